@@ -1,0 +1,131 @@
+"""Strict values: mappings (YAML, flags, specifications) become frozen dataclasses or a clear error."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from proctool.errors import OptionError
+from proctool.units import parse_count, parse_number
+
+T = TypeVar("T")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """' (did you mean "set"?)', or the list of what is known when nothing is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f' (did you mean "{near[0]}"?)'
+    return f" (known: {', '.join(known)})" if known else ""
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Build the dataclass `cls` from `values`, converting each to its field's type.
+
+    `where` names the place in error messages (a file, a dotted path, a task name).
+    Raises OptionError on an unknown key, a missing required key or a value of another type.
+    """
+    if not isinstance(values, Mapping):
+        raise OptionError(f"{where}: expected a mapping of options, got {values!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in fields:
+            raise OptionError(f'{where}: unknown option "{key}"{suggestion(name, fields)}')
+        arguments[name] = convert(value, hints[name], f"{where}.{name}" if where else name)
+    for name, field in fields.items():
+        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if no_default and name not in arguments:
+            raise OptionError(f'{where}: option "{name}" is missing')
+    return cls(**arguments)
+
+
+def convert(value: Any, kind: Any, where: str) -> Any:
+    """`value` as the annotated type `kind` (numbers may be written 2M or 5e-4). Raises OptionError."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(kind)
+        if value is None and type(None) in options:
+            return None
+        return convert(value, next(option for option in options if option is not type(None)), where)
+    if origin is typing.Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            known = suggestion(str(value), [str(choice) for choice in choices])
+            raise OptionError(f"{where}: {value!r} is not one of the choices{known}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            value = [value]
+        item = typing.get_args(kind)[0]
+        return tuple(convert(each, item, f"{where}[{index}]") for index, each in enumerate(value))
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise OptionError(f"{where}: expected a mapping, got {value!r}")
+        item = typing.get_args(kind)[1]
+        return {str(key): convert(each, item, f"{where}.{key}") for key, each in value.items()}
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else build(typing.cast(type, kind), value, where)
+    if kind is bool:
+        written = str(value).lower()
+        if written not in ("true", "false", "yes", "no"):
+            raise OptionError(f"{where}: expected true or false, got {value!r}")
+        return written in ("true", "yes")
+    if isinstance(value, bool | Mapping | Sequence) and not isinstance(value, str) or value is None:
+        raise OptionError(f"{where}: expected a single {_name(kind)}, got {value!r}")
+    try:
+        if kind is int:
+            return parse_count(value)
+        if kind is float:
+            return parse_number(value)
+    except OptionError as error:
+        raise OptionError(f"{where}: {error}") from None
+    if kind is Path:
+        return Path(str(value))
+    return str(value)
+
+
+def _name(kind: Any) -> str:
+    return {int: "whole number", float: "number", str: "text"}.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, read with the safe loader. Raises OptionError."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise OptionError(f"{path}: not valid YAML{place}: {getattr(error, 'problem', error)}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise OptionError(f"{path}: expected a mapping at the top level, got {type(values).__name__}")
+    return values
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as JSON-ready dicts, lists and strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value

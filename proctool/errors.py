@@ -1,0 +1,76 @@
+"""Mistakes a user can mend, and the one place that turns them into a line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import sys
+from collections.abc import Iterator
+
+
+class ProctoolError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, where, how to mend it."""
+
+    exit_code = 1
+
+
+class OptionError(ProctoolError):
+    """An option, a task specification or a configuration value that cannot be used."""
+
+
+class ArtifactError(ProctoolError):
+    """A file that is missing, damaged, truncated or not one of ours."""
+
+
+class ModelError(ProctoolError):
+    """A model that cannot be built, or weights that do not fit it."""
+
+
+class CorpusError(ProctoolError):
+    """Text that cannot be read, or too little of it."""
+
+
+class RunError(ProctoolError):
+    """A run folder or a training run that cannot go on."""
+
+
+class Interrupted(ProctoolError):
+    """Stopped by a signal, with everything needed to go on saved."""
+
+    exit_code = 130
+
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def describe_os_error(error: OSError) -> str:
+    """One line for an operating-system error: the file and the reason."""
+    where = error.filename2 or error.filename
+    reason = error.strerror or str(error)
+    if error.errno in _DISK_FULL:
+        reason = f"no room left to write ({reason}); free some space or write elsewhere"
+    return f"{where}: {reason}" if where else reason
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Report a ProctoolError or an OSError as one line on stderr and leave with its exit code.
+
+    Anything else is a bug in proctool and keeps its traceback.
+    """
+    try:
+        yield
+    except ProctoolError as error:
+        message, code = str(error), error.exit_code
+    except BrokenPipeError:
+        # The reader of our output has gone (`proctool ... | head`): not worth a word.
+        sys.stderr.close()
+        raise SystemExit(0) from None
+    except OSError as error:
+        message, code = describe_os_error(error), 1
+    except KeyboardInterrupt:
+        message, code = "interrupted", 130
+    else:
+        return
+    print(f"proctool: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)

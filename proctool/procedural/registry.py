@@ -1,0 +1,203 @@
+"""The task registry, and what every task gives: `Samples`."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import textwrap
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proctool import config
+from proctool.errors import OptionError
+
+ENTRY_POINT_GROUP = "proctool.tasks"
+
+# Importing these fills the registry; third parties add theirs through the entry point group above.
+_BUILT_IN = ("brackets", "transduction", "diagnostics")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Sequences and which of their tokens a model is to predict.
+
+    tokens   (n, length) unsigned integers
+    targets  (n, length) bool: true where that token is to be predicted from those before it
+    """
+
+    tokens: NDArray[np.unsignedinteger[Any]]
+    targets: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class Task(ABC):
+    """A rule that makes sequences. Subclasses are frozen dataclasses whose fields are the task's options.
+
+    Options are checked on construction: `__post_init__` raises OptionError (see `require`).
+    """
+
+    name: ClassVar[str]
+    """The registered name; set by `@task`."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Named sets of options, used as `dyck:small` or `--preset small`."""
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """Tokens in one sample."""
+
+    @property
+    @abstractmethod
+    def layout(self) -> dict[str, range]:
+        """Token ids by role ("symbol", "separator", "pad", ...), in order, together 0..vocab_size - 1."""
+
+    @property
+    @abstractmethod
+    def min_entropy_bits(self) -> float:
+        """-log2 of the probability of the likeliest sample (a lower bound will do).
+
+        Where it is small, one sequence is likely to be drawn twice, so streams keep splits apart by content.
+        """
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw n samples, vectorised over n, from `rng` alone."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are 0..vocab_size - 1."""
+        return sum(len(ids) for ids in self.layout.values())
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger[Any]]:
+        """The smallest of uint16 and uint32 that holds the vocabulary."""
+        return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+
+    @property
+    def description(self) -> str:
+        """One line: the first of the class's docstring."""
+        return (inspect.getdoc(type(self)) or "").partition("\n")[0]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option with its value, in order."""
+        return config.plain(self)  # type: ignore[no-any-return]
+
+    @property
+    def spec(self) -> str:
+        """The full specification: `dyck:k=16,length=128,p_open=0.5`. `parse_spec` gives the task back."""
+        written = ",".join(f"{key}={value}" for key, value in self.options.items() if value is not None)
+        return f"{self.name}:{written}" if written else self.name
+
+
+def require(holds: bool, task: Task, option: str, reason: str) -> None:
+    """Raise OptionError naming the task, the option, its value and the reason, unless `holds`."""
+    if not holds:
+        raise OptionError(f"{task.name}: {option} = {getattr(task, option)}: {reason}")
+
+
+_TASKS: dict[str, type[Task]] = {}
+
+AnyTask = TypeVar("AnyTask", bound=Task)
+
+
+def task(name: str) -> Callable[[type[AnyTask]], type[AnyTask]]:
+    """Register a frozen dataclass as the task `name`."""
+
+    def register(cls: type[AnyTask]) -> type[AnyTask]:
+        if _TASKS.get(name, cls).__qualname__ != cls.__qualname__:
+            raise ValueError(f"task {name!r} is already registered as {_TASKS[name].__qualname__}")
+        cls.name = name
+        _TASKS[name] = cls
+        return cls
+
+    return register
+
+
+@functools.cache
+def _load() -> None:
+    for module in _BUILT_IN:
+        __import__(f"proctool.procedural.{module}")
+    for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        entry.load()
+
+
+def tasks() -> dict[str, type[Task]]:
+    """Every registered task class by name, sorted."""
+    _load()
+    return dict(sorted(_TASKS.items()))
+
+
+def task_class(name: str) -> type[Task]:
+    """The task class registered as `name`. Raises OptionError with the nearest name."""
+    known = tasks()
+    if name not in known:
+        raise OptionError(f'unknown task "{name}"{config.suggestion(name, known)}')
+    return known[name]
+
+
+def build_task(name: str, options: Mapping[str, Any] | None = None, preset: str | None = None) -> Task:
+    """The task `name` with `options` over its `preset` over its defaults. Raises OptionError."""
+    cls = task_class(name)
+    values: dict[str, Any] = {}
+    if preset is not None:
+        if preset not in cls.presets:
+            raise OptionError(f'{name}: unknown preset "{preset}"{config.suggestion(preset, cls.presets)}')
+        values.update(cls.presets[preset])
+    values.update(options or {})
+    return config.build(cls, values, name)
+
+
+def parse_spec(spec: str | Mapping[str, Any]) -> Task:
+    """A task from `dyck:k=16,length=128`, `dyck:small,k=8`, or the mapping {name: dyck, k: 16}.
+
+    Raises OptionError.
+    """
+    if isinstance(spec, Mapping):
+        values = dict(spec)
+        name, preset = values.pop("name", None), values.pop("preset", None)
+        if name is None:
+            raise OptionError(f"task {dict(spec)!r} has no name; write for example {{name: dyck, k: 16}}")
+        return build_task(str(name), values, preset)
+    name, _, written = spec.partition(":")
+    options: dict[str, Any] = {}
+    preset = None
+    for index, part in enumerate(filter(None, written.split(","))):
+        key, equals, value = part.partition("=")
+        if equals:
+            options[key.strip()] = value.strip()
+        elif index == 0:
+            preset = key.strip()
+        else:
+            raise OptionError(f'task "{spec}": "{part}" is not option=value; write for example dyck:k=16,length=128')
+    return build_task(name.strip(), options, preset)
+
+
+@functools.cache
+def option_help(cls: type[Task]) -> dict[str, str]:
+    """What each option means: the string that stands under its field."""
+    documented: dict[str, str] = {}
+    for owner in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(owner):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, doc in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(doc, ast.Expr)
+                and isinstance(doc.value, ast.Constant)
+            ):
+                documented[field.target.id] = inspect.cleandoc(str(doc.value.value))
+    return documented

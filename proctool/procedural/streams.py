@@ -1,0 +1,110 @@
+"""Seeded, index-addressed streams of samples.
+
+Sample i of a stream is the same bits whatever the batch size, order, worker or resume point: samples are drawn in
+blocks of fixed size, each from a generator keyed by (seed, split, task name, block). Seeds are keys, never added to,
+so neighbouring seeds share nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proctool import config
+from proctool.errors import OptionError
+from proctool.procedural.registry import Samples, Task
+
+BLOCK = 1024
+"""Samples drawn together. Part of a stream's identity: changing it changes every stream."""
+
+SPLITS = ("train", "validation", "test")
+
+# Below this many bits, the birthday bound makes it likely that two splits of a billion samples share a sequence.
+_APART_BELOW_BITS = 64
+# Content classes out of 16 that belong to each split, where splits are kept apart by content.
+_CLASSES = {"train": range(0, 12), "validation": range(12, 14), "test": range(14, 16)}
+_MOST_ROUNDS = 200
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The endless stream of a task's samples for one seed and split.
+
+    Raises OptionError for an unknown split, a negative seed, or (on reading) options that leave a split empty.
+    """
+
+    task: Task
+    seed: int = 0
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise OptionError(f'unknown split "{self.split}"{config.suggestion(self.split, SPLITS)}')
+        if self.seed < 0:
+            raise OptionError(f"seed = {self.seed}: must not be negative")
+
+    def read(self, start: int, stop: int) -> Samples:
+        """Samples start..stop - 1."""
+        blocks = range(start // BLOCK, -(-stop // BLOCK))
+        parts = []
+        for number in blocks:
+            block = _block(self, number)
+            first, last = max(start - number * BLOCK, 0), min(stop - number * BLOCK, BLOCK)
+            parts.append((block.tokens[first:last], block.targets[first:last]))
+        if len(parts) == 1:
+            return Samples(*parts[0])
+        if not parts:
+            empty = (0, self.task.length)
+            return Samples(np.empty(empty, self.task.dtype), np.empty(empty, bool))
+        tokens, targets = zip(*parts, strict=True)
+        return Samples(np.concatenate(tokens), np.concatenate(targets))
+
+
+@functools.lru_cache(maxsize=8)
+def _block(stream: Stream, number: int) -> Samples:
+    # A digest of the whole key, since seeds and names of any size then never run into each other.
+    key = f"{stream.seed}/{stream.split}/{stream.task.name}/{number}"
+    entropy = int.from_bytes(hashlib.sha256(key.encode()).digest(), "little")
+    rng = np.random.Generator(np.random.PCG64(entropy))
+    samples = stream.task.sample(rng, BLOCK)
+    if stream.task.min_entropy_bits < _APART_BELOW_BITS:
+        samples = _keep_split(stream, rng, samples)
+    samples.tokens.flags.writeable = samples.targets.flags.writeable = False
+    return samples
+
+
+def _keep_split(stream: Stream, rng: np.random.Generator, samples: Samples) -> Samples:
+    """Redraw until all of a block's samples have contents that belong to the stream's split."""
+    classes = _CLASSES[stream.split]
+    tokens, targets = [], []
+    found = 0
+    for _ in range(_MOST_ROUNDS):
+        mine = np.isin(content_hash(samples.tokens) % np.uint64(16), classes)
+        tokens.append(samples.tokens[mine])
+        targets.append(samples.targets[mine])
+        found += int(mine.sum())
+        if found >= BLOCK:
+            return Samples(np.concatenate(tokens)[:BLOCK], np.concatenate(targets)[:BLOCK])
+        samples = stream.task.sample(rng, BLOCK)
+    raise OptionError(
+        f"{stream.task.spec}: too few different sequences to keep the {stream.split} split apart; "
+        "use longer sequences or more symbols"
+    )
+
+
+def content_hash(tokens: NDArray[np.unsignedinteger]) -> NDArray[np.uint64]:
+    """A 64-bit hash of each row, the same on every platform. tokens (n, length) -> (n,)."""
+    hashed = np.full(len(tokens), 0x9E3779B97F4A7C15, np.uint64)
+    for column in tokens.T:
+        # FNV-1a by token, then the multiply-xorshift finaliser of splitmix64 below.
+        hashed ^= column.astype(np.uint64)
+        hashed *= np.uint64(0x100000001B3)
+    hashed ^= hashed >> np.uint64(30)
+    hashed *= np.uint64(0xBF58476D1CE4E5B9)
+    hashed ^= hashed >> np.uint64(27)
+    hashed *= np.uint64(0x94D049BB133111EB)
+    return hashed ^ (hashed >> np.uint64(31))
