@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import functools
+import inspect
+import textwrap
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,14 +78,14 @@ def convert(value: Any, kind: Any, where: str) -> Any:
         return {str(key): convert(each, item, f"{where}.{key}") for key, each in value.items()}
     if kind is Any:
         return value
-    if dataclasses.is_dataclass(kind):
-        return value if isinstance(value, kind) else build(typing.cast(type, kind), value, where)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else build(kind, value, where)
     if kind is bool:
         written = str(value).lower()
         if written not in ("true", "false", "yes", "no"):
             raise OptionError(f"{where}: expected true or false, got {value!r}")
         return written in ("true", "yes")
-    if isinstance(value, bool | Mapping | Sequence) and not isinstance(value, str) or value is None:
+    if (isinstance(value, bool | Mapping | Sequence) and not isinstance(value, str)) or value is None:
         raise OptionError(f"{where}: expected a single {_name(kind)}, got {value!r}")
     try:
         if kind is int:
@@ -97,6 +101,26 @@ def convert(value: Any, kind: Any, where: str) -> Any:
 
 def _name(kind: Any) -> str:
     return {int: "whole number", float: "number", str: "text"}.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+@functools.cache
+def field_help(cls: type) -> dict[str, str]:
+    """What each field of a dataclass means: the string that stands under it in the source."""
+    documented: dict[str, str] = {}
+    for owner in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(owner):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, doc in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(doc, ast.Expr)
+                and isinstance(doc.value, ast.Constant)
+            ):
+                documented[field.target.id] = inspect.cleandoc(str(doc.value.value))
+    return documented
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

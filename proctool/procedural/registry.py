@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
-import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,12 @@ from proctool.errors import OptionError
 ENTRY_POINT_GROUP = "proctool.tasks"
 
 # Importing these fills the registry; third parties add theirs through the entry point group above.
-_BUILT_IN = ("brackets", "transduction", "diagnostics")
+_BUILT_IN = ("brackets", "transduction", "stack", "strings", "automata", "diagnostics", "arithmetic")
+
+MOST_TOKENS = 1 << 16
+"""The largest vocabulary of a task, so that its tokens fit 16 bits and its tables fit in memory."""
+MOST_LENGTH = 1 << 17
+"""The longest sample of a task, for the same reason."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Task(ABC):
     """The registered name; set by `@task`."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named sets of options, used as `dyck:small` or `--preset small`."""
+    size_option: ClassVar[str]
+    """The option that makes samples longer; a length curriculum raises it."""
 
     @property
     @abstractmethod
@@ -83,6 +89,19 @@ class Task(ABC):
         """The smallest of uint16 and uint32 that holds the vocabulary."""
         return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
 
+    def resized(self, size: int) -> Self:
+        """The same task with its size option set to `size`: one step of a length curriculum. Raises OptionError."""
+        return dataclasses.replace(self, **{self.size_option: size})  # type: ignore[type-var]
+
+    def with_length(self, length: int) -> Self:
+        """The largest version of the task whose samples have at most `length` tokens. Raises OptionError."""
+        for size in range(length, 0, -1):
+            with contextlib.suppress(OptionError):
+                smaller = self.resized(size)
+                if smaller.length <= length:
+                    return smaller
+        raise OptionError(f"{self.name}: no {self.size_option} gives samples of at most {length} tokens")
+
     @property
     def description(self) -> str:
         """One line: the first of the class's docstring."""
@@ -104,6 +123,15 @@ def require(holds: bool, task: Task, option: str, reason: str) -> None:
     """Raise OptionError naming the task, the option, its value and the reason, unless `holds`."""
     if not holds:
         raise OptionError(f"{task.name}: {option} = {getattr(task, option)}: {reason}")
+
+
+def require_fits(task: Task, length: str, vocabulary: str) -> None:
+    """Raise OptionError when the task is longer than MOST_LENGTH or knows more than MOST_TOKENS tokens.
+
+    `length` and `vocabulary` name the options to blame.
+    """
+    require(task.length <= MOST_LENGTH, task, length, f"a sample may have at most {MOST_LENGTH} tokens")
+    require(task.vocab_size <= MOST_TOKENS, task, vocabulary, f"the vocabulary may have at most {MOST_TOKENS} tokens")
 
 
 _TASKS: dict[str, type[Task]] = {}
@@ -183,21 +211,6 @@ def parse_spec(spec: str | Mapping[str, Any]) -> Task:
     return build_task(name.strip(), options, preset)
 
 
-@functools.cache
 def option_help(cls: type[Task]) -> dict[str, str]:
     """What each option means: the string that stands under its field."""
-    documented: dict[str, str] = {}
-    for owner in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(owner):
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for field, doc in zip(body.body, body.body[1:], strict=False):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(doc, ast.Expr)
-                and isinstance(doc.value, ast.Constant)
-            ):
-                documented[field.target.id] = inspect.cleandoc(str(doc.value.value))
-    return documented
+    return config.field_help(cls)

@@ -26,7 +26,7 @@ SPLITS = ("train", "validation", "test")
 # Below this many bits, the birthday bound makes it likely that two splits of a billion samples share a sequence.
 _APART_BELOW_BITS = 64
 # Content classes out of 16 that belong to each split, where splits are kept apart by content.
-_CLASSES = {"train": range(0, 12), "validation": range(12, 14), "test": range(14, 16)}
+_CLASSES = {"train": range(12), "validation": range(12, 14), "test": range(14, 16)}
 _MOST_ROUNDS = 200
 
 

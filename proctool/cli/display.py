@@ -1,0 +1,174 @@
+"""What people see while a command works: progress on standard error, results in words."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from proctool.units import format_bytes, format_count, format_seconds
+
+_PLAIN_SECONDS = 10.0
+"""Seconds between progress lines where there is no terminal."""
+
+
+def say(text: str) -> None:
+    """A line for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(result: Mapping[str, Any]) -> None:
+    """A result for machines."""
+    print(json.dumps(result), flush=True)
+
+
+class Progress:
+    """Follows one piece of work: `unit`s done out of `total`, with speed and time left."""
+
+    def __init__(self, label: str, total: float | None, unit: str) -> None:
+        self._label, self._total, self._unit = label, total, unit
+        self._began = self._said = time.monotonic()
+        self._first: float | None = None
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"),
+                console=Console(stderr=True), transient=True,
+            )  # fmt: skip
+            self._task = self._bar.add_task(label, total=total, words="")
+            self._bar.start()
+
+    def update(self, done: float, words: str = "", total: float | None = None) -> None:
+        """`done` units are done; `words` are shown beside them."""
+        self._total = total or self._total
+        if self._first is None:
+            self._first = done
+        now = time.monotonic()
+        speed = (done - self._first) / max(now - self._began, 1e-9)
+        left = f"{format_seconds((self._total - done) / speed)} left" if self._total and speed else ""
+        of = f"{format_count(done)}/{format_count(self._total)}" if self._total else format_count(done)
+        text = "  ".join(filter(None, [f"{of} {self._unit}", words, left]))
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=self._total, words=text)
+        elif now - self._said >= _PLAIN_SECONDS:
+            self._said = now
+            say(f"{self._label}: {text}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+@contextlib.contextmanager
+def progress(label: str, total: float | None, unit: str) -> Iterator[Progress]:
+    """A `Progress` that is gone when the block ends."""
+    shown = Progress(label, total, unit)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+@contextlib.contextmanager
+def store_progress() -> Iterator[Callable[[Any], None]]:
+    """A listener for the building of a token store (see corpora.build); silent where there is nothing to build."""
+    shown: Progress | None = None
+
+    def listen(state: Any) -> None:
+        nonlocal shown
+        if shown is None:
+            shown = Progress("token store", None, "tokens")
+        wanted = state.goal.wanted if state.goal is not None and state.goal.what == "tokens" else None
+        words = "waiting for another process" if state.waiting else f"{format_count(state.documents)} documents"
+        shown.update(state.tokens, words, total=wanted)
+
+    try:
+        yield listen
+    finally:
+        if shown is not None:
+            shown.close()
+
+
+@contextlib.contextmanager
+def training_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A listener for training events: a bar on a terminal, plain lines elsewhere."""
+    shown: Progress | None = None
+    steps, held_out = 0, ""
+
+    def listen(event: dict[str, Any]) -> None:
+        nonlocal shown, held_out, steps
+        kind = event["event"]
+        if kind == "note":
+            say(f"{label}: {event['note']}")
+        elif kind == "start":
+            steps = event["steps"]
+            say(f"{label}: {format_count(event['parameters'])} parameters, {steps} steps of "
+                f"{format_count(event['tokens_per_step'])} tokens")  # fmt: skip
+            carried(event["carried"])
+            shown = Progress(label, steps, "steps")
+        elif kind == "resume":
+            say(f"{label}: going on from step {event['step']}")
+            shown = Progress(label, None, "steps")
+        elif kind == "eval":
+            held_out = f"held-out {event['loss']:.3f} nats, {event['accuracy']:.1%} right"
+        elif kind == "train" and shown is not None:
+            words = f"loss {event['loss']:.3f}  {held_out}  {format_count(event['tokens_per_second'])} tokens/s"
+            shown.update(event["step"], words)
+
+    try:
+        yield listen
+    finally:
+        if shown is not None:
+            shown.close()
+
+
+def carried(rows: Sequence[Mapping[str, Any]]) -> None:
+    """What was carried over from a warmed model, what was not, and why."""
+    for row in rows:
+        size = f"{row['tensors']} tensors, {format_count(row['parameters'])} parameters"
+        say(f"  {row['component']:<11}{row['source']:<9}{size:<34}{row['reason']}")
+
+
+def plan(planned: Mapping[str, Any]) -> None:
+    """A dry run in words."""
+    say(f"{planned['command']}: nothing was written")
+    rows = {
+        "parameters": format_count(planned["parameters"]),
+        "steps": str(planned["steps"]),
+        "tokens": format_count(planned["tokens"]),
+        "epochs": str(planned["epochs"]) if "epochs" in planned else None,
+        "compute": f"{format_count(planned['flops'])} floating-point operations",
+        "memory": f"{format_bytes(planned['state_bytes'])} for weights, gradients and optimiser, beside activations",
+        "task": planned.get("task"),
+        "corpus": planned.get("corpus"),
+        "run folder": planned["run_dir"],
+        "output": planned["output"],
+    }
+    for name, value in rows.items():
+        if value is not None:
+            say(f"  {name:<11}{value}")
+    if planned.get("carried"):
+        say("  would carry over:")
+        carried(planned["carried"])
+
+
+def finished(event: Mapping[str, Any]) -> None:
+    """The end of a training command in words."""
+    scores = f"held-out loss {event['loss']:.4f} nats per token, {event['accuracy']:.1%} of tokens right"
+    if event["exact_match"]:
+        scores += f", {event['exact_match']:.1%} of samples whole"
+    say(
+        f"{event['command']}: {scores}, after {format_count(event['tokens'])} tokens "
+        f"in {format_seconds(event['seconds'])}"
+    )
+    if "artifact" in event:
+        say(f"wrote {event['artifact']} (content {event['content'][:12]}); metrics in {event['run_dir']}")

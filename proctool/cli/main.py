@@ -1,0 +1,70 @@
+"""The `proctool` command: every subcommand is listed here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from proctool import __version__, errors
+from proctool.cli.lazy import LazyGroup, single
+
+_TEXT = "Procedural pretraining: warm language models up on abstract data, then measure what it saves."
+
+# name: (line of help, module under proctool.cli, what it holds: an application or a function)
+_COMMANDS = {
+    "generate": ("Generate procedural data: one subcommand per task.", "generate", "app"),
+    "warmup": ("Train a model on procedural data.", "training", "warmup"),
+    "pretrain": ("Train a model on a corpus, from scratch or from a warmed model.", "training", "pretrain"),
+    "eval": ("Measure what a model can do: one subcommand per evaluation.", "evaluate", "app"),
+    "inspect": ("Show what an artifact is, where it came from, and check every hash in it.", "files", "inspect"),
+    "export": ("Write a Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load.", "files", "export"),
+}
+
+
+class Root(LazyGroup):
+    """The commands of the table above."""
+
+    def entries(self) -> Mapping[str, str]:
+        """Every command with its line."""
+        return {name: line for name, (line, _, _) in _COMMANDS.items()}
+
+    def load(self, name: str) -> typer.Typer:
+        """The command's application, from its module."""
+        line, module, holds = _COMMANDS[name]
+        found = getattr(importlib.import_module(f"proctool.cli.{module}"), holds)
+        return found if isinstance(found, typer.Typer) else single(name, found, line)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"proctool {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="proctool",
+    cls=Root,
+    help=_TEXT,
+    no_args_is_help=True,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(help=_TEXT)
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; mistakes of the user end as one line and exit code 1."""
+    with errors.reported():
+        app(prog_name="proctool")

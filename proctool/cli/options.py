@@ -1,0 +1,161 @@
+"""Flags from options dataclasses: one field, one flag, one key in --config files."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from proctool import config
+from proctool.errors import OptionError
+
+Options = TypeVar("Options")
+
+_PANELS = {"TrainingOptions": "Training", "InitOptions": "Start from a warmed model"}
+
+
+@dataclass(frozen=True)
+class Common:
+    """Flags that every command with options has."""
+
+    dry_run: bool
+    json: bool
+
+
+def with_options(
+    cls: type[Options],
+    action: Callable[..., None],
+    *,
+    arguments: Sequence[inspect.Parameter] = (),
+    dry_run: bool = True,
+) -> Callable[..., None]:
+    """A function for Typer with a flag for each field of `cls`, and --config, --set, --dry-run, --json.
+
+    It calls `action(options, common, **arguments)`. Precedence: default < --config < --set < flag.
+    """
+
+    def build(values: Sequence[Mapping[str, Any]], common: Common, **positional: Any) -> None:
+        action(config.build(cls, values[0], ""), common, **positional)
+
+    return with_values((cls,), build, arguments=arguments, dry_run=dry_run)
+
+
+def with_values(
+    classes: Sequence[type],
+    action: Callable[..., None],
+    *,
+    arguments: Sequence[inspect.Parameter] = (),
+    dry_run: bool = True,
+) -> Callable[..., None]:
+    """`with_options` over the fields of several dataclasses, which `action` builds itself.
+
+    It is called with, for each class, the values given; then `common` and the arguments.
+    """
+    fields = {field.name: (cls, field) for cls in classes for field in dataclasses.fields(cls) if field.init}
+    parameters = [*arguments]
+    for cls in classes:
+        hints = typing.get_type_hints(cls)
+        parameters += [_flag(cls, field, hints[name]) for name, (owner, field) in fields.items() if owner is cls]
+    parameters += [
+        _extra("config", Path | None, None, ("--config",), "A YAML file of these options (`batch_size: 64`, ...)."),
+        _extra("set_", list[str], [], ("--set",), "One option over the file: --set batch_size=64; may be repeated."),
+        _extra("json_", bool, False, ("--json",), "Machine-readable result on standard output."),
+    ]
+    if dry_run:
+        parameters.append(
+            _extra("dry_run", bool, False, ("--dry-run",), "Check everything, say the costs, do nothing.")
+        )
+
+    def command(**given: Any) -> None:
+        common = Common(dry_run=given.pop("dry_run", False), json=given.pop("json_"))
+        file, assignments = given.pop("config"), given.pop("set_")
+        positional = {parameter.name: given.pop(parameter.name) for parameter in arguments}
+        values: dict[str, Any] = {}
+        if file is not None:
+            values |= _known(fields, config.load_yaml(file), str(file))
+        values |= _known(fields, dict(map(_assignment, assignments)), "--set")
+        for name, value in given.items():
+            if value is not None and value != []:
+                comma = fields[name][1].metadata.get("comma", False)
+                values[name] = [part for each in value for part in each.split(",")] if comma else value
+        shares = [{name: value for name, value in values.items() if fields[name][0] is cls} for cls in classes]
+        action(shares, common, **positional)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__doc__ = inspect.getdoc(classes[0])
+    return command
+
+
+def _known(names: Iterable[str], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`values` with dashes as underscores, every key known; errors name the file or flag they came from."""
+    known = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in names:
+            raise OptionError(f'{where}: unknown option "{key}"{config.suggestion(name, names)}')
+        known[name] = value
+    return known
+
+
+def _assignment(written: str) -> tuple[str, Any]:
+    import yaml
+
+    name, equals, value = written.partition("=")
+    if not equals:
+        raise OptionError(f"--set {written}: write option=value")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        return name.strip(), value
+
+
+def _flag(cls: type, field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
+    owner = next(base for base in reversed(cls.__mro__) if field.name in getattr(base, "__annotations__", {}))
+    name = "--" + field.name.replace("_", "-")
+    names = (name, "-o") if field.name == "output" else (name,)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kind = next(option for option in typing.get_args(kind) if option is not type(None))
+    settings: dict[str, Any] = {
+        "help": config.field_help(cls).get(field.name, "") + _default(field.default),
+        "rich_help_panel": _PANELS.get(owner.__name__, "Options"),
+        "show_default": False,
+    }
+    annotation: Any = str | None
+    if kind is bool:
+        names, annotation = (f"{name}/--no-{name[2:]}",), bool | None
+    elif typing.get_origin(kind) is tuple:
+        annotation = list[str] | None
+        settings["metavar"] = "A,B,..." if field.metadata.get("comma") else "TEXT..."
+    elif typing.get_origin(kind) is typing.Literal:
+        annotation = kind | None
+    else:
+        settings["metavar"] = {int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT")
+    return _parameter(field.name, annotation, None, typer.Option(*names, **settings))
+
+
+def _default(value: Any) -> str:
+    if value is None or value == () or value is dataclasses.MISSING:
+        return ""
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    return f" Default: {','.join(value) if isinstance(value, tuple) else value}."
+
+
+def _extra(name: str, kind: Any, default: Any, names: tuple[str, ...], text: str) -> inspect.Parameter:
+    return _parameter(name, kind, default, typer.Option(*names, help=text, show_default=False))
+
+
+def _parameter(name: str, kind: Any, default: Any, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+def argument(name: str, kind: Any, text: str, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    """A positional argument for `with_options`."""
+    return _parameter(name, kind, default, typer.Argument(help=text))

@@ -1,0 +1,60 @@
+"""`proctool warmup` and `proctool pretrain`: options in, artifact out."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from proctool.cli import display
+from proctool.cli.options import Common, with_options
+from proctool.training.options import PretrainOptions, WarmupOptions
+
+if TYPE_CHECKING:
+    from proctool.training.job import Job
+
+
+def quiet_libraries() -> None:
+    """transformers, accelerate and torch warn about many things that are no concern of a user of proctool."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate)\.")
+
+
+def do(job: Job, common: Common) -> dict[str, Any] | None:
+    """Plan or run a job and say how it went. Returns the end event of a run."""
+    if common.dry_run:
+        planned = job.plan()
+        if common.json:
+            display.emit(planned)
+        else:
+            display.plan(planned)
+        return None
+    with display.training_progress(job.command) as listen:
+        job.listeners = [listen]
+        end = job.run()
+    display.finished(end)
+    if common.json:
+        display.emit(end)
+    return end
+
+
+def _warmup(options: WarmupOptions, common: Common) -> None:
+    quiet_libraries()
+    from proctool.training.warmup import warmup_job
+
+    do(warmup_job(options), common)
+
+
+def _pretrain(options: PretrainOptions, common: Common) -> None:
+    quiet_libraries()
+    from proctool.training.pretrain import pretrain_job
+
+    with display.store_progress() as listen:
+        job = pretrain_job(options, listen)
+    do(job, common)
+
+
+warmup = with_options(WarmupOptions, _warmup)
+pretrain = with_options(PretrainOptions, _pretrain)

@@ -1,0 +1,248 @@
+"""Building what a token store lacks: parts to workers, in order, until there is enough."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from proctool.corpora.shards import Job, Shard, build_part, existing
+from proctool.errors import CorpusError
+
+_WORTH_A_PROCESS = 24 << 20
+"""Bytes of text below which starting processes takes longer than tokenising in this one."""
+_BYTES_PER_TOKEN = 5
+"""A generous guess, to see how many parts a budget needs."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """When to stop: the prefix of all shards that holds `wanted` tokens or bytes of `split`."""
+
+    split: str
+    what: str = "tokens"
+    wanted: int | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build is. Counts include what was there before."""
+
+    documents: int = 0
+    bytes: int = 0
+    tokens: int = 0
+    parts_done: int = 0
+    parts: int = 0
+    goal: Goal | None = None
+    waiting: bool = False
+    """Another process is building the same store."""
+
+
+Listener = Callable[[Progress], None]
+
+
+def prefix(parts: Sequence[Sequence[Shard]], goal: Goal) -> list[Shard] | None:
+    """The shards in order up to the goal, or to the end; None where one that is needed has not been made."""
+    taken: list[Shard] = []
+    total = 0
+    for shards in parts:
+        for shard in shards:
+            if goal.wanted is not None and total >= goal.wanted:
+                return taken
+            taken.append(shard)
+            total += shard.count(goal.split, goal.what)
+        if goal.wanted is not None and total >= goal.wanted:
+            return taken
+        if not (shards and shards[-1].last):
+            return None
+    return taken
+
+
+def build(
+    jobs: Sequence[Job],
+    goal: Goal,
+    *,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    listen: Listener | None = None,
+) -> list[Shard]:
+    """The shards of `jobs` up to the goal, those that are missing made first.
+
+    `workers` processes at most (by default one a core). Raises CorpusError; the shards made until then stay.
+    """
+    made = [existing(job.folder, job.key) for job in jobs]
+    found = prefix(made, goal)
+    if found is not None:
+        return found
+    processes = _processes(jobs, goal, workers)
+    ledger = _Ledger(jobs, made, goal, listen)
+    if processes == 1:
+        _build_here(jobs, ledger, skip_bad)
+    else:
+        _build_in_processes(jobs, ledger, skip_bad, processes)
+    found = prefix(ledger.made, goal)
+    assert found is not None, "every part was built"
+    return found
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processes(jobs: Sequence[Job], goal: Goal, workers: int | None) -> int:
+    sizes = [job.part.size or job.block for job in jobs]
+    scale = _BYTES_PER_TOKEN if goal.what == "tokens" else 1
+    enough = sum(sizes) if goal.wanted is None else min(sum(sizes), goal.wanted * scale)
+    if enough < _WORTH_A_PROCESS and workers is None:
+        return 1
+    needed = next((count for count, total in enumerate(itertools.accumulate(sizes), 1) if total >= enough), len(sizes))
+    return max(1, min(workers or available_cores(), needed))
+
+
+class _Ledger:
+    """What is made, what is under way, and whom to tell."""
+
+    def __init__(self, jobs: Sequence[Job], made: list[list[Shard]], goal: Goal, listen: Listener | None) -> None:
+        self.made = made
+        self.goal = goal
+        self._listen = listen
+        before = [shard.splits[split] for shards in made for shard in shards for split in shard.splits]
+        documents, size, tokens = (sum(counts[what] for counts in before) for what in ("documents", "bytes", "tokens"))
+        self._progress = Progress(documents, size, tokens, parts=len(jobs), goal=goal)
+
+    def add(self, documents: int, size: int, tokens: int) -> None:
+        """Count a batch and tell of it."""
+        now = self._progress
+        self._progress = replace(
+            now, documents=now.documents + documents, bytes=now.bytes + size, tokens=now.tokens + tokens
+        )
+        self.tell()
+
+    def tell(self) -> None:
+        """Report the progress."""
+        if self._listen:
+            done = sum(bool(shards) and shards[-1].last for shards in self.made)
+            self._listen(replace(self._progress, parts_done=done))
+
+    def finished(self) -> bool:
+        """Whether the goal is reached."""
+        return prefix(self.made, self.goal) is not None
+
+    def stop_at(self, number: int) -> tuple[str, int] | None:
+        """How much part `number` need hold at most, seeing what the parts before it hold so far."""
+        if self.goal.wanted is None:
+            return None
+        before = sum(shard.count(self.goal.split, self.goal.what) for part in self.made[:number] for shard in part)
+        return self.goal.what, max(1, self.goal.wanted - before)
+
+
+def _build_here(jobs: Sequence[Job], ledger: _Ledger, skip_bad: bool) -> None:
+    for number, job in enumerate(jobs):
+        if ledger.finished():
+            return
+        ledger.made[number] = build_part(job, ledger.add, stop_at=ledger.stop_at(number), skip_bad=skip_bad)
+        ledger.tell()
+
+
+def _build_in_processes(jobs: Sequence[Job], ledger: _Ledger, skip_bad: bool, processes: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    counters, stop = context.Array("q", 3), context.Event()
+    threads = max(1, available_cores() // processes)
+    unfinished = iter([n for n, shards in enumerate(ledger.made) if not (shards and shards[-1].last)])
+    running: dict[Future[list[Shard]], int] = {}
+    told = [0, 0, 0]
+    with ProcessPoolExecutor(processes, context, _start_worker, (counters, stop, threads)) as pool:
+        try:
+            while not ledger.finished():
+                # In order and no further ahead than there are workers: a budget wastes at most that much.
+                for number in itertools.islice(unfinished, processes - len(running)):
+                    future = pool.submit(_work, jobs[number], ledger.stop_at(number), skip_bad)
+                    running[future] = number
+                done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in done:
+                    ledger.made[running.pop(future)] = future.result()
+                now = list(counters[:])
+                ledger.add(*(new - old for new, old in zip(now, told, strict=True)))
+                told = now
+        except BrokenProcessPool:
+            raise CorpusError(
+                "a process that was tokenising was killed (out of memory?); what was built is kept: run again, "
+                "with fewer --workers if it happens again"
+            ) from None
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Stopped(Exception):
+    """The work of this process is no longer needed."""
+
+
+_shared: dict[str, Any] = {}
+
+
+def _start_worker(counters: Any, stop: Any, threads: int) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+    _shared.update(counters=counters, stop=stop)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        # A parent killed with -9 tells nobody: without this its workers would tokenise on, then wait for ever.
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _work(job: Job, stop_at: tuple[str, int] | None, skip_bad: bool) -> list[Shard]:
+    counters, stop = _shared["counters"], _shared["stop"]
+
+    def report(*added: int) -> None:
+        if stop.is_set():
+            raise _Stopped
+        with counters.get_lock():
+            for place, number in enumerate(added):
+                counters[place] += number
+
+    with contextlib.suppress(_Stopped):
+        return build_part(job, report, stop_at=stop_at, skip_bad=skip_bad)
+    return []
+
+
+@contextlib.contextmanager
+def locked(folder: Path, listen: Listener | None = None) -> Iterator[None]:
+    """Hold the folder's lock; it goes with the process, however that ends.
+
+    Where the file system has no locks two builders merely repeat each other's work: shards appear whole, under names
+    that stand for their contents.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if listen:
+                listen(Progress(waiting=True))
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield

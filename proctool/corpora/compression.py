@@ -1,0 +1,90 @@
+"""Opening files that may be compressed: .gz with the standard library, .zst with the extra `[zstd]`."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from typing import IO, cast
+
+from proctool.errors import CorpusError
+
+_SUFFIXES = (".gz", ".zst")
+
+
+def of(name: str) -> str | None:
+    """The compression that a file's suffix names: ".gz", ".zst" or None."""
+    return next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), None)
+
+
+def without_suffix(name: str) -> str:
+    """The name below its compression: a.jsonl.gz -> a.jsonl."""
+    return name[: -len(of(name) or "")] if of(name) else name
+
+
+def opened(path: str) -> IO[bytes]:
+    """The file's bytes, decompressed as they are read. Raises CorpusError where .zst cannot be read here."""
+    kind = of(path)
+    if kind == ".gz":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    if kind == ".zst":
+        try:
+            import zstandard
+        except ImportError:
+            raise CorpusError(f"{path}: reading .zst needs zstandard: pip install 'proctool[zstd]'") from None
+        return io.BufferedReader(_Frames(open(path, "rb"), zstandard.ZstdDecompressor), 1 << 20)
+    return open(path, "rb")
+
+
+class _Frames(io.RawIOBase):
+    """Zstandard frames one after another. Unlike zstandard's own reader, a frame cut off is an error, not an end."""
+
+    def __init__(self, file: IO[bytes], decompressor: type) -> None:
+        self._file = file
+        self._new = decompressor
+        self._frame = decompressor().decompressobj()
+        self._ready = memoryview(b"")
+        self._within = False
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill `buffer`; 0 at the end. Raises EOFError when the file ends inside a frame."""
+        while not self._ready:
+            piece = self._file.read(1 << 16)
+            if not piece:
+                if self._within:
+                    raise EOFError("the file ends inside a frame")
+                return 0
+            self._ready = memoryview(self._decompress(piece))
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def _decompress(self, piece: bytes) -> bytes:
+        out = []
+        while piece:
+            if self._frame.eof:
+                self._frame = self._new().decompressobj()
+            out.append(self._frame.decompress(piece))
+            self._within = not self._frame.eof
+            piece = self._frame.unused_data if self._frame.eof else b""
+        return b"".join(out)
+
+    def close(self) -> None:
+        """Close the file below."""
+        self._file.close()
+        super().close()
+
+
+def broken_file_errors() -> tuple[type[BaseException], ...]:
+    """What reading a damaged compressed file raises."""
+    errors: tuple[type[BaseException], ...] = (EOFError, zlib.error, gzip.BadGzipFile)
+    try:
+        import zstandard
+    except ImportError:
+        return errors
+    return (*errors, zstandard.ZstdError)

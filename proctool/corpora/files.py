@@ -1,0 +1,179 @@
+"""Local files as corpora: which files a path or pattern names, what identifies them, how they are cut into parts."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proctool.corpora import formats
+from proctool.corpora.documents import Document, Part, block_size
+from proctool.errors import CorpusError
+
+HASHED_BELOW = 256 << 20
+"""Total bytes up to which files are identified by their contents; larger sets by size and modification time."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it was when the corpus was opened."""
+
+    path: str
+    name: str
+    """Its path within what was opened: the same on another machine."""
+    size: int
+    mtime_ns: int
+    digest: str | None = None
+    """SHA-256 of its contents, where the corpus is small enough to read twice."""
+
+    @property
+    def identity(self) -> list[Any]:
+        """What is compared to see whether the file is still the same."""
+        return [self.name, self.size, self.digest if self.digest is not None else self.mtime_ns]
+
+    def check_unchanged(self) -> None:
+        """Raise CorpusError when the file is no longer what it was."""
+        try:
+            now = os.stat(self.path)
+        except OSError as error:
+            raise CorpusError(f"{self.path}: {error.strerror or error}; it was there when the build began") from None
+        if (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise CorpusError(
+                f"{self.path}: changed while the corpus was being read; run again to read it as it is now"
+            )
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of one file: bytes for text and JSON lines, row groups for parquet; `stop` None is its end."""
+
+    file: File
+    start: int = 0
+    stop: int | None = None
+
+
+@dataclass(frozen=True)
+class FilesPart(Part):
+    """Consecutive files, or a stretch of a large one."""
+
+    spans: tuple[Span, ...]
+    text_field: str = "text"
+    split: str | None = None
+    reading: str | None = None
+    """The format to read as (see `formats.READERS`); None goes by each file's suffix."""
+
+    @property
+    def label(self) -> str:
+        """The first file, and how many follow."""
+        first = self.spans[0]
+        more = f" and {len(self.spans) - 1} more" if len(self.spans) > 1 else ""
+        place = f" from {first.start}" if first.start else ""
+        return f"{first.file.path}{place}{more}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Files by name and contents, stretches, the field and the format."""
+        return {
+            "files": [[*span.file.identity, span.start, span.stop] for span in self.spans],
+            "text_field": self.text_field,
+            "split": self.split,
+            "reading": self.reading,
+            "formats": formats.VERSION,
+        }
+
+    @property
+    def size(self) -> int | None:
+        """Bytes as stored."""
+        return sum(
+            span.file.size if span.stop is None or formats.kind_of(span.file.path) == "parquet"
+            else min(span.stop, span.file.size) - span.start
+            for span in self.spans
+        )  # fmt: skip
+
+    def documents(self) -> Iterator[Document]:
+        """Documents of each span in turn; files are checked to be unchanged before and after."""
+        for span in self.spans:
+            span.file.check_unchanged()
+            yield from formats.read(span.file.path, span.start, span.stop, self.text_field, self.reading)
+            span.file.check_unchanged()
+
+
+def find(pattern: str) -> list[tuple[Path, str]]:
+    """The files that a path, a folder or a glob names, with their names within it, sorted by name.
+
+    A folder gives the files below it that have a suffix we read, hidden ones left out. Raises CorpusError when there
+    are none.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [(path, path.name)]
+    if path.is_dir():
+        below = sorted((found.relative_to(path).as_posix(), found) for found in path.rglob("*") if found.is_file())
+        visible = [(found, name) for name, found in below if not any(part[0] == "." for part in name.split("/"))]
+        known = [(found, name) for found, name in visible if formats.kind_of(name) is not None]
+        if not known:
+            seen = ", ".join(sorted({found.suffix or found.name for found, _ in visible})[:8]) or "nothing"
+            raise CorpusError(f"{path}: no files to read in this folder (it holds {seen}); {formats.WE_READ}")
+        return known
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if os.path.isfile(match)]
+    if not matches:
+        what = "no file matches this pattern" if glob.has_magic(pattern) else "no such file or folder"
+        raise CorpusError(f"{pattern}: {what}")
+    root = Path(os.path.commonpath([match.parent for match in matches]))
+    return [(match, match.relative_to(root).as_posix()) for match in matches]
+
+
+def listed(found: Iterable[tuple[Path, str]]) -> list[File]:
+    """Files as they are now; contents are hashed where they are small together. Raises CorpusError."""
+    files = []
+    for path, name in found:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise CorpusError(f"{path}: {error.strerror or error}") from None
+        files.append(File(str(path.absolute()), name, status.st_size, status.st_mtime_ns))
+    if sum(file.size for file in files) > HASHED_BELOW:
+        return files
+    return [File(file.path, file.name, file.size, file.mtime_ns, _digest(file.path)) for file in files]
+
+
+def _digest(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise CorpusError(f"{path}: {error.strerror or error}") from None
+
+
+def parts_of(
+    files: Sequence[File], *, text_field: str = "text", split: str | None = None, reading: str | None = None
+) -> tuple[FilesPart, ...]:
+    """Files cut and grouped into parts of about one block each: small ones together, large ones in stretches.
+
+    A compressed file cannot be entered in the middle, so it is one part whatever its size.
+    """
+    block = block_size(sum(file.size for file in files))
+    parts: list[FilesPart] = []
+    group: list[Span] = []
+
+    def close() -> None:
+        if group:
+            parts.append(FilesPart(tuple(group), text_field, split, reading))
+            group.clear()
+
+    filled = 0
+    for file in files:
+        pieces = formats.stretches(file.path, file.size, block, reading)
+        if len(pieces) > 1 or filled + file.size > block:
+            close()
+            filled = 0
+        for start, stop in pieces:
+            group.append(Span(file, start, stop))
+            if len(pieces) > 1:
+                close()
+        filled += 0 if len(pieces) > 1 else file.size
+    close()
+    return tuple(parts)

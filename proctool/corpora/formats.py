@@ -1,0 +1,230 @@
+"""Reading documents out of files: plain text, source code, JSON lines and parquet, compressed or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+from proctool.corpora import compression
+from proctool.corpora.documents import Document
+from proctool.errors import CorpusError
+
+VERSION = 1
+"""Part of every corpus's identity: raised when the same file would give other documents."""
+
+TEXT_DOCUMENT = 64 << 10
+"""Bytes after which a text file is cut at the next blank line (at the latest after twice as many)."""
+
+_KINDS = {
+    "text": (".txt", ".text", ".tokens", ".raw", ".tex"),
+    "source": (
+        ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".rs", ".go", ".java", ".js", ".ts", ".rb", ".jl", ".r",
+        ".sh", ".sql", ".md", ".rst", ".html", ".css", ".yaml", ".toml",
+    ),
+    "lines": (".jsonl", ".ndjson", ".json"),
+    "parquet": (".parquet",),
+}  # fmt: skip
+_KIND_OF = {suffix: kind for kind, suffixes in _KINDS.items() for suffix in suffixes}
+WE_READ = "we read .txt, source code such as .py and .md, .jsonl (these also .gz or .zst) and .parquet"
+
+SKIP_HINT = "mend it, or leave such documents out with --skip-bad"
+
+
+def kind_of(name: str) -> str | None:
+    """The format that a file's suffix names, below any compression; None when it is none of ours."""
+    stem = compression.without_suffix(name)
+    dot = stem.rfind(".")
+    return _KIND_OF.get(stem[dot:].lower()) if dot > stem.rfind("/") else None
+
+
+def stretches(path: str, size: int, block: int, reading: str | None) -> list[tuple[int, int | None]]:
+    """Where to cut one file so that each piece is about `block` bytes: [(start, stop), ...]."""
+    kind = reading or kind_of(path) or "text"
+    if size <= block:
+        return [(0, None)]
+    if kind == "parquet":
+        groups: int = _parquet(path).num_row_groups
+        step = max(1, groups * block // size)
+        return [(start, min(start + step, groups)) for start in range(0, groups, step)]
+    if kind not in ("text", "lines") or compression.of(path):
+        return [(0, None)]
+    return [(start, min(start + block, size)) for start in range(0, size, block)]
+
+
+def read(path: str, start: int, stop: int | None, text_field: str, reading: str | None = None) -> Iterator[Document]:
+    """The documents of one file, or of its stretch start..stop. Empty documents are left out.
+
+    Raises CorpusError when the file cannot be read on; a single bad document is yielded with its `problem`.
+    """
+    kind = reading or kind_of(path) or "text"
+    try:
+        for document in READERS[kind](path, start, stop, text_field):
+            if document.content or document.problem:
+                yield document
+    except compression.broken_file_errors() as error:
+        raise CorpusError(
+            f"{path}: its compressed data is damaged or cut off ({error}); what comes before it is kept: "
+            "get the file again, or take less with --budget"
+        ) from None
+    except OSError as error:
+        raise CorpusError(f"{path}: {error.strerror or error}") from None
+
+
+def utf8(text: str) -> bytes:
+    """UTF-8 of any Python string; half a surrogate pair, which JSON may spell and UTF-8 may not, becomes U+FFFD."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+
+
+def checked_utf8(content: bytes, where: str, offset: int = 0) -> Document:
+    """A document of text, or the problem that it is not UTF-8."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        place = f"byte {offset + error.start}"
+        return Document(b"", problem=f"{where}: not UTF-8 at {place} (0x{content[error.start]:02x}); {SKIP_HINT}")
+    return Document(content)
+
+
+def _lines(file: IO[bytes], start: int, stop: int | None, longest: int = -1) -> Iterator[tuple[int, bytes]]:
+    """Lines that start in start..stop - 1, each with its offset; `longest` cuts endless lines into pieces."""
+    position = start
+    if start:
+        file.seek(start - 1)
+        position -= 1
+        piece = b""
+        while not piece.endswith(b"\n"):
+            piece = file.readline(1 << 20)
+            position += len(piece)
+            if not piece:
+                return
+    at_line_start = True
+    while not (at_line_start and stop is not None and position >= stop):
+        line = file.readline(longest)
+        if not line:
+            return
+        yield position, line
+        position += len(line)
+        at_line_start = line.endswith(b"\n")
+
+
+def _read_text(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
+    """A text file is one document up to about 64 KiB; a longer one is cut at blank lines where there are any."""
+    gathered, begin = b"", start
+    with compression.opened(path) as file:
+        pieces: list[bytes] = []
+        filled = 0
+        for offset, line in _lines(file, start, stop, longest=TEXT_DOCUMENT):
+            if offset == 0 and line.startswith(b"\xef\xbb\xbf"):
+                line = line[3:]
+            if not pieces:
+                begin = offset
+            pieces.append(line)
+            filled += len(line)
+            blank = not line.strip()
+            if (filled >= TEXT_DOCUMENT and blank) or filled >= 2 * TEXT_DOCUMENT:
+                gathered = b"".join(pieces)
+                kept = len(gathered) if line.endswith(b"\n") else _whole_characters(gathered)
+                yield checked_utf8(gathered[:kept], path, begin)
+                begin += kept
+                pieces, filled = ([gathered[kept:]], len(gathered) - kept) if kept < len(gathered) else ([], 0)
+    if pieces:
+        yield checked_utf8(b"".join(pieces), path, begin)
+
+
+def _whole_characters(content: bytes) -> int:
+    """How many leading bytes end on a whole UTF-8 character."""
+    for back in range(1, min(4, len(content)) + 1):
+        byte = content[-back]
+        if byte & 0xC0 != 0x80:  # where the last character starts
+            width = 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(content) - back if width > back else len(content)
+    return len(content)
+
+
+def _read_source(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
+    """A source file is one document, byte for byte: its encoding is its own business (PEP 263)."""
+    with compression.opened(path) as file:
+        yield Document(file.read())
+
+
+def _read_lines(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
+    """JSON lines: one object a line, its text in `text_field`."""
+    with compression.opened(path) as file:
+        for number, (offset, line) in enumerate(_lines(file, start, stop), 1):
+            if line.isspace():
+                continue
+            where = f"{path}: line {number}" if start == 0 else f"{path}: the line at byte {offset}"
+            try:
+                record = json.loads(line)
+            except UnicodeDecodeError as error:
+                yield Document(b"", problem=f"{where}: not UTF-8 at byte {offset + error.start}; {SKIP_HINT}")
+                continue
+            except (ValueError, RecursionError) as error:
+                reason = getattr(error, "msg", str(error))
+                problem = f"{where}: not a JSON object on one line ({reason}); {SKIP_HINT}"
+                yield Document(b"", problem=problem)
+                continue
+            yield of_record(record, text_field, where)
+
+
+def of_record(record: Any, text_field: str, where: str) -> Document:
+    """The document in one record (a row of JSON lines, parquet or the hub)."""
+    if not isinstance(record, dict):
+        return Document(b"", problem=f"{where}: a JSON {type(record).__name__}, expected an object; {SKIP_HINT}")
+    if text_field not in record:
+        return Document(b"", problem=missing_field(where, text_field, list(record)))
+    text = record[text_field]
+    if text is None:
+        return Document(b"")
+    if not isinstance(text, str):
+        kind = type(text).__name__
+        return Document(b"", problem=f'{where}: field "{text_field}" holds {kind}, not text; {SKIP_HINT}')
+    return Document(utf8(text))
+
+
+def missing_field(where: str, text_field: str, fields: list[str]) -> str:
+    """One line for a record without the field."""
+    named = ", ".join(map(str, fields[:12])) or "none"
+    return f'{where}: no field "{text_field}" (its fields: {named}); choose one with --text-field'
+
+
+def _parquet(path: str) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise CorpusError(f"{path}: not a whole parquet file ({_first_line(error)}); get it again") from None
+
+
+def _read_parquet(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
+    """Parquet: the column `text_field` of row groups start..stop - 1."""
+    import pyarrow
+
+    file = _parquet(path)
+    if text_field not in file.schema_arrow.names:
+        raise CorpusError(missing_field(path, text_field, file.schema_arrow.names))
+    groups = list(range(start, file.num_row_groups if stop is None else stop))
+    try:
+        for batch in file.iter_batches(batch_size=256, row_groups=groups, columns=[text_field]):
+            for text in batch.column(0).to_pylist():
+                yield of_record({text_field: text}, text_field, path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise CorpusError(f"{path}: damaged ({_first_line(error)}); get it again") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]
+
+
+READERS: dict[str, Callable[[str, int, int | None, str], Iterator[Document]]] = {
+    "text": _read_text,
+    "source": _read_source,
+    "lines": _read_lines,
+    "parquet": _read_parquet,
+}

@@ -1,0 +1,185 @@
+"""Mathematics questions made on the spot by DeepMind's generator (Saxton et al. 2019, arXiv 1904.01557).
+
+The package `mathematics-dataset` 1.0.1 dates from 2019 and no longer imports beside current sympy and numpy, and some
+of its questions depend on the order of sets, so on the process. `modules` loads it with those lines mended in memory;
+the installed files are left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import importlib.util
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from proctool.corpora.documents import TRAIN, VALIDATION, Document, Part
+from proctool.errors import CorpusError
+
+MAX_QUESTION, MAX_ANSWER = 160, 30
+"""Characters; longer problems are drawn again, as the package's own generate.py does."""
+
+PER_PART = 20
+"""Questions of each module and level in one part: small, so that any budget holds all of them alike."""
+
+LEVELS = ("train-easy", "train-medium", "train-hard")
+OWN_SPLITS = {VALIDATION: "interpolate", "extrapolate": "extrapolate"}
+
+_MENDS = {
+    "mathematics_dataset.sample.polynomials": (
+        ("from sympy.solvers.diophantine import", "from sympy.solvers.diophantine.diophantine import"),
+        ("dtype=np.object)", "dtype=object)"),
+        ("coeffs.itemset(index, value)", "coeffs[index] = value"),
+        ("expanded_coefficients.itemset(power, coeffs)", "expanded_coefficients[power] = coeffs"),
+        # Sets whose order depends on the process: the same seed must give the same questions everywhere.
+        ("zip(indices, entropies)", "zip(sorted(indices), entropies)"),
+    ),
+    "mathematics_dataset.util.composition": (
+        ("random.choice(list(allowed))", "random.choice(sorted(allowed))"),
+        ("entities = set(context.child_entities)", "entities = dict.fromkeys(context.child_entities)"),
+        ("entities.add(maybe_entity)", "entities[maybe_entity] = None"),
+    ),
+}
+
+Problem = Callable[[], Any]
+
+
+@functools.cache
+def modules() -> dict[str, dict[str, Problem]]:
+    """By level (train-easy, train-medium, train-hard, interpolate, extrapolate), each module's sampler by name.
+
+    Raises CorpusError where the package is not installed.
+    """
+    for name, changes in _MENDS.items():
+        _load_mended(name, changes)
+    every = importlib.import_module("mathematics_dataset.modules.modules")
+    made = {level: every.train(_within(third)) for third, level in enumerate(LEVELS)}
+    made |= {"interpolate": every.test(), "extrapolate": every.test_extra()}
+    return {level: dict(sorted(_flat(tree))) for level, tree in made.items()}
+
+
+def _load_mended(name: str, changes: tuple[tuple[str, str], ...]) -> None:
+    if name in sys.modules:
+        return
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.loader is None:
+        raise CorpusError(
+            "making mathematics questions needs DeepMind's generator: pip install 'proctool[math]', or give the "
+            "official tree as mathematics:FOLDER"
+        )
+    source = spec.loader.get_source(name)  # type: ignore[attr-defined]
+    for old, new in changes:
+        source = source.replace(old, new)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        exec(compile(source, spec.origin or name, "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    parent, _, child = name.rpartition(".")
+    setattr(sys.modules[parent], child, module)
+
+
+def _within(third: int) -> Callable[[tuple[float, float]], tuple[float, float]]:
+    """The part of a range of entropies that is a level's: easy, medium and hard are its thirds."""
+
+    def narrowed(whole: tuple[float, float]) -> tuple[float, float]:
+        width = whole[1] - whole[0]
+        return whole[0] + third / 3 * width, whole[0] + (third + 1) / 3 * width
+
+    return narrowed
+
+
+def _flat(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Problem]]:
+    for name, found in tree.items():
+        if isinstance(found, dict):
+            yield from _flat(found, f"{above}{name}__")
+        else:
+            yield above + name, found
+
+
+@contextlib.contextmanager
+def _seeded(key: str) -> Iterator[None]:
+    """Seed the three global generators that the package and sympy draw from, and give them back as they were."""
+    from sympy.core.random import rng as sympy_random
+
+    digest = hashlib.sha256(key.encode()).digest()
+    before = random.getstate(), np.random.get_state(), sympy_random.getstate()
+    random.seed(digest)
+    np.random.seed(np.frombuffer(digest, "<u4"))
+    sympy_random.seed(digest)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        sympy_random.setstate(before[2])
+
+
+def draw(level: str, module: str, number: int, count: int) -> list[tuple[str, str]]:
+    """`count` questions with answers of a module: the same ones for the same `number`, in any process.
+
+    Raises CorpusError on an unknown level or module.
+    """
+    try:
+        sampler = modules()[level][module]
+    except KeyError:
+        raise CorpusError(f"mathematics: no module {module} at level {level}") from None
+    drawn: list[tuple[str, str]] = []
+    with _seeded(f"{level}/{module}/{number}"):
+        while len(drawn) < count:
+            problem = sampler()
+            question, answer = str(problem.question), str(problem.answer)
+            if len(question) <= MAX_QUESTION and len(answer) <= MAX_ANSWER:
+                drawn.append((question, answer))
+    return drawn
+
+
+@dataclass(frozen=True)
+class QuestionsPart(Part):
+    """A few questions of every module at every level of a split."""
+
+    number: int
+    split: str | None = TRAIN
+
+    @property
+    def label(self) -> str:
+        """Split and number."""
+        return f"mathematics {self.split} {self.number}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Split, number, and the versions of all that computes the questions."""
+        from importlib import metadata
+
+        versions = {name: metadata.version(name) for name in ("mathematics-dataset", "sympy", "numpy")}
+        return {"questions": self.number, "split": self.split, "each": PER_PART, "made_by": versions}
+
+    @property
+    def size(self) -> int | None:
+        """About 60 bytes a question."""
+        return 60 * PER_PART * 56 * (3 if self.split == TRAIN else 1)
+
+    def documents(self) -> Iterator[Document]:
+        """Questions of module after module, level after level."""
+        levels = LEVELS if self.split == TRAIN else (OWN_SPLITS[str(self.split)],)
+        for level in levels:
+            for module in modules()[level]:
+                for question, answer in draw(level, module, self.number, PER_PART):
+                    yield of_pair(question, answer)
+
+
+def of_pair(question: str, answer: str) -> Document:
+    """A question as a document: the question and a newline, then the answer, which is what is to be predicted."""
+    return Document(f"{question}\n".encode(), f"{answer}".encode())

@@ -1,0 +1,168 @@
+"""Rows of exactly `context` tokens, read from memory-mapped shards."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from proctool import artifact
+from proctool.corpora.shards import KIND, Shard
+from proctool.errors import ArtifactError, CorpusError
+from proctool.procedural.registry import Samples
+
+_MAPPED = 256
+"""Shards mapped at a time: each holds one of the process's file descriptors (usually 1024)."""
+
+
+@functools.lru_cache(maxsize=_MAPPED)
+def mapped(path: Path) -> dict[str, NDArray[Any]]:
+    """A shard's tensors, memory-mapped. Raises CorpusError when it has gone or is damaged."""
+    try:
+        return artifact.read_numpy(artifact.open_artifact(path, KIND), check=False)
+    except ArtifactError as error:
+        raise CorpusError(f"{error}; delete it and open the corpus again to rebuild it") from None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where rows lie in a split's tokens, end to end over its shards."""
+
+    starts: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+    """Position of each row's first token."""
+    lengths: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None
+    """Tokens in each row before its filling; None where every row is full."""
+    rows: int
+
+
+def packed(tokens: int, context: int) -> Placement:
+    """Row after row with nothing between: all tokens but the tail."""
+    return Placement(lambda rows: rows * context, None, tokens // context)
+
+
+def whole_documents(ends: Sequence[NDArray[np.uint32]], context: int) -> Placement:
+    """As many whole documents as fit into each row; longer ones than a row are left out.
+
+    `ends` holds, for each shard, where its documents end.
+    """
+    starts, lengths, base = [], [], 0
+    for shard_ends in ends:
+        first, filled = _filled(shard_ends.astype(np.int64), context)
+        starts.append(first + base)
+        lengths.append(filled)
+        base += int(shard_ends[-1]) if len(shard_ends) else 0
+    all_starts = np.concatenate([np.empty(0, np.int64), *starts])
+    all_lengths = np.concatenate([np.empty(0, np.int64), *lengths])
+    return Placement(lambda rows: all_starts[rows], lambda rows: all_lengths[rows], len(all_starts))
+
+
+def _filled(ends: NDArray[np.int64], context: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Greedy filling of rows with the documents of one shard: starts and lengths of the rows."""
+    begins = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+    # The first document that no longer fits into a row begun at each document, for all of them at once.
+    following = np.searchsorted(ends, begins + context, side="right").tolist()
+    chosen, stops = [], []
+    document = 0
+    while document < len(following):
+        beyond = following[document]
+        if beyond > document:
+            chosen.append(document)
+            stops.append(beyond - 1)
+        document = max(beyond, document + 1)
+    starts = begins[chosen]
+    return starts, ends[stops] - starts
+
+
+class Rows:
+    """One split of a token store as rows.
+
+    `documents`, `bytes` and `tokens` count the whole split, end-of-text among the tokens: `bytes / tokens` turns a
+    loss per token into one per byte.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, shards: Sequence[Shard], split: str, context: int, eos_id: int,
+        dtype: type[np.unsignedinteger[Any]], *, whole: bool, most: int | None = None,
+    ) -> None:  # fmt: skip
+        self.split = split
+        self.context = context
+        self._eos_id = eos_id
+        self._dtype = dtype
+        self._whole = whole
+        held = [shard for shard in shards if shard.count(split, "tokens")]
+        self._paths = [folder / shard.file for shard in held]
+        self._bounds = np.cumsum([0, *(shard.count(split, "tokens") for shard in held)])
+        self.documents, self.bytes, self.tokens = (
+            sum(shard.count(split, what) for shard in held) for what in ("documents", "bytes", "tokens")
+        )
+        if whole:
+            self._placed = whole_documents([mapped(path)[f"{split}.ends"] for path in self._paths], context)
+        else:
+            self._placed = packed(self.tokens, context)
+        self._count = self._placed.rows if most is None else min(self._placed.rows, most)
+        if self._count == 0:
+            longest = " that fit" if whole and self.tokens >= context else ""
+            raise CorpusError(
+                f"corpus {name}: its {split} split has {self.documents} documents with {self.tokens} tokens{longest}, "
+                f"too few for one row of {context}; give more text or a smaller --context"
+            )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, indices: NDArray[np.integer[Any]]) -> Samples:
+        """The rows at `indices`: tokens (n, context) and targets (n, context).
+
+        Every token but the first of a row is a target; where documents are questions with answers, only the answers
+        and their end-of-text are. Raises IndexError beyond the last row, CorpusError when a shard is gone.
+        """
+        rows = np.asarray(indices, np.int64)
+        if len(rows) and not (rows.min() >= 0 and rows.max() < self._count):
+            raise IndexError(f"rows {rows.min()}..{rows.max()} of {self._count}")
+        starts = self._placed.starts(rows)
+        lengths = self._placed.lengths(rows) if self._placed.lengths else None
+        tokens = np.empty((len(rows), self.context), self._dtype)
+        self._gather(self.split, starts, lengths, tokens)
+        if self._whole:
+            targets = np.empty(tokens.shape, bool)
+            self._gather(f"{self.split}.targets", starts, lengths, targets)
+        else:
+            targets = np.ones(tokens.shape, bool)
+            targets[:, 0] = False
+        if lengths is not None:
+            filling = np.arange(self.context) >= lengths[:, None]
+            tokens[filling] = self._eos_id
+            targets[filling] = False
+        return Samples(tokens, targets)
+
+    def _gather(
+        self, name: str, starts: NDArray[np.int64], lengths: NDArray[np.int64] | None, out: NDArray[Any]
+    ) -> None:
+        homes = np.searchsorted(self._bounds, starts, side="right") - 1
+        for home in np.unique(homes):
+            here = np.flatnonzero(homes == home)
+            shard = mapped(self._paths[home])[name]
+            first = starts[here] - self._bounds[home]
+            inside = first + self.context <= len(shard)
+            if inside.any():
+                out[here[inside]] = sliding_window_view(shard, self.context)[first[inside]]
+            for row in here[~inside]:
+                length = self.context if lengths is None else int(lengths[row])
+                out[row, :length] = self._across(name, int(starts[row]), length)
+
+    def _across(self, name: str, start: int, length: int) -> NDArray[Any]:
+        """Tokens start..start + length - 1 from however many shards they lie in."""
+        pieces = []
+        home = int(np.searchsorted(self._bounds, start, side="right")) - 1
+        while length:
+            first = start - int(self._bounds[home])
+            piece = mapped(self._paths[home])[name][first : first + length]
+            pieces.append(piece)
+            start, length, home = start + len(piece), length - len(piece), home + 1
+        return np.concatenate(pieces)

@@ -1,0 +1,226 @@
+"""From the documents of one part to shards: what a worker of the token store does."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proctool import artifact
+from proctool.corpora.documents import TRAIN, Document, Part, split_of
+from proctool.corpora.tokenizers import Ids, Tokenizer
+from proctool.errors import ArtifactError, CorpusError
+
+FORMAT = 1
+KIND = "tokens"
+
+_BATCH_BYTES = 1 << 20
+"""Text encoded at once: the encodings of a batch take about fifty times its size."""
+_BATCH_DOCUMENTS = 4096
+
+Report = Callable[[int, int, int], None]
+"""Called after each batch with the documents, bytes and tokens that it added."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that decides how a part becomes shards, and where they go."""
+
+    part: Part
+    tokenizer: Tokenizer
+    folder: Path
+    corpus: str
+    block: int
+    held_out: float
+    whole: bool
+    excluded: NDArray[np.uint64]
+    """Sorted digests of documents that must not appear in train: those of the corpus's own validation split."""
+
+    @property
+    def key(self) -> str:
+        """The hash of everything that shapes the part's shards: their name."""
+        shaped = {
+            "format": FORMAT,
+            "part": self.part.identity,
+            "tokenizer": self.tokenizer.fingerprint,
+            "block": self.block,
+            "held_out": self.held_out if self.part.split is None else None,
+            "whole": self.whole,
+            "excluded": hashlib.sha256(self.excluded.tobytes()).hexdigest() if self.part.split == TRAIN else None,
+        }
+        return hashlib.sha256(artifact.canonical(shaped).encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What is known of a shard without reading its tokens."""
+
+    file: str
+    last: bool
+    """No shard of its part follows."""
+    read: int
+    """Documents of the part read up to its end, bad ones included: where the next one goes on."""
+    skipped: int
+    """Bad documents left out of it."""
+    splits: dict[str, dict[str, int]]
+    """By split: documents, bytes and tokens."""
+    content: str
+
+    def count(self, split: str, what: str) -> int:
+        """`what` ("tokens", "bytes", "documents") that it holds of a split."""
+        return self.splits.get(split, {}).get(what, 0)
+
+
+def existing(folder: Path, key: str) -> list[Shard]:
+    """The whole shards of a part that are already there, in order; damaged ones end the list and are made again."""
+    found: list[Shard] = []
+    while not found or not found[-1].last:
+        path = folder / _name(key, len(found))
+        try:
+            header = artifact.open_artifact(path, KIND)
+        except ArtifactError:
+            break
+        found.append(_described(header))
+    return found
+
+
+def _name(key: str, number: int) -> str:
+    return f"{key}-{number:05d}.safetensors"
+
+
+def _described(header: artifact.Artifact) -> Shard:
+    about = header.about
+    return Shard(
+        header.path.name, about["last"], about["read"], about["skipped"], about["splits"], header.content
+    )  # fmt: skip
+
+
+def build_part(
+    job: Job, report: Report, *, stop_at: tuple[str, int] | None = None, skip_bad: bool = False
+) -> list[Shard]:
+    """Make the part's shards that are not there yet, and return all of them.
+
+    `stop_at` = (what, n) stops after the shard with which the part's tokens or bytes, all splits but validation,
+    reach n. A shard appears whole or not at all, so being killed loses at most the one being made.
+    Raises CorpusError on a bad document (unless `skip_bad`) and where reading cannot go on.
+    """
+    shards = existing(job.folder, job.key)
+    documents: Iterator[Document] | None = None
+    while not (shards and shards[-1].last) and not _enough(shards, job.part, stop_at):
+        if documents is None:
+            done = shards[-1].read if shards else 0
+            documents = itertools.islice(job.part.documents(), done, None)
+        shards.append(_build_shard(job, documents, shards, report, skip_bad))
+    return shards
+
+
+def _enough(shards: list[Shard], part: Part, stop_at: tuple[str, int] | None) -> bool:
+    if stop_at is None:
+        return False
+    what, wanted = stop_at
+    return sum(shard.count(part.split or TRAIN, what) for shard in shards) >= wanted
+
+
+@dataclass
+class _Gathered:
+    """One split of the shard being made."""
+
+    tokens: list[Ids] = field(default_factory=list)
+    targets: list[NDArray[np.bool_]] = field(default_factory=list)
+    lengths: list[NDArray[np.int64]] = field(default_factory=list)
+    digests: list[NDArray[np.uint64]] = field(default_factory=list)
+    documents: int = 0
+    bytes: int = 0
+
+
+def _build_shard(job: Job, documents: Iterator[Document], before: list[Shard], report: Report, skip_bad: bool) -> Shard:
+    gathered: dict[str, _Gathered] = {}
+    read, skipped, filled, last = before[-1].read if before else 0, 0, 0, True
+    batch: list[Document] = []
+    batch_bytes = 0
+    for document in documents:
+        read += 1
+        if document.problem is not None:
+            if not skip_bad:
+                raise CorpusError(document.problem)
+            skipped += 1
+            continue
+        batch.append(document)
+        batch_bytes += document.size
+        filled += document.size
+        if batch_bytes >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
+            _encode(job, batch, gathered, report)
+            batch, batch_bytes = [], 0
+        if filled >= job.block:
+            last = False
+            break
+    _encode(job, batch, gathered, report)
+    tensors: dict[str, NDArray[Any]] = {}
+    counts = {}
+    for split, piece in sorted(gathered.items()):
+        tensors |= _tensors(split, piece, job)
+        tokens = sum(map(len, piece.tokens))
+        counts[split] = {"documents": piece.documents, "bytes": piece.bytes, "tokens": tokens}
+    about: dict[str, Any] = {"corpus": job.corpus, "tokenizer": job.tokenizer.spec, "splits": counts}
+    about |= {"last": last, "read": read, "skipped": skipped}
+    path = job.folder / _name(job.key, len(before))
+    return _described(artifact.write(path, tensors, kind=KIND, about=about))
+
+
+def _tensors(split: str, piece: _Gathered, job: Job) -> dict[str, NDArray[Any]]:
+    """A split's tokens end to end; for documents kept whole their ends and targets; digests of own splits."""
+    tensors: dict[str, NDArray[Any]] = {split: np.concatenate(piece.tokens)}
+    if job.whole:
+        tensors[f"{split}.ends"] = np.cumsum(np.concatenate(piece.lengths)).astype(np.uint32)
+        tensors[f"{split}.targets"] = np.concatenate(piece.targets)
+    if job.part.split not in (None, TRAIN):
+        tensors[f"{split}.digests"] = np.unique(np.concatenate(piece.digests))
+    return tensors
+
+
+def _encode(job: Job, batch: list[Document], gathered: dict[str, _Gathered], report: Report) -> None:
+    """Encode a batch and hand its documents to their splits, end-of-text after each."""
+    if not batch:
+        return
+    digests = np.array([document.digest for document in batch], np.uint64)
+    if job.part.split == TRAIN and len(job.excluded):
+        nearest = np.minimum(np.searchsorted(job.excluded, digests), len(job.excluded) - 1)
+        kept = job.excluded[nearest] != digests
+        batch, digests = [document for document, keep in zip(batch, kept, strict=True) if keep], digests[kept]
+    splits = [job.part.split or split_of(int(digest), job.held_out) for digest in digests]
+    end = np.array([job.tokenizer.eos_id], job.tokenizer.dtype)
+    encoded = iter(job.tokenizer.encode_batch([text for document in batch for text in _texts(document)]))
+    pieces: dict[str, list[Ids]] = {}
+    marks: dict[str, list[NDArray[np.bool_]]] = {}
+    for document, split in zip(batch, splits, strict=True):
+        question = next(encoded)
+        answer = end if document.answer is None else np.concatenate([next(encoded), end])
+        pieces.setdefault(split, []).extend((question, answer))
+        piece = gathered.setdefault(split, _Gathered())
+        piece.documents += 1
+        piece.bytes += document.size
+        if job.whole:
+            mark = np.zeros(len(question) + len(answer), bool)
+            mark[len(question) if document.answer is not None else 1 :] = True
+            marks.setdefault(split, []).append(mark)
+    tokens = 0
+    for split, arrays in pieces.items():
+        piece = gathered[split]
+        piece.tokens.append(np.concatenate(arrays).astype(job.tokenizer.dtype, copy=False))
+        tokens += len(piece.tokens[-1])
+        if job.whole:
+            piece.targets.append(np.concatenate(marks[split]))
+            piece.lengths.append(np.array([len(mark) for mark in marks[split]], np.int64))
+        if job.part.split not in (None, TRAIN):
+            piece.digests.append(digests)
+    report(len(batch), sum(document.size for document in batch), tokens)
+
+
+def _texts(document: Document) -> tuple[bytes, ...]:
+    return (document.content,) if document.answer is None else (document.content, document.answer)

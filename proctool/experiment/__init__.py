@@ -1,0 +1,1 @@
+"""Experiments: a recipe becomes a graph of command lines, and the graph is run."""

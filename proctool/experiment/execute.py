@@ -1,0 +1,255 @@
+"""Run a graph of stages: each a child process, `jobs` at a time, followed through its metrics.
+
+A stage that fails takes down only what depends on it. On Ctrl-C or SIGTERM every child is asked to stop (SIGTERM),
+checkpoints, and the same command goes on from there later. Children live in sessions of their own, so that a
+terminal's Ctrl-C reaches them once, through us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
+
+from proctool.errors import Interrupted, RunError
+from proctool.experiment.estimate import seconds_left, stage_seconds, urgency
+from proctool.experiment.graph import Plan, Stage, descendants
+from proctool.reporting.metrics import MetricsLog
+
+PROCTOOL = (sys.executable, "-m", "proctool")
+LOG_FILE = "log.txt"
+
+
+@dataclass
+class Running:
+    """A stage whose process is at work."""
+
+    stage: Stage
+    process: subprocess.Popen[bytes]
+    metrics: MetricsLog
+    log: Path
+    log_begins: int
+    """Bytes that earlier attempts had left in the log."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A stage that ended without its result."""
+
+    stage: Stage
+    error: str
+    """One line."""
+    log: Path
+
+
+@dataclass
+class Progress:
+    """What a display shows."""
+
+    plan: Plan
+    metrics: dict[str, MetricsLog]
+    """Of every stage that has any, by key."""
+    running: list[Running] = field(default_factory=list)
+    done: list[Stage] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    skipped: list[Stage] = field(default_factory=list)
+    """Stages that need what a failed one did not make."""
+    waiting: list[Stage] = field(default_factory=list)
+    seconds_left: float | None = None
+    stage_left: dict[str, float | None] = field(default_factory=dict)
+    stopping: bool = False
+
+
+class Display(Protocol):
+    """Shows progress; called at every turn of the loop."""
+
+    def update(self, progress: Progress) -> None:
+        """Show how things stand."""
+
+
+def cores() -> int:
+    """Processor cores to share out: OMP_NUM_THREADS where it is set, else those this process may use."""
+    written = os.environ.get("OMP_NUM_THREADS", "")
+    if written.isdigit() and int(written) > 0:
+        return int(written)
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+def default_jobs() -> int:
+    """One job where an accelerator is to be shared; else one per core, up to 4."""
+    accelerated = sys.platform == "darwin" or Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
+    return 1 if accelerated else min(4, cores())
+
+
+def execute(
+    plan: Plan,
+    *,
+    jobs: int,
+    display: Display,
+    command: Sequence[str] = PROCTOOL,
+    resume_with: str = "the same command",
+    pause: Callable[[], None] = lambda: time.sleep(0.5),
+) -> list[Failure]:
+    """Run what is missing of `plan`; the stages that failed. `pause` passes the time between two looks.
+
+    Raises Interrupted when stopped by a signal (every child has ended by then), RunError where another run is at
+    work in the same folder.
+    """
+    jobs = max(1, min(jobs, len(plan.stages)))
+    progress = Progress(plan, {})
+    for stage in plan.stages:
+        progress.metrics[stage.key] = MetricsLog(stage.folder(plan.root))
+        progress.metrics[stage.key].update()
+        (progress.done if stage.is_done(plan.root) else progress.waiting).append(stage)
+    with _alone_in(plan.root) as lock, _signals() as stops:
+        try:
+            while progress.running or progress.waiting:
+                if not stops:
+                    _start_ready(progress, jobs, command, lock)
+                _estimate(progress, jobs)
+                display.update(progress)
+                if not progress.running:
+                    break
+                pause()
+                _pass_on(stops, progress)
+                for each in list(progress.running):
+                    each.metrics.update()
+                    if each.process.poll() is not None:
+                        _finish(each, progress)
+        finally:
+            # Only after an error of ours is anything still running here: leave no orphans.
+            for each in progress.running:
+                _kill(each)
+        display.update(progress)
+        if stops:
+            raise Interrupted(f"interrupted; what is done is kept and {resume_with} goes on from there")
+    return progress.failed
+
+
+def _start_ready(progress: Progress, jobs: int, command: Sequence[str], lock: int | None) -> None:
+    """Fill the free places with the most urgent stages whose parents are done."""
+    order = urgency(progress.plan.stages)
+    made = {stage.key for stage in progress.done}
+    ready = [stage for stage in progress.waiting if all(parent.key in made for parent in stage.parents)]
+    ready.sort(key=lambda stage: -order[stage.key])
+    for stage in ready[: jobs - len(progress.running)]:
+        progress.waiting.remove(stage)
+        progress.running.append(_start(stage, progress, max(1, cores() // jobs), command, lock))
+
+
+def _start(stage: Stage, progress: Progress, threads: int, command: Sequence[str], lock: int | None) -> Running:
+    root = progress.plan.root
+    folder = stage.folder(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / LOG_FILE
+    with log.open("ab") as output:
+        begins = output.tell()
+        process = subprocess.Popen(
+            [*command, *stage.argv(root)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+            # A child holds the lock too, so that one left behind by a killed parent keeps others out.
+            pass_fds=() if lock is None else (lock,),
+        )
+    return Running(stage, process, progress.metrics[stage.key], log, begins)
+
+
+def _finish(ended: Running, progress: Progress) -> None:
+    """Sort an ended process into done or failed (or back to waiting while stopping)."""
+    progress.running.remove(ended)
+    ended.metrics.update()
+    code = ended.process.returncode
+    if code == 0 and ended.stage.is_done(progress.plan.root):
+        progress.done.append(ended.stage)
+        return
+    if progress.stopping:
+        progress.waiting.append(ended.stage)
+        return
+    progress.failed.append(Failure(ended.stage, _reason(ended, code), ended.log))
+    for stage in descendants(ended.stage, progress.plan.stages):
+        if stage in progress.waiting:
+            progress.waiting.remove(stage)
+            progress.skipped.append(stage)
+
+
+def _reason(ended: Running, code: int) -> str:
+    """The one line of an ended process's log that says what went wrong."""
+    with ended.log.open("rb") as file:
+        file.seek(ended.log_begins)
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    ours = [line.removeprefix("proctool: ") for line in lines if line.startswith("proctool: ")]
+    said = (ours or lines or [""])[-1]
+    if code == 0:
+        return "it ended well, but left no end event or no artifact"
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return said if ours else f"{how}: {said}" if said else how
+
+
+def _estimate(progress: Progress, jobs: int) -> None:
+    """Fill in the seconds left, of each stage and in all."""
+    seen = [(stage, progress.metrics[stage.key]) for stage in progress.plan.stages]
+    unfinished = [*(each.stage for each in progress.running), *progress.waiting]
+    left = {stage.key: stage_seconds(stage, progress.metrics[stage.key], seen) for stage in unfinished}
+    running = {each.stage.key for each in progress.running}
+    progress.stage_left = left
+    progress.seconds_left = seconds_left(progress.plan.stages, left, running, jobs)
+
+
+def _pass_on(stops: list[int], progress: Progress) -> None:
+    """On the first signal ask children to checkpoint and stop; on a second, end them."""
+    if stops and not progress.stopping:
+        progress.stopping = True
+        for each in progress.running:
+            with contextlib.suppress(ProcessLookupError):
+                each.process.send_signal(signal.SIGTERM)
+    if len(stops) > 1:
+        for each in progress.running:
+            _kill(each)
+
+
+def _kill(each: Running) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(each.process.pid, signal.SIGKILL)
+    each.process.wait()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT, SIGTERM and SIGHUP instead of dying of them."""
+    stops: list[int] = []
+    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, _: stops.append(number)) for number in caught}
+    try:
+        yield stops
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _alone_in(root: Path) -> Iterator[int | None]:
+    """Hold the lock of an experiment's folder; its file descriptor. Raises RunError where another run holds it."""
+    root.mkdir(parents=True, exist_ok=True)
+    file: IO[str]
+    with (root / ".lock").open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no such locks on this system
+            yield None
+            return
+        except OSError:
+            raise RunError(f"{root}: another run (or a stage it left behind) is at work here; wait for it") from None
+        yield file.fileno()

@@ -1,0 +1,167 @@
+"""Show a running experiment: one live view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Self, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from proctool.experiment.execute import Failure, Progress, Running
+from proctool.experiment.graph import Stage
+from proctool.reporting.metrics import MetricsLog
+from proctool.units import format_count, format_seconds
+
+
+class LiveDisplay:
+    """A line per running stage, and above it what is done; redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._announced = _Announcer(lambda line, style: console.print(Text(line, style=style)))
+        self._began = time.monotonic()
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Show how things stand."""
+        self._announced.update(progress, starts=False)
+        self._live.update(self._view(progress))
+
+    def _view(self, progress: Progress) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        for justify in ("left", "left", "right", "right", "right", "right"):
+            table.add_column(justify=justify, no_wrap=True)
+        for each in progress.running:
+            steps = each.metrics.steps or each.stage.steps
+            table.add_row(
+                Text(each.stage.name, style="bold"),
+                ProgressBar(total=steps, completed=each.metrics.step, width=20),
+                f"{each.metrics.step}/{steps}",
+                *_readings(each.metrics),
+                _time_left(progress.stage_left.get(each.stage.key)),
+            )
+        return Group(table, Text(_summary(progress, time.monotonic() - self._began), style="dim"))
+
+
+class PlainDisplay:
+    """A line when a stage starts or ends, and one on all that runs every `every` seconds."""
+
+    def __init__(self, stream: TextIO, every: float = 15.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._every, self._clock = stream, every, clock
+        self._announced = _Announcer(lambda line, _: self._write(line))
+        self._began = self._last = clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, progress: Progress) -> None:
+        """Show how things stand."""
+        self._announced.update(progress, starts=True)
+        now = self._clock()
+        if progress.running and now - self._last >= self._every:
+            self._last = now
+            for each in progress.running:
+                self._write("  " + _line(each, progress))
+            self._write("  " + _summary(progress, now - self._began))
+
+    def _write(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+class _Announcer:
+    """Says once what has happened: stages started, done, failed, left out."""
+
+    def __init__(self, say: Callable[[str, str], None]) -> None:
+        self._say = say
+        self._known: set[tuple[str, str]] = set()
+        self._first = True
+
+    def update(self, progress: Progress, starts: bool) -> None:
+        if self._first:
+            self._first = False
+            reused = [stage for stage in progress.done if self._new("done", stage)]
+            if reused:
+                self._say(f"{len(reused)} of {len(progress.plan.stages)} stages are done already", "dim")
+        for each in progress.running:
+            if self._new("started", each.stage) and starts:
+                went_on = f" (goes on from step {each.metrics.step})" if each.metrics.step else ""
+                self._say(f"started {each.stage.name}{went_on}", "")
+        for stage in progress.done:
+            if self._new("done", stage):
+                self._say(f"done    {stage.name}{_outcome(progress.metrics[stage.key])}", "green")
+        for failure in progress.failed:
+            if self._new("failed", failure.stage):
+                self._say(describe_failure(failure), "bold red")
+        for stage in progress.skipped:
+            if self._new("skipped", stage):
+                self._say(f"skipped {stage.name}: it needs what failed", "yellow")
+        if progress.stopping and ("stopping", "") not in self._known:
+            self._known.add(("stopping", ""))
+            self._say("stopping: waiting for each stage to save a checkpoint (again to end them at once)", "yellow")
+
+    def _new(self, what: str, stage: Stage) -> bool:
+        if (what, stage.key) in self._known:
+            return False
+        self._known.add((what, stage.key))
+        return True
+
+
+def describe_failure(failure: Failure) -> str:
+    """One line: the stage, what it said, where its log is."""
+    return f"failed  {failure.stage.name}: {failure.error} (log: {failure.log})"
+
+
+def _outcome(metrics: MetricsLog) -> str:
+    end = metrics.end or {}
+    words = []
+    if metrics.seconds is not None:
+        words.append(f"in {format_seconds(metrics.seconds)}")
+    if isinstance(end.get("loss"), float):
+        words.append(f"loss {end['loss']:.3f}")
+    return " " + ", ".join(words) if words else ""
+
+
+def _readings(metrics: MetricsLog) -> tuple[str, str]:
+    """The last training loss and speed, where known."""
+    if not metrics.train:
+        return "", "starting"
+    last = metrics.train[-1]
+    loss, speed = last.get("loss"), last.get("tokens_per_second")
+    return f"loss {loss:.3f}" if loss is not None else "", f"{format_count(speed)} tokens/s" if speed else ""
+
+
+def _line(running: Running, progress: Progress) -> str:
+    steps = running.metrics.steps or running.stage.steps
+    parts = [f"{running.metrics.step}/{steps}", *_readings(running.metrics)]
+    parts.append(_time_left(progress.stage_left.get(running.stage.key)))
+    return f"{running.stage.name} {', '.join(part for part in parts if part)}"
+
+
+def _time_left(seconds: float | None) -> str:
+    return "" if seconds is None else f"{format_seconds(seconds)} left"
+
+
+def _summary(progress: Progress, elapsed: float) -> str:
+    parts = [f"{len(progress.done)} of {len(progress.plan.stages)} stages done", f"{format_seconds(elapsed)} so far"]
+    if progress.stopping:
+        parts.append("stopping")
+    elif progress.seconds_left is not None:
+        parts.append(f"about {format_seconds(progress.seconds_left)} left in all")
+    else:
+        parts.append("estimating the time left")
+    return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""Language models: shapes and presets, building, saving, and what each parameter is for."""

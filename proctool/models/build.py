@@ -1,0 +1,106 @@
+"""Any transformers causal language model from a shape or a configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proctool import config as strict
+from proctool.errors import ModelError
+from proctool.models.shapes import Shape, parse_model
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+_DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "embedding_dropout")
+
+
+def model_config(
+    spec: str, *, vocab_size: int, context: int, family: str = "gpt2", dropout: float = 0.0, eos_id: int | None = None
+) -> PretrainedConfig:
+    """The configuration of `spec` (see `parse_model`) for a vocabulary and a context (in tokens).
+
+    A configuration file gives its own family and shape; `family` applies to shapes and presets. Raises ModelError.
+    """
+    found = parse_model(spec)
+    values: dict[str, Any]
+    if isinstance(found, Path):
+        values = read_config(found)
+        family = values.pop("model_type")
+    else:
+        values = _family_values(found, family)
+    values |= {"vocab_size": vocab_size, "bos_token_id": eos_id, "eos_token_id": eos_id, "pad_token_id": None}
+    values["n_positions" if family == "gpt2" else "max_position_embeddings"] = context
+    made = config_of(family, values)
+    for name in _DROPOUTS:
+        if hasattr(made, name):
+            setattr(made, name, dropout)
+    return made
+
+
+def _family_values(shape: Shape, family: str) -> dict[str, Any]:
+    if family == "gpt2":
+        return {"n_layer": shape.layers, "n_head": shape.heads, "n_embd": shape.width}
+    return {
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.heads,
+        "hidden_size": shape.width,
+        "intermediate_size": 4 * shape.width,
+        "head_dim": shape.width // shape.heads,
+    }
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A transformers config.json as a mapping. Raises ModelError when it is not one or asks to run code."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise ModelError(f"{path}: not a JSON configuration") from None
+    if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
+        raise ModelError(f"{path}: not a transformers configuration (no model_type)")
+    if "auto_map" in values:
+        raise ModelError(f"{path}: asks to run code of its own (auto_map); proctool never does that")
+    for noise in ("transformers_version", "_name_or_path", "architectures"):
+        values.pop(noise, None)
+    return values
+
+
+def config_of(family: str, values: Mapping[str, Any]) -> PretrainedConfig:
+    """The transformers configuration class of `family` filled with `values`. Raises ModelError."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        known = strict.suggestion(family, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+        raise ModelError(f'"{family}" is not a causal language model of transformers{known}')
+    try:
+        return AutoConfig.for_model(family, **values)
+    except Exception as error:  # transformers checks configurations in many ways and with many exceptions
+        raise ModelError(f"{family}: transformers refuses this configuration: {error}") from None
+
+
+def build_model(config: PretrainedConfig, seed: int) -> PreTrainedModel:
+    """A model in float32 with weights drawn from `seed`. The caller's random state is left as it was."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise ModelError(f"{config.model_type}: cannot build this configuration: {error}") from None
+
+
+def context_of(config: PretrainedConfig) -> int | None:
+    """The longest sequence the model takes, where its configuration limits it."""
+    found = getattr(config, "max_position_embeddings", None)
+    return int(found) if found else None
+
+
+def parameter_count(model: PreTrainedModel) -> int:
+    """Distinct parameters: tied ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters())

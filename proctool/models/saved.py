@@ -1,0 +1,148 @@
+"""Models as files: proctool's artifacts, and the Hugging Face folders they are exported to and taken from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proctool import artifact
+from proctool.artifact import Artifact
+from proctool.errors import ArtifactError, ModelError
+from proctool.models.build import build_model, config_of, read_config
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+_NOISE = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype")
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model on disk: its configuration and where it came from. Weights are read by `weights`."""
+
+    path: Path
+    config: PretrainedConfig
+    about: Mapping[str, Any]
+    artifact: Artifact | None
+    """None for a Hugging Face folder."""
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Tensors by name, memory-mapped; every hash checked. Raises ArtifactError."""
+        if self.artifact is not None:
+            return artifact.read_torch(self.artifact)
+        return dict(self._from_folder().state_dict())
+
+    def model(self) -> PreTrainedModel:
+        """The model with its saved weights. Raises ArtifactError, ModelError."""
+        if self.artifact is None:
+            return self._from_folder()
+        model = build_model(self.config, seed=0)
+        load_weights(model, self.weights(), str(self.path))
+        return model
+
+    @property
+    def parent(self) -> Artifact | Mapping[str, Any]:
+        """How a child's lineage names this model."""
+        return self.artifact or {"name": self.path.name, "kind": "huggingface", "content": None, "parents": []}
+
+    def _from_folder(self) -> PreTrainedModel:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        try:
+            return AutoModelForCausalLM.from_pretrained(
+                self.path,
+                config=self.config,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+        except Exception as error:  # transformers has no common error for unreadable folders
+            raise ArtifactError(f"{self.path}: cannot be loaded as a Hugging Face model: {error}") from None
+
+
+def save_model(
+    path: Path,
+    model: PreTrainedModel,
+    about: Mapping[str, Any],
+    parents: Sequence[Artifact | Mapping[str, Any]] = (),
+) -> Artifact:
+    """Write a model artifact: weights under their Hugging Face names, tied ones once, the configuration in `about`."""
+    tensors = {**dict(model.named_parameters()), **_persistent_buffers(model)}
+    return artifact.write(
+        path, tensors, kind="model", about={**about, "config": _config_values(model.config)}, parents=parents
+    )
+
+
+def _persistent_buffers(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    saved = model.state_dict()
+    return {name: buffer for name, buffer in model.named_buffers() if name in saved}
+
+
+def _config_values(config: PretrainedConfig) -> dict[str, Any]:
+    values = json.loads(config.to_json_string(use_diff=False))
+    return {key: value for key, value in values.items() if key not in _NOISE}
+
+
+def open_model(path: Path) -> SavedModel:
+    """A model artifact, or a Hugging Face folder. Raises ArtifactError, ModelError."""
+    path = Path(path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ArtifactError(f"{path}: neither a model artifact nor a Hugging Face folder (no config.json)")
+        values = read_config(path / "config.json")
+        return SavedModel(path, config_of(values.pop("model_type"), values), {}, None)
+    found = artifact.open_artifact(path, "model")
+    values = dict(found.about.get("config") or {})
+    if "model_type" not in values:
+        raise ArtifactError(f"{path}: a model without its configuration; make the file again")
+    return SavedModel(path, config_of(values.pop("model_type"), values), found.about, found)
+
+
+def load_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], source: str) -> None:
+    """Copy `weights` into `model`, every tensor accounted for. Raises ModelError naming the first that does not fit."""
+    import torch
+
+    wanted = {**dict(model.named_parameters()), **_persistent_buffers(model)}
+    # Hugging Face files may list a tied head beside the embedding it shares.
+    tied = model.state_dict().keys() - wanted.keys()
+    if odd := sorted((weights.keys() - tied) ^ wanted.keys()):
+        raise ModelError(f"{source}: tensor {odd[0]} is {'missing' if odd[0] in wanted else 'not part of the model'}")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            if weights[name].shape != tensor.shape:
+                raise ModelError(
+                    f"{source}: tensor {name} has shape {tuple(weights[name].shape)}, the model {tuple(tensor.shape)}"
+                )
+            tensor.copy_(weights[name])
+
+
+def export(saved: SavedModel, folder: Path) -> None:
+    """Write a Hugging Face folder (config, safetensors, generation config, tokenizer when known), all or nothing.
+
+    Raises ArtifactError when `folder` exists and is not empty, or its parent is missing.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtifactError(f"{folder}: exists and is not an empty folder; export to a new one")
+    if not folder.absolute().parent.is_dir():
+        raise ArtifactError(f"{folder}: the folder {folder.absolute().parent} does not exist")
+    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
+    try:
+        saved.model().save_pretrained(staged)
+        if tokenizer := saved.about.get("tokenizer"):
+            from proctool.corpora.tokenizers import load_tokenizer
+
+            load_tokenizer(tokenizer).to_hf().save_pretrained(staged)
+        staged.chmod(0o755)
+        staged.replace(folder)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise

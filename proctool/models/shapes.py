@@ -1,0 +1,64 @@
+"""Models by name: layers x heads x width, or a preset. No torch here, so that help and plans stay quick."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from proctool import config
+from proctool.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder's size."""
+
+    layers: int
+    heads: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.layers}x{self.heads}x{self.width}"
+
+
+PRESETS = {
+    "pico": Shape(2, 2, 16),
+    "diagnostic": Shape(2, 4, 16),  # the paper's small diagnostics model, section 4
+    "gpt2": Shape(12, 12, 768),
+    "gpt2-medium": Shape(24, 16, 1024),
+    "gpt2-large": Shape(36, 20, 1280),
+    "gpt2-xl": Shape(48, 25, 1600),
+    "paper-large": Shape(16, 8, 2048),  # the paper's largest class
+}
+
+_WRITTEN = re.compile(r"(\d+)x(\d+)x(\d+)")
+_MOST = Shape(layers=1000, heads=1000, width=100_000)
+
+
+def parse_model(spec: str) -> Shape | Path:
+    """A preset, a shape `layers x heads x width` such as 2x4x16, or the path of a transformers configuration.
+
+    Raises ModelError.
+    """
+    if spec in PRESETS:
+        return PRESETS[spec]
+    if written := _WRITTEN.fullmatch(spec):
+        shape = Shape(*map(int, written.groups()))
+        if min(shape.layers, shape.heads, shape.width) < 1:
+            raise ModelError(f"model {spec}: layers, heads and width must be at least 1")
+        if shape.layers > _MOST.layers or shape.heads > _MOST.heads or shape.width > _MOST.width:
+            raise ModelError(f"model {spec}: larger than {_MOST}; is that layers x heads x width?")
+        if shape.width % shape.heads:
+            raise ModelError(f"model {spec}: width {shape.width} is not a multiple of its {shape.heads} heads")
+        return shape
+    path = Path(spec)
+    if path.exists():
+        path = path / "config.json" if path.is_dir() else path
+        if not path.is_file():
+            raise ModelError(f"model {spec}: the folder has no config.json")
+        return path
+    raise ModelError(
+        f'model "{spec}" is neither a preset, a shape such as 4x4x64 (layers x heads x width), '
+        f"nor a configuration file{config.suggestion(spec, PRESETS)}"
+    )

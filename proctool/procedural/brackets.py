@@ -1,0 +1,177 @@
+"""Bracket languages: dyck (nested) and shuffle-dyck (crossing allowed)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proctool.procedural.draws import Mask, Tokens, after_the_first, in_chunks
+from proctool.procedural.registry import Samples, Task, require, require_fits, task
+
+
+@dataclass(frozen=True)
+class Brackets(Task):
+    """Sequences of k types of bracket: opening ids 0..k-1, closing ids k..2k-1, padding 2k."""
+
+    k: int = 64
+    """Types of bracket."""
+    length: int = 2048
+    """Tokens in one sample; even, so that every bracket can close."""
+    p_open: float = 0.5
+    """Probability of opening where the rule leaves the choice."""
+
+    presets: ClassVar = {"small": {"k": 16, "length": 128}}
+    size_option: ClassVar = "length"
+
+    def __post_init__(self) -> None:
+        require(self.k >= 1, self, "k", "at least one type of bracket is needed")
+        require(self.length >= 2, self, "length", "at least 2 tokens are needed")
+        require(self.length % 2 == 0, self, "length", "must be even, so that every bracket can close")
+        require(0 <= self.p_open <= 1, self, "p_open", "a probability lies between 0 and 1")
+        require_fits(self, length="length", vocabulary="k")
+
+    @property
+    def layout(self) -> dict[str, range]:
+        """Opening and closing brackets by type, then padding."""
+        return {
+            "open": range(self.k),
+            "close": range(self.k, 2 * self.k),
+            "pad": range(2 * self.k, 2 * self.k + 1),
+        }
+
+    @property
+    def min_entropy_bits(self) -> float:
+        """Half of the tokens open, each with one of k types."""
+        return self.length / 2 * math.log2(self.k)
+
+
+@task("dyck")
+@dataclass(frozen=True)
+class Dyck(Brackets):
+    """Balanced, nested brackets of k types.
+
+        tokens   ( [ ] { } ) < >      (n, length)
+        targets  . x x x x x x x
+
+    With nothing open, open. Once as much is open as there are tokens left, close. Otherwise open with probability
+    p_open, a type drawn uniformly; closing closes the innermost.
+
+    Source: Procedural Pretraining (arXiv 2601.21725), section 3; published k = 64 and length 2048.
+    """
+
+    @property
+    def min_entropy_bits(self) -> float:
+        """The types, and at least length / 2 - 1 free choices between opening and closing."""
+        likelier = max(self.p_open, 1 - self.p_open)
+        return super().min_entropy_bits - (self.length / 2 - 1) * math.log2(likelier)
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw n samples."""
+        tokens = in_chunks(self._draw, rng, n, self.length)
+        return Samples(tokens, after_the_first(n, self.length))
+
+    def _draw(self, rng: np.random.Generator, n: int) -> Tokens:
+        small = self.length < 1 << 15
+        signed: type[np.signedinteger[Any]] = np.int16 if small else np.int32
+        unsigned: type[np.unsignedinteger[Any]] = np.uint32 if small else np.uint64
+        opens = rng.random((n, self.length), dtype=np.float32) < self.p_open
+        # The depth after each token, without a step at a time. Take each opening as +1 and closing as -1; a closing
+        # with nothing open becomes an opening, which lifts all that follows by 2. As many lifts as have happened by
+        # then keep the depth from falling below 0: half of the walk's lowest point so far, rounded up.
+        walk = np.cumsum(opens.view(np.int8) * np.int8(2) - np.int8(1), axis=1, dtype=signed)
+        lowest = np.minimum.accumulate(walk, axis=1)
+        depth = walk - (np.minimum(lowest, 0) >> 1 << 1)
+        # Once the depth meets the number of tokens left, it falls with it.
+        np.minimum(depth, np.arange(self.length - 1, -1, -1, dtype=signed), out=depth)
+        opens[:, 0] = True
+        np.greater(depth[:, 1:], depth[:, :-1], out=opens[:, 1:])
+        # Sorted by level, then by position, a bracket's two tokens stand side by side: they open and close in turn.
+        bits = 16 if small else 32
+        words = (depth - opens).astype(unsigned) << unsigned(bits)
+        words |= np.arange(self.length, dtype=unsigned)
+        words.sort(axis=1)
+        place = (words & unsigned((1 << bits) - 1)).astype(np.intp)
+        place += np.arange(0, n * self.length, self.length)[:, None]
+        kind = rng.integers(0, self.k, (n, self.length // 2), dtype=self.dtype)
+        tokens = np.empty(n * self.length, self.dtype)
+        tokens[place[:, ::2]] = kind
+        tokens[place[:, 1::2]] = kind + self.dtype(self.k)
+        return tokens.reshape(n, self.length)
+
+
+# Steps of shuffle-dyck whose random numbers are drawn together: enough to spread the cost of a call, few enough to
+# stay in the cache.
+_STEPS = 64
+
+
+@task("shuffle-dyck")
+@dataclass(frozen=True)
+class ShuffleDyck(Brackets):
+    """Brackets of k types, each type balanced on its own, crossing allowed.
+
+        tokens   ( [ ) { ] } < >      (n, length)
+        targets  . x x x x x x x
+
+    With nothing open, open; with max_depth brackets open, close. Otherwise open with probability p_open, a type drawn
+    uniformly; closing closes a type drawn uniformly among those that are open.
+
+    Source: k-shuffle-Dyck (Hu et al., arXiv 2502.19249), as in Procedural Pretraining (arXiv 2601.21725), section 3.
+    The published generator stops at the length whatever is still open: `balanced=false`.
+    """
+
+    max_depth: int = 16
+    """Most brackets open at once."""
+    balanced: bool = True
+    """Close everything by the end."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.max_depth <= 1 << 14, self, "max_depth", f"must lie between 1 and {1 << 14}")
+        super().__post_init__()
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw n samples."""
+        # A row of k slots for each sample holds every type once, in any order, with the number of its open brackets;
+        # those that have any come first, up to `last`. A uniform slot is then a uniform type, of all or of the open.
+        # Type and number share a word: the type in its low 16 bits, the number above them.
+        one = 1 << 16
+        slots = np.tile(np.arange(self.k, dtype=np.int32), n)
+        start = np.arange(0, n * self.k, self.k)
+        before = start - 1
+        last = before
+        tokens = np.empty((self.length, n), self.dtype)
+        depth = np.zeros(n, np.int32)
+        for first in range(0, self.length, _STEPS):
+            rows = tokens[first : first + _STEPS]
+            opens = self._openings(rng, depth, first, len(rows))
+            # Arithmetic rather than np.where, which mispredicts its branch on every other bracket.
+            changes = opens * np.int32(2 * one) - np.int32(one)
+            widest = opens * np.intp(self.k)
+            uniforms = rng.random(rows.shape, dtype=np.float32)
+            for row, change, all_types, uniform in zip(rows, changes, widest, uniforms, strict=True):
+                slot = (uniform * np.maximum(last - before, all_types)).astype(np.intp)
+                slot += start
+                word = slots.take(slot)
+                row[:] = word  # the low 16 bits
+                word += change
+                # A type that opens its first bracket swaps into the slot past the last open one, a type that closes its
+                # last one into the last. Any other swaps with the last as well, since their order means nothing.
+                other = last + (slot > last)
+                slots[slot] = slots.take(other)
+                slots[other] = word
+                last = other - (word < one)
+            rows += ~opens * self.dtype(self.k)
+        return Samples(np.ascontiguousarray(tokens.T), after_the_first(n, self.length))
+
+    def _openings(self, rng: np.random.Generator, depth: NDArray[np.int32], first: int, steps: int) -> Mask:
+        """Which tokens open from position `first` on, (steps, n); `depth` moves along."""
+        opens = rng.random((steps, len(depth)), dtype=np.float32) < self.p_open
+        for step, opening in enumerate(opens, first):
+            opening |= depth < 1
+            opening &= depth < (min(self.max_depth, self.length - step) if self.balanced else self.max_depth)
+            depth += opening
+            depth -= ~opening
+        return opens

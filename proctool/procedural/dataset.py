@@ -1,0 +1,101 @@
+"""Generated samples as a file: `proctool generate` writes it, `warmup --data` reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proctool import artifact
+from proctool.artifact import Artifact
+from proctool.errors import ArtifactError, OptionError, ProctoolError
+from proctool.procedural.mixture import parse_tasks
+from proctool.procedural.registry import Samples, Task
+from proctool.procedural.streams import Stream
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """Samples on disk, memory-mapped, with the stream they came from."""
+
+    artifact: Artifact
+    task: Task
+    seed: int
+    split: str
+    samples: Samples
+
+    @classmethod
+    def open(cls, path: Path) -> DataFile:
+        """Read and check a data artifact. Raises ArtifactError."""
+        found = artifact.open_artifact(path, "data")
+        try:
+            about = found.about
+            task = parse_tasks(about["task"])
+            arrays = artifact.read_numpy(found)
+            samples = Samples(arrays["tokens"], arrays["targets"])
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(f"{path}: a data file without {error}; make the file again") from None
+        except ArtifactError:
+            raise
+        except ProctoolError as error:
+            raise ArtifactError(f"{path}: made by a task that this version does not know: {error}") from None
+        shape = samples.tokens.shape
+        if len(shape) != 2 or shape != samples.targets.shape or shape[1] != task.length or not len(samples):
+            raise ArtifactError(f"{path}: its samples are not of the shape its task gives; make the file again")
+        if samples.tokens.max() >= task.vocab_size:
+            raise ArtifactError(f"{path}: holds tokens outside its task's vocabulary; make the file again")
+        return cls(found, task, int(about["seed"]), str(about["split"]), samples)
+
+
+def shard_range(samples: int, shard: str | None) -> tuple[int, int]:
+    """The samples start..stop - 1 that shard `i/n` (1-based) covers; all of them for None. Raises OptionError."""
+    if shard is None:
+        return 0, samples
+    number, slash, count = shard.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise OptionError(f'shard = "{shard}": write i/n with 1 <= i <= n, for example 3/16')
+    index, total = int(number) - 1, int(count)
+    if total > samples:
+        raise OptionError(f'shard = "{shard}": more shards than the {samples} samples')
+    return samples * index // total, samples * (index + 1) // total
+
+
+def generate(
+    task: Task,
+    output: Path,
+    *,
+    samples: int,
+    seed: int = 0,
+    split: str = "train",
+    shard: str | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Artifact:
+    """Write `samples` samples of a stream (or one shard of them) to a data artifact.
+
+    `progress` is told how many samples of this file are done. Raises OptionError, ArtifactError, OSError.
+    """
+    if samples < 1:
+        raise OptionError(f"samples = {samples}: must be at least 1")
+    stream = Stream(task, seed, split)
+    start, stop = shard_range(samples, shard)
+    tokens = np.empty((stop - start, task.length), task.dtype)
+    targets = np.empty(tokens.shape, bool)
+    for first in range(start, stop, 8192):
+        last = min(first + 8192, stop)
+        part = stream.read(first, last)
+        tokens[first - start : last - start] = part.tokens
+        targets[first - start : last - start] = part.targets
+        progress(last - start)
+    about: dict[str, Any] = {
+        "task": task.spec,
+        "options": task.options,
+        "seed": seed,
+        "split": split,
+        "samples": [start, stop],
+        "vocab_size": task.vocab_size,
+        "layout": {role: [ids.start, ids.stop] for role, ids in task.layout.items()},
+    }
+    return artifact.write(output, {"tokens": tokens, "targets": targets}, kind="data", about=about)

@@ -1,0 +1,130 @@
+"""Diagnostics of algorithmic skill, tasks like any other: haystack, sorting (and those in arithmetic.py)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from proctool.procedural.draws import shuffled
+from proctool.procedural.registry import Samples, Task, require, require_fits, task
+
+
+@task("haystack")
+@dataclass(frozen=True)
+class Haystack(Task):
+    """Recall: key-value pairs in random order, then a query for one key's value.
+
+        tokens   k3 41 k9 17 k1 90 ?9 17 _ _      (n, 2 * pairs + 2)
+        targets  .  .  .  .  .  .  .  x  . .
+
+    Each sample has 1..pairs pairs, uniformly; its keys are distinct, its values drawn uniformly with replacement.
+    With h = vocab / 2: padding is 0, values are 1..h-1, key i is h + i and its query h + pairs + i; ids past the last
+    query stay unused, as published.
+
+    Source: Procedural Pretraining (arXiv 2601.21725), its diagnostics; published 30 pairs, vocabulary 256.
+    """
+
+    pairs: int = 30
+    """Most key-value pairs in a sample."""
+    vocab: int = 256
+    """Size of the vocabulary: half of it for padding and values, the rest for keys and queries."""
+
+    presets: ClassVar = {"small": {"pairs": 8, "vocab": 64}}
+    size_option: ClassVar = "pairs"
+
+    def __post_init__(self) -> None:
+        require(self.pairs >= 1, self, "pairs", "at least 1 is needed")
+        require(self.vocab >= 4, self, "vocab", "at least 4 are needed: padding, a value, a key and its query")
+        fits = self.vocab // 2 + 2 * self.pairs <= self.vocab
+        require(fits, self, "pairs", f"a vocabulary of {self.vocab} has room for {self.vocab // 4} pairs")
+        require_fits(self, length="pairs", vocabulary="vocab")
+
+    @property
+    def length(self) -> int:
+        """The pairs, the query and its value."""
+        return 2 * self.pairs + 2
+
+    @property
+    def layout(self) -> dict[str, range]:
+        """Padding, values, keys, queries, and ids that stay unused."""
+        keys = self.vocab // 2
+        queries, end = keys + self.pairs, keys + 2 * self.pairs
+        layout = {"pad": range(1), "value": range(1, keys), "key": range(keys, queries), "query": range(queries, end)}
+        return layout | ({"unused": range(end, self.vocab)} if end < self.vocab else {})
+
+    @property
+    def min_entropy_bits(self) -> float:
+        """The likeliest samples have one pair."""
+        return math.log2(self.pairs * self.pairs * len(self.layout["value"]))
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw n samples."""
+        keys, values = self.layout["key"], self.layout["value"]
+        count = rng.integers(1, self.pairs, n, endpoint=True)
+        asked = (rng.random(n) * count).astype(np.intp)
+        order = shuffled(rng, n, self.pairs)  # (n, pairs)
+        tokens = np.empty((n, self.length), self.dtype)
+        tokens[:, 0:-2:2] = order + np.uint64(keys.start)
+        tokens[:, 1:-2:2] = rng.integers(values.start, values.stop, (n, self.pairs), dtype=self.dtype)
+        rows = np.arange(n)
+        key, value = tokens[rows, 2 * asked], tokens[rows, 2 * asked + 1]
+        tokens[np.arange(self.length) >= 2 * count[:, None]] = 0
+        tokens[rows, 2 * count] = key + self.dtype(self.pairs)
+        tokens[rows, 2 * count + 1] = value
+        targets = np.zeros(tokens.shape, bool)
+        targets[rows, 2 * count + 1] = True
+        return Samples(tokens, targets)
+
+
+@task("sorting")
+@dataclass(frozen=True)
+class Sorting(Task):
+    """A list of numbers, then the same list sorted.
+
+        tokens   7 3 7 0 | 0 3 7 7      (n, 2 * items + 1)
+        targets  . . . . . x x x x
+
+    Source: the diagnostics of Procedural Pretraining (arXiv 2601.21725). The task `sort` differs in keeping id 0 free.
+    """
+
+    items: int = 10
+    """Numbers in the list."""
+    symbols: int = 100
+    """Numbers are 0..symbols-1, each a token, drawn uniformly with replacement."""
+
+    presets: ClassVar = {"small": {"items": 6, "symbols": 20}}
+    size_option: ClassVar = "items"
+
+    def __post_init__(self) -> None:
+        require(self.items >= 1, self, "items", "at least 1 is needed")
+        require(self.symbols >= 1, self, "symbols", "at least 1 is needed")
+        require_fits(self, length="items", vocabulary="symbols")
+
+    @property
+    def length(self) -> int:
+        """The list, a separator, the sorted list."""
+        return 2 * self.items + 1
+
+    @property
+    def layout(self) -> dict[str, range]:
+        """The numbers, the separator, padding."""
+        end = self.symbols
+        return {"number": range(end), "separator": range(end, end + 1), "pad": range(end + 1, end + 2)}
+
+    @property
+    def min_entropy_bits(self) -> float:
+        """The list's entropy."""
+        return self.items * math.log2(self.symbols)
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw n samples."""
+        tokens = np.empty((n, self.length), self.dtype)
+        tokens[:, : self.items] = rng.integers(0, self.symbols, (n, self.items), dtype=self.dtype)
+        tokens[:, self.items] = self.symbols
+        tokens[:, self.items + 1 :] = np.sort(tokens[:, : self.items], axis=1)
+        targets = np.zeros(tokens.shape, bool)
+        targets[:, self.items + 1 :] = True
+        return Samples(tokens, targets)

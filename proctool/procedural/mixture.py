@@ -1,0 +1,194 @@
+"""Several tasks in one stream, and the one reader of task specifications: plain, controlled or mixed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proctool.errors import OptionError
+from proctool.procedural.controls import as_mapping, control
+from proctool.procedural.registry import MOST_TOKENS, Samples, Task, parse_spec
+from proctool.units import parse_number
+
+
+@dataclass(frozen=True)
+class Mixture(Task):
+    """Each sample from one of several tasks, drawn by weight; written `set*0.5 + union*0.5`.
+
+    One vocabulary serves all: parts of the layouts that have the same name ("symbol", "separator", "pad") share their
+    ids, as many as the largest of them needs, in the order in which the names first appear, task by task. A separator
+    is thus the same token in every task that has one. Samples shorter than the longest are padded at their end, where
+    nothing is a target.
+    """
+
+    name: ClassVar[str] = "mixture"
+
+    tasks: tuple[Task, ...]
+    """The tasks."""
+    weights: tuple[float, ...]
+    """How often each is drawn, relative to their sum."""
+
+    def __post_init__(self) -> None:
+        if len(self.tasks) != len(self.weights) or not self.tasks:
+            raise OptionError(f"mixture: {len(self.tasks)} tasks with {len(self.weights)} weights")
+        for task, weight in zip(self.tasks, self.weights, strict=True):
+            if not (math.isfinite(weight) and weight > 0):
+                raise OptionError(f"mixture: weight of {task.spec} = {weight:g}: must be positive")
+        if self.vocab_size > MOST_TOKENS:
+            raise OptionError(f"mixture: {self.vocab_size} tokens in the shared vocabulary; at most {MOST_TOKENS} fit")
+
+    @property
+    def length(self) -> int:
+        """The longest task's."""
+        return max(task.length for task in self.tasks)
+
+    @cached_property
+    def layout(self) -> dict[str, range]:
+        """Ids by role, shared between the tasks."""
+        sizes: dict[str, int] = {}
+        for task in self.tasks:
+            for role, ids in task.layout.items():
+                sizes[role] = max(sizes.get(role, 0), len(ids))
+        sizes.setdefault("pad", 1)
+        layout, start = {}, 0
+        for role, size in sizes.items():
+            layout[role] = range(start, start + size)
+            start += size
+        return layout
+
+    @property
+    def min_entropy_bits(self) -> float:
+        """The likeliest sample is at most as likely as the tasks' likeliest together."""
+        return -math.log2(
+            sum(p * 2.0**-task.min_entropy_bits for p, task in zip(self._shares, self.tasks, strict=True))
+        )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `parse_tasks` reads back: {mixture: [{name: set, ..., weight: 0.5}, ...]}."""
+        return {"mixture": [{**as_mapping(task), "weight": weight} for task, weight in self._parts]}
+
+    @property
+    def spec(self) -> str:
+        """`set:inputs=64,symbols=100*0.5 + union:inputs=64,symbols=100*0.5`."""
+        return " + ".join(f"{task.spec}*{weight!r}" for task, weight in self._parts)
+
+    @property
+    def _parts(self) -> list[tuple[Task, float]]:
+        return list(zip(self.tasks, self.weights, strict=True))
+
+    @property
+    def _shares(self) -> NDArray[np.float64]:
+        weights = np.array(self.weights, float)
+        return weights / weights.sum()  # type: ignore[no-any-return]
+
+    def resized(self, size: int) -> Self:
+        """The mixture of the resized tasks."""
+        return type(self)(tuple(task.resized(size) for task in self.tasks), self.weights)
+
+    def with_length(self, length: int) -> Self:
+        """The mixture of the tasks, each of at most that length."""
+        return type(self)(tuple(task.with_length(length) for task in self.tasks), self.weights)
+
+    def shared_ids(self, task: Task) -> NDArray[np.unsignedinteger[Any]]:
+        """The shared id of each of the task's own ids. (task.vocab_size,)."""
+        ids = np.empty(task.vocab_size, self.dtype)
+        for role, own in task.layout.items():
+            ids[own.start : own.stop] = np.arange(len(own)) + self.layout[role].start
+        return ids
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw n samples."""
+        tokens = np.full((n, self.length), self.layout["pad"].start, self.dtype)
+        targets = np.zeros(tokens.shape, bool)
+        which = np.searchsorted(np.cumsum(self._shares)[:-1], rng.random(n), side="right")
+        for index, task in enumerate(self.tasks):
+            rows = np.flatnonzero(which == index)
+            if len(rows):
+                samples = task.sample(rng, len(rows))
+                tokens[rows, : task.length] = self.shared_ids(task)[samples.tokens]
+                targets[rows, : task.length] = samples.targets
+        return Samples(tokens, targets)
+
+
+_CONTROLLED = re.compile(r"(\w+)\((.*)\)")
+_WEIGHTED = re.compile(r"(.*)\*([^*()]*)")
+
+Spec = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
+
+
+def parse_tasks(spec: Spec) -> Task:
+    """The task, the control over one or the mixture that a specification means. Raises OptionError.
+
+    Written: `set:inputs=24`, `shuffle(set)`, `set*0.5 + union*0.5`, `shuffle(set*1 + union*3)`; or a list of these,
+    each with its weight (1 where none is given). As mappings: {name: set, inputs: 24}, {control: shuffle, name: set},
+    {mixture: [{name: set, weight: 0.5}, {name: union, weight: 0.5}]}. One task alone is itself, whatever its weight.
+    The `spec` of a task and its `as_mapping` read back as the same task.
+    """
+    parts = list(_parts(spec))
+    if not parts:
+        raise OptionError("no task given; write for example dyck:k=16,length=128")
+    for task, weight in parts:
+        if not (math.isfinite(weight) and weight > 0):
+            raise OptionError(f"{task.spec}: weight = {weight:g}: must be positive")
+    if len(parts) == 1:
+        return parts[0][0]
+    tasks, weights = zip(*parts, strict=True)
+    return Mixture(tasks, weights)
+
+
+def _parts(spec: Spec) -> Iterator[tuple[Task, float]]:
+    if isinstance(spec, str):
+        for written in _top_level(spec):
+            weighted = _WEIGHTED.fullmatch(written)
+            yield (_one(weighted[1]), _weight(weighted[2], written)) if weighted else (_one(written), 1.0)
+    elif isinstance(spec, Mapping):
+        values = dict(spec)
+        weight = values.pop("weight", 1.0)
+        yield _from_mapping(values), _weight(weight, str(spec))
+    else:
+        for each in spec:
+            yield from _parts(each)
+
+
+def _top_level(spec: str) -> Iterator[str]:
+    """The parts between pluses that stand alone and outside parentheses (5e+4 is a number)."""
+    depth = start = 0
+    for place, letter in enumerate(spec):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0 and spec[place : place + 3] == " + ":
+            yield spec[start:place].strip()
+            start = place + 3
+    yield spec[start:].strip()
+
+
+def _weight(written: Any, where: str) -> float:
+    try:
+        return parse_number(written)
+    except OptionError:
+        raise OptionError(f'"{where}": weight {written!r} is not a number; write for example set*0.5') from None
+
+
+def _one(written: str) -> Task:
+    controlled = _CONTROLLED.fullmatch(written.strip())
+    if controlled:
+        return control(controlled[1], parse_tasks(controlled[2]))
+    return parse_spec(written.strip())
+
+
+def _from_mapping(values: dict[str, Any]) -> Task:
+    if "control" in values:
+        return control(str(values.pop("control")), _from_mapping(values))
+    if "mixture" not in values:
+        return parse_spec(values)
+    parts = values.pop("mixture")
+    if values or not isinstance(parts, Sequence) or isinstance(parts, str):
+        raise OptionError("a mixture is {mixture: [{name: set, weight: 0.5}, ...]} and nothing else")
+    return parse_tasks(parts)

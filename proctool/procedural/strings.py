@@ -1,0 +1,60 @@
+"""Languages of plain strings: ww."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from proctool.procedural.draws import after_the_first
+from proctool.procedural.registry import Samples, Task, require, require_fits, task
+
+
+@task("ww")
+@dataclass(frozen=True)
+class Repeated(Task):
+    """A random string, then the same string again.
+
+        tokens   7 3 7 9 7 3 7 9      (n, 2 * half)
+        targets  . x x x x x x x
+
+    Like every language here, it is learnt from all tokens after the first, so the loss has a floor of half the
+    string's entropy.
+
+    Source: Procedural Pretraining (arXiv 2601.21725), section 3.
+    """
+
+    half: int = 64
+    """Symbols in the string that is repeated."""
+    symbols: int = 100
+    """Size of the alphabet: 0..symbols-1 are drawn uniformly."""
+
+    presets: ClassVar = {"small": {"half": 20, "symbols": 21}}
+    size_option: ClassVar = "half"
+
+    def __post_init__(self) -> None:
+        require(self.half >= 1, self, "half", "at least 1 is needed")
+        require(self.symbols >= 1, self, "symbols", "at least 1 is needed")
+        require_fits(self, length="half", vocabulary="symbols")
+
+    @property
+    def length(self) -> int:
+        """The string twice."""
+        return 2 * self.half
+
+    @property
+    def layout(self) -> dict[str, range]:
+        """The symbols, then padding."""
+        return {"symbol": range(self.symbols), "pad": range(self.symbols, self.symbols + 1)}
+
+    @property
+    def min_entropy_bits(self) -> float:
+        """The string's entropy."""
+        return self.half * math.log2(self.symbols)
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw n samples."""
+        string = rng.integers(0, self.symbols, (n, self.half), dtype=self.dtype)
+        return Samples(np.concatenate([string, string], axis=1), after_the_first(n, self.length))

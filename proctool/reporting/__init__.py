@@ -1,0 +1,1 @@
+"""What runs show: comparisons between arms, tables, figures and the HTML page. No torch."""

@@ -1,0 +1,78 @@
+"""Diagnostics compared: accuracy at the end, against the baseline's and against guessing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from proctool.reporting.experiment import Score
+from proctool.reporting.interval import Estimate, estimate
+
+# A two-sided 95 % interval of a normal.
+_Z = 1.96
+
+
+@dataclass(frozen=True)
+class DiagnosticResult:
+    """One arm's accuracy at the end of a diagnostic."""
+
+    diagnostic: str
+    arm: str
+    seeds: tuple[int, ...]
+    accuracy: Estimate
+    difference: Estimate
+    """The arm's accuracy minus the baseline's, paired by seed."""
+    noise: float
+    """Half-width of the 95 % interval that the finite held-out sets alone give the difference; 0 where unknown."""
+    chance: float | None
+    is_baseline: bool
+
+    @property
+    def differs(self) -> bool:
+        """Whether the arm is told from the baseline: over seeds where there are several, else beyond the noise."""
+        if self.difference.low is not None:
+            return self.difference.excludes_zero
+        return abs(self.difference.value) > max(self.noise, 0.01)
+
+    @property
+    def at_floor(self) -> bool:
+        """Whether it is no better than guessing (within the noise)."""
+        return self.chance is not None and self.accuracy.value <= self.chance + max(self.noise, 0.01)
+
+
+def diagnose(
+    name: str, scores: Mapping[str, Mapping[int, Score]], baseline: str, chance: float | None
+) -> list[DiagnosticResult]:
+    """Each arm's accuracy against the baseline's, which comes first; seeds that only one of them has are left out."""
+    base = scores.get(baseline, {})
+    results = []
+    for arm in sorted(scores, key=lambda each: each != baseline):
+        seeds = tuple(seed for seed in sorted(scores[arm]) if seed in base and scores[arm][seed].accuracy)
+        seeds = tuple(seed for seed in seeds if base[seed].accuracy)
+        if not seeds:
+            continue
+        mine = [scores[arm][seed].accuracy[-1] for seed in seeds]
+        theirs = [base[seed].accuracy[-1] for seed in seeds]
+        results.append(
+            DiagnosticResult(
+                diagnostic=name,
+                arm=arm,
+                seeds=seeds,
+                accuracy=estimate(mine),
+                difference=estimate([a - b for a, b in zip(mine, theirs, strict=True)]),
+                noise=_noise([*mine, *theirs], [scores[arm][seed].samples for seed in seeds]),
+                chance=chance,
+                is_baseline=arm == baseline,
+            )
+        )
+    return results
+
+
+def _noise(accuracies: list[float], samples: list[int | None]) -> float:
+    """Binomial, for the difference of two means over seeds."""
+    counted = [count for count in samples if count]
+    if len(counted) < len(samples):
+        return 0.0
+    p = sum(accuracies) / len(accuracies)
+    return _Z * math.sqrt(2 * p * (1 - p) / sum(counted))

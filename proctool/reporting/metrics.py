@@ -1,0 +1,138 @@
+"""Reading `metrics.jsonl`: one JSON object per line, written by every training command, read as it grows.
+
+    {"event": "start", "command": "pretrain", "steps": 1000, "tokens_per_step": 4096, "parameters": 250000, ...}
+    {"event": "train", "step": 10, "tokens": 40960, "loss": 3.2, "tokens_per_second": 9000, "seconds": 4.5, ...}
+    {"event": "eval", "step": 100, "tokens": 409600, "split": "validation", "loss": 2.9, "accuracy": 0.31, ...}
+    {"event": "end", "step": 1000, "tokens": 4096000, "seconds": 450.0, "artifact": "...", "content": "<hash>"}
+
+Losses are in nats per token; `seconds` counts from the run's beginning, interruptions left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from proctool.errors import RunError
+
+FILE = "metrics.jsonl"
+
+Event = dict[str, Any]
+
+
+class MetricsLog:
+    """A run's metrics so far. `update` reads what has been written since the last call.
+
+    An interrupted run goes on from its checkpoint and writes some steps a second time: of each step the last
+    writing counts. A torn line, left by a process that was killed, is skipped.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self._clear()
+
+    def _clear(self) -> None:
+        self.start: Event | None = None
+        self.train: list[Event] = []
+        self.evals: list[Event] = []
+        self.end: Event | None = None
+        self._offset = 0
+        self._tail = b""
+        self._inode = 0
+
+    def update(self) -> bool:
+        """Read what is new; whether there was anything."""
+        try:
+            with self.path.open("rb") as file:
+                written = os.fstat(file.fileno())
+                if written.st_size < self._offset or written.st_ino != self._inode:
+                    self._clear()  # written anew: a run that goes on drops what it will do again
+                    self._inode = written.st_ino
+                file.seek(self._offset)
+                new = file.read()
+        except FileNotFoundError:
+            return False
+        self._offset += len(new)
+        *lines, self._tail = (self._tail + new).split(b"\n")
+        for line in lines:
+            self._take(line)
+        return bool(lines)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            event = json.loads(line)
+            kind, step = event["event"], int(event.get("step", 0))
+        except (ValueError, KeyError, TypeError):
+            return
+        if kind == "start":
+            self.start, self.end = event, None
+        elif kind == "train":
+            _rewind(self.train, step)
+            self.train.append(event)
+        elif kind == "eval":
+            _rewind(self.evals, step, event.get("split"))
+            self.evals.append(event)
+        elif kind == "end":
+            self.end = event
+
+    @property
+    def step(self) -> int:
+        """The last step known to be done."""
+        return max((int(events[-1]["step"]) for events in (self.train, self.evals) if events), default=0)
+
+    @property
+    def steps(self) -> int | None:
+        """Steps the run is to take."""
+        return _whole(self.start, "steps")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on so far."""
+        if self.end is not None and "tokens" in self.end:
+            return int(self.end["tokens"])
+        return max((int(events[-1].get("tokens", 0)) for events in (self.train, self.evals) if events), default=0)
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of work so far."""
+        if self.end is not None and "seconds" in self.end:
+            return float(self.end["seconds"])
+        return float(self.train[-1]["seconds"]) if self.train and "seconds" in self.train[-1] else None
+
+    def measured(self, quantity: str, split: str = "validation") -> tuple[list[int], list[float]]:
+        """Tokens seen and `quantity` ("loss", "accuracy", ...) at each evaluation on `split` that gives it."""
+        points = [
+            (int(event["tokens"]), float(event[quantity]))
+            for event in self.evals
+            if event.get("split", "validation") == split and _finite(event.get(quantity)) and "tokens" in event
+        ]
+        return [tokens for tokens, _ in points], [value for _, value in points]
+
+
+def read_metrics(folder: Path) -> MetricsLog:
+    """The metrics of a run folder. Raises RunError where there are none."""
+    log = MetricsLog(folder)
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such run folder")
+    log.update()
+    if log.start is None and not log.evals:
+        what = "holds no run's events" if log.path.exists() else "missing; is this the folder of a run?"
+        raise RunError(f"{log.path}: {what}")
+    return log
+
+
+def _rewind(events: list[Event], step: int, split: str | None = None) -> None:
+    """Drop what an interrupted attempt had written from `step` on."""
+    events[:] = [each for each in events if int(each["step"]) < step or (split and each.get("split") != split)]
+
+
+def _whole(event: Event | None, key: str) -> int | None:
+    value = (event or {}).get(key)
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

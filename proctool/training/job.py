@@ -1,0 +1,179 @@
+"""A training command from options to artifact: what warm-up, pretraining and diagnostics share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proctool import config as strict
+from proctool.artifact import Artifact
+from proctool.errors import ArtifactError, ModelError
+from proctool.models.build import build_model, context_of, parameter_count
+from proctool.models.saved import save_model
+from proctool.training.options import TrainingOptions
+from proctool.training.run import Event, RunFolder
+from proctool.training.sources import Source
+from proctool.transplant import Origin, summary
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+# Options that never change what is computed.
+_INCIDENTAL = ("run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "cache_dir", "log_every")
+
+
+@dataclass
+class Job:
+    """Everything a training run needs, checked, with nothing written yet."""
+
+    command: str
+    options: TrainingOptions
+    config: PretrainedConfig
+    source: Source
+    held_out: Source
+    output: Path | None
+    about: Mapping[str, Any]
+    parents: Sequence[Artifact | Mapping[str, Any]] = ()
+    prepare: Callable[[PreTrainedModel], list[Origin]] | None = None
+    """Changes the fresh model before training: the transplant."""
+    rows: int | None = None
+    """Rows of a finite corpus, from which epochs are counted."""
+    listeners: Sequence[Callable[[Event], None]] = field(default=())
+
+    def __post_init__(self) -> None:
+        limit = context_of(self.config)
+        if limit is not None and self.source.length > limit:
+            raise ModelError(f"samples of {self.source.length} tokens do not fit the model's context of {limit}")
+        if self.source.vocab_size > self.config.vocab_size:
+            raise ModelError(
+                f"a vocabulary of {self.source.vocab_size} does not fit the model's {self.config.vocab_size}"
+            )
+        if self.output is not None and not self.output.absolute().parent.is_dir():
+            raise ArtifactError(
+                f"{self.output}: the folder {self.output.absolute().parent} does not exist; create it first"
+            )
+
+    @property
+    def run_path(self) -> Path:
+        """The run's folder."""
+        if self.options.run_dir is not None:
+            return self.options.run_dir
+        return Path("runs") / (self.output.stem if self.output else self.command.replace(" ", "-"))
+
+    def plan(self) -> dict[str, Any]:
+        """What a dry run prints: sizes and costs, and what would be carried over."""
+        model = build_model(self.config, self.options.seed)
+        origins = self.prepare(model) if self.prepare else []
+        tokens = self.options.steps * self.options.batch_size * self.source.length
+        parameters = parameter_count(model)
+        planned: dict[str, Any] = {
+            "command": self.command,
+            "parameters": parameters,
+            "steps": self.options.steps,
+            "tokens": tokens,
+            "flops": training_flops(model, tokens, self.source.length),
+            # fp32 weights, gradients and AdamW's two moments
+            "state_bytes": 16 * parameters,
+            "run_dir": str(self.run_path),
+            "output": str(self.output) if self.output else None,
+            **self.source.about(),
+        }
+        if self.rows:
+            planned["epochs"] = round(self.options.steps * self.options.batch_size / self.rows, 2)
+        if origins:
+            planned["carried"] = summary(origins)
+        return planned
+
+    def run(self) -> dict[str, Any]:
+        """Train (or go on, or find it done) and write the artifact. Returns the final event."""
+        settings = {
+            "command": self.command,
+            **{key: value for key, value in strict.plain(self.options).items() if key not in _INCIDENTAL},
+            **{f"source.{key}": value for key, value in self.source.about().items()},
+            "parents": [parent.content if isinstance(parent, Artifact) else parent["name"] for parent in self.parents],
+        }
+        run = RunFolder(self.run_path, settings, fresh=self.options.resume == "never")
+        try:
+            run.listeners.extend(self.listeners)
+            return self._finished(run) or self._train(run)
+        finally:
+            run.close()
+
+    def _finished(self, run: RunFolder) -> Event | None:
+        from proctool import artifact
+
+        last = next((event for event in reversed(run.events()) if event["event"] == "end"), None)
+        if last is None:
+            return None
+        if self.output is not None:
+            try:
+                if artifact.read_header(self.output).content != last["content"]:
+                    return None
+            except ArtifactError:
+                return None
+        for listener in self.listeners:
+            listener({"event": "note", "note": f"already complete in {run.path}"})
+        return last
+
+    def _train(self, run: RunFolder) -> Event:
+        from proctool.training.loop import train
+
+        model = build_model(self.config, self.options.seed)
+        origins = self.prepare(model) if self.prepare else []
+        start: Event = {
+            "event": "start",
+            "command": self.command,
+            "steps": self.options.steps,
+            "tokens_per_step": self.options.batch_size * self.source.length,
+            "parameters": parameter_count(model),
+            "carried": summary(origins),
+            **self.source.about(),
+        }
+        result = train(model, self.source, self.held_out, self.options, run, start)
+        end: Event = {
+            "event": "end",
+            "command": self.command,
+            "step": result.step,
+            "tokens": result.tokens,
+            "loss": result.scores.loss,
+            "accuracy": result.scores.accuracy,
+            "exact_match": result.scores.exact_match,
+            "seconds": round(result.seconds, 3),
+            "run_dir": str(run.path),
+        }
+        if self.output is not None:
+            about = {
+                "command": self.command,
+                "steps": result.step,
+                "tokens": result.tokens,
+                "seed": self.options.seed,
+                "metrics": {"loss": result.scores.loss, "accuracy": result.scores.accuracy},
+                "training": {
+                    k: v for k, v in strict.plain(self.options).items() if k not in _INCIDENTAL and k != "init"
+                },
+                "carried": summary(origins),
+                **self.source.about(),
+                **self.about,
+            }
+            saved = save_model(self.output, model, about, self.parents)
+            end |= {"artifact": str(self.output), "content": saved.content}
+        run.record(end)
+        run.drop_checkpoints()
+        return end
+
+
+def training_flops(model: PreTrainedModel, tokens: int, length: int) -> int:
+    """Floating-point operations of training on `tokens` tokens in samples of `length`.
+
+    6 per matrix parameter and token, plus attention's 12 x layers x width x length per token, as counted by
+    Chowdhery et al. (PaLM, appendix B); embeddings are look-ups and count only where they are the output head.
+    """
+    config = model.config
+    inputs = {id(weight) for weight in model.get_input_embeddings().parameters()}
+    head = model.get_output_embeddings()
+    matrices = sum(p.numel() for p in model.parameters() if p.dim() >= 2 and id(p) not in inputs)
+    matrices += head.weight.numel() if head is not None and id(head.weight) in inputs else 0
+    attention = 12 * config.num_hidden_layers * config.hidden_size * length
+    return tokens * (6 * matrices + attention)

@@ -1,0 +1,147 @@
+"""What a training command can be told. Each field is a flag, a key in --config files and in recipes.
+
+No torch here: help and dry runs read these classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from proctool.errors import OptionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Options that every training command shares."""
+
+    model: str = "4x4x64"
+    """A preset (gpt2, ...), layers x heads x width (4x4x64), or a transformers configuration file or folder."""
+    family: str = "gpt2"
+    """Architecture family for shapes and presets: gpt2, llama, qwen3, ..."""
+    dropout: float = 0.0
+    """Dropout everywhere the family has it."""
+    steps: int = 1000
+    """Optimiser steps."""
+    batch_size: int = 32
+    """Samples in one optimiser step, over all micro-batches and processes."""
+    accumulate: int = 1
+    """Micro-batches that one step is cut into, to save memory; the result is the same."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    schedule: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
+    """Learning rate after the ramp; wsd holds it, then falls linearly over the last fifth."""
+    ramp_steps: int = 0
+    """Steps over which the learning rate rises from 0 to its peak."""
+    final_lr: float = 0.1
+    """Where cosine, linear and wsd end, as a fraction of the peak."""
+    weight_decay: float = 0.1
+    """AdamW's decay; norms, biases and embeddings are never decayed."""
+    beta2: float = 0.95
+    """AdamW's second-moment decay."""
+    clip: float = 1.0
+    """Largest gradient norm; 0 leaves gradients as they are."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Autocast precision; weights and optimiser stay fp32."""
+    compile: bool = False
+    """Compile the model with torch.compile; falls back, saying so, where that fails."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+    seed: int = 0
+    """Draws the fresh weights, the data's order and dropout."""
+    eval_every: int = 100
+    """Steps between evaluations on the fixed held-out set."""
+    eval_samples: int = 512
+    """Held-out samples (corpus rows) in that set."""
+    log_every: int = 10
+    """Steps between lines in metrics.jsonl."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; a signal always leaves one."""
+    keep_checkpoints: int = 2
+    """Latest checkpoints to keep; all go when the run is complete."""
+    resume: Literal["auto", "never"] = "auto"
+    """Go on from the run folder's checkpoint, or start afresh and discard it."""
+    run_dir: Path | None = None
+    """Folder for metrics and checkpoints (default: runs/ and the output's name)."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("steps", 1), ("batch_size", 1), ("accumulate", 1), ("eval_every", 1), ("eval_samples", 1),
+            ("log_every", 1), ("checkpoint_every", 1), ("keep_checkpoints", 1), ("ramp_steps", 0), ("seed", 0),
+            ("weight_decay", 0), ("clip", 0), ("final_lr", 0),
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} = {getattr(self, name)}: must be at least {least}")
+        if self.lr <= 0:
+            raise OptionError(f"lr = {self.lr}: must be positive")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"dropout = {self.dropout}: must be from 0 to below 1")
+        if not 0 <= self.beta2 < 1:
+            raise OptionError(f"beta2 = {self.beta2}: must be from 0 to below 1")
+        if self.final_lr > 1:
+            raise OptionError(f"final_lr = {self.final_lr}: a fraction of the peak, at most 1")
+        if self.ramp_steps > self.steps:
+            raise OptionError(f"ramp_steps = {self.ramp_steps}: more than the {self.steps} steps of the run")
+        if self.batch_size % self.accumulate:
+            raise OptionError(f"accumulate = {self.accumulate}: does not divide batch_size = {self.batch_size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupOptions(TrainingOptions):
+    """Train a model on procedural data."""
+
+    task: tuple[str, ...] = ()
+    """Task specification such as set:inputs=24,symbols=100; repeat it, with weights (set*0.5), for a mixture."""
+    data: Path | None = None
+    """A file made by `proctool generate`, instead of --task."""
+    context: int | None = None
+    """Positions of the model (default: the task's length); longer leaves room for later use."""
+    schedule: Literal["constant", "cosine", "linear", "wsd"] = "constant"
+    """Learning rate after the ramp; wsd holds it, then falls linearly over the last fifth."""
+    batch_size: int = 64
+    """Samples in one optimiser step, over all micro-batches and processes."""
+    steps: int = 600
+    """Optimiser steps."""
+    output: Path = Path("warm.safetensors")
+    """The warmed model to write."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.task) == (self.data is not None):
+            raise OptionError("warmup needs either --task SPEC or --data FILE, and not both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitOptions:
+    """How a training run starts from a warmed model."""
+
+    init: str | None = None
+    """A warmed model: a model artifact or a Hugging Face folder (default: all weights fresh)."""
+    components: tuple[str, ...] = field(default=("attention", "mlp", "norms"), metadata={"comma": True})
+    """What to carry over from it: attention, mlp, norms, positions."""
+    embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] = "fresh"
+    """Start of the token embeddings: fresh, scale (fresh at the donor's scale), mean, sample or copy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(InitOptions, TrainingOptions):
+    """Train a model on a corpus, from scratch or from a warmed model."""
+
+    corpus: str = "python"
+    """A corpus by name (python, ...), or a file or folder of text."""
+    tokenizer: str = "bytes"
+    """bytes, or any tokenizer by path or name."""
+    context: int = 128
+    """Tokens in one row."""
+    budget: int | None = None
+    """Take only this many tokens of the corpus."""
+    cache_dir: Path | None = None
+    """Where token stores are kept (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
+    output: Path = Path("model.safetensors")
+    """The pretrained model to write."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.context < 2:
+            raise OptionError(f"context = {self.context}: must be at least 2")

@@ -1,0 +1,151 @@
+"""A run's folder: its settings, its events, its checkpoints, and whose it is.
+
+runs/NAME/config.json      the resolved settings
+runs/NAME/metrics.jsonl    one JSON object per event, flushed
+runs/NAME/checkpoints/     step-00000500.safetensors: weights, optimiser, random states; complete or absent
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from proctool import artifact
+from proctool.artifact import Artifact
+from proctool.errors import ArtifactError, RunError
+
+Event = dict[str, Any]
+
+
+class RunFolder:
+    """An open run folder, locked against other processes until `close`.
+
+    `settings` is what the run's result depends on. A folder that holds another run's checkpoint or result is refused,
+    so nothing is lost or mixed; `fresh` discards what it holds instead. Raises RunError, OSError.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, fresh: bool = False) -> None:
+        self.path = path
+        self.listeners: list[Callable[[Event], None]] = []
+        self._checkpoints = path / "checkpoints"
+        self._metrics: IO[str] | None = None
+        self._settings = json.loads(json.dumps(settings))
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = (path / ".lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "another process"
+            raise RunError(f"{path}: this run is in use by {owner}; wait for it or choose another --run-dir") from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {os.uname().nodename}")
+        self._lock.flush()
+        if fresh:
+            self._clear()
+        self._claim()
+
+    def _clear(self) -> None:
+        for old in (self.path / "metrics.jsonl", self.path / "config.json", *self._checkpoints.glob("*")):
+            old.unlink(missing_ok=True)
+
+    def _claim(self) -> None:
+        record = self.path / "config.json"
+        if record.exists():
+            try:
+                found = json.loads(record.read_text(encoding="utf-8"))
+            except ValueError:
+                raise RunError(f"{record}: damaged; remove it or use --resume never") from None
+            if changed := sorted(
+                key for key in found.keys() | self._settings.keys() if found.get(key) != self._settings.get(key)
+            ):
+                key = changed[0]
+                raise RunError(
+                    f"{self.path}: belongs to a run with {key} = {found.get(key)}, not {self._settings.get(key)}; "
+                    "choose another --run-dir, or --resume never to discard it"
+                )
+        else:
+            with artifact.replacing(record) as file:
+                file.write((json.dumps(self._settings, indent=2) + "\n").encode())
+
+    def close(self) -> None:
+        """Close the metrics file and release the folder."""
+        if self._metrics is not None:
+            self._metrics.close()
+        self._lock.close()
+
+    # -- events --
+
+    def events(self) -> list[Event]:
+        """The events recorded so far; a last line cut off by a kill is left out."""
+        return read_events(self.path)
+
+    def begin(self, step: int) -> None:
+        """Open the metrics file to go on from `step`: what a killed run recorded past it is dropped, to be redone."""
+        kept = [event for event in self.events() if event.get("step", 0) <= step] if step else []
+        with artifact.replacing(self.path / "metrics.jsonl") as file:
+            file.write("".join(json.dumps(event) + "\n" for event in kept).encode())
+        self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+
+    def record(self, event: Event) -> None:
+        """Append an event and tell the listeners."""
+        assert self._metrics is not None
+        self._metrics.write(json.dumps(event) + "\n")
+        self._metrics.flush()
+        for listener in self.listeners:
+            listener(event)
+
+    # -- checkpoints --
+
+    def save(self, step: int, tensors: Mapping[str, Any], state: Mapping[str, Any], keep: int) -> Path:
+        """Write the checkpoint of `step`, then drop all but the latest `keep`."""
+        self._checkpoints.mkdir(exist_ok=True)
+        path = self._checkpoints / f"step-{step:08d}.safetensors"
+        artifact.write(path, tensors, kind="checkpoint", about={**state, "step": step})
+        for old in self._steps()[:-keep]:
+            old.unlink()
+        return path
+
+    def latest(self) -> Artifact | None:
+        """The latest checkpoint whose every hash is right; a damaged one is passed over for the one before."""
+        for path in reversed(self._steps()):
+            try:
+                found = artifact.open_artifact(path, "checkpoint")
+                artifact.verify(found)
+            except ArtifactError as error:
+                if self.listeners:
+                    for listener in self.listeners:
+                        listener({"event": "note", "note": f"passing over a damaged checkpoint: {error}"})
+                continue
+            return found
+        return None
+
+    def drop_checkpoints(self) -> None:
+        """Remove every checkpoint: the run is complete."""
+        for path in self._steps():
+            path.unlink()
+
+    def _steps(self) -> list[Path]:
+        if not self._checkpoints.is_dir():
+            return []
+        for partial in self._checkpoints.glob(".*.partial"):  # left by a kill; ours, since the folder is locked
+            partial.unlink()
+        return sorted(self._checkpoints.glob("step-*.safetensors"))
+
+
+def read_events(folder: Path) -> list[Event]:
+    """The events in a run folder's metrics.jsonl; a last line cut off by a kill is left out."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            break
+    return events

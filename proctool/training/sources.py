@@ -1,0 +1,103 @@
+"""What a run trains on: anything that gives sample i, the same bits whenever it is asked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from proctool.procedural.dataset import DataFile
+from proctool.procedural.registry import Samples, Task
+from proctool.procedural.streams import Stream
+
+
+class Source(Protocol):
+    """An index-addressed source of samples: resuming needs nothing but the next index."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below this."""
+
+    @property
+    def length(self) -> int:
+        """Tokens in one sample."""
+
+    def read(self, start: int, stop: int) -> Samples:
+        """Samples start..stop - 1 of the training order."""
+
+    def about(self) -> dict[str, Any]:
+        """What an artifact records of it."""
+
+
+class TaskSource:
+    """A task's endless stream."""
+
+    def __init__(self, task: Task, seed: int, split: str = "train") -> None:
+        self.stream = Stream(task, seed, split)
+        self.vocab_size = task.vocab_size
+        self.length = task.length
+
+    def read(self, start: int, stop: int) -> Samples:
+        """Samples start..stop - 1 of the stream."""
+        return self.stream.read(start, stop)
+
+    def about(self) -> dict[str, Any]:
+        """Task, seed and split."""
+        return {"task": self.stream.task.spec, "seed": self.stream.seed, "split": self.stream.split}
+
+
+class FileSource:
+    """A file made by `proctool generate`, in its order, over and over. Raises ArtifactError."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = DataFile.open(path)
+        self.vocab_size = self.file.task.vocab_size
+        self.length = self.file.samples.tokens.shape[1]
+
+    def read(self, start: int, stop: int) -> Samples:
+        """Samples start..stop - 1, wrapping around at the file's end."""
+        import numpy as np
+
+        rows = np.arange(start, stop) % len(self.file.samples)
+        return Samples(self.file.samples.tokens[rows], self.file.samples.targets[rows])
+
+    def about(self) -> dict[str, Any]:
+        """Task, seed and split, as the file records them."""
+        return {"task": self.file.task.spec, "seed": self.file.seed, "split": self.file.split}
+
+
+class CorpusSource:
+    """A token store's rows, in a seeded order that is fresh each epoch."""
+
+    def __init__(self, rows: Any, vocab_size: int, seed: int, about: dict[str, Any]) -> None:
+        from proctool.corpora.order import RowOrder
+
+        self.rows = rows
+        self.vocab_size = vocab_size
+        self.length = int(rows.context)
+        self.order = RowOrder(len(rows), seed)
+        self._about = about
+
+    def read(self, start: int, stop: int) -> Samples:
+        """The rows at positions start..stop - 1 of the training order."""
+        samples: Samples = self.rows.read(self.order.indices(start, stop))
+        return samples
+
+    def about(self) -> dict[str, Any]:
+        """Corpus, tokenizer and the store's content hash."""
+        return self._about
+
+
+def read_ahead(source: Source, first: int, last: int, batch: int) -> Iterator[Samples]:
+    """Batches `first`..`last` - 1 of `batch` samples each, the next one made in the background meanwhile."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
+        read = functools.partial(pool.submit, source.read)
+        coming = read(first * batch, (first + 1) * batch) if first < last else None
+        for number in range(first, last):
+            assert coming is not None
+            samples = coming.result()
+            if number + 1 < last:
+                coming = read((number + 1) * batch, (number + 2) * batch)
+            yield samples

@@ -1,0 +1,45 @@
+"""Warm-up: train a fresh model on procedural data."""
+
+from __future__ import annotations
+
+from proctool.artifact import Artifact
+from proctool.errors import OptionError
+from proctool.models.build import model_config
+from proctool.procedural.mixture import parse_tasks
+from proctool.procedural.registry import Task
+from proctool.training.job import Job
+from proctool.training.options import WarmupOptions
+from proctool.training.sources import FileSource, TaskSource
+
+
+def warmup_job(options: WarmupOptions) -> Job:
+    """The job that trains `options.model` on a task's stream, or on a generated file.
+
+    Raises OptionError, ArtifactError, ModelError.
+    """
+    source: FileSource | TaskSource
+    parents: list[Artifact] = []
+    if options.data is not None:
+        source = FileSource(options.data)
+        parents = [source.file.artifact]
+        task: Task = source.file.task
+        seed = source.file.seed
+    else:
+        task, seed = parse_tasks(list(options.task)), options.seed
+        source = TaskSource(task, seed)
+    context = options.context or task.length
+    if context < task.length:
+        raise OptionError(f"context = {context}: shorter than the task's samples of {task.length} tokens")
+    config = model_config(
+        options.model, vocab_size=task.vocab_size, context=context, family=options.family, dropout=options.dropout
+    )
+    return Job(
+        command="warmup",
+        options=options,
+        config=config,
+        source=source,
+        held_out=TaskSource(task, seed, "validation"),
+        output=options.output,
+        about={"stage": "warmup"},
+        parents=parents,
+    )
