@@ -44,7 +44,9 @@ class Origin:
 
 
 def parse_components(names: Sequence[str]) -> tuple[str, ...]:
-    """Component names in the standard order. Raises OptionError on an unknown or repeated name."""
+    """Component names in the standard order; "none" alone is none. Raises OptionError on an unknown or repeated name."""
+    if tuple(names) == ("none",):
+        return ()
     for name in names:
         if name not in COMPONENTS:
             raise OptionError(f'components: "{name}" is not a component{config.suggestion(name, COMPONENTS)}')

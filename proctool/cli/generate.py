@@ -64,17 +64,13 @@ def _generate(values: Sequence[Mapping[str, Any]], common: Common, name: str) ->
         from proctool.procedural.dataset import shard_range
 
         start, stop = shard_range(samples, options.shard)
-        size = (stop - start) * task.length * (task.dtype().itemsize + 1)
-        planned = {
-            "task": task.spec, "samples": stop - start, "tokens": (stop - start) * task.length,
-            "vocab_size": task.vocab_size, "bytes": size, "output": str(output),
-        }  # fmt: skip
+        tokens = (stop - start) * task.length
+        size = tokens * (task.dtype().itemsize + 1)
         if common.json:
-            display.emit(planned)
+            planned = {"task": task.spec, "samples": stop - start, "tokens": tokens, "vocab_size": task.vocab_size}
+            display.emit({**planned, "bytes": size, "output": str(output)})
         else:
-            display.say(
-                f"{task.spec}: {format_count(planned['tokens'])} tokens, {format_bytes(size)}, would go to {output}"
-            )
+            display.say(f"{task.spec}: {format_count(tokens)} tokens, {format_bytes(size)}, would go to {output}")
         return
     _write(task, options, samples, output, common)
 

@@ -19,6 +19,9 @@ _COMMANDS = {
     "warmup": ("Train a model on procedural data.", "training", "warmup"),
     "pretrain": ("Train a model on a corpus, from scratch or from a warmed model.", "training", "pretrain"),
     "eval": ("Measure what a model can do: one subcommand per evaluation.", "evaluate", "app"),
+    "run": ("Run a recipe: every arm and seed of an experiment, as far as it is not done; then report.", "run", "run"),
+    "compare": ("Compare pretraining runs: tokens saved, gain at equal tokens.", "compare", "compare"),
+    "report": ("Rebuild an experiment's table, verdicts and HTML page.", "report", "report"),
     "inspect": ("Show what an artifact is, where it came from, and check every hash in it.", "files", "inspect"),
     "export": ("Write a Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load.", "files", "export"),
 }

@@ -7,7 +7,9 @@ import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -166,7 +168,8 @@ def _build_in_processes(jobs: Sequence[Job], ledger: _Ledger, skip_bad: bool, pr
             while not ledger.finished():
                 # In order and no further ahead than there are workers: a budget wastes at most that much.
                 for number in itertools.islice(unfinished, processes - len(running)):
-                    future = pool.submit(_work, jobs[number], ledger.stop_at(number), skip_bad)
+                    with _another_main():
+                        future = pool.submit(_work, jobs[number], ledger.stop_at(number), skip_bad)
                     running[future] = number
                 done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -182,6 +185,18 @@ def _build_in_processes(jobs: Sequence[Job], ledger: _Ledger, skip_bad: bool, pr
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _another_main() -> Iterator[None]:
+    """Start processes without the caller's script: spawning would run it again in each of them, from its first line
+    where it has no `if __name__ == "__main__"`, and fail where it came from standard input."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class _Stopped(Exception):

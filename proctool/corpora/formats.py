@@ -29,6 +29,7 @@ _KIND_OF = {suffix: kind for kind, suffixes in _KINDS.items() for suffix in suff
 WE_READ = "we read .txt, source code such as .py and .md, .jsonl (these also .gz or .zst) and .parquet"
 
 SKIP_HINT = "mend it, or leave such documents out with --skip-bad"
+RECODE_HINT = "convert it (iconv -f LATIN1 -t UTF-8), or leave such documents out with --skip-bad"
 
 
 def kind_of(name: str) -> str | None:
@@ -85,7 +86,7 @@ def checked_utf8(content: bytes, where: str, offset: int = 0) -> Document:
         content.decode()
     except UnicodeDecodeError as error:
         place = f"byte {offset + error.start}"
-        return Document(b"", problem=f"{where}: not UTF-8 at {place} (0x{content[error.start]:02x}); {SKIP_HINT}")
+        return Document(b"", problem=f"{where}: not UTF-8 at {place} (0x{content[error.start]:02x}); {RECODE_HINT}")
     return Document(content)
 
 
@@ -161,7 +162,7 @@ def _read_lines(path: str, start: int, stop: int | None, text_field: str) -> Ite
             try:
                 record = json.loads(line)
             except UnicodeDecodeError as error:
-                yield Document(b"", problem=f"{where}: not UTF-8 at byte {offset + error.start}; {SKIP_HINT}")
+                yield Document(b"", problem=f"{where}: not UTF-8 at byte {offset + error.start}; {RECODE_HINT}")
                 continue
             except (ValueError, RecursionError) as error:
                 reason = getattr(error, "msg", str(error))

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 import sysconfig
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from proctool.corpora.documents import Document, Part
 from proctool.corpora.files import File, listed
+from proctool.corpora.formats import utf8
+
+_SOURCE_PER_PART = 16 << 20
+"""Bytes of source in one part of `docstrings`: parsing is what takes the time (about 2 MB/s)."""
 
 
 def standard_library() -> list[File]:
@@ -24,3 +35,83 @@ def site_packages() -> list[File]:
 def _sources(root: Path, apart: tuple[str, ...]) -> list[tuple[Path, str]]:
     found = sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*.py") if path.is_file())
     return [(path, name) for name, path in found if not any(part in apart for part in name.split("/"))]
+
+
+@dataclass(frozen=True)
+class DocstringsPart(Part):
+    """The English in the docstrings of consecutive source files, one document a file."""
+
+    files: tuple[File, ...]
+    split: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The first file, and how many follow."""
+        return f"docstrings of {self.files[0].path} and {len(self.files) - 1} more"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Files by name and contents, and how prose is told from the rest."""
+        # ast parses by the running Python's grammar, so a file may give its docstrings under one and not another.
+        grammar = list(sys.version_info[:2])
+        return {"docstrings": [file.identity for file in self.files], "rules": 1, "grammar": grammar}
+
+    @property
+    def size(self) -> int | None:
+        """About a tenth of the source is prose."""
+        return sum(file.size for file in self.files) // 10
+
+    def documents(self) -> Iterator[Document]:
+        """Files with prose in them, in order."""
+        for file in self.files:
+            file.check_unchanged()
+            prose = "\n\n".join(dict.fromkeys(_prose(Path(file.path).read_bytes())))
+            if prose:
+                yield Document(utf8(prose + "\n"))
+
+
+def docstrings(found: list[File]) -> tuple[DocstringsPart, ...]:
+    """Source files grouped into parts of about equal work."""
+    parts: list[DocstringsPart] = []
+    group: list[File] = []
+    filled = 0
+    for file in found:
+        group.append(file)
+        filled += file.size
+        if filled >= _SOURCE_PER_PART:
+            parts.append(DocstringsPart(tuple(group)))
+            group, filled = [], 0
+    return (*parts, DocstringsPart(tuple(group))) if group else tuple(parts)
+
+
+def _prose(source: bytes) -> Iterator[str]:
+    """The docstrings' paragraphs that read as English: mostly letters, no doctests, no tables, of some length."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return  # not this Python's grammar (templates, tests of bad syntax): no docstrings to be had
+    for node in _statements(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node) or ""
+            kept = [paragraph for paragraph in text.split("\n\n") if _is_english(paragraph)]
+            if kept:
+                yield "\n\n".join(kept)
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """The tree's statements in order, without their expressions: ast.walk would take three times as long."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for name in ("finalbody", "orelse", "handlers", "cases", "body"):
+            below = getattr(node, name, None)
+            if isinstance(below, list):
+                waiting.extend(reversed(below))
+
+
+def _is_english(paragraph: str) -> bool:
+    letters = sum(map(str.isalpha, paragraph)) + paragraph.count(" ")
+    return ">>>" not in paragraph and len(paragraph.split()) >= 4 and letters >= 0.85 * len(paragraph)

@@ -19,7 +19,7 @@ class DiagnosticOptions(InitOptions, TrainingOptions):
     model: str = "2x4x16"
     """A preset (gpt2, ...), layers x heads x width (4x4x64), or a transformers configuration file or folder."""
     components: tuple[str, ...] = field(default=("attention", "mlp", "norms", "positions"), metadata={"comma": True})
-    """What to carry over from the warmed model: attention, mlp, norms, positions."""
+    """What to carry over from it: attention, mlp, norms, positions; or none, for the embeddings' start alone."""
     embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] = "mean"
     """Start of the token embeddings: fresh, scale (fresh at the donor's scale), mean, sample or copy."""
     steps: int = 10_000

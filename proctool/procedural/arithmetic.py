@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def _added(a: Tokens, b: Tokens) -> Tokens:
     answer[:-1] = a
     answer[:-1] += b
     answer[-1] = 0
-    for digit, after in zip(answer, answer[1:], strict=False):
+    for digit, after in itertools.pairwise(answer):
         carry = digit > 9
         digit -= carry * digit.dtype.type(10)
         after += carry
@@ -174,7 +175,7 @@ class Multiplication(Arithmetic):
         columns = np.zeros((2 * self.digits, a.shape[1]), np.uint32)
         for place, digit in enumerate(b.astype(np.uint32)):
             columns[place : place + self.digits] += a * digit
-        for column, after in zip(columns, columns[1:], strict=False):
+        for column, after in itertools.pairwise(columns):
             carry = column // 10
             column -= carry * 10
             after += carry

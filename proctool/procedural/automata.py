@@ -1,14 +1,13 @@
-"""Automata: elementary cellular automata, and random deterministic finite automata."""
+"""Elementary cellular automata."""
 
 from __future__ import annotations
 
-import math
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from proctool.procedural.draws import after_the_first
 from proctool.procedural.registry import Samples, Task, require, require_fits, task
 
 
@@ -68,9 +67,13 @@ class ElementaryAutomaton(Task):
         # (steps + 1, width + 2, n): the cell before the first and the one after the last repeat the other end.
         cells = np.empty((self.steps + 1, self.width + 2, n), np.uint8)
         cells[0, 1:-1] = rng.integers(0, 2, (self.width, n), dtype=np.uint16)
-        for row, after in zip(cells, cells[1:], strict=False):
+        for row, after in itertools.pairwise(cells):
             row[0], row[-1] = row[-2], row[1]
-            after[1:-1] = self.step(row[:-2], row[1:-1], row[2:])
+            spelt = row[:-2] << 2
+            spelt |= row[1:-1] << 1
+            spelt |= row[2:]
+            np.right_shift(np.uint8(self.rule), spelt, out=after[1:-1])
+            after[1:-1] &= 1
         patches = cells[:, 1:-1].reshape(self.steps + 1, self.width // self.patch, self.patch, n)
         tokens = np.zeros((self.steps + 1, self.width // self.patch, n), self.dtype)
         for place in range(self.patch):
@@ -79,7 +82,3 @@ class ElementaryAutomaton(Task):
         targets = np.ones((n, self.length), bool)
         targets[:, : self.width // self.patch] = False
         return Samples(np.ascontiguousarray(tokens.reshape(self.length, n).T), targets)
-
-    def step(self, left: np.ndarray, middle: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """The next state of cells from their neighbourhoods, all of one shape."""
-        return (np.uint8(self.rule) >> ((left << 2) | (middle << 1) | right)) & 1

@@ -143,10 +143,10 @@ class ShuffleDyck(Brackets):
         before = start - 1
         last = before
         tokens = np.empty((self.length, n), self.dtype)
-        depth = np.zeros(n, np.int32)
+        walk = np.zeros(n, np.intp)
         for first in range(0, self.length, _STEPS):
             rows = tokens[first : first + _STEPS]
-            opens = self._openings(rng, depth, first, len(rows))
+            opens = self._openings(rng, walk, first, len(rows))
             # Arithmetic rather than np.where, which mispredicts its branch on every other bracket.
             changes = opens * np.int32(2 * one) - np.int32(one)
             widest = opens * np.intp(self.k)
@@ -166,12 +166,25 @@ class ShuffleDyck(Brackets):
             rows += ~opens * self.dtype(self.k)
         return Samples(np.ascontiguousarray(tokens.T), after_the_first(n, self.length))
 
-    def _openings(self, rng: np.random.Generator, depth: NDArray[np.int32], first: int, steps: int) -> Mask:
-        """Which tokens open from position `first` on, (steps, n); `depth` moves along."""
-        opens = rng.random((steps, len(depth)), dtype=np.float32) < self.p_open
-        for step, opening in enumerate(opens, first):
-            opening |= depth < 1
-            opening &= depth < (min(self.max_depth, self.length - step) if self.balanced else self.max_depth)
-            depth += opening
-            depth -= ~opening
-        return opens
+    def _openings(self, rng: np.random.Generator, walk: NDArray[np.intp], first: int, steps: int) -> Mask:
+        """Which tokens open from position `first` on, (steps, n); `walk` moves along."""
+        wanted = (rng.random((steps, len(walk)), dtype=np.float32) < self.p_open).astype(np.intp)
+        depth = np.empty((steps + 1, len(walk)), np.intp)
+        depth[0] = walk
+        # One look-up a step: from twice the depth, and one more to open, to twice the next depth.
+        following = np.array(
+            [
+                2 * (d + 1 if (opens or d == 0) and d < self.max_depth else d - 1)
+                for d in range(self.max_depth + 1)
+                for opens in (False, True)
+            ]
+        )
+        for step, wants in enumerate(wanted):
+            following.take(depth[step] + wants, out=depth[step + 1], mode="clip")
+        walk[:] = depth[-1]
+        if self.balanced:
+            # Once the depth meets the number of tokens left, it falls with it.
+            np.minimum(
+                depth, 2 * np.arange(self.length - first, self.length - first - steps - 1, -1)[:, None], out=depth
+            )
+        return depth[1:] > depth[:-1]

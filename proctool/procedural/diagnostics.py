@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class Haystack(Task):
         targets  .  .  .  .  .  .  .  x  . .
 
     Each sample has 1..pairs pairs, uniformly; its keys are distinct, its values drawn uniformly with replacement.
-    With h = vocab / 2: padding is 0, values are 1..h-1, key i is h + i and its query h + pairs + i; ids past the last
+    With h = vocab / 2: padding is 0, values are 1..h-1, key i is h + i and its query h + keys + i; ids past the last
     query stay unused, as published.
 
     Source: Procedural Pretraining (arXiv 2601.21725), its diagnostics; published 30 pairs, vocabulary 256.
@@ -32,15 +33,29 @@ class Haystack(Task):
     vocab: int = 256
     """Size of the vocabulary: half of it for padding and values, the rest for keys and queries."""
 
+    keys: int | None = None
+    """Distinct keys; as many as pairs unless given."""
+
     presets: ClassVar = {"small": {"pairs": 8, "vocab": 64}}
     size_option: ClassVar = "pairs"
 
     def __post_init__(self) -> None:
         require(self.pairs >= 1, self, "pairs", "at least 1 is needed")
         require(self.vocab >= 4, self, "vocab", "at least 4 are needed: padding, a value, a key and its query")
-        fits = self.vocab // 2 + 2 * self.pairs <= self.vocab
-        require(fits, self, "pairs", f"a vocabulary of {self.vocab} has room for {self.vocab // 4} pairs")
+        require(self.keys is None or self.keys >= self.pairs, self, "keys", f"{self.pairs} pairs need as many keys")
+        room = (self.vocab - self.vocab // 2) // 2
+        blamed = "pairs" if self.keys is None else "keys"
+        require(self.key_count <= room, self, blamed, f"a vocabulary of {self.vocab} has room for {room} keys")
         require_fits(self, length="pairs", vocabulary="vocab")
+
+    @property
+    def key_count(self) -> int:
+        """How many distinct keys there are."""
+        return self.pairs if self.keys is None else self.keys
+
+    def resized(self, size: int) -> Self:
+        """Fewer or more pairs of the same keys, so that no id changes its meaning."""
+        return dataclasses.replace(self, pairs=size, keys=max(self.key_count, size))
 
     @property
     def length(self) -> int:
@@ -51,28 +66,28 @@ class Haystack(Task):
     def layout(self) -> dict[str, range]:
         """Padding, values, keys, queries, and ids that stay unused."""
         keys = self.vocab // 2
-        queries, end = keys + self.pairs, keys + 2 * self.pairs
+        queries, end = keys + self.key_count, keys + 2 * self.key_count
         layout = {"pad": range(1), "value": range(1, keys), "key": range(keys, queries), "query": range(queries, end)}
         return layout | ({"unused": range(end, self.vocab)} if end < self.vocab else {})
 
     @property
     def min_entropy_bits(self) -> float:
         """The likeliest samples have one pair."""
-        return math.log2(self.pairs * self.pairs * len(self.layout["value"]))
+        return math.log2(self.pairs * self.key_count * len(self.layout["value"]))
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
         """Draw n samples."""
         keys, values = self.layout["key"], self.layout["value"]
         count = rng.integers(1, self.pairs, n, endpoint=True)
         asked = (rng.random(n) * count).astype(np.intp)
-        order = shuffled(rng, n, self.pairs)  # (n, pairs)
+        order = shuffled(rng, n, self.key_count)[:, : self.pairs]
         tokens = np.empty((n, self.length), self.dtype)
         tokens[:, 0:-2:2] = order + np.uint64(keys.start)
         tokens[:, 1:-2:2] = rng.integers(values.start, values.stop, (n, self.pairs), dtype=self.dtype)
         rows = np.arange(n)
         key, value = tokens[rows, 2 * asked], tokens[rows, 2 * asked + 1]
         tokens[np.arange(self.length) >= 2 * count[:, None]] = 0
-        tokens[rows, 2 * count] = key + self.dtype(self.pairs)
+        tokens[rows, 2 * count] = key + self.dtype(self.key_count)
         tokens[rows, 2 * count + 1] = value
         targets = np.zeros(tokens.shape, bool)
         targets[rows, 2 * count + 1] = True

@@ -21,7 +21,20 @@ from proctool.errors import OptionError
 ENTRY_POINT_GROUP = "proctool.tasks"
 
 # Importing these fills the registry; third parties add theirs through the entry point group above.
-_BUILT_IN = ("brackets", "transduction", "stack", "strings", "automata", "diagnostics", "arithmetic")
+_BUILT_IN = (
+    "brackets",
+    "transduction",
+    "stack",
+    "two_inputs",
+    "lookup",
+    "strings",
+    "automata",
+    "nca",
+    "finite_automata",
+    "diagnostics",
+    "arithmetic",
+    "mqar",
+)
 
 MOST_TOKENS = 1 << 16
 """The largest vocabulary of a task, so that its tokens fit 16 bits and its tables fit in memory."""

@@ -1,4 +1,4 @@
-"""Transductions of one input: identity, reverse, sort, set, union, delete."""
+"""Transductions of one input: identity, reverse, duplicate, sort, set, delete."""
 
 from __future__ import annotations
 
@@ -123,6 +123,28 @@ class Reverse(OfOneInput):
         return x[:, ::-1], None
 
 
+@task("duplicate")
+@dataclass(frozen=True)
+class Duplicate(Transduction):
+    """The input twice.
+
+        tokens   7 3 9 | 7 3 9 7 3 9      (n, 3 * inputs + 1)
+        targets  . . . . x x x x x x
+
+    Source: after the synthetic tasks of Wu, Li and Liang (arXiv 2206.10139).
+    """
+
+    @property
+    def length(self) -> int:
+        """The input, a separator, the input twice."""
+        return 3 * self.inputs + 1
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw n samples."""
+        x = self.draw(rng, n, self.inputs)
+        return self.written(x, output=np.concatenate([x, x], axis=1))
+
+
 @task("sort")
 @dataclass(frozen=True)
 class Sort(OfOneInput):
@@ -166,36 +188,6 @@ class Set(OfOneInput):
     def transduce(self, x: Tokens) -> tuple[Tokens, Mask | None]:
         """The input without repeats."""
         return x, first_appearances(x, self.symbols)
-
-
-@task("union")
-@dataclass(frozen=True)
-class Union(Transduction):
-    """Distinct symbols of two inputs, in order of first appearance.
-
-        tokens   7 3 | 3 9 | 7 3 9 _      (n, 2 * inputs + 2)
-        targets  . . . . . . x x x .
-
-    The two inputs have inputs / 2 symbols each.
-
-    Source: Procedural Pretraining (arXiv 2601.21725), section 3.
-    """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.inputs % 2 == 0, self, "inputs", "must be even: half of them for each of the two inputs")
-
-    @property
-    def length(self) -> int:
-        """Both inputs, two separators, and an output as long as both inputs."""
-        return 2 * self.inputs + 2
-
-    def sample(self, rng: np.random.Generator, n: int) -> Samples:
-        """Draw n samples."""
-        both = self.draw(rng, n, self.inputs)
-        half = self.inputs // 2
-        kept = first_appearances(both, self.symbols)
-        return self.written(both[:, :half], both[:, half:], output=both, kept=kept)
 
 
 @task("delete")

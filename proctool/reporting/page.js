@@ -68,7 +68,8 @@ function lineChart(box, chart) {
     if (!width) return;
     const narrow = width < 520, height = narrow ? 270 : 350;
     const arms = shown(chart.arms);
-    const plot = { left: 46, right: width - (narrow ? 12 : 92), top: 14, bottom: height - 40 };
+    const longest = Math.max(6, ...arms.map((arm) => arm.name.length));
+    const plot = { left: 46, right: width - (narrow ? 12 : Math.min(170, 20 + 7.6 * longest)), top: 14, bottom: height - 40 };
     const points = arms.flatMap((arm) => arm.runs.flatMap((run) => run.points));
     const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, tabindex: 0, role: "img", "aria-label": chart.label });
     holder.replaceChildren(picture, tip);
@@ -155,11 +156,13 @@ function lineChart(box, chart) {
       const [tokens, value] = arm.mean[arm.mean.length - 1];
       return { name: arm.name, from: x(tokens), y: Math.min(plot.bottom, Math.max(plot.top, y(value))) };
     }).sort((a, b) => a.y - b.y);
-    for (let i = 1; i < names.length; i++) names[i].y = Math.max(names[i].y, names[i - 1].y + 15);
-    const over = names.length ? names[names.length - 1].y - plot.bottom - 4 : 0;
-    if (over > 0) for (let i = names.length - 1, low = plot.bottom + 4; i >= 0; i--, low -= 15) names[i].y = Math.min(names[i].y, low);
+    for (let round = 0; round < 60; round++)
+      for (let i = 1; i < names.length; i++) {
+        const lack = 15 - (names[i].y - names[i - 1].y);
+        if (lack > 0) { names[i - 1].y -= lack / 2; names[i].y += lack / 2; }
+      }
     for (const each of names) {
-      const said = each.name.length > 12 ? `${each.name.slice(0, 11)}\u2026` : each.name;
+      const said = each.name.length > 20 ? `${each.name.slice(0, 19)}\u2026` : each.name;
       picture.append(svg("text", { x: Math.max(each.from, plot.left) + 8, y: each.y + 4, style: `fill:${colour(each.name)};font-weight:600`, class: "halo" }, said));
     }
   }
@@ -231,8 +234,8 @@ function lossSection() {
     level: data.loss.target, levelName: `${data.baseline}: ${data.loss.target.toFixed(3)}`, levelBelow: true, marks: data.loss.marks,
     across: "corpus tokens", value: (value) => value.toFixed(3), tick: (value) => `${value}`,
     range(points, last) {
-      // Close up: from where an eighth of the corpus has been seen. All of the fall would hide what differs.
-      const seen = close ? points.filter((point) => point[0] >= last / 8) : points;
+      // Close up: from where a quarter of the corpus has been seen. All of the fall would hide what differs.
+      const seen = close ? points.filter((point) => point[0] >= last / 4) : points;
       const values = (seen.length > 1 ? seen : points).map((point) => point[1]);
       const low = Math.min(...values, data.loss.target), high = Math.max(...values, data.loss.target), room = (high - low || 1) * 0.06;
       return [low - room, high + room];
@@ -275,7 +278,7 @@ function savingsSection() {
     if (!width) return;
     const bars = data.savings.filter((each) => !hiddenArms.has(each.arm));
     const rows = bars.flatMap((each) => [{ head: each.arm, arm: each.arm }, ...each.bars.map((bar) => ({ ...bar, arm: each.arm }))]);
-    const narrow = width < 520, left = narrow ? 132 : 190, right = width - 96;
+    const narrow = width < 520, left = narrow ? 100 : 190, right = width - 96;
     const height = rows.reduce((sum, each) => sum + (each.head ? 28 : 26), 34);
     const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": "Saved by each arm" });
     holder.replaceChildren(picture);
@@ -294,7 +297,7 @@ function savingsSection() {
         continue;
       }
       picture.append(svg("text", { x: 0, y: y + 15 }, narrow ? row.short : row.name));
-      if (row.value === null) picture.append(svg("text", { x: x(0) + 8, y: y + 15 }, "never reaches it"));
+      if (row.value === null) picture.append(svg("text", { x: x(0) + 8, y: y + 15 }, row.said));
       else {
         const [from, to] = [x(Math.min(0, row.value)), x(Math.max(0, row.value))];
         picture.append(svg("rect", { x: from, y: y + 3, width: Math.max(1, to - from), height: 16, rx: 3, fill: colour(row.arm), opacity: row.strong ? 1 : .55 }));

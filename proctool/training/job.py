@@ -176,4 +176,4 @@ def training_flops(model: PreTrainedModel, tokens: int, length: int) -> int:
     matrices = sum(p.numel() for p in model.parameters() if p.dim() >= 2 and id(p) not in inputs)
     matrices += head.weight.numel() if head is not None and id(head.weight) in inputs else 0
     attention = 12 * config.num_hidden_layers * config.hidden_size * length
-    return tokens * (6 * matrices + attention)
+    return int(tokens * (6 * matrices + attention))

@@ -60,22 +60,23 @@ class TargetLoss(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
         """The summed cross-entropy over the batch's targets, in nats; () float32."""
         hidden = self._hidden(tokens, positions)  # (T, D)
-        size = max(1, _LOGITS_AT_ONCE // self.model.config.vocab_size)
-        if len(labels) <= size:
-            return self._loss(hidden, labels)
-        parts = zip(hidden.split(size), labels.split(size), strict=True)
+        parts = self._chunks(hidden, labels)
+        if len(parts) == 1:
+            return self._loss(*parts[0])
         return torch.stack([checkpoint(self._loss, *part, use_reentrant=False) for part in parts]).sum()
 
     def scores(self, tokens: Tensor, positions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """For each target, its cross-entropy in nats and whether it has the highest logit: (T,) and (T,) bool."""
         losses, right = [], []
-        hidden = self._hidden(tokens, positions)
-        size = max(1, _LOGITS_AT_ONCE // self.model.config.vocab_size)
-        for part, wanted in zip(hidden.split(size), labels.split(size), strict=True):
+        for part, wanted in self._chunks(self._hidden(tokens, positions), labels):
             logits = self._logits(part)
             losses.append(functional.cross_entropy(logits, wanted, reduction="none"))
             right.append(logits.argmax(-1) == wanted)
         return torch.cat(losses), torch.cat(right)
+
+    def _chunks(self, hidden: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+        size = max(1, _LOGITS_AT_ONCE // self.model.config.vocab_size)
+        return list(zip(torch.split(hidden, size), torch.split(labels, size), strict=True))
 
     def _hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:
         hidden = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state  # (B, L, D)

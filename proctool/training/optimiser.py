@@ -11,7 +11,8 @@ def make_optimiser(model: nn.Module, *, lr: float, weight_decay: float, beta2: f
     embedded = {
         weight for module in model.modules() if isinstance(module, nn.Embedding) for weight in module.parameters()
     }
-    decayed, plain = [], []
+    decayed: list[Tensor] = []
+    plain: list[Tensor] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             (decayed if parameter.dim() >= 2 and parameter not in embedded else plain).append(parameter)

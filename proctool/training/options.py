@@ -119,7 +119,7 @@ class InitOptions:
     init: str | None = None
     """A warmed model: a model artifact or a Hugging Face folder (default: all weights fresh)."""
     components: tuple[str, ...] = field(default=("attention", "mlp", "norms"), metadata={"comma": True})
-    """What to carry over from it: attention, mlp, norms, positions."""
+    """What to carry over from it: attention, mlp, norms, positions; or none, for the embeddings' start alone."""
     embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] = "fresh"
     """Start of the token embeddings: fresh, scale (fresh at the donor's scale), mean, sample or copy."""
 

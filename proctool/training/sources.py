@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -93,11 +92,9 @@ class CorpusSource:
 def read_ahead(source: Source, first: int, last: int, batch: int) -> Iterator[Samples]:
     """Batches `first`..`last` - 1 of `batch` samples each, the next one made in the background meanwhile."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
-        read = functools.partial(pool.submit, source.read)
-        coming = read(first * batch, (first + 1) * batch) if first < last else None
+        coming = pool.submit(source.read, first * batch, (first + 1) * batch)
         for number in range(first, last):
-            assert coming is not None
             samples = coming.result()
             if number + 1 < last:
-                coming = read((number + 1) * batch, (number + 2) * batch)
+                coming = pool.submit(source.read, (number + 1) * batch, (number + 2) * batch)
             yield samples

@@ -1,0 +1,47 @@
+# make demo   set up, then the main job: does procedural warm-up help a small model learn Python?
+# make test   set up, then every test
+# make check  set up, then what CI runs first: format, lint, types, the fast tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# A thread a process: the tests and the demo run as many processes as there are cores.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check style bench docs clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+setup: $(READY)
+
+# The stamp is written last: an installation that was interrupted is taken up again.
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): one to three minutes, mostly downloads; later runs skip this."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,report,math,zstd]'
+	@touch $@
+
+demo: $(READY)
+	@echo "The demo takes about ten minutes on two cores. Stopped, 'make demo' goes on where it was."
+	@$(BIN)/proctool run recipes/demo.yaml
+
+check: $(READY)
+	@echo "Format, lint, types and the fast tests: under two minutes on two cores."
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test: $(READY)
+	@echo "Every test: under ten minutes on two cores."
+	@$(BIN)/python -m pytest -n 2
+
+style: $(READY)
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,188 @@
+"""`proctool corpus`: build, merge and look at token stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from proctool.cli import display
+from proctool.cli.lazy import LazyGroup, group, single
+from proctool.cli.options import Common, with_options
+from proctool.errors import OptionError
+from proctool.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from proctool.corpora import Corpus, Tokenizer, TokenStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusOptions:
+    """A corpus and how it becomes rows."""
+
+    corpus: str = "python"
+    """A corpus by name, a file, folder or pattern, or a hub id."""
+    tokenizer: str = "bytes"
+    """bytes, characters, or any tokenizer by path or name."""
+    text_field: str | None = None
+    """The field of JSON lines or parquet that holds the text."""
+    cache_dir: Path | None = None
+    """Where token stores are kept (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
+
+    def opened(self) -> tuple[Corpus, Tokenizer]:
+        """The corpus and the tokenizer."""
+        from proctool.corpora import load_tokenizer, open_corpus
+
+        return open_corpus(self.corpus, text_field=self.text_field, cache_dir=self.cache_dir), load_tokenizer(
+            self.tokenizer
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions(CorpusOptions):
+    """Tokenise a corpus into a token store, or a share of it."""
+
+    context: int = 1024
+    """Tokens in a row, to count rows by; the same store serves any."""
+    budget: int | None = None
+    """Take only as much as holds this many training tokens, for example 655M."""
+    workers: int | None = None
+    """Processes (default: one a core)."""
+    skip_bad: bool = False
+    """Leave out documents that cannot be read instead of stopping."""
+    shard: str | None = None
+    """Build share i/n only (i from 1), for a job array; then `proctool corpus merge`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions(CorpusOptions):
+    """Join the shares that jobs have built."""
+
+    source: tuple[Path, ...] = ()
+    """A job's cache folder, where jobs had one each; may be repeated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(CorpusOptions):
+    """Say what a corpus is made of, and show some of it."""
+
+    show: int = 2
+    """Documents to print."""
+    split: str = "train"
+    """The split they come from."""
+    verify: bool = False
+    """Check the hashes of all its shards under this tokenizer, too (it must have been built)."""
+
+
+def _build(options: BuildOptions, common: Common) -> None:
+    corpus, tokenizer = options.opened()
+    if common.dry_run:
+        return _planned(corpus, tokenizer, common)
+    from proctool.corpora import open_store
+    from proctool.corpora.shares import build_share, parse_share
+
+    with display.store_progress() as listen:
+        settings: dict[str, Any] = {
+            "cache_dir": options.cache_dir,
+            "progress": listen,
+            "workers": options.workers,
+            "skip_bad": options.skip_bad,
+        }
+        if options.shard is not None:
+            if options.budget is not None:
+                raise OptionError("give --shard or --budget, not both: a budget is a prefix of the whole corpus")
+            made = build_share(corpus, tokenizer, parse_share(options.shard), **settings)
+            tokens = sum(counts["tokens"] for shard in made for counts in shard.splits.values())
+            display.say(f"built share {options.shard}: {len(made)} shards, {format_count(tokens)} tokens")
+            if common.json:
+                display.emit({"event": "share", "shard": options.shard, "shards": len(made), "tokens": tokens})
+            return None
+        store = open_store(corpus, tokenizer, options.context, budget=options.budget, **settings)
+    return _told(store, common)
+
+
+def _planned(corpus: Corpus, tokenizer: Tokenizer, common: Common) -> None:
+    size = corpus.stored_bytes
+    display.say(
+        f"{corpus.name}: {len(corpus.parts)} parts, {format_bytes(size) if size is not None else 'unknown size'} as "
+        f"stored, splits {', '.join(corpus.splits)}; nothing was written"
+    )
+    if common.json:
+        planned = {"corpus": corpus.name, "parts": len(corpus.parts), "bytes": size, "splits": list(corpus.splits)}
+        display.emit({**planned, "tokenizer": tokenizer.spec, "vocab_size": tokenizer.vocab_size})
+
+
+def _told(store: TokenStore, common: Common) -> None:
+    about: dict[str, Any] = {"event": "corpus", "corpus": store.corpus, "tokenizer": store.tokenizer.spec}
+    for split in store.splits:
+        counts = {what: store.count(split, what) for what in ("documents", "bytes", "tokens")}
+        about[split] = counts
+        display.say(
+            f"  {split:<12}{format_count(counts['documents'])} documents, {format_bytes(counts['bytes'])} of text, "
+            f"{format_count(counts['tokens'])} tokens"
+        )
+    rows = len(store.split())
+    about |= {"rows": rows, "context": store.context, "content": store.content, "skipped": store.skipped}
+    left_out = f", {store.skipped} bad documents left out" if store.skipped else ""
+    display.say(
+        f"{store.corpus}: {format_count(rows)} training rows of {store.context} tokens{left_out} in {store.folder} "
+        f"(content {store.content[:12]})"
+    )
+    if common.json:
+        display.emit({**about, "folder": str(store.folder)})
+
+
+def _merge(options: MergeOptions, common: Common) -> None:
+    from proctool.corpora.shares import merge
+
+    corpus, tokenizer = options.opened()
+    made = merge(corpus, tokenizer, options.source, cache_dir=options.cache_dir)
+    tokens = sum(counts["tokens"] for shard in made for counts in shard.splits.values())
+    display.say(f"merged {len(made)} shards, {format_count(tokens)} tokens; `--corpus {corpus.name}` now opens at once")
+    if common.json:
+        display.emit({"event": "merge", "corpus": corpus.name, "shards": len(made), "tokens": tokens})
+
+
+def _inspect(options: InspectOptions, common: Common) -> None:
+    import itertools
+
+    corpus, tokenizer = options.opened()
+    _planned(corpus, tokenizer, common)
+    for document in itertools.islice(corpus.documents(options.split), options.show):
+        answer = "" if document.answer is None else document.answer.decode("utf-8", "replace")
+        text = document.content.decode("utf-8", "replace") + answer
+        print(text if len(text) <= 600 else f"{text[:600]} ... ({len(text)} characters)")
+        print("-" * 40)
+    if options.verify:
+        from proctool.corpora import open_store
+
+        store = open_store(corpus, tokenizer, 2, cache_dir=options.cache_dir)
+        store.verify()
+        display.say(f"{len(store.shards)} shards in {store.folder}: every hash is right")
+
+
+class CorpusGroup(LazyGroup):
+    """What can be done about corpora."""
+
+    def entries(self) -> Mapping[str, str]:
+        """The commands."""
+        return {
+            "build": "Tokenise a corpus into a token store, or a share of it.",
+            "merge": "Join the shares that jobs have built.",
+            "inspect": "Say what a corpus is made of, and show some of it.",
+        }
+
+    def load(self, name: str) -> typer.Typer:
+        """The command."""
+        made = {
+            "build": lambda: with_options(BuildOptions, _build),
+            "merge": lambda: with_options(MergeOptions, _merge, dry_run=False),
+            "inspect": lambda: with_options(InspectOptions, _inspect, dry_run=False),
+        }
+        return single(name, made[name](), self.entries()[name])
+
+
+app = group(CorpusGroup, "Corpora: build, merge and look at token stores.")

@@ -1,0 +1,77 @@
+"""`proctool tokenizer`: train one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from proctool.cli import display
+from proctool.cli.lazy import LazyGroup, group, single
+from proctool.cli.options import Common, with_options
+from proctool.errors import OptionError
+from proctool.units import format_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTokenizerOptions:
+    """Train a byte-level BPE tokenizer on a corpus, into a folder that AutoTokenizer loads."""
+
+    corpus: str = "python"
+    """A corpus by name, a file, folder or pattern, or a hub id."""
+    vocab_size: int = 32_000
+    """Ids, the 256 bytes and end-of-text among them."""
+    text_field: str | None = None
+    """The field of JSON lines or parquet that holds the text."""
+    sample: int = 1_000_000_000
+    """Bytes of training text to look at."""
+    output: Path | None = None
+    """The folder to write (default: CORPUS-tokenizer)."""
+
+
+def _train(options: TrainTokenizerOptions, common: Common) -> None:
+    from proctool.corpora.bpe import compression, train_bpe
+    from proctool.corpora.catalog import open_corpus
+
+    if options.sample < 1:
+        raise OptionError(f"sample = {options.sample}: must be at least 1 byte")
+    corpus = open_corpus(options.corpus, text_field=options.text_field)
+    folder = options.output or Path(f"{Path(options.corpus.partition(':')[0]).name}-tokenizer")
+    if common.dry_run:
+        size = format_bytes(corpus.stored_bytes) if corpus.stored_bytes is not None else "unknown"
+        display.say(f"would train {options.vocab_size} ids on {corpus.name} (size as stored: {size}) into {folder}")
+        if common.json:
+            display.emit({"corpus": corpus.name, "vocab_size": options.vocab_size, "output": str(folder)})
+        return
+    with display.progress("reading text", options.sample, "bytes") as shown:
+        trained = train_bpe(corpus, options.vocab_size, folder, sample=options.sample, listen=shown.update)
+    rate = compression(trained, corpus)
+    display.say(f"wrote {folder}: {trained.vocab_size} ids, {rate:.2f} bytes a token; use it as --tokenizer {folder}")
+    if common.json:
+        display.emit(
+            {
+                "event": "tokenizer",
+                "output": str(folder),
+                "vocab_size": trained.vocab_size,
+                "eos_id": trained.eos_id,
+                "bytes_per_token": rate,
+                "fingerprint": trained.fingerprint,
+            }
+        )
+
+
+class TokenizerGroup(LazyGroup):
+    """What can be done about tokenizers."""
+
+    def entries(self) -> Mapping[str, str]:
+        """The commands."""
+        return {"train": "Train a byte-level BPE tokenizer on a corpus."}
+
+    def load(self, name: str) -> typer.Typer:
+        """The command."""
+        return single(name, with_options(TrainTokenizerOptions, _train), self.entries()[name])
+
+
+app = group(TokenizerGroup, "Tokenizers: train one.")

@@ -1,0 +1,83 @@
+"""Training a byte-level BPE tokenizer on a corpus."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from proctool.corpora.documents import TRAIN, VALIDATION, Corpus
+from proctool.corpora.subwords import SubwordTokenizer
+from proctool.corpora.tokenizers import END_OF_TEXT
+from proctool.errors import CorpusError
+
+SAMPLE = 1 << 30
+"""Bytes of training text looked at by default: more changes a vocabulary little."""
+
+SMALLEST_VOCABULARY = 257
+"""The 256 bytes and end-of-text."""
+
+_PIECE = 1 << 20
+
+
+def train_bpe(
+    corpus: Corpus,
+    vocab_size: int,
+    folder: Path,
+    *,
+    sample: int = SAMPLE,
+    listen: Callable[[int], None] | None = None,
+) -> SubwordTokenizer:
+    """Train GPT-2's kind of tokenizer (Radford et al. 2019) on the first `sample` bytes of the train split.
+
+    Writes what AutoTokenizer loads into `folder`: the 256 bytes, merges, and <|endoftext|> as the last id.
+    `listen` is called with the bytes read so far. Raises CorpusError: a vocabulary too small to hold the bytes or too
+    large for the text, nothing to read, a folder that holds a tokenizer.
+    """
+    import tokenizers
+
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise CorpusError(f"vocab_size = {vocab_size}: at least {SMALLEST_VOCABULARY} (256 bytes and end-of-text)")
+    if (folder / "tokenizer.json").exists():
+        raise CorpusError(f"{folder}: holds a tokenizer already; write to another folder, or delete it")
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_texts(corpus, sample, listen), trainer)
+    if backend.get_vocab_size() == 256:
+        raise CorpusError(f"corpus {corpus.name}: no text in its train split to train a tokenizer on")
+    if backend.get_vocab_size() < vocab_size - 1:
+        raise CorpusError(
+            f"corpus {corpus.name}: too little text for a vocabulary of {vocab_size}: it gives "
+            f"{backend.get_vocab_size() + 1}; ask for no more than that, or give more text"
+        )
+    backend.add_special_tokens([tokenizers.AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    trained = SubwordTokenizer(str(folder), backend, END_OF_TEXT)
+    trained.to_hf().save_pretrained(str(folder))
+    return trained
+
+
+def _texts(corpus: Corpus, sample: int, listen: Callable[[int], None] | None) -> Iterator[str]:
+    read = 0
+    for document in corpus.documents(TRAIN):
+        text = (document.content + (document.answer or b"")).decode("utf-8", "replace")
+        # The trainer gathers what it is given before it counts: long documents go in by pieces.
+        yield from (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+        read += document.size
+        if listen:
+            listen(read)
+        if read >= sample:
+            return
+
+
+def compression(tokenizer: SubwordTokenizer, corpus: Corpus, documents: int = 200) -> float:
+    """Bytes a token on the first documents of the validation split (of any split where that is empty)."""
+    found = list(itertools.islice(corpus.documents(VALIDATION), documents))
+    found = found or list(itertools.islice(corpus.documents(), documents))
+    texts = [document.content + (document.answer or b"") for document in found]
+    return sum(map(len, texts)) / max(1, sum(map(len, tokenizer.encode_batch(texts))))

@@ -1,0 +1,218 @@
+"""Corpora read with `datasets`, streamed: from the hub, or from local files of the same schema by the same code."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proctool import artifact
+from proctool.corpora import files, formats
+from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, Document, Part
+from proctool.corpora.wikitext import articles, is_validation, open_wikitext
+from proctool.errors import CorpusError
+
+
+@dataclass(frozen=True)
+class Published:
+    """A corpus on the hub that has a name here."""
+
+    repository: str
+    configuration: str | None = None
+    text_field: str = "text"
+    validation_repository: str | None = None
+    """Where its validation split is a repository of its own."""
+    articles: bool = False
+    """Records are lines, to be joined into articles."""
+
+
+PUBLISHED = {
+    "c4": Published("allenai/c4", "en"),
+    "codeparrot": Published(
+        "codeparrot/codeparrot-clean-train",
+        text_field="content",
+        validation_repository="codeparrot/codeparrot-clean-valid",
+    ),
+    "wikitext": Published("Salesforce/wikitext", "wikitext-103-raw-v1", articles=True),
+    "wikitext-2": Published("Salesforce/wikitext", "wikitext-2-raw-v1", articles=True),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to hand to `datasets.load_dataset`, with streaming."""
+
+    path: str
+    """A repository on the hub, or the name of a format ("json", "parquet") for local files."""
+    configuration: str | None = None
+    split: str = TRAIN
+    revision: str | None = None
+    local: tuple[files.File, ...] = ()
+
+    def open(self) -> Any:
+        """The IterableDataset. Raises CorpusError."""
+        import datasets
+
+        # A progress bar for "resolving files" would break ours.
+        datasets.disable_progress_bars()
+        paths = {self.split: [file.path for file in self.local]} if self.local else None
+        return datasets.load_dataset(
+            self.path, self.configuration, split=self.split, revision=self.revision, data_files=paths, streaming=True
+        )
+
+
+@dataclass(frozen=True)
+class HubPart(Part):
+    """One of the files (`datasets` calls them shards) of a streamed dataset."""
+
+    source: Source
+    text_field: str
+    split: str | None
+    number: int = 0
+    of: int = 1
+    articles: bool = False
+
+    @property
+    def label(self) -> str:
+        """The file, or its number within the repository's split."""
+        if self.source.local:
+            return self.source.local[0].path
+        return f"{self.source.path} {self.source.split} file {self.number + 1} of {self.of}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Repository at its revision, or local files by name and contents."""
+        source = self.source
+        return {
+            "dataset": [source.path, source.configuration, source.split, source.revision, self.number, self.of],
+            "files": [file.identity for file in source.local],
+            "text_field": self.text_field,
+            "split": self.split,
+            "articles": self.articles,
+        }
+
+    @property
+    def size(self) -> int | None:
+        """Bytes as stored, for local files."""
+        return sum(file.size for file in self.source.local) if self.source.local else None
+
+    def documents(self) -> Iterator[Document]:
+        """Records in order. Raises CorpusError when the network or a file fails."""
+        for file in self.source.local:
+            file.check_unchanged()
+        try:
+            rows = self.source.open()
+            if self.of > 1:
+                rows = rows.shard(num_shards=self.of, index=self.number)
+            named = (
+                formats.of_record(row, self.text_field, f"{self.label}: record {count}")
+                for count, row in enumerate(rows, 1)
+            )
+            found = articles(named) if self.articles else named
+            yield from (document for document in found if document.content or document.problem)
+        except CorpusError:
+            raise
+        except Exception as error:  # datasets, pyarrow, fsspec and the network each raise their own
+            raise CorpusError(_explained(self.label, error, local=bool(self.source.local))) from None
+        for file in self.source.local:
+            file.check_unchanged()
+
+
+def open_published(name: str, known: Published, folder: str, text_field: str | None, memory: Path) -> Corpus:
+    """A corpus of the table above: from local files of its schema below `folder`, or from the hub."""
+    field = text_field or known.text_field
+    if folder:
+        return _local(name, known, folder, field)
+    sources = [(TRAIN, Source(known.repository, known.configuration))]
+    if known.validation_repository:
+        sources.append((VALIDATION, Source(known.validation_repository)))
+    else:
+        sources.append((VALIDATION, Source(known.repository, known.configuration, VALIDATION)))
+    return _remote(name, sources, field, known.articles, memory)
+
+
+def open_repository(name: str, repository: str, configuration: str | None, text_field: str, memory: Path) -> Corpus:
+    """Any dataset of the hub: its splits `train` and, where there is one, `validation`."""
+    sources = [
+        (TRAIN, Source(repository, configuration)),
+        (VALIDATION, Source(repository, configuration, VALIDATION)),
+    ]
+    return _remote(name, sources, text_field, False, memory)
+
+
+def _remote(name: str, sources: Sequence[tuple[str, Source]], field: str, joined: bool, memory: Path) -> Corpus:
+    """Parts as the hub lists them the first time; after that the list (with the revision) is remembered, so that a
+    node without network opens a store that was built, and a repository that changes does not change a corpus."""
+    remembered = memory / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}.json"
+    try:
+        listing = json.loads(remembered.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        listing = _ask_the_hub(name, sources)
+        memory.mkdir(parents=True, exist_ok=True)
+        with artifact.replacing(remembered) as file:
+            file.write(json.dumps(listing).encode())
+    parts: list[HubPart] = []
+    for split, source in reversed(sources):
+        known = listing.get(split)
+        if known is None:
+            continue
+        pinned = Source(source.path, source.configuration, source.split, known["revision"])
+        own = split if VALIDATION in listing else None
+        parts += [HubPart(pinned, field, own, n, known["files"], joined) for n in range(known["files"])]
+    return Corpus(name, tuple(parts))
+
+
+def _ask_the_hub(name: str, sources: Sequence[tuple[str, Source]]) -> dict[str, dict[str, Any]]:
+    listing = {}
+    for split, source in sources:
+        try:
+            import huggingface_hub
+
+            revision = huggingface_hub.HfApi().dataset_info(source.path).sha
+            pinned = Source(source.path, source.configuration, source.split, revision)
+            listing[split] = {"revision": revision, "files": int(pinned.open().num_shards)}
+        except Exception as error:
+            if split == VALIDATION and listing and isinstance(error, ValueError):
+                continue  # datasets' answer for a split that does not exist
+            raise CorpusError(_explained(f"corpus {name}: {source.path}", error, local=False)) from None
+    return listing
+
+
+def _local(name: str, known: Published, folder: str, field: str) -> Corpus:
+    found = files.listed(files.find(folder))
+    if known.articles and all(formats.kind_of(file.path) == "text" for file in found):
+        return open_wikitext(name, found)
+    formats_by_kind = {"lines": "json", "parquet": "parquet"}
+    own = {file for file in found if is_validation(file.name)}
+    parts = []
+    for file in sorted(found, key=lambda file: (file not in own, file.name)):
+        kind = formats.kind_of(file.path)
+        if kind not in formats_by_kind:
+            raise CorpusError(f"{file.path}: {name.partition(':')[0]} is read from .jsonl, .json.gz or .parquet files")
+        split = (VALIDATION if file in own else TRAIN) if 0 < len(own) < len(found) else None
+        parts.append(HubPart(Source(formats_by_kind[kind], local=(file,)), field, split, articles=known.articles))
+    return Corpus(name, tuple(parts), stored_bytes=sum(file.size for file in found))
+
+
+def _explained(what: str, error: BaseException, *, local: bool) -> str:
+    chain = list(itertools.islice(_causes(error), 8))
+    reason = str(chain[-1]).strip().partition("\n")[0][:200] or type(chain[-1]).__name__
+    if local:
+        return f"{what}: cannot be read on ({reason}); what comes before is kept: mend it, or take less with --budget"
+    if any(isinstance(cause, OSError) or "connection" in type(cause).__name__.lower() for cause in chain):
+        return (
+            f"{what}: the hub cannot be reached ({reason}); what was built is kept: run again with a network, or use "
+            "local files (c4:FOLDER, ...) or the corpora python, docstrings and mathematics, which need none"
+        )
+    return f"{what}: {reason}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__

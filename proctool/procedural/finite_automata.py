@@ -1,0 +1,94 @@
+"""Strings of random deterministic finite automata."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proctool.procedural.draws import after_the_first, shuffled
+from proctool.procedural.registry import Samples, Task, require, require_fits, task
+
+
+@task("dfa")
+@dataclass(frozen=True)
+class FiniteAutomaton(Task):
+    """Strings of one random automaton, a new one for each sample.
+
+        tokens   c a a | c b | c a b a | c a ...      (n, length)
+        targets  . x x x x x x x x x x x x x
+
+    An automaton has a start state and, in each state, `branches` distinct symbols drawn uniformly, each leading to a
+    state drawn uniformly. A string starts in the start state and follows its symbols with equal probability; it goes
+    on with probability 1 - 1 / mean, so strings have that many symbols on average. A separator follows each.
+
+    Source: after RegBench (Akyurek et al., arXiv 2401.12973), whose automata have 4 to 12 states and 18 symbols.
+    """
+
+    states: int = 12
+    """States of an automaton."""
+    symbols: int = 18
+    """Size of the alphabet."""
+    branches: int = 3
+    """Symbols that may follow in a state."""
+    mean: int = 20
+    """Symbols in a string, on average."""
+    length: int = 512
+    """Tokens in one sample."""
+
+    presets: ClassVar = {"small": {"states": 4, "symbols": 8, "branches": 2, "mean": 10, "length": 128}}
+    size_option: ClassVar = "length"
+
+    def __post_init__(self) -> None:
+        require(1 <= self.states <= 1000, self, "states", "must lie between 1 and 1000")
+        require(self.symbols >= 1, self, "symbols", "at least 1 is needed")
+        require(self.branches >= 1, self, "branches", "at least 1 is needed")
+        require(self.branches <= self.symbols, self, "branches", f"cannot exceed the {self.symbols} symbols")
+        require(self.states * self.symbols <= 1 << 16, self, "symbols", f"times states, may be at most {1 << 16}")
+        require(self.mean >= 1, self, "mean", "at least 1 is needed")
+        require(self.length >= 2, self, "length", "at least 2 tokens are needed")
+        require_fits(self, length="length", vocabulary="symbols")
+
+    @property
+    def layout(self) -> dict[str, range]:
+        """The symbols, the separator, padding."""
+        end = self.symbols
+        return {"symbol": range(end), "separator": range(end, end + 1), "pad": range(end + 1, end + 2)}
+
+    @property
+    def min_entropy_bits(self) -> float:
+        """A lower bound: a first symbol that is any symbol, then the likelier way on through a known automaton."""
+        stop = 1 / self.mean
+        branch = math.log2(self.branches)
+        symbol = branch - math.log2(1 - stop) if stop < 1 else math.inf
+        separated = branch - math.log2(stop)  # a separator and the symbol after it
+        return math.log2(self.symbols) + (self.length - 2) * min(symbol, separated / 2)
+
+    def automata(self, rng: np.random.Generator, n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The symbol and the next state of each branch of each state. (n, states, branches) each."""
+        symbols = shuffled(rng, n * self.states, self.symbols)[:, : self.branches]
+        following = rng.integers(0, self.states, (n, self.states, self.branches))
+        return symbols.astype(np.intp).reshape(following.shape), following
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw n samples."""
+        symbols, following = (each.ravel() for each in self.automata(rng, n))
+        start = np.arange(0, n * self.states * self.branches, self.states * self.branches)
+        following = following * self.branches + np.repeat(start, self.states * self.branches)
+        stops = rng.random((self.length, n), dtype=np.float32) < 1 / self.mean
+        taken = rng.integers(0, self.branches, (self.length, n), dtype=np.uint16)
+        tokens = np.empty((self.length, n), self.dtype)
+        state = start  # as the index of its first branch
+        inside = np.zeros(n, bool)  # whether the string has a symbol yet
+        for step, row in enumerate(tokens):
+            ends = stops[step] & inside
+            branch = state + taken[step]
+            row[:] = symbols.take(branch)
+            np.copyto(row, self.symbols, where=ends)
+            state = following.take(branch)
+            np.copyto(state, start, where=ends)
+            inside = ~ends
+        return Samples(np.ascontiguousarray(tokens.T), after_the_first(n, self.length))

@@ -1,0 +1,215 @@
+"""One self-contained HTML page: verdicts, curves to point at and toggle, tables, and how it was made."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from proctool import __version__, artifact
+from proctool.reporting.compare import ArmResult
+from proctool.reporting.experiment import Experiment
+from proctool.reporting.interval import Estimate
+from proctool.reporting.report import Report, seeds_of
+from proctool.reporting.table import rows
+from proctool.reporting.verdict import with_interval
+from proctool.units import format_count
+
+
+def write_page(report: Report, path: Path) -> Path:
+    """Write the page, whole or not at all. Raises OSError."""
+    with artifact.replacing(path) as file:
+        file.write(page(report).encode())
+    return path
+
+
+def page(report: Report) -> str:
+    """The page's HTML."""
+    record = report.experiment.record
+    title = record.get("title") or record.get("name") or f"Runs compared with {report.baseline}"
+    return Template(_file("page.html")).substitute(
+        version=escape(__version__),
+        title=escape(title),
+        subtitle=escape(_subtitle(report)),
+        baseline=escape(report.baseline),
+        warning=_warning(report.experiment),
+        verdicts="\n".join(map(_verdict, report.verdicts or ["Nothing to compare yet."])),
+        table=_table(*rows(report)),
+        notes="\n".join(f'<p class="note">{escape(each)}</p>' for each in report.notes),
+        details=_details(report),
+        css=_file("page.css"),
+        js=_file("page.js"),
+        # A script element ends at the first `</`, wherever it stands.
+        data=json.dumps(_data(report)).replace("</", "<\\/"),
+    )
+
+
+def _file(name: str) -> str:
+    return (resources.files("proctool.reporting") / name).read_text(encoding="utf-8")
+
+
+def _subtitle(report: Report) -> str:
+    record = report.experiment.record
+    recipe = record.get("recipe", {})
+    parts = [f"model {recipe['model']}"] if "model" in recipe else []
+    if recipe.get("corpus"):
+        parts.append(f"corpus {recipe['corpus']}")
+    first = report.experiment.runs.get(report.baseline, {})
+    if first:
+        parts.append(f"{format_count(max(run.curve.tokens[-1] for run in first.values()))} corpus tokens")
+        parts.append(f"seed{'s' if len(first) > 1 else ''} {seeds_of(first)}")
+    if "environment" in record:
+        parts.append(record["environment"].get("started", ""))
+    return " \N{MIDDLE DOT} ".join(filter(None, parts))
+
+
+def _verdict(said: str) -> str:
+    """The first sentence carries the answer; what follows qualifies it."""
+    first, stop, rest = said.partition("). ")
+    return f"<p><b>{_text(first + stop.strip())}</b> {_text(rest)}</p>" if stop else f"<p><b>{_text(said)}</b></p>"
+
+
+def _warning(experiment: Experiment) -> str:
+    if not experiment.missing:
+        return ""
+    names = ", ".join(experiment.missing)
+    return f'<section class="warning"><p>Not complete; left out here: {escape(names)}.</p></section>'
+
+
+def _data(report: Report) -> dict[str, Any]:
+    """What the page's script draws."""
+    experiment = report.experiment
+    arms = sorted(
+        dict.fromkeys([*experiment.runs, *(arm for scores in experiment.scores.values() for arm in scores)]),
+        key=lambda arm: arm != report.baseline,
+    )
+    results = {result.arm: result for result in report.results}
+    return {
+        "baseline": report.baseline,
+        "arms": arms,
+        "loss": {
+            "target": results[report.baseline].target_loss if results else None,
+            "arms": _curves(
+                (arm, {seed: (run.curve.tokens, run.curve.loss) for seed, run in experiment.runs[arm].items()})
+                for arm in arms
+                if arm in results
+            ),
+            "marks": [
+                {"arm": arm, "tokens": result.tokens.value}
+                for arm, result in results.items()
+                if result.tokens is not None and not result.is_baseline
+            ],
+        },
+        "savings": [{"arm": arm, "bars": _bars(each)} for arm, each in results.items() if not each.is_baseline],
+        "diagnostics": [
+            {
+                "name": name,
+                "chance": experiment.chance.get(name),
+                "arms": _curves(
+                    (arm, {seed: (score.tokens, score.accuracy) for seed, score in scores[arm].items()})
+                    for arm in arms
+                    if arm in scores
+                ),
+            }
+            for name, scores in experiment.scores.items()
+        ],
+    }
+
+
+def _curves(arms: Iterable[tuple[str, Mapping[int, tuple[Iterable[float], Iterable[float]]]]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "runs": [
+                {"seed": seed, "points": [[float(x), round(float(y), 6)] for x, y in zip(*curve, strict=True)]}
+                for seed, curve in sorted(runs.items())
+            ],
+        }
+        for name, runs in arms
+    ]
+
+
+def _bars(result: ArmResult) -> list[dict[str, Any]]:
+    bars = [_bar("corpus tokens", "corpus", result.saved, strong=True)]
+    if result.saved is None:
+        reached = (
+            f"reaches it in {result.reached} of {len(result.seeds)} seeds" if result.reached else "never reaches it"
+        )
+        bars[0]["said"] = reached
+    if result.saved_total is not None and result.warmup_tokens:
+        bars.append(_bar("with the warm-up's tokens", "+ warm-up", result.saved_total))
+    if result.saved_flops is not None:
+        bars.append(_bar("computation, all counted", "computation", result.saved_flops))
+    return bars
+
+
+def _bar(name: str, short: str, found: Estimate | None, strong: bool = False) -> dict[str, Any]:
+    if found is None:
+        return {"name": name, "short": short, "value": None, "low": None, "high": None, "said": "", "strong": strong}
+    said = with_interval(found, 100)
+    return {
+        "name": name,
+        "short": short,
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "said": said,
+        "strong": strong,
+    }
+
+
+def _table(heads: list[str], body: list[list[str]]) -> str:
+    head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
+    lines = ("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in cells) + "</tr>" for cells in body)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _cell(text: str) -> str:
+    """An interval goes under its mean."""
+    mean, bracket, interval = text.partition(" [")
+    return _text(mean) + (f"<small>[{_text(interval)}</small>" if bracket else "")
+
+
+def _text(words: str) -> str:
+    """Escaped, with numbers kept on one line with their units and intervals whole."""
+    return re.sub(r"(?<=\d) (?=[%\[])|(?<=\d,) (?=[\d\N{MINUS SIGN}.]+\])", "&nbsp;", escape(words))
+
+
+def _details(report: Report) -> str:
+    """The recipe, the environment, the commands and the lineage, each to be unfolded."""
+    experiment = report.experiment
+    record = experiment.record
+    stages = record.get("stages", {})
+    parts = []
+    if "source" in record:
+        parts.append(_fold("Recipe", f"<pre>{escape(record['source'].strip())}</pre>", is_open=True))
+    if stages:
+        commands = "\n\n".join(shlex.join(stage["command"]) for stage in stages.values())
+        whole = f"<p class='sub'>All of it:</p><pre>{escape(record.get('command', ''))}</pre>"
+        each = f"<p class='sub'>Or stage by stage:</p><pre class='wrap'>{escape(commands)}</pre>"
+        parts.append(_fold("Commands to reproduce it", whole + each))
+        lineage = [
+            [
+                stage["name"],
+                experiment.contents.get(key, "")[:16] or "\N{EN DASH}",
+                stages[stage["donor"]]["name"] if stage["donor"] else "fresh weights",
+                format_count(stage["tokens"]),
+            ]
+            for key, stage in stages.items()
+        ]
+        table = _table(["stage", "content of its artifact", "starts from", "tokens"], lineage)
+        parts.append(_fold("Lineage", f'<div class="scroll" tabindex="0">{table}</div>'))
+    if "environment" in record:
+        items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in record["environment"].items())
+        parts.append(_fold("Environment", f"<dl>{items}</dl>"))
+    return "\n".join(parts) or "<p class='sub'>Compared with <code>proctool compare</code> from run folders.</p>"
+
+
+def _fold(title: str, content: str, is_open: bool = False) -> str:
+    return f"<details{' open' if is_open else ''}><summary>{escape(title)}</summary>{content}</details>"

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import io
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from tiny_experiment import COMMAND, Silent, planned
+
+from proctool.errors import Interrupted, RunError
+from proctool.experiment.estimate import seconds_left, urgency
+from proctool.experiment.execute import Failure, Progress, execute
+from proctool.experiment.graph import Plan
+from proctool.experiment.progress import PlainDisplay
+
+WARM = {"warmup": {"task": "set:inputs=8"}}
+OTHER = {"warmup": {"task": "identity:inputs=8"}}
+
+
+def work(plan: Plan, display: object = None, jobs: int = 2) -> list[Failure]:
+    plan.root.mkdir(parents=True, exist_ok=True)
+    return execute(
+        plan,
+        jobs=jobs,
+        command=COMMAND,
+        display=display or Silent(),
+        pause=lambda: time.sleep(0.005),  # type: ignore[arg-type]
+    )
+
+
+def calls(root: Path) -> list[str]:
+    path = root / "calls"
+    return [line.rpartition("-")[0] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_everything_runs_once_and_then_not_again(root: Path) -> None:
+    plan = planned(root, arms={"cold": {}, "set": WARM, "mlp": WARM | {"components": ["mlp"]}})
+    assert work(plan) == []
+    assert sorted(calls(root)) == ["pretrain-cold-s0", "pretrain-mlp-s0", "pretrain-set-s0", "warmup-set-s0"]
+    assert plan.missing() == []
+    work(plan)
+    assert len(calls(root)) == 4
+    changed = planned(root, arms={"cold": {}, "set": WARM, "mlp": WARM | {"components": ["attention"]}})
+    work(changed)
+    assert calls(root)[4:] == ["pretrain-mlp-s0"]
+
+
+def test_a_lost_artifact_is_made_again(root: Path) -> None:
+    plan = planned(root)
+    work(plan)
+    artifact = plan.arms["cold"][0].pretrain.artifact(root)  # type: ignore[union-attr]
+    assert artifact is not None
+    artifact.unlink()
+    work(plan)
+    assert calls(root)[3:] == ["pretrain-cold-s0"]
+
+
+def test_a_failure_stops_only_what_depends_on_it(root: Path) -> None:
+    plan = planned(root, arms={"cold": {}, "set": WARM, "identity": OTHER})
+    root.mkdir(parents=True)
+    (root / "fail-warmup-set").touch()
+    display = Silent()
+    failures = work(plan, display)
+    assert [failure.stage.name for failure in failures] == ["warmup-set-s0"]
+    assert failures[0].error == "the loss is nan at step 7; lower --lr"
+    assert "not this line" in failures[0].log.read_text()
+    assert display.last is not None
+    assert [stage.name for stage in display.last.skipped] == ["pretrain-set-s0"]
+    assert sorted(stage.name for stage in display.last.done) == [
+        "pretrain-cold-s0", "pretrain-identity-s0", "warmup-identity-s0",
+    ]  # fmt: skip
+    (root / "fail-warmup-set").unlink()
+    assert work(plan) == []
+    assert plan.missing() == []
+
+
+def test_jobs_bound_how_many_run(root: Path) -> None:
+    for jobs in (1, 2):
+        display = Silent()
+        work(planned(root / str(jobs), seeds=[0, 1]), display, jobs)
+        assert max(running for running, _ in display.shown) == jobs
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_then_continued(root: Path, number: signal.Signals) -> None:
+    plan = planned(root)
+    root.mkdir(parents=True)
+    (root / "hang-pretrain-cold").touch()
+
+    class Interrupter(Silent):
+        def update(self, progress: Progress) -> None:
+            super().update(progress)
+            if any("hanging" in call for call in calls(root)) and not progress.stopping:
+                os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted, match="goes on from there"):
+        work(plan, Interrupter())
+    # The child had the signal passed on and ended in its own way.
+    assert "stopped pretrain-cold-s0" in calls(root)
+    assert "pretrain-cold-s0" in {stage.name for stage in plan.missing()}
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    (root / "hang-pretrain-cold").unlink()
+    before = calls(root)
+    assert work(plan) == []
+    assert plan.missing() == []
+    again = calls(root)[len(before) :]
+    assert "pretrain-cold-s0" in again
+    assert not set(again) & {call for call in before if call == "warmup-set-s0"} or "warmup-set-s0" in again
+
+
+def test_a_second_run_in_the_same_folder_is_refused(root: Path) -> None:
+    plan = planned(root)
+
+    class Second(Silent):
+        def update(self, progress: Progress) -> None:
+            with pytest.raises(RunError, match="at work here"):
+                work(plan)
+
+    work(plan, Second())
+
+
+def test_threads_are_shared_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    seen: list[str] = []
+    import subprocess
+
+    real = subprocess.Popen
+
+    def popen(*arguments: object, **options: dict[str, str]) -> object:
+        seen.append(options["env"]["OMP_NUM_THREADS"])
+        return real(*arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    work(planned(root), jobs=2)
+    assert set(seen) == {"3"}
+
+
+def test_time_left_follows_the_schedule(root: Path) -> None:
+    plan = planned(root)
+    names = {stage.name: stage.key for stage in plan.stages}
+    left = {names["warmup-set-s0"]: 10.0, names["pretrain-set-s0"]: 30.0, names["pretrain-cold-s0"]: 25.0}
+    assert seconds_left(plan.stages, left, set(), jobs=1) == 65
+    assert seconds_left(plan.stages, left, set(), jobs=2) == 40
+    assert seconds_left(plan.stages, {names["pretrain-set-s0"]: 30.0}, set(), jobs=2) == 30
+    assert seconds_left(plan.stages, left | {names["warmup-set-s0"]: None}, set(), jobs=2) is None
+    order = urgency(plan.stages)
+    assert max(order, key=lambda key: order[key]) == names["warmup-set-s0"]
+
+
+def test_plain_lines(root: Path) -> None:
+    plan = planned(root)
+    root.mkdir(parents=True)
+    (root / "fail-warmup").touch()
+    stream = io.StringIO()
+    clock = iter(range(0, 10**6, 16))
+    work(plan, PlainDisplay(stream, every=15, clock=lambda: next(clock)))
+    text = stream.getvalue()
+    assert "started pretrain-cold-s0" in text
+    assert "done    pretrain-cold-s0 in 0 s, loss 2." in text
+    assert "failed  warmup-set-s0: the loss is nan at step 7; lower --lr (log: " in text
+    assert "skipped pretrain-set-s0" in text
+    assert "stages done" in text
+    assert "\x1b" not in text

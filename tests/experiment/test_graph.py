@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_experiment import planned
+
+WARM = {"warmup": {"task": "set:inputs=8"}}
+HAYSTACK = {"haystack": {"pairs": 4, "vocab": 32, "steps": 10, "batch_size": 4, "ramp_steps": 2}}
+
+
+def keys(root: Path, **changes: Any) -> dict[str, str]:
+    return {stage.name: stage.key for stage in planned(root, **changes).stages}
+
+
+def test_parents_come_first_and_shared_stages_are_one(root: Path) -> None:
+    arms = {
+        "cold": {},
+        "set": WARM,
+        "attention": WARM | {"components": ["attention"]},
+        "slow": {"pretrain": {"lr": 1e-4}},
+    }
+    plan = planned(root, arms=arms, diagnostics=HAYSTACK, seeds=[0, 1])
+    names = [stage.name for stage in plan.stages]
+    # Two arms share the donor of each seed; `slow` shares cold's diagnostic.
+    assert sorted(name for name in names if name.startswith("warmup")) == ["warmup-set-s0", "warmup-set-s1"]
+    assert sum(name.startswith("haystack") for name in names) == 2 * 3
+    assert sum(name.startswith("pretrain") for name in names) == 2 * 4
+    assert plan.arms["slow"][0].diagnostics["haystack"] is plan.arms["cold"][0].diagnostics["haystack"]
+    for place, stage in enumerate(plan.stages):
+        assert all(parent in plan.stages[:place] for parent in stage.parents)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "other"},
+        {"title": "Why?"},
+        {"baseline": "set"},
+        {"tokenizer": "bytes"},  # the default, written out
+        {"pretrain": {"batch-size": 4, "steps": "40", "eval_every": 10, "lr": "0.001", "checkpoint_every": 7}},
+        {"warmup": {"batch_size": 4, "steps": 20, "schedule": "constant"}},
+        {
+            "arms": {"set": {"warmup": {"task": {"name": "set", "inputs": 8, "symbols": 100}}}, "cold": None},
+            "baseline": "cold",
+        },
+        {"arms": {"cold": {}, "set": WARM | {"components": ["norms", "mlp", "attention"]}}},
+    ],
+)
+def test_keys_stay_when_meaning_stays(root: Path, changes: dict[str, Any]) -> None:
+    assert keys(root, **changes) == keys(root)
+
+
+@pytest.mark.parametrize(
+    ("changes", "changed"),
+    [
+        ({"pretrain": {"steps": 50, "batch_size": 4}}, {"pretrain-cold-s0", "pretrain-set-s0"}),
+        ({"warmup": {"steps": 21, "batch_size": 4}}, {"warmup-set-s0", "pretrain-set-s0"}),
+        ({"arms": {"cold": {}, "set": {"warmup": {"task": "set:inputs=9"}}}}, {"warmup-set-s0", "pretrain-set-s0"}),
+        ({"arms": {"cold": {}, "set": WARM | {"components": ["mlp"]}}}, {"pretrain-set-s0"}),
+        ({"arms": {"cold": {}, "set": WARM | {"embeddings": "mean"}}}, {"pretrain-set-s0"}),
+        ({"model": "2x4x16"}, {"warmup-set-s0", "pretrain-cold-s0", "pretrain-set-s0"}),
+    ],
+)
+def test_only_what_means_something_else_has_another_key(root: Path, changes: dict[str, Any], changed: set[str]) -> None:
+    before, after = keys(root), keys(root, **changes)
+    assert before.keys() == after.keys()
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_seeds_have_keys_of_their_own(root: Path) -> None:
+    plan = planned(root, seeds=[0, 1])
+    assert len({stage.key for stage in plan.stages}) == len(plan.stages) == 6
+
+
+def test_a_changed_corpus_file_changes_the_key(root: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "text.txt"
+    corpus.write_text("one")
+    before = keys(root, corpus=str(corpus))
+    assert keys(root, corpus=str(corpus)) == before
+    corpus.write_text("two or three")
+    after = keys(root, corpus=str(corpus))
+    assert {name for name in before if before[name] != after[name]} == {"pretrain-cold-s0", "pretrain-set-s0"}
+
+
+def test_a_diagnostic_of_another_size_has_donors_of_its_own(root: Path) -> None:
+    asked = HAYSTACK["haystack"] | {"model": "2x4x16", "warmup": {"steps": 5}}
+    plan = planned(root, diagnostics={"haystack": asked})
+    donor = plan.arms["set"][0].diagnostics["haystack"].donor
+    assert donor is not None
+    assert donor.options.model == "2x4x16"
+    assert donor.steps == 5
+    assert donor is not plan.arms["set"][0].pretrain.donor  # type: ignore[union-attr]
+
+
+def test_command_lines(root: Path) -> None:
+    plan = planned(root, diagnostics=HAYSTACK)
+    warm, cold = plan.arms["set"][0], plan.arms["cold"][0]
+    assert warm.pretrain is not None
+    assert cold.pretrain is not None
+    argv = warm.pretrain.argv(root)
+    assert argv[0] == "pretrain"
+    assert argv[argv.index("--init") + 1] == str(warm.pretrain.donor.artifact(root))  # type: ignore[union-attr]
+    assert argv[argv.index("--corpus") + 1] == "python"
+    assert "--init" not in cold.pretrain.argv(root)
+    assert cold.diagnostics["haystack"].argv(root)[:2] == ["eval", "haystack"]
+
+
+def test_a_renamed_arm_keeps_its_folder(root: Path) -> None:
+    folder = planned(root).arms["cold"][0].pretrain.folder(root)  # type: ignore[union-attr]
+    folder.mkdir(parents=True)
+    renamed = planned(root, arms={"bare": {}, "set": WARM})
+    assert renamed.arms["bare"][0].pretrain.folder(root) == folder  # type: ignore[union-attr]

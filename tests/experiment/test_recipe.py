@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_experiment import values
+
+from proctool.errors import OptionError
+from proctool.recipe import build_recipe, load_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_that_ships_is_valid(path: Path) -> None:
+    assert load_recipe(path).name == path.stem
+
+
+def test_arms_inherit_and_override() -> None:
+    recipe = build_recipe(
+        values(
+            pretrain={"steps": 40, "batch-size": 4, "lr": "1e-3"},
+            arms={"cold": None, "hot": {"pretrain": {"lr": 2e-3}, "warmup": {"task": "set", "steps": 7}}},
+            context=256,
+        )
+    )
+    assert recipe.pretrain_options("cold", 3).lr == 1e-3
+    hot = recipe.pretrain_options("hot", 3)
+    assert (hot.lr, hot.batch_size, hot.seed, hot.context) == (2e-3, 4, 3, 256)
+    warm = recipe.warmup_options("hot", 3)
+    assert warm is not None
+    assert (warm.steps, warm.batch_size, warm.task) == (7, 4, ("set:inputs=64,symbols=100",))
+    assert recipe.warmup_options("cold", 3) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"armz": {}}, 'unknown option "armz" (did you mean "arms"?)'),
+        ({"baseline": "could"}, 'baseline: no arm is named "could" (did you mean "cold"?)'),
+        ({"arms": {}}, "arms: at least one"),
+        ({"arms": {"a b": {}}}, 'arms: "a b" must be letters'),
+        ({"seeds": [1, 1]}, "seeds = [1, 1]"),
+        ({"seeds": [-1]}, "seeds = [-1]"),
+        ({"model": "2x3x16"}, "model: model 2x3x16: width 16 is not a multiple"),
+        ({"pretrain": {"stepz": 1}}, 'pretrain: unknown option "stepz" (did you mean "steps"?)'),
+        ({"pretrain": {"steps": 0}}, "steps = 0: must be at least 1"),
+        ({"pretrain": {"steps": "many"}}, "pretrain.steps: 'many' is not a number"),
+        ({"pretrain": {"seed": 3}}, "pretrain.seed: not here"),
+        ({"warmup": {"task": "set"}}, "warmup.task: belongs to an arm"),
+        ({"arms": {"x": {"warmup": {"task": "sett"}}}}, 'arms.x.warmup.task: unknown task "sett"'),
+        ({"arms": {"x": {"warmup": {"task": "set:inputz=8"}}}}, 'arms.x.warmup.task: set: unknown option "inputz"'),
+        ({"arms": {"x": {"warmup": {"task": "set:inputs=64"}}}}, "tokens, more than the context of 64"),
+        ({"arms": {"x": {"warmup": {"lr": 1e-3}}}}, "arms.x.warmup: warmup needs either"),
+        ({"arms": {"x": {"components": ["mlp"]}}}, "arms.x.components: there is no warm-up"),
+        (
+            {"arms": {"x": {"warmup": {"task": "set:inputs=8"}, "components": ["atention"]}}},
+            'arms.x.components: "atention" is not a component (did you mean "attention"?)',
+        ),
+        ({"diagnostics": {"haystac": {}}}, 'diagnostics: unknown diagnostic "haystac" (did you mean "haystack"?)'),
+        (
+            {"diagnostics": {"haystack": {"pair": 3}}},
+            'diagnostics.haystack: unknown option "pair" (did you mean "pairs"?)',
+        ),
+        ({"diagnostics": {"haystack": {"pairs": 0}}}, "diagnostics.haystack: haystack: pairs = 0"),
+        ({"corpus": None}, "nothing to measure"),
+    ],
+)
+def test_mistakes_are_named_with_their_place(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        build_recipe(values(**changes))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_named_in_its_errors(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: r\nmodle: 2x2x16\narms: {cold: }\n")
+    with pytest.raises(OptionError, match=r'r\.yaml: unknown option "modle" \(did you mean "model"\?\)'):
+        load_recipe(path)

@@ -1,0 +1,111 @@
+"""What must hold for every architecture family that proctool supports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from proctool.errors import ModelError
+from proctool.models.build import build_model, config_of, model_config
+from proctool.models.components import components
+from proctool.models.saved import export, open_model, save_model
+from proctool.procedural.registry import Samples
+from proctool.training.loss import Batch, TargetLoss
+
+FAMILIES = (
+    "gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox", "olmo2", "gemma", "gemma2", "phi", "phi3", "mixtral",
+    "bloom",
+)  # fmt: skip
+
+
+def tiny(family: str, seed: int = 0) -> torch.nn.Module:
+    return build_model(model_config("2x2x16", vocab_size=23, context=12, family=family), seed)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_components_partition_the_parameters(family: str) -> None:
+    model = tiny(family)
+    places = components(model)
+    assert list(places) == [name for name, _ in model.named_parameters()]
+    kinds = {place.component for place in places.values()}
+    assert {"attention", "mlp", "norms", "embeddings"} <= kinds
+    assert {place.layer for place in places.values() if place.component in ("attention", "mlp")} == {0, 1}
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert ("head" in kinds) != tied
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_loss_at_targets_is_the_plain_cross_entropy(family: str) -> None:
+    model = tiny(family).eval()
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 23, (3, 12)).astype(np.uint16)
+    targets = rng.random((3, 12)) < 0.4
+    batch = Batch.of(Samples(tokens, targets))
+    found = TargetLoss(model)(batch.tokens, batch.positions, batch.labels)
+    logits = model(torch.as_tensor(tokens.astype(np.int64))).logits
+    expected = sum(
+        functional.cross_entropy(logits[row, column - 1], torch.tensor(int(tokens[row, column])))
+        for row, column in zip(*np.nonzero(targets), strict=True)
+        if column > 0
+    )
+    torch.testing.assert_close(found, torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_saved_and_exported_models_give_the_same_logits(family: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = tiny(family, seed=7).eval()
+    tokens = torch.arange(12)[None] % 23
+    save_model(tmp_path / "m.safetensors", model, {})
+    saved = open_model(tmp_path / "m.safetensors")
+    export(saved, tmp_path / "hf")
+    expected = model(tokens).logits
+    for again in (
+        saved.model(),
+        AutoModelForCausalLM.from_pretrained(tmp_path / "hf"),
+        open_model(tmp_path / "hf").model(),
+    ):
+        assert torch.equal(again.eval()(tokens).logits, expected)
+
+
+def test_large_vocabularies_in_chunks_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = np.random.default_rng(1).integers(0, 23, (4, 12)).astype(np.uint16)
+    batch = Batch.of(Samples(tokens, np.ones((4, 12), bool)))
+    gradients = []
+    for limit in (1 << 26, 23 * 5):
+        monkeypatch.setattr("proctool.training.loss._LOGITS_AT_ONCE", limit)
+        model = tiny("gpt2")
+        TargetLoss(model)(batch.tokens, batch.positions, batch.labels).backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for whole, chunked in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, chunked)
+
+
+def test_a_seed_draws_the_same_weights_and_leaves_the_random_state() -> None:
+    before = torch.get_rng_state()
+    first, second, other = tiny("gpt2", 1), tiny("gpt2", 1), tiny("gpt2", 2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("spec", ["0x1x16", "2x3x16", "2x4", "gtp2", "1000000x1x1", ""])
+def test_impossible_models_are_refused(spec: str) -> None:
+    with pytest.raises(ModelError):
+        model_config(spec, vocab_size=10, context=8)
+
+
+def test_configurations_that_would_run_code_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "auto_map": {"AutoModel": "evil.py"}}')
+    with pytest.raises(ModelError, match="run code"):
+        model_config(str(tmp_path), vocab_size=10, context=8)
+
+
+def test_unknown_families_are_refused_with_the_nearest() -> None:
+    with pytest.raises(ModelError, match="llama"):
+        config_of("lama", {})

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proctool.reporting.compare import ArmResult, Curve, Run, compare
+from proctool.reporting.diagnose import diagnose
+from proctool.reporting.experiment import Score
+from proctool.reporting.interval import estimate, student_t
+from proctool.reporting.verdict import diagnostic_verdict, savings_verdict
+
+TOKENS = np.linspace(0, 4e6, 41)
+
+
+def falling(tokens: np.ndarray, noise: np.ndarray | float = 0.0) -> np.ndarray:
+    return 2 + 3 / (1 + tokens / 2e5) + noise
+
+
+def run(stretch: float = 1.0, noise: np.ndarray | float = 0.0, up: float = 0.0, **more: float) -> Run:
+    """A run whose curve is the baseline's with tokens multiplied by `stretch`."""
+    return Run(Curve(TOKENS * stretch, falling(TOKENS, noise) + up), **more)
+
+
+def against(arm: dict[int, Run], base: dict[int, Run]) -> ArmResult:
+    return compare({"cold": base, "arm": arm}, "cold")[1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.05, 1.0))
+def test_a_planted_saving_is_found(stretch: float) -> None:
+    result = against({0: run(stretch)}, {0: run()})
+    assert result.saved is not None
+    assert result.saved.value == pytest.approx(1 - stretch, abs=1e-9)
+
+
+def test_a_planted_saving_is_found_from_sparse_measurements_of_one_curve() -> None:
+    # The arm follows the baseline's curve at 0.7 of the tokens but is measured at the baseline's places.
+    sparse = np.geomspace(1e5, 4e6, 12)
+    base, arm = Curve(sparse, falling(sparse)), Curve(sparse, falling(sparse / 0.7))
+    saved = against({0: Run(arm)}, {0: Run(base)}).saved
+    assert saved is not None
+    assert saved.value == pytest.approx(0.3, abs=0.01)
+
+
+def test_the_warm_up_is_counted() -> None:
+    result = against({0: run(0.7, warmup_tokens=4e5, flops=4e9, warmup_flops=8e8)}, {0: run(flops=4e9)})
+    assert result.saved_total is not None
+    assert result.saved_flops is not None
+    assert result.saved_total.value == pytest.approx(0.2)
+    # At the crossing all of the arm's operations are spent, as its curve ends there.
+    assert result.saved_flops.value == pytest.approx(1 - (4e9 + 8e8) / 4e9)
+
+
+def test_gain_is_taken_at_equal_tokens() -> None:
+    result = against({0: run(0.5)}, {0: run()})
+    assert result.gain.value == pytest.approx(falling(np.array(2e6)) - falling(np.array(4e6)), abs=1e-3)
+    assert against({0: run(up=0.1)}, {0: run()}).gain.value == pytest.approx(-0.1)
+
+
+def test_an_arm_that_never_gets_there() -> None:
+    result = against({0: run(up=0.1)}, {0: run()})
+    assert (result.reached, result.saved, result.tokens) == (0, None, None)
+    said = savings_verdict(result, "cold")
+    assert said.startswith("arm never reaches cold's final loss of 2.143: it ends at 2.243 nats per token, 0.100 worse")
+
+
+def test_a_spike_after_the_crossing_does_not_undo_it() -> None:
+    noise = np.zeros(41)
+    noise[30] = 1.0
+    base, spiked = Curve(TOKENS, falling(TOKENS)), Curve(TOKENS, falling(TOKENS, noise))
+    for loss in (2.4, 2.2, base.final):
+        assert spiked.tokens_to(loss) is not None
+    assert spiked.tokens_to(2.4) == base.tokens_to(2.4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0.5, 6), min_size=2, max_size=20), st.floats(0.5, 6), st.floats(0.5, 6))
+def test_a_lower_loss_never_takes_fewer_tokens(losses: list[float], one: float, two: float) -> None:
+    curve = Curve(np.arange(len(losses)) * 100.0, np.array(losses))
+    high, low = curve.tokens_to(max(one, two)), curve.tokens_to(min(one, two))
+    if low is not None:
+        assert high is not None
+        assert high <= low + 1e-6
+
+
+def test_pairing_takes_out_what_seeds_have_in_common() -> None:
+    rng = np.random.default_rng(0)
+    shared = {seed: rng.normal(0, 0.1) for seed in range(6)}
+    base = {seed: run(up=up) for seed, up in shared.items()}
+    arm = {seed: run(up=up - 0.02 + rng.normal(0, 0.002)) for seed, up in shared.items()}
+    result = against(arm, base)
+    assert result.gain.low is not None
+    assert result.gain.high is not None
+    assert 0.01 < result.gain.low < 0.02 < result.gain.high < 0.03
+    assert result.final_loss.high - result.final_loss.low > 0.05  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 20])
+def test_intervals_cover_the_truth(n: int) -> None:
+    rng = np.random.default_rng(n)
+    trials = 300
+    hits = 0
+    for _ in range(trials):
+        found = estimate(list(rng.normal(0.3, 0.05, n)))
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 0.3 <= found.high
+    # Three standard errors of 95 % over 300 trials; the bootstrap may lack a little.
+    assert hits / trials > 0.95 - 0.04
+    assert hits / trials < 0.999
+
+
+def test_one_seed_has_no_interval() -> None:
+    found = estimate([0.3])
+    assert (found.value, found.low, found.method) == (0.3, None, None)
+    assert "1 seed, so no interval" in savings_verdict(against({0: run(0.7)}, {0: run()}), "cold")
+
+
+def test_student_quantiles_fall_to_the_normal() -> None:
+    values = [student_t(freedom) for freedom in range(1, 60)]
+    assert values == sorted(values, reverse=True)
+    assert 1.96 < values[-1] < 2.01
+
+
+def test_verdicts_say_no_more_than_the_seeds_do() -> None:
+    rng = np.random.default_rng(1)
+    base = {seed: run() for seed in range(5)}
+    clear = savings_verdict(against({seed: run(0.7 + rng.normal(0, 0.01)) for seed in range(5)}, base), "cold")
+    assert clear.startswith("arm saves 30 % [")
+    assert "(5 seeds)" in clear
+    lost = savings_verdict(against({seed: run(1 + rng.normal(0, 0.05)) for seed in range(5)}, base), "cold")
+    assert lost.startswith("No effect of arm is visible")
+    assert savings_verdict(against({0: run(0.99)}, {0: run()}), "cold").startswith("No effect of arm is visible")
+    worse = savings_verdict(against({0: run(1.2)}, {0: run()}), "cold")
+    assert worse.startswith("arm needs 20 % more corpus tokens")
+
+
+def score(accuracy: float, samples: int | None = 2000) -> Score:
+    return Score((0, 100), (0.0, accuracy), samples)
+
+
+def test_diagnostics_at_the_floor_are_called_so() -> None:
+    results = diagnose("haystack", {"set": {0: score(0.35)}, "cold": {0: score(0.34)}}, "cold", 0.34)
+    assert [each.arm for each in results] == ["cold", "set"]
+    assert "every arm stays at the floor" in diagnostic_verdict(results, "cold")
+
+
+@pytest.mark.parametrize(("accuracy", "differs"), [(0.52, False), (0.58, True), (0.44, True)])
+def test_differences_within_the_noise_are_not_differences(accuracy: float, differs: bool) -> None:
+    # 1000 held-out samples each: noise of 1.96 sqrt(2 * 0.5 * 0.5 / 1000) = 0.044.
+    results = diagnose("haystack", {"cold": {0: score(0.5, 1000)}, "set": {0: score(accuracy, 1000)}}, "cold", 0.1)
+    assert results[1].differs is differs
+    assert ("No effect" in diagnostic_verdict(results, "cold")) is not differs

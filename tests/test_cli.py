@@ -1,0 +1,237 @@
+"""The command line as its users meet it: one pipeline, and a clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from proctool import artifact
+from tests.conftest import Said
+
+SMALL = ("--model", "2x2x16", "--steps", "6", "--batch-size", "4", "--eval-every", "3", "--eval-samples", "8")
+
+
+def warmed(proctool: Callable[..., Said], *more: object) -> Path:
+    said = proctool("warmup", "--task", "set:inputs=5,symbols=9", *SMALL, "-o", "warm.safetensors", *more)
+    assert said.code == 0, said.err
+    return Path("warm.safetensors")
+
+
+def test_the_pipeline_from_rules_to_a_hugging_face_model(proctool: Callable[..., Said], text: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from proctool.models.saved import open_model
+
+    assert (
+        proctool("generate", "set", "--inputs", 5, "--symbols", 9, "--samples", 64, "-o", "set.safetensors").code == 0
+    )
+    assert proctool("warmup", "--data", "set.safetensors", *SMALL, "-o", "warm.safetensors").code == 0
+    said = proctool(
+        "pretrain",
+        "--corpus",
+        text,
+        "--init",
+        "warm.safetensors",
+        "--context",
+        16,
+        *SMALL,
+        "-o",
+        "model.safetensors",
+        "--json",
+    )
+    assert said.code == 0, said.err
+    for component in (
+        "attention  carried",
+        "mlp        carried",
+        "norms      carried",
+        "embeddings fresh",
+        "positions  fresh",
+    ):
+        assert component in said.err
+    end = json.loads(said.out)
+    assert end["content"] == artifact.read_header(Path("model.safetensors")).content
+    said = proctool("eval", "perplexity", "model.safetensors", "--corpus", text, "--json")
+    assert json.loads(said.out)["loss"] == pytest.approx(end["loss"], rel=0.2)
+    said = proctool("eval", "haystack", "--init", "warm.safetensors", "--pairs", 2, *SMALL, "--ramp-steps", 2, "--json")
+    assert 0 <= json.loads(said.out)["accuracy"] <= 1
+    said = proctool("inspect", "model.safetensors")
+    assert said.code == 0
+    assert "warm.safetensors" in said.out
+    assert "set.safetensors" in said.out
+    assert proctool("export", "model.safetensors", "hf").code == 0
+    tokenizer = AutoTokenizer.from_pretrained("hf")
+    ids = tokenizer("line 3 of 4", return_tensors="pt").input_ids
+    assert tokenizer.eos_token_id == 256
+    ours = open_model(Path("model.safetensors")).model().eval()
+    assert torch.equal(AutoModelForCausalLM.from_pretrained("hf").eval()(ids).logits, ours(ids).logits)
+
+
+def test_generated_files_are_byte_identical_for_a_seed_and_share_nothing_across(proctool: Callable[..., Said]) -> None:
+    def make(name: str, *more: object) -> bytes:
+        assert proctool("generate", "dyck", "--k", 4, "--length", 64, "--samples", 300, "-o", name, *more).code == 0
+        return Path(name).read_bytes()
+
+    assert make("a.safetensors") == make("b.safetensors")
+    rows = []
+    for name, more in (("a", ()), ("c", ("--seed", 1)), ("d", ("--split", "validation"))):
+        make(f"{name}.safetensors", *more)
+        tokens = artifact.read_numpy(artifact.read_header(Path(f"{name}.safetensors")))["tokens"]
+        rows.append({row.tobytes() for row in tokens})
+    assert not (rows[0] & rows[1] or rows[0] & rows[2] or rows[1] & rows[2])
+
+
+def test_shards_together_are_the_single_run(proctool: Callable[..., Said]) -> None:
+    import numpy as np
+
+    def tokens(name: str, *more: object) -> np.ndarray:
+        assert proctool("generate", "dyck", "--length", 16, "--samples", 2500, "-o", name, *more).code == 0
+        return artifact.read_numpy(artifact.read_header(Path(name)))["tokens"]
+
+    parts = [tokens(f"{number}.safetensors", "--shard", f"{number}/3") for number in (1, 2, 3)]
+    assert np.array_equal(np.concatenate(parts), tokens("all.safetensors"))
+
+
+def test_flags_go_over_set_over_file(proctool: Callable[..., Said]) -> None:
+    Path("w.yaml").write_text('task: ["set:inputs=5,symbols=9"]\nmodel: 2x2x16\nlr: 5e-4\nbatch-size: 4\nsteps: 1k\n')
+    said = proctool(
+        "warmup",
+        "--config",
+        "w.yaml",
+        "--set",
+        "steps=50",
+        "--set",
+        "batch_size=6",
+        "--steps",
+        "7",
+        "--dry-run",
+        "--json",
+    )
+    planned = json.loads(said.out)
+    assert (planned["steps"], planned["tokens"]) == (7, 7 * 6 * 11)
+    assert list(Path().glob("runs")) == []
+
+
+def test_a_dry_run_says_what_would_be_carried_and_writes_nothing(proctool: Callable[..., Said], text: Path) -> None:
+    warmed(proctool)
+    before = sorted(Path().rglob("*.safetensors"))
+    said = proctool(
+        "pretrain",
+        "--corpus",
+        text,
+        "--init",
+        "warm.safetensors",
+        "--context",
+        16,
+        *SMALL,
+        "--dry-run",
+        "-o",
+        "m.safetensors",
+    )
+    assert said.code == 0
+    assert "attention  carried" in said.err
+    assert "epochs" in said.err
+    made = [path for path in sorted(Path().rglob("*.safetensors")) if path not in before]
+    assert all("cache" in path.parts for path in made)
+
+
+MISTAKES = {
+    "unknown task": (("generate", "dick"), 'unknown task "dick" (did you mean "dyck"?)'),
+    "unknown task in a specification": (("warmup", "--task", "sett"), 'unknown task "sett" (did you mean "set"?)'),
+    "no bracket types": (("generate", "dyck", "--k", 0), "dyck: k = 0"),
+    "no number": (("generate", "dyck", "--k", "many"), "k: 'many' is not a number"),
+    "negative steps": (("warmup", "--task", "set", "--steps", "-5"), "steps = -5: must be at least 1"),
+    "nothing to train on": (("warmup",), "either --task SPEC or --data FILE"),
+    "missing data": (("warmup", "--data", "no.safetensors"), "no.safetensors: no such file"),
+    "missing init": (("pretrain", "--init", "no.safetensors"), "no.safetensors: no such file"),
+    "unknown component": (("pretrain", "--init", "warm.safetensors", "--components", "atention"), 'did you mean "attention"'),
+    "another width": (("pretrain", "--corpus", "text", "--init", "warm.safetensors", "--model", "2x2x32", "--context", 16), "16 width, the target 32"),
+    "another vocabulary": (("eval", "haystack", "--init", "warm.safetensors", "--embeddings", "copy", "--model", "2x2x16"), "rows cannot be copied"),
+    "missing folder": (("generate", "set", "-o", "no/set.safetensors"), "the folder no does not exist"),
+    "missing folder for a model": (("warmup", "--task", "set", "-o", "no/w.safetensors"), "the folder"),
+    "output is a folder": (("generate", "set", "--samples", 5, "-o", "text"), "is a folder"),
+    "data where a model belongs": (("pretrain", "--init", "set.safetensors"), "holds data, expected model"),
+    "a model where data belong": (("warmup", "--data", "warm.safetensors"), "holds model, expected data"),
+    "too little text": (("pretrain", "--corpus", "short.txt", "--context", 64), "short.txt"),
+    "missing corpus": (("pretrain", "--corpus", "no-such.txt"), "no-such.txt"),
+    "unknown option in a file": (("warmup", "--config", "bad.yaml"), 'bad.yaml: unknown option "stepz" (did you mean "steps"?)'),
+    "vocabulary of another tokenizer": (("eval", "perplexity", "warm.safetensors", "--corpus", "text"), "vocabulary of 11"),
+    "zero samples": (("generate", "set", "--samples", 0), "samples = 0"),
+    "shard out of range": (("generate", "set", "--shard", "4/3"), "shard"),
+    "export into a full folder": (("export", "warm.safetensors", "text"), "not an empty folder"),
+    "context shorter than the samples": (("warmup", "--task", "set", "--context", 8), "context = 8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_clear_line(proctool: Callable[..., Said], text: Path, mistake: str) -> None:
+    arguments, message = MISTAKES[mistake]
+    if "warm.safetensors" in arguments:
+        warmed(proctool)
+    proctool("generate", "set", "--samples", 5, "-o", "set.safetensors")
+    Path("short.txt").write_text("hello")
+    Path("bad.yaml").write_text("stepz: 3")
+    before = {path: path.read_bytes() for path in Path().glob("*.safetensors")}
+    said = proctool(*arguments)
+    assert said.code == 1
+    assert message in said.line
+    assert {path: path.read_bytes() for path in Path().glob("*.safetensors")} == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])
+def test_damaged_artifacts_are_refused(proctool: Callable[..., Said], damage: str) -> None:
+    raw = warmed(proctool).read_bytes()
+    changed = bytearray(raw)
+    changed[-20] ^= 4
+    Path("bad.safetensors").write_bytes(
+        {"truncated": raw[:-9], "flipped": bytes(changed), "foreign": b"PK\3\4" + raw, "empty": b""}[damage]
+    )
+    for arguments in (
+        ("inspect", "bad.safetensors"),
+        ("eval", "haystack", "--init", "bad.safetensors", "--model", "2x2x16"),
+    ):
+        said = proctool(*arguments)
+        assert said.code == 1
+        assert "bad.safetensors" in said.line
+
+
+def test_a_folder_that_cannot_be_written_is_said(
+    proctool: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "set.safetensors")
+
+    monkeypatch.setattr("os.fsync", full)
+    said = proctool("generate", "set", "--samples", 5, "-o", "set.safetensors")
+    assert said.code == 1
+    assert "no room left to write" in said.line
+    assert not list(Path().glob("*set*"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["warmup", "--help"],
+        ["pretrain", "--help"],
+        ["generate", "dyck", "--help"],
+        ["eval", "haystack", "--help"],
+    ],
+)
+def test_help_imports_no_heavy_library(arguments: list[str]) -> None:
+    program = "import sys; from proctool.cli.main import app\ntry: app(sys.argv[1:])\nexcept SystemExit: pass\nprint(*{'torch', 'transformers', 'datasets', 'accelerate'} & sys.modules.keys(), file=sys.stderr)"
+    ran = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    assert "Usage" in ran.stdout
+    assert ran.stderr.split() == []
+
+
+def test_python_m_proctool_is_proctool() -> None:
+    ran = subprocess.run([sys.executable, "-m", "proctool", "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("proctool ")

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from proctool.errors import ModelError, OptionError
+from proctool.models.build import build_model, model_config
+from proctool.models.components import components
+from proctool.models.saved import SavedModel, open_model, save_model
+from proctool.transplant import BODY, transplant
+
+VOCAB, CONTEXT = 30, 16
+
+
+def make(
+    folder: Path, seed: int, *, model: str = "2x2x16", vocab: int = VOCAB, context: int = CONTEXT, **options: str
+) -> SavedModel:
+    built = build_model(model_config(model, vocab_size=vocab, context=context, **options), seed)
+    path = folder / f"{seed}-{model}-{vocab}-{context}.safetensors"
+    save_model(path, built, {})
+    return open_model(path)
+
+
+def fresh(**options: object) -> torch.nn.Module:
+    settings = {"vocab_size": 41, "context": CONTEXT, **options}
+    return build_model(model_config("2x2x16", **settings), 5)
+
+
+@pytest.mark.parametrize("carried", [("attention",), ("mlp",), ("norms",), BODY, (*BODY, "positions")])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_exactly_the_named_components_change(tmp_path: Path, carried: tuple[str, ...], family: str) -> None:
+    if family == "llama":
+        carried = tuple(name for name in carried if name != "positions")  # rotary: there is nothing to carry
+    donor = make(tmp_path, 1, family=family)
+    with torch.no_grad():  # norms start alike everywhere: make the donor's different
+        trained = donor.model()
+        for parameter in trained.parameters():
+            parameter.add_(0.5)
+    save_model(tmp_path / "trained.safetensors", trained, {})
+    donor = open_model(tmp_path / "trained.safetensors")
+    target, before = fresh(family=family), fresh(family=family)
+    origins = transplant(target, donor, carried)
+    given, old = donor.weights(), dict(before.named_parameters())
+    for origin, (name, parameter) in zip(origins, target.named_parameters(), strict=True):
+        assert origin.tensor == name
+        expected = given[name] if origin.component in carried else old[name]
+        assert torch.equal(parameter, expected), name
+        assert (origin.source == "fresh") == (origin.component not in carried)
+
+
+@pytest.mark.parametrize("way", ["scale", "mean", "sample"])
+def test_embedding_starts(tmp_path: Path, way: str) -> None:
+    donor = make(tmp_path, 1)
+    target, before = fresh(), fresh()
+    transplant(target, donor, BODY, embeddings=way)
+    rows, given = target.get_input_embeddings().weight.detach(), donor.weights()["transformer.wte.weight"]
+    old = before.get_input_embeddings().weight.detach()
+    if way == "scale":
+        torch.testing.assert_close(rows.std(), given.std())
+        torch.testing.assert_close(rows / rows.std(), old / old.std())
+    elif way == "mean":
+        torch.testing.assert_close(rows, given.mean(0).expand(41, -1))
+    else:
+        assert all(any(torch.equal(row, one) for one in given) for row in rows)
+        assert len({tuple(row.tolist()) for row in rows}) > 10
+    assert target.get_output_embeddings().weight is target.get_input_embeddings().weight
+
+
+def test_copied_embeddings_ask_for_the_same_vocabulary(tmp_path: Path) -> None:
+    donor = make(tmp_path, 1)
+    with pytest.raises(ModelError, match="vocabulary of 30, the target has 41"):
+        transplant(fresh(), donor, BODY, embeddings="copy")
+    target = fresh(vocab_size=VOCAB)
+    transplant(target, donor, BODY, embeddings="copy")
+    assert torch.equal(target.get_input_embeddings().weight, donor.weights()["transformer.wte.weight"])
+
+
+@pytest.mark.parametrize(("context", "word"), [(8, "cut"), (16, "carried"), (24, "extended")])
+def test_positions_are_cut_or_extended_and_said_to_be(tmp_path: Path, context: int, word: str) -> None:
+    donor = make(tmp_path, 1)
+    target, before = fresh(context=context), fresh(context=context)
+    origins = transplant(target, donor, ["positions"])
+    (origin,) = [origin for origin in origins if origin.component == "positions"]
+    assert origin.source == word
+    given, common = donor.weights()["transformer.wpe.weight"], min(context, CONTEXT)
+    assert torch.equal(target.transformer.wpe.weight[:common], given[:common])
+    assert torch.equal(target.transformer.wpe.weight[common:], before.transformer.wpe.weight[common:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "3x2x16"}, "has 3 layers, the target 2"),
+        ({"model": "2x2x32"}, "has 32 width, the target 16"),
+        ({"model": "2x4x16"}, "has 4 heads, the target 2"),
+        ({"family": "llama"}, "a llama model; the target is gpt2"),
+    ],
+)
+def test_donors_of_another_shape_are_refused(tmp_path: Path, change: dict[str, str], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        transplant(fresh(), make(tmp_path, 1, **change), BODY)
+
+
+@pytest.mark.parametrize(
+    ("carried", "message"),
+    [
+        (["atention"], 'did you mean "attention"'),
+        (["mlp", "mlp"], "twice"),
+        ([], "nothing"),
+        (["embeddings"], "--embeddings"),
+    ],
+)
+def test_components_that_cannot_be_carried_are_refused(tmp_path: Path, carried: list[str], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        transplant(fresh(), make(tmp_path, 1), carried)
+
+
+def test_a_donor_with_nan_is_refused_and_the_target_left_alone(tmp_path: Path) -> None:
+    broken = make(tmp_path, 1).model()
+    last = [name for name, place in components(broken).items() if place.component == "norms"][-1]
+    with torch.no_grad():
+        broken.get_parameter(last)[0] = float("nan")
+    save_model(tmp_path / "nan.safetensors", broken, {})
+    target, before = fresh(), fresh()
+    with pytest.raises(ModelError, match=last):
+        transplant(target, open_model(tmp_path / "nan.safetensors"), BODY)
+    assert all(torch.equal(a, b) for a, b in zip(target.parameters(), before.parameters(), strict=True))

@@ -1,0 +1,239 @@
+"""The loop: exact resume, a loss that no batching changes, and folders that no two runs share."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from proctool import artifact
+from proctool.errors import Interrupted, RunError
+from proctool.procedural.registry import build_task
+from proctool.training.options import WarmupOptions
+from proctool.training.run import RunFolder, read_events
+from proctool.training.schedule import learning_rate
+from proctool.training.sources import FileSource, TaskSource, read_ahead
+from proctool.training.warmup import warmup_job
+
+TASK = "set:inputs=5,symbols=9"
+
+
+def options(folder: Path, name: str = "run", **changes: Any) -> WarmupOptions:
+    settings = {
+        "task": (TASK,), "model": "2x2x16", "steps": 12, "batch_size": 8, "eval_every": 4, "eval_samples": 20,
+        "log_every": 3, "checkpoint_every": 5, "dropout": 0.1, "run_dir": folder / name,
+        "output": folder / f"{name}.safetensors", "ramp_steps": 2,
+    }  # fmt: skip
+    return WarmupOptions(**{**settings, **changes})
+
+
+def contents(path: Path) -> str:
+    return artifact.read_header(path).content
+
+
+def without_clock(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    clock = {"seconds", "tokens_per_second", "run_dir", "artifact"}
+    kept = [event for event in events if event["event"] != "resume"]
+    return [{key: value for key, value in event.items() if key not in clock} for event in kept]
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the program catches it."""
+
+
+def killed_at(event: str, occurrence: int) -> Any:
+    seen = itertools.count(1)
+
+    def listen(said: dict[str, Any]) -> None:
+        if said["event"] == event and next(seen) == occurrence:
+            raise Killed
+
+    return listen
+
+
+@pytest.mark.parametrize(
+    "kills", [[("train", 1)], [("train", 2)], [("eval", 3)], [("train", 3), ("eval", 1), ("train", 1)]]
+)
+def test_resumed_runs_end_as_uninterrupted_ones(tmp_path: Path, kills: list[tuple[str, int]]) -> None:
+    warmup_job(options(tmp_path, "whole")).run()
+    for event, occurrence in kills:
+        job = warmup_job(options(tmp_path, "killed"))
+        job.listeners = [killed_at(event, occurrence)]
+        with pytest.raises(Killed):
+            job.run()
+    warmup_job(options(tmp_path, "killed")).run()
+    assert contents(tmp_path / "killed.safetensors") == contents(tmp_path / "whole.safetensors")
+    assert without_clock(read_events(tmp_path / "killed")) == without_clock(read_events(tmp_path / "whole"))
+    assert not list((tmp_path / "killed" / "checkpoints").iterdir())
+
+
+def test_a_stop_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+    warmup_job(options(tmp_path, "whole")).run()
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "train":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    job = warmup_job(options(tmp_path, checkpoint_every=100))
+    job.listeners = [stop]
+    with pytest.raises(Interrupted, match="stopped at step 3 of 12"):
+        job.run()
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003.safetensors"]
+    warmup_job(options(tmp_path, checkpoint_every=100)).run()
+    assert contents(tmp_path / "run.safetensors") == contents(tmp_path / "whole.safetensors")
+
+
+@pytest.mark.slow
+def test_a_run_killed_by_the_system_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    common = ["--task", TASK, "--model", "2x2x16", "--batch-size", "8", "--steps", "60", "--checkpoint-every", "7"]
+    command = [sys.executable, "-m", "proctool", "warmup", *common]
+    subprocess.run(
+        [*command, "--run-dir", "whole", "-o", "whole.safetensors"], cwd=tmp_path, check=True, stderr=subprocess.DEVNULL
+    )
+    for _ in range(3):
+        killed = subprocess.Popen(
+            [*command, "--run-dir", "killed", "-o", "killed.safetensors", "--log-every", "1"],
+            cwd=tmp_path, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        before = len(read_events(tmp_path / "killed"))
+        while killed.poll() is None and len(read_events(tmp_path / "killed")) < before + 18:
+            os.sched_yield()
+        killed.kill()
+        killed.wait()
+    subprocess.run(
+        [*command, "--run-dir", "killed", "-o", "killed.safetensors", "--log-every", "1"],
+        cwd=tmp_path, check=True, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert contents(tmp_path / "killed.safetensors") == contents(tmp_path / "whole.safetensors")
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    warmup_job(options(tmp_path, "whole")).run()
+    job = warmup_job(options(tmp_path))
+    job.listeners = [killed_at("train", 4)]
+    with pytest.raises(Killed):
+        job.run()
+    latest = max((tmp_path / "run" / "checkpoints").iterdir())
+    latest.write_bytes(latest.read_bytes()[:-1])
+    notes: list[dict[str, Any]] = []
+    job = warmup_job(options(tmp_path))
+    job.listeners = [notes.append]
+    job.run()
+    assert any("damaged checkpoint" in event.get("note", "") for event in notes)
+    assert contents(tmp_path / "run.safetensors") == contents(tmp_path / "whole.safetensors")
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_micro_batches_do_not_change_the_loss(tmp_path: Path, accumulate: int) -> None:
+    for name, parts in (("one", 1), ("many", accumulate)):
+        warmup_job(options(tmp_path, name, accumulate=parts, dropout=0.0)).run()
+    one, many = (
+        [event["loss"] for event in read_events(tmp_path / name) if event["event"] == "train"]
+        for name in ("one", "many")
+    )
+    np.testing.assert_allclose(one, many, rtol=1e-5)
+    tensors = [artifact.read_torch(artifact.read_header(tmp_path / f"{name}.safetensors")) for name in ("one", "many")]
+    for name, tensor in tensors[0].items():
+        torch.testing.assert_close(tensor, tensors[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    end = warmup_job(
+        options(
+            tmp_path,
+            task=("identity:inputs=2,symbols=6",),
+            steps=300,
+            lr=1e-2,
+            batch_size=32,
+            dropout=0.0,
+            eval_every=300,
+        )
+    ).run()
+    first = next(event for event in read_events(tmp_path / "run") if event["event"] == "eval")
+    assert end["loss"] < first["loss"] / 3
+    assert end["accuracy"] > 0.9
+
+
+def test_a_run_that_is_complete_is_not_run_again(tmp_path: Path) -> None:
+    first = warmup_job(options(tmp_path)).run()
+    notes: list[dict[str, Any]] = []
+    job = warmup_job(options(tmp_path))
+    job.listeners = [notes.append]
+    assert job.run() == first
+    assert [event["event"] for event in notes] == ["note"]
+    (tmp_path / "run.safetensors").unlink()
+    assert warmup_job(options(tmp_path)).run()["content"] == first["content"]
+
+
+def test_a_folder_of_another_run_is_refused_until_discarded(tmp_path: Path) -> None:
+    warmup_job(options(tmp_path)).run()
+    with pytest.raises(RunError, match=r"lr = 0\.001, not 0\.002"):
+        warmup_job(options(tmp_path, lr=2e-3)).run()
+    warmup_job(options(tmp_path, lr=2e-3, resume="never")).run()
+    assert read_events(tmp_path / "run")[-1]["event"] == "end"
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
+    held = RunFolder(tmp_path / "run", {})
+    with pytest.raises(RunError, match=f"in use by process {os.getpid()}"):
+        RunFolder(tmp_path / "run", {})
+    held.close()
+    RunFolder(tmp_path / "run", {}).close()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="the loss is nan at step"):
+        warmup_job(options(tmp_path, lr=1e30, clip=0, ramp_steps=0)).run()
+
+
+def test_a_generated_file_trains_as_its_stream_does(tmp_path: Path) -> None:
+    from proctool.procedural.dataset import generate
+
+    generate(build_task("set", {"inputs": 5, "symbols": 9}), tmp_path / "set.safetensors", samples=96)
+    streamed = warmup_job(options(tmp_path, "streamed")).run()
+    filed = warmup_job(options(tmp_path, "filed", task=(), data=tmp_path / "set.safetensors")).run()
+    assert filed["content"] == streamed["content"]
+    assert artifact.read_header(tmp_path / "filed.safetensors").parents[0]["name"] == "set.safetensors"
+
+
+def test_reading_ahead_gives_the_same_samples(tmp_path: Path) -> None:
+    source = TaskSource(build_task("set", {"inputs": 5, "symbols": 9}), seed=1)
+    for number, samples in zip(range(3, 6), read_ahead(source, 3, 6, 7), strict=True):
+        assert np.array_equal(samples.tokens, source.read(number * 7, number * 7 + 7).tokens)
+
+
+def test_a_file_is_read_over_and_over(tmp_path: Path) -> None:
+    from proctool.procedural.dataset import generate
+
+    generate(build_task("set", {"inputs": 5, "symbols": 9}), tmp_path / "set.safetensors", samples=10)
+    source = FileSource(tmp_path / "set.safetensors")
+    assert np.array_equal(source.read(8, 14).tokens, source.file.samples.tokens[[8, 9, 0, 1, 2, 3]])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "wsd"])
+def test_schedules_rise_peak_and_end(schedule: str) -> None:
+    rates = [
+        learning_rate(step, steps=1000, peak=2.0, schedule=schedule, ramp_steps=100, final=0.1) for step in range(1001)
+    ]
+    assert rates[0] == pytest.approx(0.02)
+    assert rates[99] == rates[100] == pytest.approx(2.0)
+    assert rates[1000] == pytest.approx(2.0 if schedule == "constant" else 0.2)
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates[100:]))
+
+
+def test_every_setting_that_matters_is_recorded(tmp_path: Path) -> None:
+    warmup_job(options(tmp_path)).run()
+    recorded = json.loads((tmp_path / "run" / "config.json").read_text())
+    incidental = {"run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "log_every"}
+    fields = {field.name for field in dataclasses.fields(WarmupOptions)}
+    assert fields - incidental <= recorded.keys()
