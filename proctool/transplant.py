@@ -44,7 +44,10 @@ class Origin:
 
 
 def parse_components(names: Sequence[str]) -> tuple[str, ...]:
-    """Component names in the standard order; "none" alone is none. Raises OptionError on an unknown or repeated name."""
+    """Component names in the standard order; "none" alone is none.
+
+    Raises OptionError on an unknown or repeated name.
+    """
     if tuple(names) == ("none",):
         return ()
     for name in names:

@@ -66,7 +66,9 @@ def test_errors_name_the_place(values: dict[str, object], message: str) -> None:
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "!!python/object/apply:os.system ['true']", "a: 'x"])
+@pytest.mark.parametrize(
+    "text", ["a: [", "- 1", "a: 1\nb: {c: 1, c: 2}", "!!python/object/apply:os.system ['true']", "a: 'x"]
+)
 def test_yaml_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)

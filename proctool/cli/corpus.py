@@ -74,7 +74,7 @@ class InspectOptions(CorpusOptions):
     split: str = "train"
     """The split they come from."""
     verify: bool = False
-    """Check the hashes of all its shards under this tokenizer, too (it must have been built)."""
+    """Check the hashes of all its shards under this tokenizer, too."""
 
 
 def _build(options: BuildOptions, common: Common) -> None:
@@ -157,9 +157,10 @@ def _inspect(options: InspectOptions, common: Common) -> None:
         print(text if len(text) <= 600 else f"{text[:600]} ... ({len(text)} characters)")
         print("-" * 40)
     if options.verify:
-        from proctool.corpora import open_store
+        from proctool.corpora.store import built
 
-        store = open_store(corpus, tokenizer, 2, cache_dir=options.cache_dir)
+        with display.store_progress() as listen:
+            store = built(corpus, tokenizer, context=2, cache_dir=options.cache_dir, progress=listen)
         store.verify()
         display.say(f"{len(store.shards)} shards in {store.folder}: every hash is right")
 

@@ -62,4 +62,4 @@ def print_comparison(built: Report, *, markdown: bool) -> None:
     console = Console()
     console.print(terminal_table(built))
     for sentence in built.verdicts or ["Nothing to compare yet."]:
-        console.print(sentence, highlight=False, markup=False)
+        console.print(sentence, highlight=False, markup=False, soft_wrap=not console.is_terminal)

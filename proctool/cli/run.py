@@ -58,7 +58,7 @@ def run(
 def _execute(planned: Plan, source: str, command: str, jobs: int | None) -> list[Failure]:
     from rich.console import Console
 
-    from proctool.experiment.execute import default_jobs, execute
+    from proctool.experiment.execute import PROCTOOL, default_jobs, execute
     from proctool.experiment.progress import LiveDisplay, PlainDisplay
     from proctool.experiment.record import write_record
 
@@ -66,7 +66,9 @@ def _execute(planned: Plan, source: str, command: str, jobs: int | None) -> list
     console = Console(stderr=True)
     display = LiveDisplay(console) if console.is_terminal else PlainDisplay(sys.stderr)
     with display:
-        return execute(planned, jobs=jobs or default_jobs(), display=display, resume_with=f"`{command}`")
+        return execute(
+            planned, jobs=jobs or default_jobs(), display=display, command=PROCTOOL, resume_with=f"`{command}`"
+        )
 
 
 def _check_corpora(planned: Plan) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from proctool.cli import display
 from proctool.cli.options import Common, with_options
@@ -22,22 +23,22 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate)\.")
 
 
-def do(job: Job, common: Common) -> dict[str, Any] | None:
-    """Plan or run a job and say how it went. Returns the end event of a run."""
+def do(job: Job, common: Common) -> None:
+    """Plan or run a job and say how it went."""
     if common.dry_run:
         planned = job.plan()
         if common.json:
             display.emit(planned)
         else:
             display.plan(planned)
-        return None
+        return
     with display.training_progress(job.command) as listen:
         job.listeners = [listen]
         end = job.run()
-    display.finished(end)
-    if common.json:
-        display.emit(end)
-    return end
+    if int(os.environ.get("RANK", "0")) == 0:  # of the processes of one launch, one speaks
+        display.finished(end)
+        if common.json:
+            display.emit(end)
 
 
 def _warmup(options: WarmupOptions, common: Common) -> None:

@@ -148,9 +148,8 @@ def _remote(name: str, sources: Sequence[tuple[str, Source]], field: str, joined
     """Parts as the hub lists them the first time; after that the list (with the revision) is remembered, so that a
     node without network opens a store that was built, and a repository that changes does not change a corpus."""
     remembered = memory / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}.json"
-    try:
-        listing = json.loads(remembered.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    listing = _remembered(remembered)
+    if listing is None:
         listing = _ask_the_hub(name, sources)
         memory.mkdir(parents=True, exist_ok=True)
         with artifact.replacing(remembered) as file:
@@ -164,6 +163,14 @@ def _remote(name: str, sources: Sequence[tuple[str, Source]], field: str, joined
         own = split if VALIDATION in listing else None
         parts += [HubPart(pinned, field, own, n, known["files"], joined) for n in range(known["files"])]
     return Corpus(name, tuple(parts))
+
+
+def _remembered(path: Path) -> dict[str, dict[str, Any]] | None:
+    try:
+        listing: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return listing
 
 
 def _ask_the_hub(name: str, sources: Sequence[tuple[str, Source]]) -> dict[str, dict[str, Any]]:

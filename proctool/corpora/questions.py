@@ -33,6 +33,7 @@ LEVELS = ("train-easy", "train-medium", "train-hard")
 OWN_SPLITS = {VALIDATION: "interpolate", "extrapolate": "extrapolate"}
 """A corpus made on the spot has no extrapolate split: three of its fifteen modules take seconds a question."""
 
+# In the order in which they import one another.
 _MENDS = {
     "mathematics_dataset.sample.polynomials": (
         ("from sympy.solvers.diophantine import", "from sympy.solvers.diophantine.diophantine import"),
@@ -46,6 +47,13 @@ _MENDS = {
         ("random.choice(list(allowed))", "random.choice(sorted(allowed))"),
         ("entities = set(context.child_entities)", "entities = dict.fromkeys(context.child_entities)"),
         ("entities.add(maybe_entity)", "entities[maybe_entity] = None"),
+    ),
+    "mathematics_dataset.modules.numbers": (
+        # Python 3.12 no longer takes whole numbers written as floats.
+        (
+            "randint(remainder_range_lower, remainder_range_upper)",
+            "randint(int(remainder_range_lower), int(remainder_range_upper))",
+        ),
     ),
 }
 

@@ -101,6 +101,32 @@ def open_store(
     """
     if context < 2:
         raise CorpusError(f"context = {context}: a row needs at least 2 tokens")
+    store = built(
+        corpus,
+        tokenizer,
+        context,
+        budget=budget,
+        cache_dir=cache_dir,
+        progress=progress,
+        workers=workers,
+        skip_bad=skip_bad,
+    )
+    store.split(TRAIN)  # too little text is said here, not in the middle of a run
+    return store
+
+
+def built(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    context: int,
+    *,
+    budget: int | None = None,
+    cache_dir: Path | str | None = None,
+    progress: Listener | None = None,
+    workers: int | None = None,
+    skip_bad: bool = False,
+) -> TokenStore:
+    """`open_store`, whether or not there is enough for one row."""
     if budget is not None and budget < 1:
         raise CorpusError(f"budget = {budget}: must be at least 1 token")
     folder = store_folder(corpus, tokenizer, cache_dir)
@@ -117,9 +143,7 @@ def open_store(
                 made = build(jobs, goal, workers=workers, skip_bad=skip_bad, listen=progress)
                 write_index(folder, corpus, tokenizer, own, made, parts=len(jobs))
                 shards = [*own, *made]
-    store = TokenStore(corpus.name, folder, tokenizer, context, budget, tuple(shards), corpus.whole, corpus.splits)
-    store.split(TRAIN)  # too little text is said here, not in the middle of a run
-    return store
+    return TokenStore(corpus.name, folder, tokenizer, context, budget, tuple(shards), corpus.whole, corpus.splits)
 
 
 def store_folder(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path | str | None = None) -> Path:

@@ -66,7 +66,10 @@ class Tokenizer(ABC):
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides how it encodes."""
-        written = json.dumps([self.definition, self.eos_id, self.vocab_size])
+        # transformers adds an idle post-processor on saving; nothing here adds special tokens, pads or truncates.
+        idle = {"post_processor", "padding", "truncation"}
+        decisive = {key: value for key, value in json.loads(self.definition).items() if key not in idle}
+        written = json.dumps([decisive, self.eos_id, self.vocab_size], sort_keys=True)
         return hashlib.sha256(written.encode()).hexdigest()
 
     def to_hf(self) -> Any:

@@ -21,7 +21,7 @@ def articles(lines: Iterator[Document]) -> Iterator[Document]:
     for line in lines:
         if line.problem:
             yield line
-        elif gathered and _HEADING.match(line.content.decode("utf-8", "replace")):
+        elif _HEADING.match(line.content.decode("utf-8", "replace")) and b"".join(gathered).strip():
             yield Document(b"".join(gathered))
             gathered = [line.content]
         else:

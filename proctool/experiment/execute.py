@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import IO, Protocol
 
 from proctool.errors import Interrupted, RunError
@@ -37,6 +38,10 @@ class Running:
     log: Path
     log_begins: int
     """Bytes that earlier attempts had left in the log."""
+    started: float
+    """On the monotonic clock."""
+    seconds_before: float
+    """Seconds of training that earlier attempts had done."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class Progress:
     seconds_left: float | None = None
     stage_left: dict[str, float | None] = field(default_factory=dict)
     stopping: bool = False
+    overheads: list[float] = field(default_factory=list)
+    """Seconds that ended stages took beside training: to start, load and save."""
 
 
 class Display(Protocol):
@@ -162,7 +169,8 @@ def _start(stage: Stage, progress: Progress, threads: int, command: Sequence[str
             # A child holds the lock too, so that one left behind by a killed parent keeps others out.
             pass_fds=() if lock is None else (lock,),
         )
-    return Running(stage, process, progress.metrics[stage.key], log, begins)
+    metrics = progress.metrics[stage.key]
+    return Running(stage, process, metrics, log, begins, time.monotonic(), metrics.seconds or 0.0)
 
 
 def _finish(ended: Running, progress: Progress) -> None:
@@ -172,6 +180,8 @@ def _finish(ended: Running, progress: Progress) -> None:
     code = ended.process.returncode
     if code == 0 and ended.stage.is_done(progress.plan.root):
         progress.done.append(ended.stage)
+        trained = (ended.metrics.seconds or 0.0) - ended.seconds_before
+        progress.overheads.append(max(0.0, time.monotonic() - ended.started - trained))
         return
     if progress.stopping:
         progress.waiting.append(ended.stage)
@@ -199,11 +209,16 @@ def _reason(ended: Running, code: int) -> str:
 def _estimate(progress: Progress, jobs: int) -> None:
     """Fill in the seconds left, of each stage and in all."""
     seen = [(stage, progress.metrics[stage.key]) for stage in progress.plan.stages]
-    unfinished = [*(each.stage for each in progress.running), *progress.waiting]
-    left = {stage.key: stage_seconds(stage, progress.metrics[stage.key], seen) for stage in unfinished}
-    running = {each.stage.key for each in progress.running}
-    progress.stage_left = left
-    progress.seconds_left = seconds_left(progress.plan.stages, left, running, jobs)
+    overhead = median(progress.overheads) if progress.overheads else 0.0
+    waited = {each.stage.key: time.monotonic() - each.started for each in progress.running}
+    progress.stage_left = {}
+    for stage in (*(each.stage for each in progress.running), *progress.waiting):
+        metrics = progress.metrics[stage.key]
+        seconds = stage_seconds(stage, metrics, seen)
+        if seconds is not None and not (stage.key in waited and metrics.train):
+            seconds += max(0.0, overhead - waited.get(stage.key, 0.0))
+        progress.stage_left[stage.key] = seconds
+    progress.seconds_left = seconds_left(progress.plan.stages, progress.stage_left, set(waited), jobs)
 
 
 def _pass_on(stops: list[int], progress: Progress) -> None:

@@ -19,7 +19,7 @@ class FiniteAutomaton(Task):
     """Strings of one random automaton, a new one for each sample.
 
         tokens   c a a | c b | c a b a | c a ...      (n, length)
-        targets  . x x x x x x x x x x x x x
+        targets  . x x x x x x x x x x x x x x
 
     An automaton has a start state and, in each state, `branches` distinct symbols drawn uniformly, each leading to a
     state drawn uniformly. A string starts in the start state and follows its symbols with equal probability; it goes

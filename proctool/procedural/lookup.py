@@ -77,7 +77,7 @@ class Numbered(Transduction):
         """That of every transduction, then the numbers 0..inputs."""
         layout = super().layout
         end = layout["pad"].stop
-        return layout | {"number": range(end, end + self.inputs + 1)}
+        return layout | {"numeral": range(end, end + self.inputs + 1)}
 
     @property
     def min_entropy_bits(self) -> float:
@@ -86,7 +86,7 @@ class Numbered(Transduction):
 
     def number(self, value: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Tokens:
         """The token of each number. (n,) -> (n, 1)."""
-        return (value + self.layout["number"].start).astype(self.dtype)[:, None]
+        return (value + self.layout["numeral"].start).astype(self.dtype)[:, None]
 
     def position(self, rng: np.random.Generator, n: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
         """A position in the input, drawn uniformly. (n,)."""

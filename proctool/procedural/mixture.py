@@ -146,7 +146,7 @@ def parse_tasks(spec: Spec) -> Task:
 
 def _parts(spec: Spec) -> Iterator[tuple[Task, float]]:
     if isinstance(spec, str):
-        for written in _top_level(spec):
+        for written in _top_level(spec) if spec.strip() else ():
             weighted = _WEIGHTED.fullmatch(written)
             yield (_one(weighted[1]), _weight(weighted[2], written)) if weighted else (_one(written), 1.0)
     elif isinstance(spec, Mapping):

@@ -31,7 +31,7 @@ _MOST_CANDIDATES = 2000
 class NeuralAutomaton(Task):
     """Frames of a two-dimensional cellular automaton under a rule drawn at random.
 
-        tokens   <s> p p p p </s> <s> p p p p </s> <s> p p ...      (n, length)
+        tokens   <s> p p p p </s> <s> p p p p </s> <s> p p      (n, length)
         targets   .  x x x x  x    x  x x x x  x    x  x x
 
     A rule is one draw of a small network: a 3x3 convolution to 4 channels, a 1x1 convolution to 16, ReLU, a 1x1

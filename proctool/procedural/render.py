@@ -40,6 +40,7 @@ _WRITTEN: dict[str, Callable[[int], str]] = {
     "open": lambda index: _bracket(index, 0),
     "close": lambda index: _bracket(index, 1),
     "number": str,
+    "numeral": lambda index: f"#{index}",
     "digit": str,
     "answer": str,
     "operator": lambda index: "+",
@@ -63,7 +64,7 @@ def spelling(task: Task) -> list[str]:
         return spelling(task.task)
     words = []
     for role, ids in task.layout.items():
-        write = _WRITTEN.get(role, lambda index, role=role: f"{role}{index}")  # type: ignore[misc]
+        write = _WRITTEN.get(role, lambda index, role=role: f"{role}{index}")
         words += [write(index) for index in range(len(ids))]
     if "pop" not in task.layout and "symbol" in task.layout:
         ids = task.layout["symbol"]
@@ -75,15 +76,18 @@ def spelling(task: Task) -> list[str]:
     return words
 
 
-def render(task: Task, samples: Samples, most: int = 512) -> Group:
-    """Each sample, something rich can print; of long ones the first `most` tokens. Targets are bold green."""
+def render(task: Task, samples: Samples, most: int = 512, colour: bool = True) -> Group:
+    """Each sample, something rich can print; of long ones the first `most` tokens. Targets are bold green.
+
+    Neural automata show their states as colours, or as digits where there is no colour.
+    """
     kind = task.task if isinstance(task, Control) else task
     drawn = []
     for tokens, targets in zip(samples.tokens, samples.targets, strict=True):
         if isinstance(kind, ElementaryAutomaton):
             text = _rows(kind, tokens)
         elif isinstance(kind, NeuralAutomaton) and kind is task:
-            text = _frames(kind, tokens)
+            text = _frames(kind, tokens, colour)
         else:
             text = _line(task, tokens[:most], targets[:most])
             if len(tokens) > most:
@@ -142,14 +146,17 @@ def nca_frames(task: NeuralAutomaton, tokens: Tokens) -> NDArray[np.uint8]:
     return square.reshape(frames, task.grid, task.grid).astype(np.uint8)
 
 
-def _frames(task: NeuralAutomaton, tokens: Tokens, most: int = 6) -> Text:
-    """The first frames side by side, two rows of cells to a line."""
+def _frames(task: NeuralAutomaton, tokens: Tokens, colour: bool, most: int = 6) -> Text:
+    """The first frames side by side: two rows of cells to a line of half blocks, or a row to a line of digits."""
     frames = nca_frames(task, tokens)[:most]
     text = Text(no_wrap=True, overflow="crop")
-    for row in range(0, task.grid, 2):
+    for row in range(0, task.grid, 2 if colour else 1):
         for frame in frames:
-            for upper, lower in zip(frame[row].tolist(), frame[row + 1].tolist(), strict=True):
-                text.append("▀", f"{_STATES[upper % len(_STATES)]} on {_STATES[lower % len(_STATES)]}")
+            if colour:
+                for upper, lower in zip(frame[row].tolist(), frame[row + 1].tolist(), strict=True):
+                    text.append("▀", f"{_STATES[upper % len(_STATES)]} on {_STATES[lower % len(_STATES)]}")
+            else:
+                text.append("".join(f"{state:x}" for state in frame[row].tolist()))
             text.append("  ")
         text.append("\n")
     return text

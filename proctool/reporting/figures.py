@@ -68,7 +68,10 @@ def _draw_loss(axes: Axes, report: Report) -> None:
     axes.axhline(target, color="#5b6470", linestyle=":", linewidth=1)
     for index, result in enumerate(report.results):
         if result.tokens is not None and not result.is_baseline:
-            axes.plot(result.tokens.value, target, "o", markerfacecolor="white", color=_colour(index))
+            colour = _colour(index)
+            axes.plot(
+                result.tokens.value, target, "o", color=colour, markerfacecolor="white", markeredgewidth=2, zorder=5
+            )
     last = max(float(x[-1]) for lines in arms.values() for x, _ in lines)
     seen = np.concatenate([y[x >= last / 4] for lines in arms.values() for x, y in lines])
     room = 0.06 * float(np.ptp(seen) or 1)
@@ -94,7 +97,7 @@ def _draw_lines(axes: Axes, arms: Mapping[str, Iterable[tuple[Any, Any]]]) -> No
     for index, (arm, lines) in enumerate(arms.items()):
         for number, (x, y) in enumerate(lines):
             style = "--" if index == 0 else "-"
-            axes.plot(x, y, style, color=_colour(index), linewidth=1.6, label=arm if number == 0 else None)
+            axes.plot(x, y, style, color=_colour(index), linewidth=1.3, label=arm if number == 0 else None)
     axes.legend(frameon=False)
     axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0), useMathText=True)
 
@@ -104,14 +107,15 @@ def _draw_savings(axes: Axes, report: Report) -> None:
     for place, (index, result) in enumerate(others):
         saved = result.saved
         if saved is None:
-            axes.text(0, place, " never reaches it", va="center")
+            count = f"in {result.reached} of {len(result.seeds)} seeds" if result.reached else ""
+            axes.text(0, place, f" reaches it {count}" if count else " never reaches it", va="center")
             continue
         axes.barh(place, 100 * saved.value, color=_colour(index), height=0.6)
         if saved.low is not None and saved.high is not None:
             axes.plot([100 * saved.low, 100 * saved.high], [place, place], color="black", linewidth=1.5)
     axes.axvline(0, color="#5b6470", linewidth=1)
     axes.set_yticks(range(len(others)), [each.arm for _, each in others])
-    axes.invert_yaxis()
+    axes.set_ylim(len(others) - 0.5, -0.5)
     axes.set_xlabel(f"corpus tokens saved to {report.baseline}'s final loss (%)")
 
 

@@ -62,18 +62,21 @@ class Job:
             return self.options.run_dir
         return Path("runs") / (self.output.stem if self.output else self.command.replace(" ", "-"))
 
+    @property
+    def _tokens(self) -> int:
+        return self.options.steps * self.options.batch_size * self.source.length
+
     def plan(self) -> dict[str, Any]:
         """What a dry run prints: sizes and costs, and what would be carried over."""
         model = build_model(self.config, self.options.seed)
         origins = self.prepare(model) if self.prepare else []
-        tokens = self.options.steps * self.options.batch_size * self.source.length
         parameters = parameter_count(model)
         planned: dict[str, Any] = {
             "command": self.command,
             "parameters": parameters,
             "steps": self.options.steps,
-            "tokens": tokens,
-            "flops": training_flops(model, tokens, self.source.length),
+            "tokens": self._tokens,
+            "flops": training_flops(model, self._tokens, self.source.length),
             # fp32 weights, gradients and AdamW's two moments
             "state_bytes": 16 * parameters,
             "run_dir": str(self.run_path),
@@ -94,9 +97,14 @@ class Job:
             **{f"source.{key}": value for key, value in self.source.about().items()},
             "parents": [parent.content if isinstance(parent, Artifact) else parent["name"] for parent in self.parents],
         }
-        run = RunFolder(self.run_path, settings, fresh=self.options.resume == "never")
+        from accelerate import PartialState
+
+        process = PartialState()
+        with process.main_process_first():  # it decides whose folder this is; then the others read it
+            fresh = self.options.resume == "never"
+            run = RunFolder(self.run_path, settings, fresh=fresh, writer=process.is_main_process)
         try:
-            run.listeners.extend(self.listeners)
+            run.listeners.extend(self.listeners if process.is_main_process else [])
             return self._finished(run) or self._train(run)
         finally:
             run.close()
@@ -113,7 +121,7 @@ class Job:
                     return None
             except ArtifactError:
                 return None
-        for listener in self.listeners:
+        for listener in run.listeners:
             listener({"event": "note", "note": f"already complete in {run.path}"})
         return last
 
@@ -128,7 +136,9 @@ class Job:
             "steps": self.options.steps,
             "tokens_per_step": self.options.batch_size * self.source.length,
             "parameters": parameter_count(model),
+            "flops": training_flops(model, self._tokens, self.source.length),
             "carried": summary(origins),
+            "seed": self.options.seed,
             **self.source.about(),
         }
         result = train(model, self.source, self.held_out, self.options, run, start)
@@ -143,7 +153,7 @@ class Job:
             "seconds": round(result.seconds, 3),
             "run_dir": str(run.path),
         }
-        if self.output is not None:
+        if self.output is not None and run.is_writer:
             about = {
                 "command": self.command,
                 "steps": result.step,

@@ -152,9 +152,10 @@ def train(
                 before = time.monotonic()
                 scores = note_scores(done)
                 recent_time += time.monotonic() - before  # evaluations do not count against the speed
-            if done < options.steps and (stop or done % options.checkpoint_every == 0):
+            stopping = done < options.steps and _agreed(stop, done, options, accelerator)
+            if stopping or (done < options.steps and done % options.checkpoint_every == 0):
                 checkpoint(done)
-            if stop and done < options.steps:
+            if stopping:
                 raise Interrupted(
                     f"stopped at step {done} of {options.steps} with a checkpoint in {run.path}; "
                     f"to go on, run again: {_command()}"
@@ -218,6 +219,15 @@ def _not_finite(value: float, step: int, run: RunFolder) -> str:
     return (
         f"the loss is {value} at step {step}; {kept} in {run.path}; lower --lr, or raise --ramp-steps or lower --clip"
     )
+
+
+def _agreed(stop: _Stop, done: int, options: TrainingOptions, accelerator: Accelerator) -> bool:
+    """Whether to stop now. Signals reach processes at different steps, so several agree when they meet to log."""
+    if accelerator.num_processes == 1:
+        return bool(stop)
+    if done % options.log_every:
+        return False
+    return bool(accelerator.reduce(torch.tensor(float(stop.came), device=accelerator.device)) > 0)
 
 
 class _Stop:

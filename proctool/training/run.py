@@ -25,15 +25,19 @@ class RunFolder:
     """An open run folder, locked against other processes until `close`.
 
     `settings` is what the run's result depends on. A folder that holds another run's checkpoint or result is refused,
-    so nothing is lost or mixed; `fresh` discards what it holds instead. Raises RunError, OSError.
+    so nothing is lost or mixed; `fresh` discards what it holds instead. Of a run's processes only the main one is a
+    `writer`; to the others the folder is there to be read. Raises RunError, OSError.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, fresh: bool = False) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, fresh: bool = False, writer: bool = True) -> None:
         self.path = path
+        self.is_writer = writer
         self.listeners: list[Callable[[Event], None]] = []
         self._checkpoints = path / "checkpoints"
         self._metrics: IO[str] | None = None
         self._settings = json.loads(json.dumps(settings))
+        if not writer:
+            return
         path.mkdir(parents=True, exist_ok=True)
         self._lock = (path / ".lock").open("a+")
         try:
@@ -76,7 +80,8 @@ class RunFolder:
         """Close the metrics file and release the folder."""
         if self._metrics is not None:
             self._metrics.close()
-        self._lock.close()
+        if self.is_writer:
+            self._lock.close()
 
     # -- events --
 
@@ -86,6 +91,8 @@ class RunFolder:
 
     def begin(self, step: int) -> None:
         """Open the metrics file to go on from `step`: what a killed run recorded past it is dropped, to be redone."""
+        if not self.is_writer:
+            return
         kept = [event for event in self.events() if event.get("step", 0) <= step] if step else []
         with artifact.replacing(self.path / "metrics.jsonl") as file:
             file.write("".join(json.dumps(event) + "\n" for event in kept).encode())
@@ -93,6 +100,8 @@ class RunFolder:
 
     def record(self, event: Event) -> None:
         """Append an event and tell the listeners."""
+        if not self.is_writer:
+            return
         assert self._metrics is not None
         self._metrics.write(json.dumps(event) + "\n")
         self._metrics.flush()
@@ -126,14 +135,15 @@ class RunFolder:
 
     def drop_checkpoints(self) -> None:
         """Remove every checkpoint: the run is complete."""
-        for path in self._steps():
+        for path in self._steps() if self.is_writer else []:
             path.unlink()
 
     def _steps(self) -> list[Path]:
         if not self._checkpoints.is_dir():
             return []
-        for partial in self._checkpoints.glob(".*.partial"):  # left by a kill; ours, since the folder is locked
-            partial.unlink()
+        if self.is_writer:
+            for partial in self._checkpoints.glob(".*.partial"):  # left by a kill; ours, since the folder is locked
+                partial.unlink()
         return sorted(self._checkpoints.glob("step-*.safetensors"))
 
 

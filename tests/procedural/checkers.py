@@ -6,6 +6,7 @@ A checker takes the options, one sample's tokens and its targets (lists), and as
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -220,7 +221,7 @@ def eca(o: Options, tokens: list[int], targets: list[bool]) -> None:
     assert len(bits) == len(rows) * width
     # Wolfram: the neighbourhoods 111, 110, ..., 000 in order map to the rule's binary digits.
     becomes = dict(zip([format(7 - i, "03b") for i in range(8)], format(o["rule"], "08b"), strict=True))
-    for row, below in zip(rows, rows[1:], strict=False):
+    for row, below in itertools.pairwise(rows):
         for place in range(width):
             spelt = row[place - 1] + row[place] + row[(place + 1) % width]
             assert below[place] == becomes[spelt]
@@ -250,7 +251,7 @@ def nca(o: Options, tokens: list[int], targets: list[bool]) -> None:
                     patch //= states
             grids.append(grid)
     becomes: dict[tuple[int, ...], Counter[int]] = {}
-    for grid, after in zip(grids, grids[1:], strict=False):
+    for grid, after in itertools.pairwise(grids):
         for y in range(side):
             for x in range(side):
                 near = tuple(grid[(y + dy) % side][(x + dx) % side] for dy in (-1, 0, 1) for dx in (-1, 0, 1))

@@ -75,6 +75,12 @@ def test_a_spike_after_the_crossing_does_not_undo_it() -> None:
     assert spiked.tokens_to(2.4) == base.tokens_to(2.4)
 
 
+def test_a_spike_at_the_end_does_not_undo_it() -> None:
+    noise = np.zeros(41)
+    noise[-1] = 1.0
+    assert Curve(TOKENS, falling(TOKENS, noise)).tokens_to(2.2) == Curve(TOKENS, falling(TOKENS)).tokens_to(2.2)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0.5, 6), min_size=2, max_size=20), st.floats(0.5, 6), st.floats(0.5, 6))
 def test_a_lower_loss_never_takes_fewer_tokens(losses: list[float], one: float, two: float) -> None:

@@ -16,6 +16,9 @@ from proctool.reporting.page import page, write_page
 from proctool.reporting.report import build_report
 from proctool.reporting.table import markdown, rows, terminal_table
 
+HOSTILE = "</script><i>set</i>"
+"""An arm's name (a recipe would refuse it, a folder's name would not)."""
+
 
 def write_events(folder: Path, *events: dict[str, Any], tail: str = "") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +48,7 @@ def experiment(tmp_path: Path) -> Path:
     """An experiment of two arms and two seeds, as `proctool run` leaves it, with a hostile title."""
     root = tmp_path / "tiny"
     stages: dict[str, Any] = {}
-    arms: dict[str, Any] = {"cold": {}, "<set>": {}}
+    arms: dict[str, Any] = {"cold": {}, HOSTILE: {}}
 
     def stage(key: str, donor: str | None, events: list[dict[str, Any]]) -> str:
         write_events(root / key, *events)
@@ -60,7 +63,7 @@ def experiment(tmp_path: Path) -> Path:
         a = stage(f"hay-cold{seed}", None, training(accuracy=0.3))
         b = stage(f"hay-hot{seed}", warm, training(accuracy=0.9 + 0.01 * seed))
         arms["cold"][str(seed)] = {"pretrain": cold, "diagnostics": {"haystack": a}}
-        arms["<set>"][str(seed)] = {"pretrain": hot, "diagnostics": {"haystack": b}}
+        arms[HOSTILE][str(seed)] = {"pretrain": hot, "diagnostics": {"haystack": b}}
     record = {
         "format": 1, "name": "tiny", "title": "Does </script><b>it</b> help?", "baseline": "cold", "seeds": [0, 1],
         "recipe": {"model": "2x2x16", "corpus": "python"}, "source": "name: tiny # <script>alert(1)</script>\n",
@@ -74,16 +77,16 @@ def experiment(tmp_path: Path) -> Path:
 def test_an_experiment_is_compared_as_a_whole(experiment: Path) -> None:
     report = build_report(load_experiment(experiment))
     cold, warm = report.results
-    assert (cold.arm, warm.arm, warm.seeds) == ("cold", "<set>", (0, 1))
+    assert (cold.arm, warm.arm, warm.seeds) == ("cold", HOSTILE, (0, 1))
     assert warm.saved is not None
     assert warm.saved.value == pytest.approx(0.3, abs=0.02)
     assert warm.warmup_tokens == 100_000
     assert warm.saved_total is not None
     assert warm.saved_total.value == pytest.approx(warm.saved.value - 1)
-    assert any(said.startswith("haystack: cold ends at 30.0 %, <set> at 90.5 %") for said in report.verdicts)
+    assert any(said.startswith(f"haystack: cold ends at 30.0 %, {HOSTILE} at 90.5 %") for said in report.verdicts)
     heads, body = rows(report)
     assert heads[-1] == "haystack accuracy"
-    assert [cells[0] for cells in body] == ["cold", "<set>"]
+    assert [cells[0] for cells in body] == ["cold", HOSTILE]
     assert json.loads(json.dumps(report.as_json()))["arms"][1]["saved"]["value"] == warm.saved.value
 
 
@@ -126,11 +129,12 @@ def test_the_page_stands_alone_and_escapes(experiment: Path, tmp_path: Path) -> 
     assert parsed._open == []
     assert len(parsed.scripts) == 2
     data = json.loads(parsed.scripts[0])
-    assert data["arms"] == ["cold", "<set>"]
+    assert data["arms"] == ["cold", HOSTILE]
     assert [len(arm["runs"]) for arm in data["loss"]["arms"]] == [2, 2]
     assert data["diagnostics"][0]["chance"] == 0.3
     assert not {"b"} & {tag for tag, attributes in parsed.tags if tag == "b" and attributes}
     assert "<b>it</b>" not in text
+    assert "<i>" not in text.replace(parsed.scripts[0], "")
     assert "alert(1)</script>" not in text
     for tag, attributes in parsed.tags:
         for name in ("src", "href"):
@@ -170,7 +174,7 @@ def test_run_folders_are_compared_by_name_and_seed(tmp_path: Path) -> None:
     turned = build_report(load_runs(named, "set"))
     assert turned.results[1].arm == "cold"
     assert turned.results[1].reached == 0
-    assert "against" not in page(report) or page(report)
+    assert "Runs compared with cold" in page(report)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,24 @@ def test_micro_batches_do_not_change_the_loss(tmp_path: Path, accumulate: int) -
         torch.testing.assert_close(tensor, tensors[1][name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    common = ["warmup", "--task", TASK, "--model", "2x2x16", "--batch-size", "8", "--steps", "12", "--log-every", "3"]
+    common += ["--eval-every", "6", "--eval-samples", "21", "--checkpoint-every", "5"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "proctool"]
+    for name, start in (("one", [sys.executable, "-m", "proctool"]), ("two", launch)):
+        command = [*start, *common, "--run-dir", name, "-o", f"{name}.safetensors"]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    one, two = (read_events(tmp_path / name) for name in ("one", "two"))
+    assert [event["event"] for event in one] == [event["event"] for event in two]
+    for mine, theirs in zip(one, two, strict=True):
+        for key in mine.keys() & {"loss", "accuracy", "exact_match", "grad_norm"}:
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-4)
+    weights = [artifact.read_torch(artifact.read_header(tmp_path / f"{name}.safetensors")) for name in ("one", "two")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=1e-3, atol=1e-4)
+
+
 def test_training_learns(tmp_path: Path) -> None:
     end = warmup_job(
         options(

@@ -1,0 +1,157 @@
+"""The gallery of tasks, drawn from the registry: docs/tasks.md, or a page to look at."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from proctool.procedural.registry import Task, build_task, option_help, tasks
+from proctool.procedural.render import render
+from proctool.procedural.streams import Stream
+
+_WIDTH = 100
+
+# Where the small preset, or the default without one, shows too little.
+_EXAMPLES: dict[str, dict[str, Any]] = {"eca": {"width": 96, "steps": 39}}
+
+# The gallery's order, by what the tasks exercise; tasks of third parties come last.
+_SECTIONS: dict[str, tuple[str, ...]] = {
+    "Languages": ("dyck", "shuffle-dyck", "ww", "dfa"),
+    "Automata": ("eca", "nca"),
+    "Transductions": (
+        *("identity", "reverse", "duplicate", "sort", "set", "delete", "replace", "stack"),
+        *("union", "intersect", "difference"),
+        *("first", "last", "select", "search", "count"),
+    ),
+    "Diagnostics": (*("haystack", "mqar", "addition", "reversed-addition", "multiplication", "modular", "sorting"),),
+}
+
+_INTRODUCTION = """\
+# Tasks
+
+Every task is a rule that makes sequences of tokens without meaning. `proctool generate TASK --show 3` prints some;
+`proctool warmup --task TASK` trains on them. Options are written `dyck:k=16,length=128`; `dyck:small` takes a preset.
+
+In the drawings, `x` marks the tokens that are to be predicted, `|` a separator and `_` padding. Samples show what is
+to be predicted in **bold green** where there is colour.
+
+Over any task: `shuffle(set)` destroys the order inside each sequence, `unigram(set)` draws every token from the
+task's own frequencies, both with the loss where it was. `set*0.5 + union*0.5` mixes tasks by weight over one
+vocabulary: parts of their layouts with the same name share ids, in the order in which the names first appear.
+
+This page is made from the registry: `python -m proctool.procedural.gallery > docs/tasks.md`.
+"""
+
+
+def sections() -> Iterator[tuple[str, list[str]]]:
+    """The names of all registered tasks by section."""
+    left = dict.fromkeys(tasks())
+    for title, names in _SECTIONS.items():
+        yield title, [name for name in names if left.pop(name, name) is None]
+    if left:
+        yield "From other packages", list(left)
+
+
+def markdown(speeds: Mapping[str, float] | None = None) -> str:
+    """The whole gallery. `speeds` are tokens a second by task, as `make bench` measures them."""
+    parts = [_INTRODUCTION]
+    for title, names in sections():
+        if names:
+            parts.append(f"## {title}\n")
+            parts += [entry(name, (speeds or {}).get(name)) for name in names]
+    return "\n".join(parts)
+
+
+def entry(name: str, speed: float | None = None) -> str:
+    """One task: definition, drawing, options, vocabulary, a sample, speed."""
+    task = build_task(name)
+    prose, drawing, source = _docstring(type(task))
+    lines = [
+        f"### {name}\n",
+        prose[0] + "\n",
+        f"```\n{drawing}\n```\n" if drawing else "",
+        *(f"{p}\n" for p in prose[1:]),
+    ]
+    lines += ["| option | default | meaning |", "|---|---|---|"]
+    for option, meaning in option_help(type(task)).items():
+        default = task.options.get(option)
+        lines.append(f"| `{option}` | {'' if default is None else default} | {' '.join(meaning.split())} |")
+    presets = [f"`{name}:{preset}` is {build_task(name, preset=preset).spec}" for preset in task.presets]
+    lines += ["", f"Presets: {'; '.join(presets)}." if presets else ""]
+    lines += ["", f"Vocabulary, {task.vocab_size} tokens: {_layout(task)}. Length {task.length}.", ""]
+    lines += [f"```\n{_shown(_example(name))}\n```\n"]
+    lines += [f"Source: {source}\n" if source else ""]
+    if speed:
+        lines.append(f"Speed: {speed / 1e6:.3g} M tokens/s on one core.\n")
+    return "\n".join(line for line in lines if line is not None)
+
+
+def _docstring(cls: type[Task]) -> tuple[list[str], str, str]:
+    """The paragraphs of a task's docstring, its drawing, its source."""
+    import inspect
+
+    prose, drawing, source = [], "", ""
+    for paragraph in (inspect.getdoc(cls) or "").split("\n\n"):
+        if paragraph.startswith(" "):
+            drawing = inspect.cleandoc(paragraph)
+        elif paragraph.startswith("Source:"):
+            source = " ".join(paragraph.removeprefix("Source:").split())
+        else:
+            prose.append(" ".join(paragraph.split()))
+    return prose, drawing, source
+
+
+def _layout(task: Task) -> str:
+    return ", ".join(
+        f"{role} {ids.start}" if len(ids) == 1 else f"{role} {ids.start}..{ids.stop - 1}"
+        for role, ids in task.layout.items()
+    )
+
+
+def _example(name: str) -> Task:
+    return build_task(name, _EXAMPLES.get(name), preset="small" if "small" in tasks()[name].presets else None)
+
+
+def _shown(task: Task) -> str:
+    from rich.console import Console
+
+    console = Console(width=_WIDTH, file=io.StringIO(), color_system=None)
+    with console.capture() as captured:
+        console.print(_samples(task, colour=False))
+    return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())
+
+
+def _samples(task: Task, colour: bool) -> Any:
+    # Of a neural automaton a stream's whole block would take seconds, for the two samples that are shown.
+    alone = task.name == "nca"
+    samples = task.sample(np.random.Generator(np.random.PCG64(0)), 2) if alone else Stream(task).read(0, 2)
+    return render(task, samples, most=200, colour=colour)
+
+
+def page() -> str:
+    """The gallery as an HTML page with the samples in colour, to look at."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.terminal_theme import MONOKAI
+
+    console = Console(width=_WIDTH + 4, file=io.StringIO(), record=True, force_terminal=True, color_system="truecolor")
+    for title, names in sections():
+        if not names:
+            continue
+        console.rule(f"[bold]{title}")
+        for name in names:
+            task = _example(name)
+            console.print(
+                Panel(_samples(task, colour=True), title=f"[bold]{name}[/] {task.description}", title_align="left")
+            )
+    return re.sub(r"<title>.*?</title>", "<title>proctool tasks</title>", console.export_html(theme=MONOKAI))
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(page() if "--html" in sys.argv else markdown())

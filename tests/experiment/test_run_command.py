@@ -1,0 +1,101 @@
+"""`proctool run`, `report` and `compare` from the command line, over the stand-in for the training commands."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_experiment import COMMAND, values
+
+HAYSTACK = {"haystack": {"pairs": 4, "vocab": 32, "steps": 10, "batch_size": 4, "ramp_steps": 2}}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("proctool.experiment.execute.PROCTOOL", COMMAND)
+    real = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: real(min(seconds, 0.005)))
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values(corpus=str(text), diagnostics=HAYSTACK), sort_keys=False))
+    return path
+
+
+def test_run_reports_and_report_says_it_again(proctool: Callable[..., Any], recipe: Path) -> None:
+    said = proctool("run", recipe)
+    assert said.code == 0, said.err
+    # The stand-in's set reaches every loss at 0.7 of cold's steps, measured every tenth step.
+    assert re.search(r"^set saves (29|30|31) % of corpus tokens to reach cold's final loss", said.out, re.MULTILINE)
+    assert "page: runs/tiny/report.html" in said.out
+    again = proctool("report", "runs/tiny")
+    assert again.out == said.out
+    calls = Path("runs/tiny/calls").read_text().splitlines()
+    assert len(calls) == 5
+    proctool("run", recipe)
+    assert len(Path("runs/tiny/calls").read_text().splitlines()) == 5
+    whole = json.loads(proctool("run", recipe, "--json").out)
+    assert whole["arms"][1]["saved"]["value"] == pytest.approx(0.3, abs=0.015)
+    folders = sorted(map(str, Path("runs/tiny").glob("pretrain-*")))
+    assert "| set |" in proctool("compare", *folders, "--markdown").out
+
+
+def test_a_failed_stage_is_told_and_the_rest_reported(proctool: Callable[..., Any], recipe: Path) -> None:
+    Path("runs/tiny").mkdir(parents=True)
+    Path("runs/tiny/fail-haystack-set").touch()
+    said = proctool("run", recipe)
+    assert said.code == 1
+    assert "failed  haystack-set-s0: the loss is nan at step 7; lower --lr (log: runs/tiny/haystack-set-s0-" in said.err
+    assert "not complete, left out: haystack-set-s0" in said.err
+    assert said.err.splitlines()[-1].startswith("proctool: 1 of 5 stages failed (haystack-set-s0)")
+    assert re.search(r"^set saves (29|30|31) %", said.out, re.MULTILINE)
+
+
+def test_dry_run_shows_and_does_nothing(proctool: Callable[..., Any], recipe: Path) -> None:
+    said = proctool("run", recipe, "--dry-run")
+    assert said.code == 0
+    assert "5 of 5 stages to run" in said.out
+    assert sum(line.startswith("proctool ") for line in said.out.splitlines()) == 5
+    assert not Path("runs").exists()
+    planned = json.loads(proctool("run", recipe, "--dry-run", "--json").out)
+    assert {stage["state"] for stage in planned["stages"]} == {"missing"}
+    proctool("run", recipe)
+    planned = json.loads(proctool("run", recipe, "--dry-run", "--json").out)
+    assert {stage["state"] for stage in planned["stages"]} == {"done"}
+
+
+@pytest.mark.slow
+def test_every_planned_command_line_is_one_that_proctool_takes(proctool: Callable[..., Any], recipe: Path) -> None:
+    stages = json.loads(proctool("run", recipe, "--dry-run", "--json").out)["stages"]
+    for stage in stages:
+        if not stage["parents"]:
+            Path(stage["folder"]).mkdir(parents=True)
+            said = proctool(*stage["command"][1:], "--dry-run", "--json")
+            assert said.code == 0, said.err
+            planned = json.loads(said.out)
+            assert (planned["steps"], planned["tokens"]) == (stage["steps"], stage["tokens"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"corpus": "pyhton"}, 'corpus: no corpus, file or folder "pyhton" (did you mean "python"?)'),
+        ({"baseline": "could"}, 'tiny.yaml: baseline: no arm is named "could" (did you mean "cold"?)'),
+        (
+            {"arms": {"a": {"warmup": {"task": "sett"}}}},
+            'arms.a.warmup.task: unknown task "sett" (did you mean "set"?)',
+        ),
+    ],
+)
+def test_mistakes_end_before_anything_runs(
+    proctool: Callable[..., Any], recipe: Path, changes: dict[str, Any], said: str
+) -> None:
+    recipe.write_text(yaml.safe_dump(values(**changes)))
+    ended = proctool("run", recipe)
+    assert ended.code == 1
+    assert said in ended.line
+    assert not Path("runs").exists()

@@ -1,0 +1,419 @@
+"""What every registered task promises, whatever it is: one loop over the registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from proctool.errors import OptionError
+from proctool.procedural.controls import CONTROLS, as_mapping, control
+from proctool.procedural.mixture import Mixture, parse_tasks
+from proctool.procedural.registry import Samples, Task, build_task, option_help, parse_spec, tasks
+from proctool.procedural.render import render, spelling
+from proctool.procedural.streams import BLOCK, SPLITS, Stream, content_hash
+
+NAMES = sorted(tasks())
+
+
+def small(name: str) -> Task:
+    """Little enough to make some blocks of."""
+    quicker = {"per_rule": 256, "length": 20, "complexity": 0.1} if name == "nca" else {}
+    return build_task(name, quicker, preset="small")
+
+
+def composed() -> list[Task]:
+    few = [small(name) for name in ("set", "dyck", "haystack")]
+    mixture = Mixture(tuple(few), (0.5, 0.25, 2.0))
+    return [mixture, *(control(name, task) for name in CONTROLS for task in (mixture, small("stack")))]
+
+
+EVERY = [small(name) for name in NAMES] + composed()
+every_task = pytest.mark.parametrize("task", EVERY, ids=lambda task: task.spec)
+every_name = pytest.mark.parametrize("name", NAMES)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+@every_task
+def test_samples_have_the_promised_shape_and_range(task: Task) -> None:
+    for n in (1, 2, 7):
+        samples = task.sample(rng(), n)
+        assert samples.tokens.shape == samples.targets.shape == (n, task.length)
+        assert samples.tokens.dtype == task.dtype
+        assert samples.targets.dtype == bool
+        assert samples.tokens.flags.c_contiguous
+        assert samples.tokens.max() < task.vocab_size
+        assert not samples.targets[:, 0].any(), "nothing comes before the first token"
+    assert task.sample(rng(), 50).targets.any()
+
+
+@every_task
+def test_the_layout_divides_the_vocabulary(task: Task) -> None:
+    ids = [token for part in task.layout.values() for token in part]
+    assert sorted(ids) == list(range(task.vocab_size))
+    assert all(len(part) for part in task.layout.values())
+
+
+@every_task
+def test_specifications_read_back(task: Task) -> None:
+    assert parse_tasks(task.spec) == task
+    assert parse_tasks(as_mapping(task)) == task
+    assert hash(parse_tasks(task.spec)) == hash(task)
+
+
+@every_task
+def test_padding_is_never_a_target(task: Task) -> None:
+    samples = task.sample(rng(), 300 if task.name != "nca" else 2)
+    assert not samples.targets[np.isin(samples.tokens, list(task.layout.get("pad", ())))].any()
+
+
+SMALL_SPACES = [
+    *(
+        "stack:inputs=4,symbols=3",
+        "stack:inputs=6,symbols=4",
+        "dyck:k=2,length=6,p_open=0.7",
+        "shuffle-dyck:k=2,length=6",
+    ),
+    *("haystack:pairs=2,vocab=8", "dfa:states=1,symbols=2,branches=2,mean=2,length=4", "mqar:pairs=1,length=6,vocab=6"),
+    *("dfa:states=3,symbols=3,branches=1,mean=4,length=5", "set:inputs=2,symbols=3", "delete:inputs=2,symbols=3"),
+    *("select:inputs=2,symbols=3", "count:inputs=3,symbols=3", "replace:inputs=2,symbols=3", "ww:half=2,symbols=3"),
+    *("union:inputs=4,symbols=3", "eca:width=5", "addition:digits=1", "modular:modulus=3", "sorting:items=2,symbols=3"),
+    *("shuffle(sorting:items=2,symbols=3)", "sorting:items=2,symbols=3*0.25 + ww:half=2,symbols=3*0.75"),
+]
+
+
+@pytest.mark.parametrize("spec", [task.spec for task in EVERY if task.name != "nca"] + SMALL_SPACES)
+def test_entropy_bounds_the_likeliest_sample(spec: str) -> None:
+    """No sample comes up more often than its bound allows."""
+    task = parse_tasks(spec)
+    n = 4000
+    assert task.min_entropy_bits >= 0
+    hashes = content_hash(task.sample(rng(), n).tokens)
+    most = np.unique(hashes, return_counts=True)[1].max()
+    expected = n * 2.0**-task.min_entropy_bits
+    assert most <= expected + 5 * expected**0.5 + 2
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "stack:inputs=3,symbols=3",
+        "stack:inputs=4,symbols=4",
+        "stack:inputs=6,symbols=3",
+        "modular:modulus=3",
+        "eca:width=4",
+    ],
+)
+def test_entropy_is_exact_where_it_can_be(spec: str) -> None:
+    hashes = content_hash(parse_tasks(spec).sample(rng(), 20_000).tokens)
+    most = np.unique(hashes, return_counts=True)[1].max() / 20_000
+    assert abs(most - 2.0 ** -parse_tasks(spec).min_entropy_bits) < 0.02
+
+
+@every_name
+def test_every_option_and_preset_is_documented_and_builds(name: str) -> None:
+    cls = tasks()[name]
+    assert set(option_help(cls)) >= {field.name for field in dataclasses.fields(cls)}
+    assert all(option_help(cls).values())
+    assert build_task(name) == cls()
+    assert cls().description.endswith(".")
+    assert "Source:" in (cls.__doc__ or "")
+    assert "small" in cls.presets
+    for preset in cls.presets:
+        assert parse_spec(f"{name}:{preset}") == build_task(name, preset=preset)
+    assert parse_spec({"name": name, "preset": "small"}) == build_task(name, preset="small")
+
+
+@every_name
+def test_drawings_match_the_samples(name: str) -> None:
+    """A class's docstring draws as many tokens as targets, and states the length it has."""
+    cls = tasks()[name]
+    drawn = re.search(r"tokens +(.*)\n +targets +(.*)\n", cls.__doc__ or "")
+    assert drawn, "draw tokens and targets"
+    tokens = drawn[1].partition("      (")[0].split()
+    assert len(tokens) == len(drawn[2].split())
+    formula = drawn[1].partition("(n, ")[2].partition("), ")[0].removesuffix(")")
+    if drawn[1].endswith(")") or "), here" in drawn[1]:
+        for task in (cls(), small(name)):
+            assert eval(formula, {}, {**task.options, "length": task.length}) == task.length
+
+
+@every_name
+def test_length_curriculum(name: str) -> None:
+    """Growing a task keeps the meaning of its ids and its rules."""
+    task = small(name)
+    size = getattr(task, task.size_option)
+    grown = task.resized(size * 2)
+    assert grown.length > task.length
+    assert type(grown) is type(task)
+    shrunk = grown.resized(size)
+    assert shrunk.length == task.length
+    for role, ids in shrunk.layout.items():
+        assert grown.layout[role].start == ids.start
+    if name == "nca":
+        return
+    for length in (task.length, task.length + 1, 3 * task.length):
+        fitted = task.with_length(length)
+        assert length / 2 <= fitted.length <= length
+    with pytest.raises(OptionError, match=task.size_option):
+        task.with_length(0)
+
+
+def test_composed_tasks_grow_with_their_parts() -> None:
+    mixture = parse_tasks("set:small*0.5 + union:small*0.5")
+    assert mixture.with_length(42) == parse_tasks("set:small*0.5 + union:small*0.5")
+    assert mixture.resized(8) == parse_tasks("set:symbols=21,inputs=8*0.5 + union:symbols=21,inputs=8*0.5")
+    assert control("shuffle", mixture).resized(8) == control("shuffle", mixture.resized(8))
+
+
+@every_task
+def test_any_batching_and_order_reads_the_same_samples(task: Task) -> None:
+    stream = Stream(task, seed=3)
+    whole = stream.read(0, 2 * BLOCK + 5)
+    edges = [0, 1, 700, BLOCK, BLOCK + 1, 2 * BLOCK + 5]
+    for start, stop in [*reversed(list(itertools.pairwise(edges))), (BLOCK - 3, BLOCK + 3), (0, 2 * BLOCK)]:
+        part = Stream(task, seed=3).read(start, stop)
+        assert np.array_equal(part.tokens, whole.tokens[start:stop])
+        assert np.array_equal(part.targets, whole.targets[start:stop])
+
+
+@every_task
+def test_seeds_splits_and_blocks_share_nothing_beyond_chance(task: Task) -> None:
+    parts = [
+        Stream(task, seed, split).read(start, start + BLOCK)
+        for seed, split, start in ((0, "train", 0), (0, "train", BLOCK), (1, "train", 0), (0, "validation", 0))
+    ]
+    hashes = [content_hash(part.tokens) for part in parts]
+    for one, other in itertools.combinations(hashes, 2):
+        assert not np.array_equal(one, other)
+        if task.min_entropy_bits > 30:
+            assert len(np.intersect1d(one, other)) <= 1
+
+
+@pytest.mark.parametrize("spec", ["haystack", "modular", "dyck:k=1,length=40", "eca:width=12", "unigram(modular)"])
+def test_splits_of_small_spaces_are_disjoint(spec: str) -> None:
+    task = parse_tasks(spec)
+    rows = {split: {row.tobytes() for row in Stream(task, 5, split).read(0, BLOCK).tokens} for split in SPLITS}
+    for one, other in itertools.combinations(SPLITS, 2):
+        assert not rows[one] & rows[other]
+
+
+def test_a_space_too_small_to_split_is_an_error() -> None:
+    task = parse_tasks("shuffle-dyck:k=1,length=4,max_depth=1")  # ()() and nothing else
+    told = []
+    for split in SPLITS:
+        try:
+            Stream(task, 0, split).read(0, 1)
+        except OptionError as error:
+            told.append(str(error))
+    assert len(told) == 2
+    assert all(task.spec in message for message in told)
+
+
+@every_task
+def test_rendering_shows_every_kind_of_token(task: Task) -> None:
+    words = spelling(task)
+    assert len(words) == task.vocab_size
+    assert all(words)
+    from rich.console import Console
+
+    console = Console(width=200, record=True, quiet=True)
+    with console.capture() as captured:
+        console.print(render(task, Stream(task).read(0, 2) if task.name != "nca" else task.sample(rng(), 2)))
+    assert len(captured.get().strip()) > 1 or console.quiet
+
+
+BAD = [
+    ("dyck:k=0", "k"),
+    ("dyck:length=7", "length"),
+    ("dyck:length=0", "length"),
+    ("dyck:length=200000", "length"),
+    ("dyck:p_open=1.5", "p_open"),
+    ("dyck:k=40000", "k"),
+    ("shuffle-dyck:max_depth=0", "max_depth"),
+    ("set:inputs=0", "inputs"),
+    ("set:symbols=1", "symbols"),
+    ("set:symbols=70000", "symbols"),
+    ("set:inputs=100k", "inputs"),
+    ("union:inputs=3", "inputs"),
+    ("stack:symbols=2", "symbols"),
+    ("replace:symbols=2", "symbols"),
+    ("ww:half=0", "half"),
+    ("ww:symbols=0", "symbols"),
+    ("eca:rule=256", "rule"),
+    ("eca:rule=-1", "rule"),
+    ("eca:patch=5", "patch"),
+    ("eca:patch=16", "patch"),
+    ("eca:steps=0", "steps"),
+    ("nca:grid=5", "grid"),
+    ("nca:states=1", "states"),
+    ("nca:states=20", "states"),
+    ("nca:per_rule=0", "per_rule"),
+    ("nca:complexity=1", "complexity"),
+    ("dfa:branches=19", "branches"),
+    ("dfa:states=0", "states"),
+    ("haystack:pairs=65", "pairs"),
+    ("haystack:keys=3", "keys"),
+    ("haystack:keys=65", "keys"),
+    ("haystack:vocab=3", "vocab"),
+    ("addition:digits=0", "digits"),
+    ("addition:scoring=none", "scoring"),
+    ("multiplication:digits=5000", "digits"),
+    ("modular:modulus=1", "modulus"),
+    ("modular:terms=1", "terms"),
+    ("modular:operation=divide", "operation"),
+    ("sorting:items=0", "items"),
+    ("mqar:length=63", "length"),
+    ("mqar:pairs=65", "length"),
+    ("mqar:vocab=30", "vocab"),
+    ("mqar:power=0", "power"),
+    ("set:k=3", "k"),
+    ("set:inputs=many", "inputs"),
+    ("set:inputs=2.5", "inputs"),
+    ("set:large", "large"),
+    ("setl", "setl"),
+    ("set*0", "weight"),
+    ("set*-1 + union*2", "weight"),
+    ("set*much", "weight"),
+    ("shufle(set)", "shufle"),
+    ("", "no task"),
+    ("set + ", "unknown task"),
+]
+
+
+@pytest.mark.parametrize(("spec", "named"), BAD)
+def test_bad_options_are_one_line_that_names_them(spec: str, named: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse_tasks(spec)
+    message = str(caught.value)
+    assert re.search(rf"\b{re.escape(named)}\b", message), message
+    assert "\n" not in message
+
+
+def test_no_complex_enough_rule_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proctool.procedural.nca._MOST_CANDIDATES", 10)
+    task = parse_tasks("nca:grid=4,states=2,complexity=0.95")
+    with pytest.raises(OptionError, match="complexity"):
+        task.sample(rng(), 1)
+
+
+def test_mixtures_share_ids_by_role() -> None:
+    mixture = parse_tasks("set:small*1 + union:small*1 + dyck:small*2")
+    assert isinstance(mixture, Mixture)
+    assert list(mixture.layout) == ["pop", "symbol", "separator", "pad", "open", "close"]
+    assert mixture.vocab_size == 23 + 32
+    assert mixture.length == 128
+    samples = mixture.sample(rng(), 4000)
+    is_dyck = np.isin(samples.tokens[:, 0], list(mixture.layout["open"]))
+    assert abs(is_dyck.mean() - 0.5) < 0.04
+    dyck = small("dyck")
+    back = Samples(samples.tokens[is_dyck] - mixture.layout["open"].start, samples.targets[is_dyck])
+    from tests.procedural.checkers import CHECKERS
+
+    for tokens, targets in zip(back.tokens.tolist(), back.targets.tolist(), strict=True):
+        CHECKERS["dyck"](dyck.options, tokens, targets)
+    others = samples.tokens[~is_dyck]
+    assert (others[:, 42:] == mixture.layout["pad"].start).all()
+    assert not samples.targets[~is_dyck][:, 42:].any()
+
+
+@pytest.mark.parametrize("spec", ["set:symbols=9,inputs=4 + ww:symbols=5", "ww:symbols=5 + set:symbols=9,inputs=4"])
+def test_mixtures_have_room_for_the_largest_of_each_part(spec: str) -> None:
+    mixture = parse_tasks(spec)
+    assert len(mixture.layout["symbol"]) == 8
+    assert mixture.vocab_size == 1 + 8 + 1 + 1
+    assert mixture.sample(rng(), 500).tokens.max() < mixture.vocab_size
+
+
+def test_shuffling_keeps_each_samples_tokens_and_targets() -> None:
+    task = small("set")
+    shuffled, plain = control("shuffle", task).sample(rng(8), 500), task.sample(rng(8), 500)
+    assert np.array_equal(np.sort(shuffled.tokens, axis=1), np.sort(plain.tokens, axis=1))
+    assert np.array_equal(shuffled.targets, plain.targets)
+    pad = task.layout["pad"].start
+    assert np.array_equal(shuffled.tokens == pad, plain.tokens == pad)
+    moved = (shuffled.tokens != plain.tokens)[plain.tokens != pad]
+    assert moved.mean() > 0.8
+    # Any place is as likely for the separator as any other that is not padding.
+    separators = np.nonzero(shuffled.tokens == task.layout["separator"].start)[1]
+    assert abs(separators.mean() - (plain.tokens != pad).sum(axis=1).mean() / 2 + 0.5) < 1.5
+
+
+def test_unigram_keeps_frequencies_and_nothing_else() -> None:
+    task = small("dyck")
+    drawn = control("unigram", task).sample(rng(9), 2000)
+    assert np.array_equal(drawn.targets, task.sample(rng(1), 2000).targets)
+    frequencies = np.bincount(drawn.tokens.ravel(), minlength=task.vocab_size) / drawn.tokens.size
+    assert abs(frequencies[:-1] - 1 / 32).max() < 0.002
+    after_open = drawn.tokens[:, 1:][drawn.tokens[:, :-1] == 0]
+    assert abs((after_open == 16).mean() - 1 / 32) < 0.01
+
+
+def test_third_parties_register_through_an_entry_point(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A package that is installed beside proctool, and nothing in proctool, brings the task `alternating`."""
+    site = tmp_path_factory.mktemp("site")
+    (site / "third_party.py").write_text(THIRD_PARTY)
+    information = site / "third_party-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[proctool.tasks]\nalternating = third_party\n")
+    program = (
+        "from proctool.procedural.mixture import parse_tasks\n"
+        "from proctool.procedural.streams import Stream\n"
+        "mixed = parse_tasks('shuffle(alternating:length=6*1 + set:small*1)')\n"
+        "print(parse_tasks('alternating:length=6').sample(None, 1).tokens.tolist())\n"
+        "print(Stream(mixed).read(0, 3).tokens.shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": str(site)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["[[0, 1, 0, 1, 0, 1]]", "(3, 41)"]
+
+
+THIRD_PARTY = '''
+from dataclasses import dataclass
+import numpy as np
+from proctool.procedural.registry import Samples, Task, require, task
+
+@task("alternating")
+@dataclass(frozen=True)
+class Alternating(Task):
+    """Two symbols in turn."""
+
+    length: int = 8
+    """Tokens in one sample."""
+
+    size_option = "length"
+
+    def __post_init__(self):
+        require(self.length >= 2, self, "length", "at least 2 are needed")
+
+    @property
+    def layout(self):
+        return {"symbol": range(2)}
+
+    @property
+    def min_entropy_bits(self):
+        return 0.0
+
+    def sample(self, rng, n):
+        tokens = np.tile(np.arange(self.length, dtype=self.dtype) % 2, (n, 1))
+        return Samples(tokens, np.ones(tokens.shape, bool))
+'''
+
+
+def test_registering_imports_neither_torch_nor_rich() -> None:
+    program = (
+        "import sys; from proctool.procedural.registry import tasks; tasks(); import proctool.procedural.mixture; "
+        "assert not {'torch', 'rich', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
