@@ -17,6 +17,11 @@ _TEXT = "Procedural pretraining: warm language models up on abstract data, then 
 _COMMANDS = {
     "generate": ("Generate procedural data: one subcommand per task.", "generate", "app"),
     "warmup": ("Train a model on procedural data.", "training", "warmup"),
+    "transplant": (
+        "Build a model from parts of others: attention, MLPs, norms, each from its own donor.",
+        "transplant",
+        "transplant",
+    ),
     "pretrain": ("Train a model on a corpus, from scratch or from a warmed model.", "training", "pretrain"),
     "eval": ("Measure what a model can do: one subcommand per evaluation.", "evaluate", "app"),
     "run": ("Run a recipe: every arm and seed of an experiment, as far as it is not done; then report.", "run", "run"),

@@ -105,9 +105,10 @@ def _processes(jobs: Sequence[Job], goal: Goal, workers: int | None) -> int:
     sizes = [job.part.size or job.block for job in jobs]
     scale = _BYTES_PER_TOKEN if goal.what == "tokens" else 1
     enough = sum(sizes) if goal.wanted is None else min(sum(sizes), goal.wanted * scale)
-    if enough < _WORTH_A_PROCESS and workers is None:
-        return 1
     needed = next((count for count, total in enumerate(itertools.accumulate(sizes), 1) if total >= enough), len(sizes))
+    work = sum(job.part.work or job.block for job in jobs[:needed])
+    if work < _WORTH_A_PROCESS and workers is None:
+        return 1
     return max(1, min(workers or available_cores(), needed))
 
 

@@ -66,6 +66,11 @@ class Part(ABC):
     def size(self) -> int | None:
         """About how many bytes of text it holds, where that is known beforehand."""
 
+    @property
+    def work(self) -> int | None:
+        """Bytes of text that take as long to tokenise as it takes to make its documents, where that is longer."""
+        return self.size
+
     @abstractmethod
     def documents(self) -> Iterator[Document]:
         """Its documents in order. Raises CorpusError where reading cannot go on."""

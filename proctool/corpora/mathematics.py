@@ -24,9 +24,9 @@ _TURN = 64
 _PART_BYTES = 256 << 20
 _MOST_PARTS = 16
 
-DEFAULT_QUESTIONS = 3000
+DEFAULT_QUESTIONS = 600
 """Training questions of each module made on the spot, a third at each level."""
-_VALIDATION_PARTS = 10
+_VALIDATION_PARTS = 2
 
 
 def open_mathematics(name: str, variant: str) -> Corpus:

@@ -44,9 +44,13 @@ class RowOrder:
             position += count
         return found
 
-    def epochs(self, positions: int) -> float:
-        """How many times `positions` rows go through all of them."""
-        return positions / self.rows
+    def repetition(self, positions: int) -> str:
+        """`positions` rows in words, where they are more than there are: "this budget repeats the corpus 13 times"."""
+        times = positions / self.rows
+        if times <= 1:
+            return ""
+        written = f"{times:.0f}" if times >= 10 else f"{times:.1f}".removesuffix(".0")
+        return f"this budget repeats the corpus {written} times ({self.rows} rows, {positions} asked for)"
 
 
 @functools.lru_cache(maxsize=16)

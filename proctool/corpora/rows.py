@@ -18,7 +18,7 @@ from proctool.errors import ArtifactError, CorpusError
 from proctool.procedural.registry import Samples
 
 _MAPPED = 256
-"""Shards mapped at a time: each holds one of the process's file descriptors (usually 1024)."""
+"""Shards mapped at a time: each holds one of the process's file descriptors (usually 1024), twice in the worst case."""
 
 
 @functools.lru_cache(maxsize=_MAPPED)
@@ -28,6 +28,15 @@ def mapped(path: Path) -> dict[str, NDArray[Any]]:
         return artifact.read_numpy(artifact.open_artifact(path, KIND), check=False)
     except ArtifactError as error:
         raise CorpusError(f"{error}; delete it and open the corpus again to rebuild it") from None
+
+
+@functools.lru_cache(maxsize=_MAPPED)
+def _windows(path: Path, name: str, context: int) -> NDArray[Any]:
+    """Every stretch of `context` tokens of a shard, without copying: (tokens - context + 1, context)."""
+    tokens = mapped(path)[name]
+    if len(tokens) < context:
+        return np.empty((0, context), tokens.dtype)
+    return sliding_window_view(tokens, context)
 
 
 @dataclass(frozen=True)
@@ -145,14 +154,12 @@ class Rows:
         self, name: str, starts: NDArray[np.int64], lengths: NDArray[np.int64] | None, out: NDArray[Any]
     ) -> None:
         homes = np.searchsorted(self._bounds, starts, side="right") - 1
-        for home in np.unique(homes):
-            here = np.flatnonzero(homes == home)
-            shard = mapped(self._paths[home])[name]
-            first = starts[here] - self._bounds[home]
-            inside = first + self.context <= len(shard)
-            if inside.any():
-                out[here[inside]] = sliding_window_view(shard, self.context)[first[inside]]
-            for row in here[~inside]:
+        first = starts - self._bounds[homes]
+        for home in set(homes.tolist()):
+            windows = _windows(self._paths[home], name, self.context)
+            inside = np.flatnonzero((homes == home) & (first < len(windows)))
+            out[inside] = windows[first[inside]]
+            for row in np.flatnonzero((homes == home) & (first >= len(windows))):
                 length = self.context if lengths is None else int(lengths[row])
                 out[row, :length] = self._across(name, int(starts[row]), length)
 

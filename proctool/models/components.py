@@ -1,17 +1,36 @@
-"""What each parameter of a model is for, resolved from its modules, not from substrings of names."""
+"""What each parameter of a model is for, resolved from its modules, not from substrings of tensor names.
+
+attention   attention modules, whatever is inside them: projections, query and key norms
+mixer       token mixers that are not attention: state-space (Mamba), linear recurrence, gated short convolution
+mlp         feed-forward modules; in a mixture of experts the router, every expert and the shared expert
+norms       normalisation between those modules, and after the last layer
+embeddings  the token embedding
+positions   learned position embeddings
+head        the output projection, where it is not the token embedding again
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proctool.errors import ModelError
+from proctool import config
+from proctool.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-COMPONENTS = ("attention", "mlp", "norms", "embeddings", "positions", "head")
+COMPONENTS = ("attention", "mixer", "mlp", "norms", "embeddings", "positions", "head")
+
+# How transformers ends the class names of each kind of module, after the family's own prefix.
+_ENDINGS = (
+    ("attention", ("Attention", "AttentionBlock")),
+    ("mixer", ("Mixer", "MambaLayer", "DeltaNet", "ShortConv", "RecurrentBlock")),
+    ("norms", ("Norm", "Norm1P")),
+    ("mlp", ("MLP", "Mlp", "FeedForward", "MoE", "Moe", "MoeBlock", "MoEBlock", "MoELayer")),
+)
 
 
 @dataclass(frozen=True)
@@ -22,49 +41,158 @@ class Place:
     layer: int | None
 
 
-def components(model: PreTrainedModel) -> dict[str, Place]:
-    """The place of every parameter, by name; tied parameters appear once, under their first name.
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of a model. Tied parameters appear once, under their first name."""
 
-    Inside a layer each direct child is one component, by its class; a norm inside an attention module (the
-    query and key norms of some families) belongs to the attention. Raises ModelError for a model with a part
-    that is none of these.
+    parameters: dict[str, Place]
+    buffers: dict[str, Place]
+    """Buffers that are saved with the weights (routing biases, learned activations), placed as their module is."""
+    stack: str
+    """Name of the module that holds the layers: "transformer.h"."""
+    layers: int
+    position_offset: int
+    """Rows of the position embedding before that of the first position (OPT keeps two)."""
+
+    def in_layer(self, name: str, layer: int) -> str:
+        """What the tensor `name` of some layer is called in `layer`."""
+        inside = name.removeprefix(f"{self.stack}.").partition(".")[2]
+        return f"{self.stack}.{layer}.{inside}"
+
+
+def parse_components(names: Sequence[str], option: str = "components") -> tuple[str, ...]:
+    """Component names in the standard order; "none" alone is none.
+
+    Raises OptionError, in the name of the `option`, on an unknown or repeated name.
+    """
+    if tuple(names) == ("none",):
+        return ()
+    for name in names:
+        if name not in COMPONENTS:
+            raise OptionError(f'{option}: "{name}" is not a component{config.suggestion(name, COMPONENTS)}')
+    if len(set(names)) != len(names):
+        raise OptionError(f"{option}: {', '.join(names)}: the same component is named twice")
+    return tuple(name for name in COMPONENTS if name in names)
+
+
+def components(model: PreTrainedModel) -> dict[str, Place]:
+    """The place of every parameter, by name, in the model's order: `anatomy` without the rest."""
+    return anatomy(model).parameters
+
+
+def anatomy(model: PreTrainedModel) -> Anatomy:
+    """The parts of `model`, on whatever device (meta too).
+
+    A model is a stack of layers and what stands before and after it. Each direct child of a layer is one component
+    as a whole, by its class. Raises ModelError, naming the part, for a model that holds anything else.
     """
     from torch import nn
 
-    base = model.base_model
-    token_embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    stacks = [module for module in base.children() if isinstance(module, nn.ModuleList)]
+    family = str(model.config.model_type)
+    stacks = list(_stacks(model.base_model))
     if len(stacks) != 1:
-        raise ModelError(f"{model.config.model_type}: expected one stack of layers, found {len(stacks)}")
-    parts: dict[nn.Module, Place] = {token_embedding: Place("embeddings", None)}
+        raise ModelError(f"{family}: expected one stack of layers, found {len(stacks)}: {_UNSUPPORTED}")
+    stack = stacks[0]
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    offset = 0
+    placed: list[tuple[nn.Module, Place]] = []
+    for child in _around(model.base_model, stack):
+        if isinstance(child, nn.Embedding) and child is not embedding:
+            offset = int(getattr(child, "offset", 0))
+            _check_positions(child, offset, model)
+            placed.append((child, Place("positions", None)))
+        elif child is not embedding and child is not head and _is_filled(child):
+            placed.append((child, Place(_kind(child, family), None)))
+    for layer, block in enumerate(stack):
+        for name, child in block.named_children():
+            if _is_filled(child):
+                # OPT and its kin keep the two matrices of the MLP in the layer itself.
+                is_half = isinstance(child, nn.Linear) and name in ("fc1", "fc2")
+                placed.append((child, Place("mlp" if is_half else _kind(child, family), layer)))
     if head is not None:
-        parts[head] = Place("head", None)
-    for child in base.children():
-        if child in parts or child is stacks[0]:
+        placed.append((head, Place("head", None)))
+    placed.append((embedding, Place("embeddings", None)))  # last: a tied head's weight is an embedding
+    parameters = {id(each): place for part, place in placed for each in part.parameters()}
+    buffers = {id(each): place for part, place in placed for each in part.buffers()}
+    saved = model.state_dict(keep_vars=True).keys()
+
+    def place(tensor: object, name: str, places: dict[int, Place]) -> Place:
+        if id(tensor) not in places:
+            raise ModelError(f"{family}: {name} belongs to no known component: {_UNSUPPORTED}")
+        return places[id(tensor)]
+
+    return Anatomy(
+        {name: place(each, name, parameters) for name, each in model.named_parameters()},
+        {name: place(each, name, buffers) for name, each in model.named_buffers() if name in saved},
+        next(name for name, module in model.named_modules() if module is stack),
+        len(stack),
+        offset,
+    )
+
+
+_UNSUPPORTED = "proctool cannot tell this family's components apart"
+
+
+def _is_filled(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
+
+
+def _stacks(module: nn.Module) -> Iterator[nn.ModuleList]:
+    """The outermost lists of modules that hold parameters."""
+    from torch import nn
+
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            if any(True for _ in child.parameters()):
+                yield child
+        else:
+            yield from _stacks(child)
+
+
+def _around(module: nn.Module, stack: nn.ModuleList) -> Iterator[nn.Module]:
+    """The modules before and after the stack, looking into those that hold it."""
+    for child in module.children():
+        if child is stack:
             continue
-        is_positions = isinstance(child, nn.Embedding)
-        parts[child] = Place("positions" if is_positions else _kind(child, model), None)
-    for layer, block in enumerate(stacks[0]):
-        for child in block.children():
-            parts[child] = Place(_kind(child, model), layer)
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    # The input embedding comes first: a tied head's weight is an embedding.
-    found = {names[parameter]: place for part, place in reversed(parts.items()) for parameter in part.parameters()}
-    for parameter in token_embedding.parameters():
-        found[names[parameter]] = Place("embeddings", None)
-    if lost := names.values() - found.keys():
-        raise ModelError(f"{model.config.model_type}: {min(lost)} belongs to no known component")
-    return {name: found[name] for name in names.values()}
+        if any(inner is stack for inner in child.modules()):
+            yield from _around(child, stack)
+        else:
+            yield child
 
 
-def _kind(module: nn.Module, model: PreTrainedModel) -> str:
+def _check_positions(module: nn.Embedding, offset: int, model: PreTrainedModel) -> None:
+    context = getattr(model.config, "max_position_embeddings", None)
+    if module.num_embeddings - offset != context:
+        raise ModelError(
+            f"{model.config.model_type}: an embedding of {module.num_embeddings} rows is neither the tokens' nor "
+            f"that of {context} positions: {_UNSUPPORTED}"
+        )
+
+
+def _kind(module: nn.Module, family: str) -> str:
     name = type(module).__name__
-    if "Attention" in name:
-        return "attention"
-    if name.endswith("Norm"):
-        return "norms"
-    if name.endswith(("MLP", "MoE", "MoeBlock", "SparseMoeBlock", "FeedForward")):
-        return "mlp"
+    for component, endings in _ENDINGS:
+        if name.endswith(endings):
+            return component
     if not any(True for _ in module.parameters()):
-        return "norms"  # dropout, rotary tables: nothing to place
-    raise ModelError(f"{model.config.model_type}: {name} is neither attention, MLP, norm nor embedding")
+        return "norms"  # rotary tables and the like: buffers only, none of which is saved
+    raise ModelError(f"{family}: {name} is neither attention, mixer, MLP, norm nor embedding: {_UNSUPPORTED}")
+
+
+def train_only(model: PreTrainedModel, names: Sequence[str]) -> int:
+    """Freeze all but the components `names`. Returns how many parameters go on training.
+
+    Raises OptionError when a component has no parameters in this model, or a name is unknown or repeated.
+    """
+    names = parse_components(names, "train")
+    places = components(model)
+    found = {place.component for place in places.values()}
+    for name in names:
+        if name not in found:
+            tied = " (the head is the token embedding again)" if name == "head" else ""
+            raise OptionError(f"train: a {model.config.model_type} model of this shape has no {name}{tied}")
+    if not names:
+        raise OptionError("train: nothing would be trained; name at least one component")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(places[name].component in names)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

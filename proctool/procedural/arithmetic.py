@@ -13,7 +13,7 @@ import numpy as np
 from proctool.procedural.draws import Tokens, packed
 from proctool.procedural.registry import Samples, Task, require, require_fits, task
 
-_PLUS, _EQUALS, _PAD, _ANSWER, _STOP = 10, 11, 12, 20, 30
+_OPERATOR, _EQUALS, _PAD, _ANSWER, _STOP = 10, 11, 12, 20, 30
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Arithmetic(Task):
 
     presets: ClassVar = {"small": {"digits": 3}}
     size_option: ClassVar = "digits"
+    least_significant_first: ClassVar = False
 
     def __post_init__(self) -> None:
         require(self.digits >= 1, self, "digits", "at least 1 is needed")
@@ -52,7 +53,7 @@ class Arithmetic(Task):
         """As published, with the ids it leaves unused."""
         return {
             "digit": range(10),
-            "operator": range(_PLUS, _PLUS + 1),
+            "operator": range(_OPERATOR, _OPERATOR + 1),
             "equals": range(_EQUALS, _EQUALS + 1),
             "pad": range(_PAD, _PAD + 1),
             "unused": range(_PAD + 1, _ANSWER),
@@ -69,8 +70,6 @@ class Arithmetic(Task):
     def answer(self, a: Tokens, b: Tokens) -> Tokens:
         """The result's digits. Least significant first: (digits, n) each -> (answer_digits, n)."""
 
-    least_significant_first: ClassVar = False
-
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
         """Draw n samples."""
         numbers = rng.integers(0, 10, (2, self.digits, n), dtype=self.dtype)
@@ -82,7 +81,7 @@ class Arithmetic(Task):
         question = 2 * self.digits + 2
         tokens = np.empty((n, self.length), self.dtype)
         tokens[:, : self.digits] = a.T
-        tokens[:, self.digits] = _PLUS
+        tokens[:, self.digits] = _OPERATOR
         tokens[:, self.digits + 1 : question - 1] = b.T
         tokens[:, question - 1] = _EQUALS
         written = np.empty((n, self.answer_digits + 1), self.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -142,15 +143,15 @@ class ShuffleDyck(Brackets):
         start = np.arange(0, n * self.k, self.k)
         before = start - 1
         last = before
-        tokens = np.empty((self.length, n), self.dtype)
+        tokens = np.empty((n, self.length), self.dtype)
         walk = np.zeros(n, np.intp)
         for first in range(0, self.length, _STEPS):
-            rows = tokens[first : first + _STEPS]
+            rows = np.empty((min(_STEPS, self.length - first), n), self.dtype)
             opens = self._openings(rng, walk, first, len(rows))
             # Arithmetic rather than np.where, which mispredicts its branch on every other bracket.
             changes = opens * np.int32(2 * one) - np.int32(one)
             widest = opens * np.intp(self.k)
-            uniforms = rng.random(rows.shape, dtype=np.float32)
+            uniforms = rng.random((len(rows), n), dtype=np.float32)
             for row, change, all_types, uniform in zip(rows, changes, widest, uniforms, strict=True):
                 slot = (uniform * np.maximum(last - before, all_types)).astype(np.intp)
                 slot += start
@@ -164,7 +165,8 @@ class ShuffleDyck(Brackets):
                 slots[other] = word
                 last = other - (word < one)
             rows += ~opens * self.dtype(self.k)
-        return Samples(np.ascontiguousarray(tokens.T), after_the_first(n, self.length))
+            tokens[:, first : first + _STEPS] = rows.T
+        return Samples(tokens, after_the_first(n, self.length))
 
     def _openings(self, rng: np.random.Generator, walk: NDArray[np.intp], first: int, steps: int) -> Mask:
         """Which tokens open from position `first` on, (steps, n); `walk` moves along."""
@@ -172,19 +174,20 @@ class ShuffleDyck(Brackets):
         depth = np.empty((steps + 1, len(walk)), np.intp)
         depth[0] = walk
         # One look-up a step: from twice the depth, and one more to open, to twice the next depth.
-        following = np.array(
-            [
-                2 * (d + 1 if (opens or d == 0) and d < self.max_depth else d - 1)
-                for d in range(self.max_depth + 1)
-                for opens in (False, True)
-            ]
-        )
+        following = _following(self.max_depth)
         for step, wants in enumerate(wanted):
             following.take(depth[step] + wants, out=depth[step + 1], mode="clip")
         walk[:] = depth[-1]
         if self.balanced:
             # Once the depth meets the number of tokens left, it falls with it.
-            np.minimum(
-                depth, 2 * np.arange(self.length - first, self.length - first - steps - 1, -1)[:, None], out=depth
-            )
+            left = np.arange(self.length - first, self.length - first - steps - 1, -1)
+            np.minimum(depth, 2 * left[:, None], out=depth)
         return depth[1:] > depth[:-1]
+
+
+@functools.lru_cache
+def _following(max_depth: int) -> NDArray[np.intp]:
+    """Twice the depth after twice a depth, plus one if it is to open. (2 * max_depth + 2,)."""
+    depth, wants = np.divmod(np.arange(2 * max_depth + 2), 2)
+    opens = ((wants > 0) | (depth == 0)) & (depth < max_depth)
+    return 2 * (depth + np.where(opens, 1, -1))

@@ -75,20 +75,26 @@ class FiniteAutomaton(Task):
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
         """Draw n samples."""
-        symbols, following = (each.ravel() for each in self.automata(rng, n))
-        start = np.arange(0, n * self.states * self.branches, self.states * self.branches)
-        following = following * self.branches + np.repeat(start, self.states * self.branches)
+        drawn, following = self.automata(rng, n)
+        # One branch more in each state: the separator, back to the start. A state goes by the index of its first
+        # branch in all automata side by side.
+        width = self.branches + 1
+        start = np.arange(0, n * self.states * width, self.states * width)
+        symbols = np.full((n, self.states, width), self.symbols, self.dtype)
+        symbols[:, :, :-1] = drawn
+        states = np.zeros((n, self.states, width), np.intp)
+        states[:, :, :-1] = following * width
+        states += start[:, None, None]
+        symbol_of, state_after = symbols.ravel(), states.ravel()
+
         stops = rng.random((self.length, n), dtype=np.float32) < 1 / self.mean
         taken = rng.integers(0, self.branches, (self.length, n), dtype=np.uint16)
         tokens = np.empty((self.length, n), self.dtype)
-        state = start  # as the index of its first branch
-        inside = np.zeros(n, bool)  # whether the string has a symbol yet
-        for step, row in enumerate(tokens):
-            ends = stops[step] & inside
-            branch = state + taken[step]
-            row[:] = symbols.take(branch)
-            np.copyto(row, self.symbols, where=ends)
-            state = following.take(branch)
-            np.copyto(state, start, where=ends)
-            inside = ~ends
+        state = start
+        ends = np.ones(n, bool)
+        for row, stop, branch in zip(tokens, stops, taken, strict=True):
+            ends = stop & ~ends  # a string has at least one symbol
+            chosen = state + np.maximum(branch, ends * np.uint16(self.branches))
+            symbol_of.take(chosen, out=row, mode="clip")
+            state = state_after.take(chosen)
         return Samples(np.ascontiguousarray(tokens.T), after_the_first(n, self.length))

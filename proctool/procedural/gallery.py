@@ -43,7 +43,7 @@ Over any task: `shuffle(set)` destroys the order inside each sequence, `unigram(
 task's own frequencies, both with the loss where it was. `set*0.5 + union*0.5` mixes tasks by weight over one
 vocabulary: parts of their layouts with the same name share ids, in the order in which the names first appear.
 
-This page is made from the registry: `python -m proctool.procedural.gallery > docs/tasks.md`.
+This page is made from the registry: `python -m proctool.procedural.gallery --speeds bench.json > docs/tasks.md`.
 """
 
 
@@ -151,7 +151,21 @@ def page() -> str:
     return re.sub(r"<title>.*?</title>", "<title>proctool tasks</title>", console.export_html(theme=MONOKAI))
 
 
-if __name__ == "__main__":
-    import sys
+def main() -> None:
+    """Print the gallery."""
+    import argparse
+    import json
+    from pathlib import Path
 
-    sys.stdout.write(page() if "--html" in sys.argv else markdown())
+    parser = argparse.ArgumentParser(description="Print the gallery of tasks.")
+    parser.add_argument("--html", action="store_true", help="a page to look at, instead of Markdown")
+    parser.add_argument("--speeds", type=Path, help="what `python -m benchmarks.tasks --json` printed")
+    chosen = parser.parse_args()
+    speeds = {}
+    if chosen.speeds:
+        speeds = {row["name"]: row["generator"] for row in json.loads(chosen.speeds.read_text())["tasks"]}
+    print(page() if chosen.html else markdown(speeds), end="")
+
+
+if __name__ == "__main__":
+    main()

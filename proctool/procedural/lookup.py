@@ -79,11 +79,6 @@ class Numbered(Transduction):
         end = layout["pad"].stop
         return layout | {"numeral": range(end, end + self.inputs + 1)}
 
-    @property
-    def min_entropy_bits(self) -> float:
-        """The input's entropy; the question can follow from it."""
-        return super().min_entropy_bits
-
     def number(self, value: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Tokens:
         """The token of each number. (n,) -> (n, 1)."""
         return (value + self.layout["numeral"].start).astype(self.dtype)[:, None]

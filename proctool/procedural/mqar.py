@@ -71,7 +71,8 @@ class MultiQueryRecall(Task):
         slots = self.length // 2 - pairs
         # The smallest of exponential times with these rates are a weighted draw without replacement.
         times = rng.standard_exponential((n, slots)) * np.arange(1, slots + 1) ** (1 - self.power)
-        places = pairs + times.argpartition(pairs - 1, axis=1)[:, :pairs]
+        # Sorted, since the order within a partition is numpy's own affair.
+        places = pairs + np.sort(times.argpartition(pairs - 1, axis=1)[:, :pairs], axis=1)
         places = shuffled_rows(rng, places, self.length).astype(np.intp)
         tokens = np.zeros((n, self.length // 2, 2), self.dtype)
         targets = np.zeros(tokens.shape, bool)

@@ -11,11 +11,12 @@ from proctool import config as strict
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, ModelError
 from proctool.models.build import build_model, context_of, parameter_count
+from proctool.models.components import train_only
 from proctool.models.saved import save_model
 from proctool.training.options import TrainingOptions
 from proctool.training.run import Event, RunFolder
 from proctool.training.sources import Source
-from proctool.transplant import Origin, summary
+from proctool.transplantation import Origin, summary
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -68,8 +69,7 @@ class Job:
 
     def plan(self) -> dict[str, Any]:
         """What a dry run prints: sizes and costs, and what would be carried over."""
-        model = build_model(self.config, self.options.seed)
-        origins = self.prepare(model) if self.prepare else []
+        model, origins, trained = self._initial()
         parameters = parameter_count(model)
         planned: dict[str, Any] = {
             "command": self.command,
@@ -77,8 +77,9 @@ class Job:
             "steps": self.options.steps,
             "tokens": self._tokens,
             "flops": training_flops(model, self._tokens, self.source.length),
-            # fp32 weights, gradients and AdamW's two moments
-            "state_bytes": 16 * parameters,
+            "trained": trained,
+            # fp32 weights; of what is trained, gradients and AdamW's two moments too
+            "state_bytes": 4 * parameters + 12 * trained,
             "run_dir": str(self.run_path),
             "output": str(self.output) if self.output else None,
             **self.source.about(),
@@ -88,6 +89,13 @@ class Job:
         if origins:
             planned["carried"] = summary(origins)
         return planned
+
+    def _initial(self) -> tuple[PreTrainedModel, list[Origin], int]:
+        """The model before its first step, where its weights come from, and how many of them will be trained."""
+        model = build_model(self.config, self.options.seed)
+        origins = self.prepare(model) if self.prepare else []
+        trained = parameter_count(model) if self.options.train is None else train_only(model, self.options.train)
+        return model, origins, trained
 
     def run(self) -> dict[str, Any]:
         """Train (or go on, or find it done) and write the artifact. Returns the final event."""
@@ -128,14 +136,14 @@ class Job:
     def _train(self, run: RunFolder) -> Event:
         from proctool.training.loop import train
 
-        model = build_model(self.config, self.options.seed)
-        origins = self.prepare(model) if self.prepare else []
+        model, origins, trained = self._initial()
         start: Event = {
             "event": "start",
             "command": self.command,
             "steps": self.options.steps,
             "tokens_per_step": self.options.batch_size * self.source.length,
             "parameters": parameter_count(model),
+            "trained": trained,
             "flops": training_flops(model, self._tokens, self.source.length),
             "carried": summary(origins),
             "seed": self.options.seed,

@@ -21,6 +21,7 @@ from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import Interrupted, RunError
 from proctool.procedural.registry import Samples
+from proctool.training.early_stop import EarlyStop
 from proctool.training.evaluate import Scores, evaluate
 from proctool.training.loss import Batch, TargetLoss
 from proctool.training.optimiser import make_optimiser, optimiser_tensors, restore_optimiser
@@ -68,6 +69,9 @@ def train(
     torch.manual_seed(options.seed * accelerator.num_processes + accelerator.process_index)  # dropout
     saved = run.latest()
     first, seconds_before = _restore(saved, module, optimiser, accelerator) if saved else (0, 0.0)
+    early = EarlyStop(options.until, options.patience)
+    if saved:
+        early.best, early.waited = saved.about["best"] or math.inf, saved.about["waited"]
     prepared, optimiser = accelerator.prepare(module, optimiser)
     run.begin(first)
     run.record({"event": "resume", "step": first} if saved else start)
@@ -103,9 +107,11 @@ def train(
             tensors |= {f"random/{rank}": state for rank, state in enumerate(randoms)}
             if accelerator.scaler is not None:
                 tensors["scaler"] = torch.tensor([accelerator.scaler.get_scale()])
-            state = {"seconds": round(time.monotonic() - started, 3)}
+            best = early.best if math.isfinite(early.best) else None  # JSON has no infinity
+            state = {"seconds": round(time.monotonic() - started, 3), "best": best, "waited": early.waited}
             run.save(step, tensors, state, options.keep_checkpoints)
 
+    done = first
     if first == 0:
         scores = note_scores(0)
     recent_time, recent_step = time.monotonic(), first
@@ -152,6 +158,9 @@ def train(
                 before = time.monotonic()
                 scores = note_scores(done)
                 recent_time += time.monotonic() - before  # evaluations do not count against the speed
+                if (reason := early.sees(scores)) and done < options.steps:
+                    run.record({"event": "note", "step": done, "note": f"stopping at step {done}: {reason}"})
+                    break
             stopping = done < options.steps and _agreed(stop, done, options, accelerator)
             if stopping or (done < options.steps and done % options.checkpoint_every == 0):
                 checkpoint(done)
@@ -161,7 +170,7 @@ def train(
                     f"to go on, run again: {_command()}"
                 )
     assert scores is not None, "the last step is always evaluated"
-    return Result(options.steps, options.steps * tokens_per_step, time.monotonic() - started, scores)
+    return Result(done, done * tokens_per_step, time.monotonic() - started, scores)
 
 
 def _restore(

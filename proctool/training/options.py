@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from proctool.errors import OptionError
+from proctool.models.components import parse_components
+from proctool.training.early_stop import parse_until
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +50,18 @@ class TrainingOptions:
     """Compile the model with torch.compile; falls back, saying so, where that fails."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
+    train: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
+    """Train only these components, the rest stays as it starts: attention, mlp, norms, ... (default: everything)."""
     seed: int = 0
     """Draws the fresh weights, the data's order and dropout."""
     eval_every: int = 100
     """Steps between evaluations on the fixed held-out set."""
     eval_samples: int = 512
     """Held-out samples (corpus rows) in that set."""
+    until: str | None = None
+    """Stop once a held-out measure is reached: accuracy=.99, exact_match=.9 or loss=1.5."""
+    patience: int | None = None
+    """Stop after this many evaluations without a better held-out loss."""
     log_every: int = 10
     """Steps between lines in metrics.jsonl."""
     checkpoint_every: int = 500
@@ -73,6 +81,12 @@ class TrainingOptions:
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise OptionError(f"{name} = {getattr(self, name)}: must be at least {least}")
+        if self.until is not None:
+            parse_until(self.until)
+        if self.patience is not None and self.patience < 1:
+            raise OptionError(f"patience = {self.patience}: must be at least 1")
+        if self.train is not None and not parse_components(self.train, "train"):
+            raise OptionError("train: nothing would be trained; name at least one component")
         if self.lr <= 0:
             raise OptionError(f"lr = {self.lr}: must be positive")
         if not 0 <= self.dropout < 1:
@@ -122,6 +136,8 @@ class InitOptions:
     """What to carry over from it: attention, mlp, norms, positions; or none, for the embeddings' start alone."""
     embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] = "fresh"
     """Start of the token embeddings: fresh, scale (fresh at the donor's scale), mean, sample or copy."""
+    layers: tuple[str, ...] | None = None
+    """Carry only these layers: 0-5,8 for every component, mlp=0-5 for one; may be repeated (default: all)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Starting from a warmed model: what `--init`, `--components` and `--embeddings` do."""
+"""Starting from a warmed model: what `--init`, `--components`, `--layers` and `--embeddings` do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from proctool.errors import ArtifactError
 from proctool.models.saved import SavedModel, open_model
 from proctool.training.options import InitOptions
-from proctool.transplant import Origin, parse_components, transplant
+from proctool.transplantation import Origin, parse_components, transplant_into
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,6 +34,8 @@ def transplant_from(
         return None
 
     def prepare(model: PreTrainedModel) -> list[Origin]:
-        return transplant(model, donor, options.components, embeddings=options.embeddings, seed=seed)
+        return transplant_into(
+            model, donor, options.components, embeddings=options.embeddings, layers=options.layers, seed=seed
+        )
 
     return prepare

@@ -61,6 +61,15 @@ def test_resuming_far_in_needs_one_integer():
     assert np.array_equal(order.indices(0, 13000)[12345:], order.indices(12345, 13000))
 
 
+@pytest.mark.parametrize(
+    ("positions", "said"),
+    [(100, ""), (150, "repeats the corpus 1.5 times"), (200, "corpus 2 times"), (1310, "corpus 13 times")],
+)
+def test_repetition_is_said_plainly(positions, said):
+    assert said in RowOrder(100).repetition(positions)
+    assert bool(RowOrder(100).repetition(positions)) == bool(said)
+
+
 @pytest.mark.parametrize(("rows", "seed"), [(0, 0), (5, -1)])
 def test_impossible_orders(rows, seed):
     with pytest.raises(ValueError, match="at least one row"):

@@ -10,32 +10,11 @@ import torch
 from torch.nn import functional
 
 from proctool.errors import ModelError
-from proctool.models.build import build_model, config_of, model_config
-from proctool.models.components import components
+from proctool.models.build import config_of, model_config
 from proctool.models.saved import export, open_model, save_model
 from proctool.procedural.registry import Samples
 from proctool.training.loss import Batch, TargetLoss
-
-FAMILIES = (
-    "gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox", "olmo2", "gemma", "gemma2", "phi", "phi3", "mixtral",
-    "bloom",
-)  # fmt: skip
-
-
-def tiny(family: str, seed: int = 0) -> torch.nn.Module:
-    return build_model(model_config("2x2x16", vocab_size=23, context=12, family=family), seed)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_components_partition_the_parameters(family: str) -> None:
-    model = tiny(family)
-    places = components(model)
-    assert list(places) == [name for name, _ in model.named_parameters()]
-    kinds = {place.component for place in places.values()}
-    assert {"attention", "mlp", "norms", "embeddings"} <= kinds
-    assert {place.layer for place in places.values() if place.component in ("attention", "mlp")} == {0, 1}
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert ("head" in kinds) != tied
+from tests.models.tiny import FAMILIES, tiny
 
 
 @pytest.mark.parametrize("family", FAMILIES)

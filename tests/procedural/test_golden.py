@@ -29,7 +29,7 @@ GOLDEN = {
     "intersect:small": "959781285e2a226d",
     "last:small": "86faab74934f5962",
     "modular:small": "52d66ef6987b0746",
-    "mqar:small": "4e023697201b418a",
+    "mqar:small": "6895232b4d493bea",
     "multiplication:small": "54fcf9a9a0a7a55a",
     "nca:small,length=22,per_rule=256,complexity=0.2": "9d1fa2d901e63840",
     "replace:small": "0757ec1537b95665",

@@ -182,6 +182,37 @@ def test_training_learns(tmp_path: Path) -> None:
     assert end["accuracy"] > 0.9
 
 
+@pytest.mark.parametrize(
+    ("changes", "step", "reason"),
+    [
+        ({"until": "accuracy=0"}, 4, "accuracy"),
+        ({"until": "loss=100"}, 4, "loss"),
+        ({"patience": 2, "lr": 1e-12}, 12, None),
+        ({"patience": 2, "lr": 0.9, "clip": 0, "steps": 40, "weight_decay": 0}, 8, "no better"),
+    ],
+)
+def test_early_stops(tmp_path: Path, changes: dict[str, Any], step: int, reason: str | None) -> None:
+    end = warmup_job(options(tmp_path, **changes)).run()
+    notes = [event["note"] for event in read_events(tmp_path / "run") if event["event"] == "note"]
+    if reason is None:
+        assert (end["step"], notes) == (step, [])
+    else:
+        assert reason in notes[0]
+        assert step <= end["step"] < changes.get("steps", 12)
+        assert artifact.read_header(tmp_path / "run.safetensors").about["steps"] == end["step"]
+
+
+def test_patience_is_resumed_too(tmp_path: Path) -> None:
+    changes = {"patience": 3, "lr": 0.9, "clip": 0, "steps": 60, "weight_decay": 0}
+    whole = warmup_job(options(tmp_path, "whole", **changes)).run()
+    assert whole["step"] < 60
+    job = warmup_job(options(tmp_path, "killed", **changes))
+    job.listeners = [killed_at("train", whole["step"] // 3)]
+    with pytest.raises(Killed):
+        job.run()
+    assert warmup_job(options(tmp_path, "killed", **changes)).run()["content"] == whole["content"]
+
+
 def test_a_run_that_is_complete_is_not_run_again(tmp_path: Path) -> None:
     first = warmup_job(options(tmp_path)).run()
     notes: list[dict[str, Any]] = []

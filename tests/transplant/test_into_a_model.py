@@ -9,7 +9,7 @@ from proctool.errors import ModelError, OptionError
 from proctool.models.build import build_model, model_config
 from proctool.models.components import components
 from proctool.models.saved import SavedModel, open_model, save_model
-from proctool.transplant import BODY, transplant
+from proctool.transplantation import BODY, transplant_into
 
 VOCAB, CONTEXT = 30, 16
 
@@ -41,7 +41,7 @@ def test_exactly_the_named_components_change(tmp_path: Path, carried: tuple[str,
     save_model(tmp_path / "trained.safetensors", trained, {})
     donor = open_model(tmp_path / "trained.safetensors")
     target, before = fresh(family=family), fresh(family=family)
-    origins = transplant(target, donor, carried)
+    origins = transplant_into(target, donor, carried)
     given, old = donor.weights(), dict(before.named_parameters())
     for origin, (name, parameter) in zip(origins, target.named_parameters(), strict=True):
         assert origin.tensor == name
@@ -54,7 +54,7 @@ def test_exactly_the_named_components_change(tmp_path: Path, carried: tuple[str,
 def test_embedding_starts(tmp_path: Path, way: str) -> None:
     donor = make(tmp_path, 1)
     target, before = fresh(), fresh()
-    transplant(target, donor, BODY, embeddings=way)
+    transplant_into(target, donor, BODY, embeddings=way)
     rows, given = target.get_input_embeddings().weight.detach(), donor.weights()["transformer.wte.weight"]
     old = before.get_input_embeddings().weight.detach()
     if way == "scale":
@@ -71,9 +71,9 @@ def test_embedding_starts(tmp_path: Path, way: str) -> None:
 def test_copied_embeddings_ask_for_the_same_vocabulary(tmp_path: Path) -> None:
     donor = make(tmp_path, 1)
     with pytest.raises(ModelError, match="vocabulary of 30, the target has 41"):
-        transplant(fresh(), donor, BODY, embeddings="copy")
+        transplant_into(fresh(), donor, BODY, embeddings="copy")
     target = fresh(vocab_size=VOCAB)
-    transplant(target, donor, BODY, embeddings="copy")
+    transplant_into(target, donor, BODY, embeddings="copy")
     assert torch.equal(target.get_input_embeddings().weight, donor.weights()["transformer.wte.weight"])
 
 
@@ -81,7 +81,7 @@ def test_copied_embeddings_ask_for_the_same_vocabulary(tmp_path: Path) -> None:
 def test_positions_are_cut_or_extended_and_said_to_be(tmp_path: Path, context: int, word: str) -> None:
     donor = make(tmp_path, 1)
     target, before = fresh(context=context), fresh(context=context)
-    origins = transplant(target, donor, ["positions"])
+    origins = transplant_into(target, donor, ["positions"])
     (origin,) = [origin for origin in origins if origin.component == "positions"]
     assert origin.source == word
     given, common = donor.weights()["transformer.wpe.weight"], min(context, CONTEXT)
@@ -100,7 +100,7 @@ def test_positions_are_cut_or_extended_and_said_to_be(tmp_path: Path, context: i
 )
 def test_donors_of_another_shape_are_refused(tmp_path: Path, change: dict[str, str], message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        transplant(fresh(), make(tmp_path, 1, **change), BODY)
+        transplant_into(fresh(), make(tmp_path, 1, **change), BODY)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_donors_of_another_shape_are_refused(tmp_path: Path, change: dict[str, s
 )
 def test_components_that_cannot_be_carried_are_refused(tmp_path: Path, carried: list[str], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        transplant(fresh(), make(tmp_path, 1), carried)
+        transplant_into(fresh(), make(tmp_path, 1), carried)
 
 
 def test_a_donor_with_nan_is_refused_and_the_target_left_alone(tmp_path: Path) -> None:
@@ -125,5 +125,5 @@ def test_a_donor_with_nan_is_refused_and_the_target_left_alone(tmp_path: Path) -
     save_model(tmp_path / "nan.safetensors", broken, {})
     target, before = fresh(), fresh()
     with pytest.raises(ModelError, match=last):
-        transplant(target, open_model(tmp_path / "nan.safetensors"), BODY)
+        transplant_into(target, open_model(tmp_path / "nan.safetensors"), BODY)
     assert all(torch.equal(a, b) for a, b in zip(target.parameters(), before.parameters(), strict=True))

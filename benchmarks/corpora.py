@@ -1,0 +1,211 @@
+"""Rates and memory of the token store, printed as JSON lines.
+
+    python benchmarks/corpora.py tokenise --text FILE.json.gz --tokenizer FOLDER
+    python benchmarks/corpora.py read
+    python benchmarks/corpora.py memory --text FILE.json.gz --gigabytes 2
+    python benchmarks/corpora.py questions
+
+Rates against the library are taken in turns, since the machine may be shared; processor time stands beside the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from proctool.corpora import RowOrder, load_tokenizer, open_corpus, open_store
+from proctool.corpora.documents import Corpus
+
+
+def corpus_of(options: argparse.Namespace) -> Corpus:
+    return open_corpus(options.text, text_field=options.text_field)
+
+
+def spent() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def timed(work) -> tuple[float, float]:
+    wall, processor = time.perf_counter(), spent()
+    work()
+    return time.perf_counter() - wall, spent() - processor
+
+
+def tokenise(options: argparse.Namespace) -> None:
+    """A store built from a corpus against `encode_batch` alone, which has the texts in memory."""
+    import tokenizers
+
+    corpus, tokenizer = corpus_of(options), load_tokenizer(options.tokenizer)
+    texts, size = [], 0
+    for document in corpus.documents():
+        texts.append(document.content.decode("utf-8", "replace"))
+        size += document.size
+    backend = tokenizers.Tokenizer.from_str(tokenizer.definition)
+
+    def alone() -> None:
+        for start in range(0, len(texts), options.batch):
+            backend.encode_batch(texts[start : start + options.batch], add_special_tokens=False)
+
+    def build() -> None:
+        with tempfile.TemporaryDirectory() as cache:
+            open_store(corpus, tokenizer, 1024, cache_dir=cache, workers=options.workers)
+
+    taken: dict[str, list[tuple[float, float]]] = {"encode_batch": [], "store": []}
+    for _ in range(options.rounds):
+        taken["encode_batch"].append(timed(alone))
+        taken["store"].append(timed(build))
+    wall, processor = (
+        {name: size / 1e6 / statistics.median(each[which] for each in runs) for name, runs in taken.items()}
+        for which in (0, 1)
+    )
+    say(
+        "tokenise",
+        megabytes=size / 1e6,
+        documents=len(texts),
+        megabytes_per_second=wall,
+        megabytes_per_processor_second=processor,
+        wall_ratio=wall["store"] / wall["encode_batch"],
+        processor_ratio=processor["store"] / processor["encode_batch"],
+        rounds=[[round(a[0], 1), round(b[0], 1)] for a, b in zip(*taken.values(), strict=True)],
+    )
+
+
+def read(options: argparse.Namespace) -> None:
+    """Random rows, in the order of training, batch by batch."""
+    corpus, tokenizer = open_corpus("python"), load_tokenizer("bytes")
+    with tempfile.TemporaryDirectory() as cache:
+        for context, batch in ((512, 64), (1024, 48), (2048, 32)):
+            rows = open_store(corpus, tokenizer, context, cache_dir=cache).split()
+            order = RowOrder(len(rows), 0)
+            rates = []
+            for _ in range(options.rounds):
+                steps = max(1, 4 * len(rows) // batch)
+                wall, _ = timed(
+                    lambda rows=rows, order=order, steps=steps, batch=batch: [
+                        rows.read(order.indices(step * batch, (step + 1) * batch)) for step in range(steps)
+                    ]
+                )
+                rates.append(steps * batch * context / wall / 1e6)
+            say(
+                "read",
+                context=context,
+                batch=batch,
+                million_tokens_per_second=statistics.median(rates),
+                best=max(rates),
+            )
+
+
+def memory(options: argparse.Namespace) -> None:
+    """Peak memory of a build from a large file of JSON lines, made of the given text's lines in random order."""
+    tokenizer = load_tokenizer(options.tokenizer)
+    lines = [line for document in corpus_of(options).documents() for line in document.content.decode().splitlines(True)]
+    rng = random.Random(0)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        path, written = Path(scratch) / "large.jsonl", 0
+        with path.open("w", encoding="utf-8") as file:
+            while written < options.gigabytes * 1e9:
+                start = rng.randrange(len(lines))
+                text = "".join(lines[start : start + rng.randrange(20, 300)])
+                written += len(text.encode())
+                file.write(json.dumps({"text": text}) + "\n")
+        corpus = open_corpus(str(path))
+        peak = Peak()
+        wall, processor = timed(lambda: open_store(corpus, tokenizer, 1024, cache_dir=scratch, workers=options.workers))
+        say(
+            "memory", gigabytes=written / 1e9, tokenizer=options.tokenizer, block_mebibytes=corpus.block >> 20,
+            peak_mebibytes=peak.stop() / 2**20, seconds=wall, megabytes_per_second=written / 1e6 / wall,
+            megabytes_per_processor_second=written / 1e6 / processor,
+        )  # fmt: skip
+
+
+class Peak:
+    """The largest memory of this process and its children, shared pages counted once."""
+
+    def __init__(self) -> None:
+        self._most = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        while not self._over.wait(0.1):
+            self._most = max(self._most, sum(self._own(pid) for pid in self._tree(os.getpid())))
+
+    def _tree(self, pid: int) -> list[int]:
+        found = [pid]
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            try:
+                children = task.read_text().split()
+            except OSError:
+                continue
+            for child in children:
+                found += self._tree(int(child))
+        return found
+
+    def _own(self, pid: int) -> int:
+        try:
+            fields = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            return 0
+        # Anonymous pages are what cannot be given back; the files being read and written are the page cache's.
+        return sum(int(line.split()[1]) << 10 for line in fields if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+
+    def stop(self) -> int:
+        self._over.set()
+        self._thread.join()
+        return self._most
+
+
+def questions(options: argparse.Namespace) -> None:
+    """Questions of all modules, made on the spot."""
+    from proctool.corpora import questions as made
+
+    for level in made.LEVELS:
+        modules = made.modules()[level]
+        wall, processor = timed(lambda level=level, modules=modules: [made.draw(level, name, 7, 5) for name in modules])
+        count = 5 * len(modules)
+        say(
+            "questions",
+            level=level,
+            modules=len(modules),
+            per_second=count / wall,
+            per_processor_second=count / processor,
+        )
+
+
+def say(what: str, **figures: object) -> None:
+    def rounded(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: rounded(each) for key, each in value.items()}
+        return float(f"{value:.4g}") if isinstance(value, float | np.floating) else value
+
+    print(json.dumps({"benchmark": what, **{key: rounded(value) for key, value in figures.items()}}), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["tokenise", "read", "memory", "questions"])
+    parser.add_argument("--text", default="python")
+    parser.add_argument("--text-field", default=None)
+    parser.add_argument("--tokenizer", default="bytes")
+    parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--gigabytes", type=float, default=2.0)
+    parser.add_argument("--scratch", default=None)
+    options = parser.parse_args()
+    globals()[options.what](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Models on disk that tensors are taken from, one at a time."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import mmap
+from typing import TYPE_CHECKING, Any
+
+from proctool.errors import ArtifactError, ModelError
+from proctool.models.saved import SavedModel
+
+if TYPE_CHECKING:
+    import torch
+
+_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class Donor:
+    """Reads a saved model tensor by tensor. An artifact's tensors are memory-mapped and let go again, so that a
+    transplant holds one or two of them at a time; a Hugging Face folder is loaded whole, by transformers."""
+
+    def __init__(self, saved: SavedModel) -> None:
+        self.saved = saved
+        self.label = saved.path.name
+        """What people call it; longer where two donors' files are named alike."""
+        self.config: Any = saved.config
+        self.depth = int(saved.config.num_hidden_layers)
+
+    def __str__(self) -> str:
+        return self.label
+
+    @property
+    def content(self) -> str | None:
+        """Content hash; None for a Hugging Face folder."""
+        return self.saved.artifact.content if self.saved.artifact else None
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor, by name."""
+        if self.saved.artifact is not None:
+            return {name: info.shape for name, info in self.saved.artifact.tensors.items()}
+        return {name: tuple(tensor.shape) for name, tensor in self._folder.items()}
+
+    @functools.cached_property
+    def _folder(self) -> dict[str, torch.Tensor]:
+        return self.saved.weights()
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor in float32, not to be written to, its hash checked.
+
+        Raises ArtifactError when it is damaged, ModelError when it holds NaN or infinities, or no real numbers.
+        """
+        import torch
+
+        tensor = self._folder[name] if self.saved.artifact is None else self._mapped(name)
+        if tensor.numel() and not all(torch.isfinite(bound) for bound in torch.aminmax(tensor)):
+            raise ModelError(
+                f"{self.saved.path}: tensor {name} holds values that are not finite (NaN or infinity); "
+                "nothing was carried over"
+            )
+        return tensor.detach().float()
+
+    def _mapped(self, name: str) -> torch.Tensor:
+        import torch
+
+        assert self.saved.artifact is not None
+        info = self.saved.artifact.tensors[name]
+        if info.dtype not in _FLOATS:
+            raise ModelError(f"{self.saved.path}: tensor {name} holds {info.dtype}, not real numbers")
+        kind = getattr(torch, _FLOATS[info.dtype])
+        size = info.stop - info.start
+        if size == 0:
+            return torch.empty(info.shape, dtype=kind)
+        begin = info.start - info.start % mmap.ALLOCATIONGRANULARITY
+        with self.saved.path.open("rb") as file:
+            # Private copy-on-write: torch wants writable memory, and the file is never written through. The mapping
+            # is of this tensor only and ends with it: pages of a whole file would count as this process's memory.
+            try:
+                mapping = mmap.mmap(file.fileno(), info.stop - begin, access=mmap.ACCESS_COPY, offset=begin)
+            except ValueError:
+                raise ArtifactError(f"{self.saved.path}: was cut short while it was being read") from None
+        data = memoryview(mapping)[info.start - begin :]
+        if hashlib.sha256(data).hexdigest() != info.sha256:
+            raise ArtifactError(
+                f"{self.saved.path}: tensor {name} is damaged (its hash does not match); make the file again"
+            )
+        return torch.frombuffer(data, dtype=kind, count=size // kind.itemsize).reshape(info.shape)

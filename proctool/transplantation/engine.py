@@ -1,0 +1,293 @@
+"""Carrying out a plan: into a model in memory, or into a file, tensor by tensor."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proctool import artifact, config
+from proctool.artifact import Artifact
+from proctool.errors import ArtifactError, ModelError, OptionError
+from proctool.models.build import context_of, model_config
+from proctool.models.components import parse_components
+from proctool.models.saved import SavedModel, _config_values, open_model
+from proctool.transplantation.donors import Donor
+from proctool.transplantation.fresh import draw, outline
+from proctool.transplantation.layers import by_component, check_carried, parse_layers
+from proctool.transplantation.options import CARRIED, TransplantOptions
+from proctool.transplantation.plan import Graft, Origin, Step, Target, differences, plan, summary, target_of
+from proctool.transplantation.treatments import Treatment
+from proctool.units import parse_number
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+BODY = ("attention", "mlp", "norms")
+"""What the paper carries into language pretraining (section 3)."""
+
+
+def transplant_into(
+    model: PreTrainedModel,
+    donor: SavedModel,
+    carried: Sequence[str] = BODY,
+    *,
+    embeddings: str = "fresh",
+    layers: Sequence[str] | None = None,
+    seed: int = 0,
+) -> list[Origin]:
+    """Carry the components `carried` of `donor` into `model`, in place, and start its embeddings as asked.
+
+    `layers` are ranges such as "0-5", or "mlp=0-5". Where a family has no position embeddings, `positions` is passed
+    over. Returns the origin of every tensor, in the model's order. Raises ModelError when families or shapes differ,
+    or the donor holds a value that is not finite; OptionError when nothing would be carried. The model is changed
+    only after everything was checked.
+    """
+    import torch
+
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    target = target_of(model, lambda name: tensors[name].detach(), seed)
+    names = parse_components(carried)
+    if len(names) > 1 and all(place.component != "positions" for place in target.places.values()):
+        names = tuple(name for name in names if name != "positions")
+    source = Donor(donor)
+    ranges = _layer_sets(layers or (), names, target)
+    grafts = [Graft(name, (source,), ranges.get(name)) for name in names]
+    steps = plan(target, grafts, embeddings, source)
+    made = {step.origin.tensor: step.make() for step in steps if step.make}
+    with torch.no_grad():
+        for name, value in made.items():
+            tensors[name].copy_(value)
+    return [step.origin for step in steps]
+
+
+@dataclass(frozen=True)
+class Transplant:
+    """A planned transplant: what every tensor of the new model will be. Nothing is read or written until asked."""
+
+    options: TransplantOptions
+    target: Target
+    steps: tuple[Step, ...]
+    donors: tuple[Donor, ...]
+    notes: tuple[str, ...]
+    """What a reader should know: settings in which donors differ from the target."""
+
+    @property
+    def origins(self) -> list[Origin]:
+        """Where each tensor comes from, in the model's order."""
+        return [step.origin for step in self.steps]
+
+    def values(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor by name, made when its turn comes. Raises ArtifactError, ModelError."""
+        for step in self.steps:
+            yield step.origin.tensor, self._value(step)
+
+    def write(self, output: Path) -> Artifact:
+        """Write the model artifact, one tensor in memory at a time and the next being read; all or nothing."""
+        steps = {step.origin.tensor: step for step in self.steps}
+        makers = {name: functools.partial(self._value, step) for name, step in steps.items()}
+        shapes = {name: ("F32", step.origin.shape) for name, step in steps.items()}
+        with _one_ahead(sorted(makers), makers) as tensors:
+            return artifact.write(
+                output, tensors, kind="model", about=self._about(), parents=self._parents(), shapes=shapes
+            )
+
+    def _value(self, step: Step) -> torch.Tensor:
+        value = step.make() if step.make else self.target.start(step.origin.tensor)
+        if tuple(value.shape) != step.origin.shape:
+            raise ModelError(f"{step.origin.tensor}: has shape {tuple(value.shape)}, not {step.origin.shape}")
+        return value
+
+    def _about(self) -> dict[str, Any]:
+        parts: dict[str, str] = {}
+        for row in summary(self.origins):
+            said = row["reason"] if row["source"] not in ("fresh", "base") else row["source"]
+            parts[row["component"]] = "; ".join(filter(None, [parts.get(row["component"]), said]))
+        about: dict[str, Any] = {
+            "stage": "transplant",
+            "command": "transplant",
+            "seed": self.options.seed,
+            "components": parts,
+            "donors": {str(donor): donor.content for donor in self.donors},
+            "carried": summary(self.origins),
+            "origins": {
+                origin.tensor: {"source": origin.source, "how": origin.reason, "from": list(origin.given)}
+                for origin in self.origins
+            },
+            "config": _config_values(self.target.config),
+        }
+        if tokenizer := self._tokenizer():
+            about["tokenizer"] = tokenizer
+        return about
+
+    def _tokenizer(self) -> str | None:
+        """The tokenizer whose tokens the embeddings stand for, where they were copied."""
+        embedding = next(origin for origin in self.origins if origin.component == "embeddings")
+        if embedding.source == "base" and self.target.base is not None:
+            return self.target.base.saved.about.get("tokenizer")
+        if embedding.source == "copy":
+            owner = next(donor for donor in self.donors if embedding.given[0].startswith(f"{donor}:"))
+            return owner.saved.about.get("tokenizer")
+        return None
+
+    def _parents(self) -> list[Artifact | Mapping[str, Any]]:
+        base = [self.target.base] if self.target.base else []
+        return [donor.saved.parent for donor in [*base, *self.donors]]
+
+
+@contextmanager
+def _one_ahead(
+    order: Sequence[str], makers: Mapping[str, Callable[[], torch.Tensor]]
+) -> Iterator[dict[str, Callable[[], torch.Tensor]]]:
+    """The makers, to be called in `order`, each making the next one's tensor in another thread meanwhile.
+
+    Reading and checking one tensor (hashing lets other threads run) takes about as long as writing one.
+    """
+    following = dict(zip(order, [*order[1:], None], strict=True))
+    ready: dict[str, Future[torch.Tensor]] = {}
+    with ThreadPoolExecutor(1, thread_name_prefix="transplant") as reader:
+
+        def take(name: str) -> torch.Tensor:
+            mine = ready.pop(name, None) or reader.submit(makers[name])
+            made = mine.result()
+            if (after := following[name]) is not None:
+                ready[after] = reader.submit(makers[after])
+            return made
+
+        yield {name: functools.partial(take, name) for name in makers}
+
+
+def transplant(**options: Any) -> Artifact:
+    """Build a model from parts of others and write it: `proctool transplant`, from Python.
+
+    The keyword arguments are the fields of `TransplantOptions`, which explains them:
+
+        proctool.transplant(attention="set.safetensors", mlp="eca.safetensors", output="mixed.safetensors")
+
+    Returns the artifact that was written. Raises OptionError, ModelError, ArtifactError; then nothing was written.
+    """
+    chosen = config.build(TransplantOptions, options, "transplant")
+    return plan_transplant(chosen).write(chosen.output)
+
+
+def plan_transplant(options: TransplantOptions) -> Transplant:
+    """Decide and check everything, by configurations and shapes alone, reading no weights.
+
+    Raises OptionError, ModelError, ArtifactError.
+    """
+    if not options.output.absolute().parent.is_dir():
+        raise ArtifactError(f"{options.output}: the folder {options.output.absolute().parent} does not exist")
+    opened: dict[str, Donor] = {}
+
+    def donor(path: str) -> Donor:
+        if not Path(path).exists():
+            raise ArtifactError(f"{path}: no such file; a donor is a model artifact or a Hugging Face folder")
+        key = str(Path(path).resolve())
+        if key not in opened:
+            opened[key] = Donor(open_model(Path(path)))
+        return opened[key]
+
+    given: dict[str, tuple[Donor, ...]] = {}
+    for component in CARRIED:
+        if written := getattr(options, component):
+            given[component] = tuple(donor(path.strip()) for path in written[0].split(","))
+            if len(set(given[component])) != len(given[component]):
+                raise OptionError(f"{component}: the same donor is given twice in {written[0]}")
+    way = options.embeddings
+    embeddings_from = donor(options.embeddings_from) if options.embeddings_from else None
+    if embeddings_from is not None and way in (None, "fresh"):
+        raise OptionError("embeddings_from: say how with --embeddings copy, mean, sample or scale")
+    if embeddings_from is None and way not in (None, "fresh"):
+        if len(opened) != 1:
+            raise OptionError(f"embeddings: {way} from which donor? Name it with --embeddings-from FILE")
+        embeddings_from = next(iter(opened.values()))
+    donors = tuple(opened.values())
+    _tell_apart(donors)
+    if not donors:
+        raise OptionError("transplant: no donor is given; name one with --attention, --mlp, --norms, ... FILE")
+    base = Donor(open_model(Path(options.base))) if options.base else None
+    model = outline(base.config if base else _configuration(options, donors[0]))
+    target = target_of(model, lambda name: draw(model, name, options.seed), options.seed, base)
+    if base is not None:
+        _check_whole(target, base)
+    ranges = _layer_sets(options.layers, given, target)
+    treatments = _treatments(options, given)
+    grafts = [Graft(name, each, ranges.get(name), treatments[name]) for name, each in given.items()]
+    steps = plan(target, grafts, way, embeddings_from, options.depth_map)
+    return Transplant(options, target, tuple(steps), donors, tuple(differences(target, donors)))
+
+
+def _tell_apart(donors: Sequence[Donor]) -> None:
+    """Donors' files are often named alike in folders of their own."""
+    for label in (lambda path: f"{path.absolute().parent.name}/{path.name}", str):
+        names = [donor.label for donor in donors]
+        for donor in donors:
+            if names.count(donor.label) > 1:
+                donor.label = label(donor.saved.path)
+
+
+def _check_whole(target: Target, base: Donor) -> None:
+    for name, shape in target.shapes.items():
+        if base.shapes.get(name) != shape:
+            found = f"has shape {base.shapes[name]}, not {shape}" if name in base.shapes else "is missing"
+            raise ModelError(f"{base.saved.path}: tensor {name} {found}, against its own configuration")
+
+
+def _configuration(options: TransplantOptions, first: Donor) -> PretrainedConfig:
+    """What a target without a base looks like: as asked, or as the first donor."""
+    vocab_size = options.vocab_size or int(first.config.vocab_size)
+    context = options.context or context_of(first.config)
+    if options.model is not None:
+        if context is None:
+            raise OptionError(f"context: {first} has no limit to take over; give --context")
+        return model_config(options.model, vocab_size=vocab_size, context=context, family=first.config.model_type)
+    made = copy.deepcopy(first.config)
+    made.vocab_size = vocab_size
+    if context is not None:
+        made.max_position_embeddings = context
+    return made
+
+
+def _layer_sets(written: Sequence[str], carried: Iterable[str], target: Target) -> dict[str, frozenset[int]]:
+    ranges = by_component("layers", written, carried)
+    return {name: parse_layers(each, target.anatomy.layers) for name, each in ranges.items()}
+
+
+def _treatments(options: TransplantOptions, carried: Iterable[str]) -> dict[str, Treatment]:
+    carried = tuple(carried)
+    for option in ("shuffle", "match_scale"):
+        for component in getattr(options, option):
+            check_carried(option, component, carried)
+    noise = by_component("noise", options.noise, carried)
+    alpha = by_component("alpha", options.alpha, carried)
+    made = {}
+    for name in carried:
+        try:
+            made[name] = Treatment(
+                shuffle=name in options.shuffle,
+                match_scale=name in options.match_scale,
+                noise=parse_number(noise.get(name, 0.0)),
+                alpha=parse_number(alpha.get(name, 1.0)),
+            )
+        except OptionError as error:
+            raise OptionError(f"{name}: {error}") from None
+    return made
+
+
+def as_json(planned: Transplant) -> dict[str, Any]:
+    """The plan for machines: totals, notes, and the origin of every tensor."""
+    return {
+        "command": "transplant",
+        "output": str(planned.options.output),
+        "family": planned.target.config.model_type,
+        "parameters": sum(origin.size for origin in planned.origins),
+        "notes": list(planned.notes),
+        "carried": summary(planned.origins),
+        "tensors": [asdict(origin) for origin in planned.origins],
+    }

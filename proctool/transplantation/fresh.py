@@ -1,0 +1,73 @@
+"""Fresh weights one tensor at a time, for models too large to build whole."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from proctool.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def outline(config: PretrainedConfig) -> PreTrainedModel:
+    """The model of `config` without memory for its weights (on torch's meta device). Raises ModelError."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{config.model_type}: cannot build this configuration: {error}") from None
+
+
+def seeded(seed: int, name: str) -> torch.Generator:
+    """Random numbers for one tensor, independent of every other's."""
+    import torch
+
+    return torch.Generator().manual_seed(_number(seed, name))
+
+
+def _number(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
+
+
+def draw(model: PreTrainedModel, name: str, seed: int) -> torch.Tensor:
+    """The fresh value of the tensor `name` of an `outline`: a function of `seed`, `name` and the configuration only.
+
+    transformers' own initialiser of the family is run on the module that holds the tensor and on those around it,
+    innermost first as it always runs, while every other tensor stays without memory. Raises ModelError for a
+    tensor that the family's initialiser leaves alone.
+    """
+    import torch
+    from transformers import PreTrainedModel
+
+    path = name.split(".")
+    modules = [model.get_submodule(".".join(path[:depth])) for depth in range(len(path))]
+    owner, own = modules[-1], path[-1]
+    place: dict[str, Any] = owner._parameters if own in owner._parameters else owner._buffers
+    outlined: torch.Tensor = place[own]
+    if not outlined.is_floating_point():
+        raise ModelError(f"{model.config.model_type}: {name} holds whole numbers, which cannot be drawn alone")
+    value = torch.full(outlined.shape, torch.nan)
+    place[own] = torch.nn.Parameter(value, requires_grad=False) if place is owner._parameters else value
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(_number(seed, name))
+            for depth in reversed(range(len(modules))):
+                around = [module for module in modules[: depth + 1] if isinstance(module, PreTrainedModel)]
+                around[-1]._init_weights(modules[depth])
+        # An initialiser may put another parameter in place.
+        held: torch.Tensor = place[own]
+        value = held.detach()
+    finally:
+        place[own] = outlined
+    if value.isnan().any():
+        raise ModelError(
+            f"{model.config.model_type}: {name} is not drawn by the family's initialiser; "
+            "take its component from a donor, or give a base model with --base FILE"
+        )
+    return value

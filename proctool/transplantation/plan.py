@@ -1,0 +1,292 @@
+"""Deciding, before anything is read or written, where every tensor of the target comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from proctool import config
+from proctool.errors import ModelError, OptionError
+from proctool.models.components import COMPONENTS, Anatomy, Place, anatomy
+from proctool.transplantation.donors import Donor
+from proctool.transplantation.fresh import seeded
+from proctool.transplantation.layers import donor_layer
+from proctool.transplantation.treatments import (
+    EMBEDDINGS,
+    Treatment,
+    embedding_rows,
+    embedding_words,
+    resize_positions,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+# What must agree for a component's weights to mean the same: (in words, in the configuration, for which components).
+_SHAPE = (
+    ("width", "hidden_size", COMPONENTS),
+    ("heads", "num_attention_heads", ("attention",)),
+    ("key-value heads", "num_key_value_heads", ("attention",)),
+)
+# What changes the function that the same weights compute; worth a line where it differs.
+_FUNCTION = (
+    "hidden_act", "activation_function", "hidden_activation", "rope_parameters", "layer_norm_epsilon",
+    "layer_norm_eps", "rms_norm_eps", "sliding_window", "num_experts_per_tok", "attn_logit_softcapping",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one tensor of the target comes from."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    component: str
+    layer: int | None
+    source: str
+    """"fresh", "base"; or how the donor's is taken: "carried", "altered", "cut", "extended", one of `EMBEDDINGS`."""
+    reason: str
+    given: tuple[str, ...] = ()
+    """The tensors it is made from, as FILE:TENSOR."""
+
+    @property
+    def size(self) -> int:
+        """Numbers in the tensor."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Graft:
+    """One component from its donor, or from the average of several."""
+
+    component: str
+    donors: tuple[Donor, ...]
+    layers: frozenset[int] | None = None
+    """Only these layers of the target. None: all, and what stands outside the layers (the last norm) too."""
+    treatment: Treatment = field(default_factory=Treatment)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The model to be filled."""
+
+    config: Any
+    anatomy: Anatomy
+    shapes: dict[str, tuple[int, ...]]
+    fresh: Callable[[str], torch.Tensor]
+    start: Callable[[str], torch.Tensor]
+    """The value a tensor has where nothing is carried: fresh, or the base model's."""
+    base: Donor | None
+    seed: int
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """Every tensor that is saved: parameters in the model's order, then buffers."""
+        return self.anatomy.parameters | self.anatomy.buffers
+
+
+def target_of(
+    model: PreTrainedModel, fresh: Callable[[str], torch.Tensor], seed: int, base: Donor | None = None
+) -> Target:
+    """`model` (meta device will do) as a target. Raises ModelError for a family whose parts are not known."""
+    parts = anatomy(model)
+    tensors: dict[str, Any] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    shapes = {name: tuple(tensors[name].shape) for name in (*parts.parameters, *parts.buffers)}
+    return Target(model.config, parts, shapes, fresh, base.read if base else fresh, base, seed)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tensor's origin, and how it is made; `make` is None where it stays as it starts."""
+
+    origin: Origin
+    make: Callable[[], torch.Tensor] | None
+
+
+def plan(
+    target: Target,
+    grafts: Sequence[Graft],
+    embeddings: str | None = None,
+    embeddings_from: Donor | None = None,
+    depth_map: str | None = None,
+) -> list[Step]:
+    """A step for every tensor of `target`, in the model's order. Shapes are compared, no weights are read.
+
+    `embeddings` is one of `EMBEDDINGS`, or None to leave them as they start. Raises OptionError when nothing would
+    be carried, or a component is grafted twice or has no tensors in the target; ModelError when a donor's family
+    or shapes do not fit, naming the tensor.
+    """
+    if embeddings is not None and embeddings not in EMBEDDINGS:
+        raise OptionError(f'embeddings: "{embeddings}"{config.suggestion(embeddings, EMBEDDINGS)}')
+    starts = embeddings if embeddings_from is not None else None
+    if not grafts and starts in (None, "fresh"):
+        raise OptionError("components: nothing would be carried over; name at least one component")
+    by_component: dict[str, Graft] = {}
+    for graft in grafts:
+        if graft.component in by_component:
+            raise OptionError(f"{graft.component}: given two donors; average them, or choose one")
+        if graft.component in ("embeddings", "head"):
+            raise OptionError("components: token embeddings move by --embeddings copy (or scale, mean, sample)")
+        by_component[graft.component] = graft
+        for donor in graft.donors:
+            _check_fits(target, donor, graft.component, depth_map)
+    if embeddings_from is not None:
+        _check_family(target, embeddings_from)
+    steps = []
+    for name, place in target.places.items():
+        if place.component in ("embeddings", "head"):
+            steps.append(_embedding(target, name, place, embeddings, embeddings_from))
+        elif place.component in by_component:
+            steps.append(_grafted(target, name, place, by_component[place.component], depth_map))
+        else:
+            steps.append(_start(target, name, place, f"{place.component} not among the carried components"))
+    for component in by_component:
+        if not any(step.make and step.origin.component == component for step in steps):
+            raise OptionError(
+                f"{component}: nothing would be carried: the {target.config.model_type} target has no {component} there"
+            )
+    return steps
+
+
+def differences(target: Target, donors: Sequence[Donor]) -> list[str]:
+    """Settings in which donors differ from the target that change what the same weights compute, a line each."""
+    said = []
+    for donor in donors:
+        for name in _FUNCTION:
+            ours, theirs = getattr(target.config, name, None), getattr(donor.config, name, None)
+            if ours != theirs:
+                said.append(f"{donor}: was trained with {name} = {theirs}, the target has {ours}")
+    return said
+
+
+def _check_family(target: Target, donor: Donor) -> None:
+    ours, theirs = target.config.model_type, donor.config.model_type
+    if ours != theirs:
+        raise ModelError(f"{donor.saved.path}: a {theirs} model; the target is {ours}")
+
+
+def _check_fits(target: Target, donor: Donor, component: str, depth_map: str | None) -> None:
+    _check_family(target, donor)
+    path, depth = donor.saved.path, target.anatomy.layers
+    if donor.depth != depth and depth_map is None and component != "positions":
+        raise ModelError(
+            f"{path}: has {donor.depth} layers, the target {depth}: weights cannot be carried over "
+            "unless layers are matched with --depth-map repeat (or stretch, first)"
+        )
+    for label, key, which in _SHAPE:
+        ours, theirs = getattr(target.config, key, None), getattr(donor.config, key, None)
+        if ours != theirs and component in which:
+            raise ModelError(f"{path}: has {theirs} {label}, the target {ours}: weights cannot be carried over")
+
+
+def _start(target: Target, name: str, place: Place, reason: str) -> Step:
+    base = target.base
+    source, given = ("base", (f"{base}:{name}",)) if base else ("fresh", ())
+    return Step(Origin(name, target.shapes[name], place.component, place.layer, source, reason, given), None)
+
+
+def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: str | None) -> Step:
+    shape, parts = target.shapes[name], target.anatomy
+    if graft.layers is not None and place.component != "positions" and place.layer not in graft.layers:
+        return _start(target, name, place, f"{place.component} outside the layers asked for")
+    sources: list[tuple[Donor, str]] = []
+    for donor in graft.donors:
+        theirs = name
+        if place.layer is not None:
+            layer = donor_layer(depth_map, place.layer, parts.layers, donor.depth)
+            if layer is None:
+                return _start(target, name, place, f"past the last of {donor}'s {donor.depth} layers")
+            theirs = parts.in_layer(name, layer)
+        if theirs not in donor.shapes:
+            raise ModelError(f"{donor.saved.path}: has no tensor {theirs}, which the target needs")
+        sources.append((donor, theirs))
+    source, reason = "carried", f"from {' and '.join(str(donor) for donor, _ in sources)}"
+    if len(sources) > 1:
+        source, reason = "altered", f"average, {reason}"
+    if any(donor.depth != parts.layers for donor in graft.donors) and place.layer is not None:
+        reason += f", layers by {depth_map}"
+    if words := graft.treatment.words():
+        source, reason = "altered", f"{reason}; {', '.join(words)}"
+    rows = None
+    for donor, theirs in sources:
+        found = donor.shapes[theirs]
+        if found == shape:
+            continue
+        if place.component != "positions" or found[1:] != shape[1:]:
+            raise ModelError(
+                f"{donor.saved.path}: tensor {theirs} has shape {found}, the target {shape}: "
+                "weights cannot be carried over"
+            )
+        rows, ours, offset = shape[0], shape[0] - parts.position_offset, parts.position_offset
+        source = "cut" if found[0] > rows else "extended"
+        reason += (
+            f", the first {ours} of {found[0] - offset} positions"
+            if source == "cut"
+            else f", {found[0] - offset} positions stretched over {ours} by interpolation"
+        )
+
+    def make() -> torch.Tensor:
+        given = [donor.read(theirs) for donor, theirs in sources]
+        if rows is not None:
+            given = [resize_positions(each, rows, parts.position_offset) for each in given]
+        return graft.treatment.apply(
+            given, lambda: target.start(name), lambda: target.fresh(name), seeded(target.seed, f"treatment/{name}")
+        )
+
+    given = tuple(f"{donor}:{theirs}" for donor, theirs in sources)
+    return Step(Origin(name, shape, place.component, place.layer, source, reason, given), make)
+
+
+def _embedding(target: Target, name: str, place: Place, way: str | None, donor: Donor | None) -> Step:
+    """The step of the token embedding or of what belongs to an untied head (a bias over the vocabulary too)."""
+    start = _start(target, name, place, "other vocabulary; fresh by --embeddings")
+    shape = target.shapes[name]
+    if way is None:
+        return _start(target, name, place, "embeddings as they start") if target.base else start
+    if way == "fresh" or donor is None:
+        if target.base is None:
+            return start
+        return Step(
+            dataclasses.replace(start.origin, source="fresh", reason="drawn anew", given=()),
+            lambda: target.fresh(name),
+        )
+    theirs = name
+    if theirs not in donor.shapes and len(shape) == 2:
+        # A tied donor's head is its token embedding.
+        theirs = next(each for each, where in target.places.items() if where.component == "embeddings")
+    if theirs not in donor.shapes or (len(shape) == 1 and way != "copy"):
+        return dataclasses.replace(start, origin=dataclasses.replace(start.origin, reason="a bias over the vocabulary"))
+    found = donor.shapes[theirs]
+    if way == "copy" and found[0] != shape[0]:
+        raise ModelError(
+            f"{donor.saved.path}: vocabulary of {found[0]}, the target has {shape[0]}: rows cannot be "
+            "copied; use --embeddings fresh, scale, mean or sample"
+        )
+    if way != "scale" and found[1:] != shape[1:]:
+        raise ModelError(
+            f"{donor.saved.path}: tensor {theirs} has shape {found}, the target {shape}: weights cannot be carried over"
+        )
+
+    def make() -> torch.Tensor:
+        random = seeded(target.seed, "embeddings")  # the same rows for the embedding and an untied head
+        return embedding_rows(way, shape[0], donor.read(theirs), lambda: target.fresh(name), random)
+
+    origin = Origin(name, shape, place.component, place.layer, way, embedding_words(way, donor), (f"{donor}:{theirs}",))
+    return Step(origin, make)
+
+
+def summary(origins: Sequence[Origin]) -> list[dict[str, Any]]:
+    """One row per component and way: tensors, parameters, source, reason; in the order of `COMPONENTS`."""
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for origin in origins:
+        key = (origin.component, origin.source, origin.reason)
+        row = rows.setdefault(
+            key, dict(zip(("component", "source", "reason"), key, strict=True)) | {"tensors": 0, "parameters": 0}
+        )
+        row["tensors"] += 1
+        row["parameters"] += origin.size
+    return sorted(rows.values(), key=lambda row: COMPONENTS.index(row["component"]))
