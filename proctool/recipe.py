@@ -294,7 +294,7 @@ def _check_fits(where: str, task: Task, context: int) -> None:
 
 def _check_components(where: str, names: tuple[str, ...]) -> None:
     for name in names:
-        if name not in COMPONENTS:
+        if name not in COMPONENTS and names != ("none",):
             raise OptionError(f'{where}: "{name}" is not a component{config.suggestion(name, COMPONENTS)}')
 
 

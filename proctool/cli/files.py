@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,9 @@ from proctool.units import format_bytes, format_count
 def inspect(
     file: Annotated[Path, typer.Argument(help="An artifact of proctool.")],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    lineage: Annotated[
+        bool, typer.Option("--lineage", help="Draw the family tree, back to the tasks and corpora that made it.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Everything as JSON on standard output.")] = False,
 ) -> None:
     """Show what an artifact is, where it came from, and check every hash in it."""
@@ -38,6 +42,9 @@ def inspect(
     from rich.tree import Tree
 
     console = Console()
+    if lineage:
+        console.print(_family_tree(found.as_parent), highlight=False, markup=False, soft_wrap=True)
+        return
     numbers = sum(_size(info.shape) for info in found.tensors.values())
     console.print(
         f"[bold]{file}[/bold]: {found.kind}, {len(found.tensors)} tensors, {format_count(numbers)} numbers, "
@@ -55,8 +62,11 @@ def inspect(
             _grow(tree, parent)
         console.print(tree)
     if tensors:
+        origins = found.about.get("origins") or {}
         for name, info in found.tensors.items():
-            console.print(f"  {name:<50}{info.dtype:<6}{list(info.shape)}", highlight=False, markup=False)
+            origin = origins.get(name)
+            whence = f"  {origin['source']}: {origin['how']}" if origin else ""
+            console.print(f"  {name:<50}{info.dtype:<6}{list(info.shape)}{whence}", highlight=False, markup=False)
 
 
 def _size(shape: tuple[int, ...]) -> int:
@@ -71,6 +81,36 @@ def _grow(tree: Any, parent: dict[str, Any]) -> None:
     branch = tree.add(f"{parent['name']} ({parent['kind']}, content {str(parent['content'])[:12]}) {about}")
     for older in parent.get("parents") or []:
         _grow(branch, older)
+
+
+_SAID_APART = ("task", "corpus", "components")
+
+
+def _family_tree(node: Mapping[str, Any], tree: Any = None) -> Any:
+    """An artifact with all it was made from below it, down to the tasks and corpora, as a Rich tree."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    about, parents = node.get("about") or {}, node.get("parents") or []
+    content = f" {str(node['content'])[:12]}" if node.get("content") else ""
+    facts = ", ".join(
+        f"{key} {format_count(value) if isinstance(value, int) else value}"
+        for key, value in about.items()
+        if key not in _SAID_APART
+    )
+    label = Text(f"{node['name']} ({node['kind']}{content}) {facts}".rstrip())
+    components = about.get("components")
+    for component, whence in components.items() if isinstance(components, Mapping) else ():
+        label.append(f"\n  {component:<11}{whence}")
+    branch = Tree(label) if tree is None else tree.add(label)
+    for parent in parents:
+        _family_tree(parent, branch)
+    if "corpus" in about:
+        branch.add(Text(f"corpus {about['corpus']}"))
+    # A model trained on a generated file has the file's task; the file says it itself.
+    if "task" in about and all((parent.get("about") or {}).get("task") != about["task"] for parent in parents):
+        branch.add(Text(f"task {about['task']}"))
+    return branch
 
 
 def export(

@@ -37,9 +37,10 @@ def _transplant(options: TransplantOptions, common: Common) -> None:
 
 def _table(planned: Transplant) -> None:
     """Every tensor: its shape, whether it is changed or stays as it starts, and from where it comes."""
-    rows = [("tensor", "shape", "", "from where")]
-    for origin in planned.origins:
-        rows.append((origin.tensor, "x".join(map(str, origin.shape)) or "1", origin.source, origin.reason))
+    rows = [
+        ("tensor", "shape", "", "from where"),
+        *((each.tensor, "x".join(map(str, each.shape)) or "1", each.source, each.reason) for each in planned.origins),
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         display.say("  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]))

@@ -51,6 +51,10 @@ class Job:
             raise ModelError(
                 f"a vocabulary of {self.source.vocab_size} does not fit the model's {self.config.vocab_size}"
             )
+        if self.options.train is not None:
+            from proctool.transplantation.fresh import outline
+
+            train_only(outline(self.config), self.options.train)  # refused before a run folder is made
         if self.output is not None and not self.output.absolute().parent.is_dir():
             raise ArtifactError(
                 f"{self.output}: the folder {self.output.absolute().parent} does not exist; create it first"

@@ -175,7 +175,9 @@ def test_compressed_files_broken_in_the_middle_give_what_comes_before(tmp_path, 
         found.extend(d.content.decode() for d in open_corpus(str(path)).documents())
     told = str(caught.value)
     assert told.startswith(str(path))
-    assert "its compressed data is damaged or cut off" in told or "not a JSON object" in told
+    # Garbled data may still decompress, to something that is no JSON.
+    broken = "its compressed data is damaged or cut off" in told
+    assert broken or (damage == "garbled" and ("not a JSON object" in told or "not UTF-8" in told))
 
 
 def test_a_cut_off_gzip_keeps_the_documents_before_the_cut(tmp_path, texts):

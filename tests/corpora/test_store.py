@@ -3,12 +3,15 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proctool import artifact
 from proctool.corpora import documents, load_tokenizer, open_corpus, open_store, shards
 from proctool.corpora.documents import Corpus, Document, Part, split_of
+from proctool.corpora.rows import whole_documents
 from proctool.errors import CorpusError
-from tests.corpora.conftest import math_tree, prose
+from tests.corpora.conftest import math_tree, prose, write_gz
 
 BYTES = load_tokenizer("bytes")
 
@@ -94,8 +97,12 @@ def test_a_budget_is_a_prefix_and_builds_no_more(jsonl, tmp_path):
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_an_interrupted_build_goes_on_to_the_same_contents(jsonl, tmp_path):
+@pytest.mark.parametrize("kind", ["many parts", "one part"])
+def test_an_interrupted_build_goes_on_to_the_same_contents(jsonl, tmp_path, kind):
+    if kind == "one part":  # compressed files cannot be entered in the middle
+        jsonl = write_gz(tmp_path / "corpus.jsonl.gz", map(json.loads, jsonl.read_text(encoding="utf-8").splitlines()))
     corpus = open_corpus(str(jsonl))
+    assert (len(corpus.parts) == 1) == (kind == "one part")
     whole = open_store(corpus, BYTES, 64, cache_dir=tmp_path / "whole")
     calls = 0
 
@@ -253,6 +260,31 @@ def test_training_questions_that_stand_in_the_validation_split_are_left_out(tmp_
     # train-easy repeats interpolate, and train-hard and train-medium are questions of their own.
     assert store.count("validation", "documents") == 20
     assert store.count("train", "documents") == 40
+
+
+@settings(deadline=None)
+@given(
+    shards=st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=20), min_size=1, max_size=4),
+    context=st.integers(2, 12),
+)
+def test_rows_of_whole_documents_are_full(shards, context):
+    ends = [np.cumsum(lengths).astype(np.uint32) for lengths in shards]
+    placed = whole_documents(ends, context)
+    rows = np.arange(placed.rows)
+    found = list(zip(placed.starts(rows).tolist(), placed.lengths(rows).tolist(), strict=True))
+    wanted, base = [], 0
+    for lengths in shards:  # the same by filling one row after another
+        row: list[int] = []
+        position = base
+        for length in [*lengths, context + 1]:
+            if row and sum(row) + length > context:
+                wanted.append((position - sum(row), sum(row)))
+                row = []
+            if length <= context:
+                row.append(length)
+            position += length
+        base += sum(lengths)
+    assert found == wanted
 
 
 def test_a_question_longer_than_a_row_is_left_out(tmp_path):

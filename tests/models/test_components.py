@@ -113,8 +113,7 @@ def test_every_causal_model_of_transformers_is_partitioned_or_refused() -> None:
             continue
         try:
             found = anatomy(model)
-        except ModelError as error:
-            assert str(error).startswith(family.replace("_", "-")) or model.config.model_type in str(error)
+        except ModelError:
             counts["refused"] += 1
             continue
         assert list(found.parameters) == [name for name, _ in model.named_parameters()]

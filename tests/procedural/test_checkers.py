@@ -42,3 +42,8 @@ def test_thousands_of_samples_obey_the_definition(task: Task) -> None:
 
 def test_every_task_has_a_checker() -> None:
     assert set(CHECKERS) == set(SETTINGS) == set(tasks())
+
+
+def test_every_rule_of_the_elementary_automata() -> None:
+    for rule in range(256):
+        check(build_task("eca", {"rule": rule, "width": 11, "steps": 6}), seed=rule, n=2)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from proctool.models.build import build_model, model_config
 from proctool.models.components import components
 from proctool.models.saved import SavedModel, open_model, save_model
 from proctool.transplantation import BODY, transplant_into
+from tests.models.tiny import FAMILIES, tiny
 
 VOCAB, CONTEXT = 30, 16
 
@@ -77,16 +79,74 @@ def test_copied_embeddings_ask_for_the_same_vocabulary(tmp_path: Path) -> None:
     assert torch.equal(target.get_input_embeddings().weight, donor.weights()["transformer.wte.weight"])
 
 
-@pytest.mark.parametrize(("context", "word"), [(8, "cut"), (16, "carried"), (24, "extended")])
-def test_positions_are_cut_or_extended_and_said_to_be(tmp_path: Path, context: int, word: str) -> None:
+@pytest.mark.parametrize(("context", "word"), [(8, "cut"), (16, "carried"), (31, "extended"), (24, "extended")])
+def test_positions_are_cut_or_stretched_and_said_to_be(tmp_path: Path, context: int, word: str) -> None:
     donor = make(tmp_path, 1)
-    target, before = fresh(context=context), fresh(context=context)
+    target = fresh(context=context)
     origins = transplant_into(target, donor, ["positions"])
     (origin,) = [origin for origin in origins if origin.component == "positions"]
     assert origin.source == word
-    given, common = donor.weights()["transformer.wpe.weight"], min(context, CONTEXT)
-    assert torch.equal(target.transformer.wpe.weight[:common], given[:common])
-    assert torch.equal(target.transformer.wpe.weight[common:], before.transformer.wpe.weight[common:])
+    given, rows = donor.weights()["transformer.wpe.weight"], target.transformer.wpe.weight.detach()
+    if context <= CONTEXT:
+        assert torch.equal(rows, given[:context])
+        return
+    for column in range(0, 16, 5):  # numpy's interpolation as the reference
+        expected = np.interp(np.linspace(0, CONTEXT - 1, context), np.arange(CONTEXT), given[:, column].numpy())
+        np.testing.assert_allclose(rows[:, column].numpy(), expected, atol=1e-6)
+    if context == 2 * CONTEXT - 1:  # every other row is a donor's
+        torch.testing.assert_close(rows[::2], given)
+
+
+def test_stretched_positions_keep_the_rows_before_the_first(tmp_path: Path) -> None:
+    donor = make(tmp_path, 1, family="opt", context=8)
+    target = fresh(family="opt", context=15)
+    transplant_into(target, donor, ["positions"])
+    given, rows = donor.weights()["model.decoder.embed_positions.weight"], target.model.decoder.embed_positions.weight
+    torch.testing.assert_close(rows[:2], given[:2])  # OPT's positions begin at row 2
+    torch.testing.assert_close(rows[2::2], given[2:])
+
+
+@pytest.mark.parametrize("ranges", [["1"], ["mlp=1"], ["0", "attention=0-1"]])
+def test_only_the_layers_asked_for_change(tmp_path: Path, ranges: list[str]) -> None:
+    donor = make(tmp_path, 1)
+    target, before = fresh(), dict(fresh().named_parameters())
+    origins = transplant_into(target, donor, ["attention", "mlp"], layers=ranges)
+    given = donor.weights()
+    expected = {
+        "1": {("attention", 1), ("mlp", 1)},
+        "mlp=1": {("attention", 0), ("attention", 1), ("mlp", 1)},
+        "0": {("attention", 0), ("attention", 1), ("mlp", 0)},
+    }[ranges[0]]
+    for origin in origins:
+        is_moved = (origin.component, origin.layer) in expected
+        wanted = given[origin.tensor] if is_moved else before[origin.tensor]
+        assert torch.equal(target.get_parameter(origin.tensor), wanted), origin
+        assert (origin.source == "carried") == is_moved
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_carries_what_is_named_and_nothing_else(family: str) -> None:
+    donor, target, before = tiny(family, 1), tiny(family, 2), tiny(family, 2)
+    with torch.no_grad():
+        for parameter in donor.parameters():
+            parameter.add_(torch.randn(parameter.shape))
+    given = dict(donor.named_parameters())
+    carried = [name for name in ("attention", "mixer") if name in {p.component for p in components(donor).values()}]
+    transplant_into(target, InMemory(donor), carried)
+    for name, place in components(target).items():
+        wanted = given[name] if place.component in carried else before.get_parameter(name)
+        assert torch.equal(target.get_parameter(name), wanted), name
+
+
+class InMemory(SavedModel):
+    """A model that was never saved."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__(Path("memory"), model.config, {}, None)
+        object.__setattr__(self, "_model", model)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return dict(self._model.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -110,6 +170,7 @@ def test_donors_of_another_shape_are_refused(tmp_path: Path, change: dict[str, s
         (["mlp", "mlp"], "twice"),
         ([], "nothing"),
         (["embeddings"], "--embeddings"),
+        (["mixer"], "has no mixer"),
     ],
 )
 def test_components_that_cannot_be_carried_are_refused(tmp_path: Path, carried: list[str], message: str) -> None:
