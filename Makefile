@@ -1,6 +1,8 @@
 # make demo   set up, then the main job: does procedural warm-up help a small model learn Python?
 # make test   set up, then every test
 # make check  set up, then what CI runs first: format, lint, types, the fast tests
+# make bench  set up, then measure speeds
+# make docs   make docs/tasks.md from the task registry
 
 PYTHON ?= python3
 VENV := .venv
@@ -42,6 +44,16 @@ test: $(READY)
 style: $(READY)
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	@echo "Tokens/s of every task, one core and two workers; then training steps. About five minutes on an idle machine."
+	@mkdir -p build
+	@$(BIN)/python -m benchmarks.tasks --json build/tasks.json
+	@$(BIN)/python -m benchmarks.training
+
+docs: $(READY)
+	@test -f build/tasks.json || $(MAKE) bench
+	@$(BIN)/python -m proctool.procedural.gallery --speeds build/tasks.json > docs/tasks.md
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from proctool.corpora import RowOrder, load_tokenizer, open_corpus, open_store
+from proctool.corpora import RowOrder, documents, load_tokenizer, open_corpus, open_store
 from proctool.corpora.documents import Corpus
 
 
@@ -107,6 +107,8 @@ def read(options: argparse.Namespace) -> None:
 
 def memory(options: argparse.Namespace) -> None:
     """Peak memory of a build from a large file of JSON lines, made of the given text's lines in random order."""
+    if options.block:
+        documents.SMALLEST_BLOCK = options.block << 20  # as a larger corpus would have it
     tokenizer = load_tokenizer(options.tokenizer)
     lines = [line for document in corpus_of(options).documents() for line in document.content.decode().splitlines(True)]
     rng = random.Random(0)
@@ -203,6 +205,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--scratch", default=None)
+    parser.add_argument("--block", type=int, default=0, help="mebibytes of text in a shard")
     options = parser.parse_args()
     globals()[options.what](options)
 

@@ -1,4 +1,4 @@
-"""How fast each task generates, in tokens a second: `python -m benchmarks.tasks [--json] [--tasks set dyck]`.
+"""How fast each task generates, in tokens a second: `python -m benchmarks.tasks [--json FILE] [--tasks set dyck]`.
 
 Every task runs at its published options, in the blocks that streams draw. "Generator" is the task alone, as the
 official figures are; "stream" is what `generate` and `warmup` read, with seeding and, for tasks of few different
@@ -17,6 +17,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 # One thread each, or the BLAS behind nca would take every core.
@@ -72,7 +73,7 @@ def worker(arguments: tuple[str, float, int]) -> float:
 
 
 def measure(names: list[str], seconds: float, repeats: int, workers: int) -> dict[str, Any]:
-    """Every figure, as the JSON that `--json` prints."""
+    """Every figure, as the JSON that `--json` writes."""
     rows: list[dict[str, Any]] = []
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for name in names:
@@ -114,14 +115,16 @@ def table(figures: dict[str, Any]) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", type=Path, help="write the figures here too, for docs/tasks.md")
     parser.add_argument("--tasks", nargs="+", choices=sorted(tasks()), default=sorted(tasks()), help="which (all)")
     parser.add_argument("--seconds", type=float, default=0.3, help="of each run (0.3)")
     parser.add_argument("--repeats", type=int, default=5, help="runs, of which the best counts (5)")
     parser.add_argument("--workers", type=int, default=2, help="processes (2)")
     chosen = parser.parse_args()
     figures = measure(chosen.tasks, chosen.seconds, chosen.repeats, chosen.workers)
-    print(json.dumps(figures, indent=2) if chosen.json else table(figures))
+    if chosen.json:
+        chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
+    print(table(figures))
 
 
 if __name__ == "__main__":

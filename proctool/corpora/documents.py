@@ -17,7 +17,7 @@ SMALL_CORPUS = 1 << 30
 """Bytes as stored below which a corpus gives 5 % of its documents to validation, and from which on it gives 1 %."""
 
 
-SMALLEST_BLOCK, LARGEST_BLOCK = 16 << 20, 256 << 20
+SMALLEST_BLOCK, LARGEST_BLOCK = 16 << 20, 128 << 20
 
 
 class Document(NamedTuple):
@@ -133,6 +133,6 @@ def split_of(digest: int, held_out: float) -> str:
 
 
 def block_size(stored_bytes: int) -> int:
-    """A thousandth of the corpus as a power of two, between 16 and 256 MiB."""
+    """A thousandth of the corpus as a power of two, between 16 and 128 MiB."""
     wanted = 1 << max(0, stored_bytes // 1024 - 1).bit_length()
     return min(max(SMALLEST_BLOCK, wanted), LARGEST_BLOCK)

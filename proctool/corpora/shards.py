@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ KIND = "tokens"
 _BATCH_BYTES = 1 << 20
 """Text encoded at once: the encodings of a batch take about fifty times its size."""
 _BATCH_DOCUMENTS = 4096
+_BATCH_SECONDS = 2.0
+"""A slow source (questions made on the spot) is reported at least this often."""
 
 Report = Callable[[int, int, int], None]
 """Called after each batch with the documents, bytes and tokens that it added."""
@@ -143,7 +146,7 @@ def _build_shard(job: Job, documents: Iterator[Document], before: list[Shard], r
     gathered: dict[str, _Gathered] = {}
     read, skipped, filled, last = before[-1].read if before else 0, 0, 0, True
     batch: list[Document] = []
-    batch_bytes = 0
+    batch_bytes, began = 0, time.monotonic()
     for document in documents:
         read += 1
         if document.problem is not None:
@@ -154,9 +157,10 @@ def _build_shard(job: Job, documents: Iterator[Document], before: list[Shard], r
         batch.append(document)
         batch_bytes += document.size
         filled += document.size
-        if batch_bytes >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
+        slow = time.monotonic() - began > _BATCH_SECONDS
+        if batch_bytes >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS or slow:
             _encode(job, batch, gathered, report)
-            batch, batch_bytes = [], 0
+            batch, batch_bytes, began = [], 0, time.monotonic()
         if filled >= job.block:
             last = False
             break

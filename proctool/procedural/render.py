@@ -121,7 +121,7 @@ def eca_cells(task: ElementaryAutomaton, tokens: Tokens) -> NDArray[np.uint8]:
 
 
 def _rows(task: ElementaryAutomaton, tokens: Tokens) -> Text:
-    """Two rows of cells to a line; the first row, which is given, in the plain colour."""
+    """Two rows of cells to a line; the line that holds the given first row in the plain colour."""
     cells = eca_cells(task, tokens)
     if len(cells) % 2:
         cells = np.concatenate([cells, np.zeros_like(cells[:1])])

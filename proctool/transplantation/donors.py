@@ -25,7 +25,7 @@ class Donor:
         self.label = saved.path.name
         """What people call it; longer where two donors' files are named alike."""
         self.config: Any = saved.config
-        self.depth = int(saved.config.num_hidden_layers)
+        self.depth = int(getattr(saved.config, "num_hidden_layers", 0))
 
     def __str__(self) -> str:
         return self.label

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 BODY = ("attention", "mlp", "norms")
 """What the paper carries into language pretraining (section 3)."""
 
+_OPTIONAL = ("norms", "positions")
+"""Components that some families do without: rotary positions and norms without weights have nothing to carry."""
+
 
 def transplant_into(
     model: PreTrainedModel,
@@ -44,18 +47,19 @@ def transplant_into(
 ) -> list[Origin]:
     """Carry the components `carried` of `donor` into `model`, in place, and start its embeddings as asked.
 
-    `layers` are ranges such as "0-5", or "mlp=0-5". Where a family has no position embeddings, `positions` is passed
-    over. Returns the origin of every tensor, in the model's order. Raises ModelError when families or shapes differ,
-    or the donor holds a value that is not finite; OptionError when nothing would be carried. The model is changed
-    only after everything was checked.
+    `layers` are ranges such as "0-5", or "mlp=0-5". Beside others, `positions` and `norms` are passed over where a
+    family has none with weights. Returns the origin of every tensor, in the model's order. Raises ModelError when
+    families or shapes differ, or the donor holds a value that is not finite; OptionError when nothing would be
+    carried. The model is changed only after everything was checked.
     """
     import torch
 
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     target = target_of(model, lambda name: tensors[name].detach(), seed)
     names = parse_components(carried)
-    if len(names) > 1 and all(place.component != "positions" for place in target.places.values()):
-        names = tuple(name for name in names if name != "positions")
+    there = {place.component for place in target.places.values()}
+    if rest := tuple(name for name in names if name in there or name not in _OPTIONAL):
+        names = rest
     source = Donor(donor)
     ranges = _layer_sets(layers or (), names, target)
     grafts = [Graft(name, (source,), ranges.get(name)) for name in names]

@@ -138,6 +138,14 @@ def test_every_family_carries_what_is_named_and_nothing_else(family: str) -> Non
         assert torch.equal(target.get_parameter(name), wanted), name
 
 
+def test_components_that_a_family_does_without_are_passed_over_beside_others() -> None:
+    donor = InMemory(tiny("olmo", 1))  # rotary positions, norms without weights
+    origins = transplant_into(tiny("olmo", 2), donor, ["attention", "norms", "positions"])
+    assert {origin.component for origin in origins if origin.source == "carried"} == {"attention"}
+    with pytest.raises(OptionError, match="has no positions"):
+        transplant_into(tiny("olmo", 2), donor, ["positions"])
+
+
 class InMemory(SavedModel):
     """A model that was never saved."""
 
