@@ -27,6 +27,8 @@ _COMMANDS = {
     "run": ("Run a recipe: every arm and seed of an experiment, as far as it is not done; then report.", "run", "run"),
     "compare": ("Compare pretraining runs: tokens saved, gain at equal tokens.", "compare", "compare"),
     "report": ("Rebuild an experiment's table, verdicts and HTML page.", "report", "report"),
+    "corpus": ("Build, merge and look at token stores.", "corpus", "app"),
+    "tokenizer": ("Train a tokenizer.", "tokenizer", "app"),
     "inspect": ("Show what an artifact is, where it came from, and check every hash in it.", "files", "inspect"),
     "export": ("Write a Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load.", "files", "export"),
 }

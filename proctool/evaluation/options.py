@@ -56,6 +56,8 @@ class PerplexityOptions:
 
     corpus: str = "python"
     """A corpus by name (python, ...), or a file or folder of text."""
+    text_field: str | None = None
+    """The field of JSON or Parquet records that holds the text (default: text, or what the named corpus uses)."""
     split: str = "validation"
     """train or validation."""
     tokenizer: str | None = None

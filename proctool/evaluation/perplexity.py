@@ -37,7 +37,8 @@ def perplexity(model: Path, options: PerplexityOptions, progress: Callable[..., 
     limit = context_of(saved.config)
     if limit is not None and context > limit:
         raise OptionError(f"context = {context}: the model takes at most {limit} tokens")
-    store = open_store(open_corpus(options.corpus), tokenizer, context, cache_dir=options.cache_dir, progress=progress)
+    corpus = open_corpus(options.corpus, text_field=options.text_field, cache_dir=options.cache_dir)
+    store = open_store(corpus, tokenizer, context, cache_dir=options.cache_dir, progress=progress)
     rows = store.split(options.split)
     accelerator = Accelerator()
     module = TargetLoss(saved.model().to(accelerator.device))

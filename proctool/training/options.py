@@ -146,6 +146,8 @@ class PretrainOptions(InitOptions, TrainingOptions):
 
     corpus: str = "python"
     """A corpus by name (python, ...), or a file or folder of text."""
+    text_field: str | None = None
+    """The field of JSON or Parquet records that holds the text (default: text, or what the named corpus uses)."""
     tokenizer: str = "bytes"
     """bytes, or any tokenizer by path or name."""
     context: int = 128

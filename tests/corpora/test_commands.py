@@ -2,17 +2,7 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 from tests.corpora.conftest import write_gz
-
-
-@pytest.fixture(autouse=True)
-def _commands(monkeypatch):
-    from proctool.cli import main
-
-    for name in ("corpus", "tokenizer"):
-        monkeypatch.setitem(main._COMMANDS, name, ("", name, "app"))
 
 
 def test_a_corpus_is_built_by_shares_merged_and_inspected(proctool, jsonl):
