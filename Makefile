@@ -21,7 +21,7 @@ setup: $(READY)
 
 # The stamp is written last: an installation that was interrupted is taken up again.
 $(READY): pyproject.toml constraints.txt
-	@echo "Setting up $(VENV): one to three minutes, mostly downloads; later runs skip this."
+	@echo "Setting up $(VENV): two to four minutes, mostly downloads; later runs skip this."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,report]'
 	@touch $@

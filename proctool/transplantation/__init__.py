@@ -5,17 +5,17 @@ transplant into a model in memory that training starts from, and the words both 
 itself named `transplant` because that name, in `proctool`, is the function.)
 """
 
-from proctool.models.components import parse_components
-from proctool.transplantation.engine import (
-    BODY,
-    Transplant,
-    plan_transplant,
-    transplant,
-    transplant_into,
-)
-from proctool.transplantation.options import TransplantOptions
-from proctool.transplantation.plan import Origin, summary
-from proctool.transplantation.treatments import EMBEDDINGS
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proctool.models.components import parse_components
+    from proctool.transplantation.engine import BODY, Transplant, plan_transplant, transplant, transplant_into
+    from proctool.transplantation.options import TransplantOptions
+    from proctool.transplantation.plan import Origin, summary
+    from proctool.transplantation.treatments import EMBEDDINGS
 
 __all__ = [
     "BODY",
@@ -29,3 +29,18 @@ __all__ = [
     "transplant",
     "transplant_into",
 ]
+
+_ELSEWHERE = {
+    "EMBEDDINGS": "proctool.transplantation.treatments",
+    "Origin": "proctool.transplantation.plan",
+    "TransplantOptions": "proctool.transplantation.options",
+    "parse_components": "proctool.models.components",
+    "summary": "proctool.transplantation.plan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Each name from its module when it is asked for: `proctool transplant --help` needs the options alone."""
+    if name in __all__:
+        return getattr(importlib.import_module(_ELSEWHERE.get(name, "proctool.transplantation.engine")), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
