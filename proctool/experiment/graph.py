@@ -52,7 +52,9 @@ class Stage:
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        options = {name: value for name, value in config.plain(self.options).items() if name not in _WITHOUT_MEANING}
+        # Options that are not given stay out, so that one that is added later changes no key.
+        given = {name: value for name, value in config.plain(self.options).items() if value is not None}
+        options = {name: value for name, value in given.items() if name not in _WITHOUT_MEANING}
         for name in _PATHS & options.keys():
             options[name] = _fingerprint(options[name])
         if "components" in options:

@@ -77,9 +77,18 @@ def config_of(family: str, values: Mapping[str, Any]) -> PretrainedConfig:
         known = strict.suggestion(family, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
         raise ModelError(f'"{family}" is not a causal language model of transformers{known}')
     try:
-        return AutoConfig.for_model(family, **values)
+        return AutoConfig.for_model(family, **_with_infinities(values))
     except Exception as error:  # transformers checks configurations in many ways and with many exceptions
         raise ModelError(f"{family}: transformers refuses this configuration: {error}") from None
+
+
+def _with_infinities(value: Any) -> Any:
+    """transformers writes what JSON has no number for as {"__float__": "Infinity"}."""
+    if isinstance(value, Mapping):
+        if value.keys() == {"__float__"}:
+            return float(value["__float__"])
+        return {key: _with_infinities(each) for key, each in value.items()}
+    return [_with_infinities(each) for each in value] if isinstance(value, list) else value
 
 
 def build_model(config: PretrainedConfig, seed: int) -> PreTrainedModel:

@@ -77,7 +77,7 @@ def save_model(
     """Write a model artifact: weights under their Hugging Face names, tied ones once, the configuration in `about`."""
     tensors = {**dict(model.named_parameters()), **_persistent_buffers(model)}
     return artifact.write(
-        path, tensors, kind="model", about={**about, "config": _config_values(model.config)}, parents=parents
+        path, tensors, kind="model", about={**about, "config": config_values(model.config)}, parents=parents
     )
 
 
@@ -86,7 +86,8 @@ def _persistent_buffers(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
-def _config_values(config: PretrainedConfig) -> dict[str, Any]:
+def config_values(config: PretrainedConfig) -> dict[str, Any]:
+    """What a model artifact records of a configuration: everything but versions and names."""
     values = json.loads(config.to_json_string(use_diff=False))
     return {key: value for key, value in values.items() if key not in _NOISE}
 

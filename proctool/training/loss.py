@@ -85,9 +85,11 @@ class TargetLoss(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         logits = self.model.get_output_embeddings()(hidden).float()  # (T, V)
         # Some families bend their logits after the head (Gemma 2 caps them, Cohere scales them).
-        if cap := getattr(self.model.config, "final_logit_softcapping", None):
+        config = self.model.config
+        cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
+        if cap:
             logits = cap * torch.tanh(logits / cap)
-        if scale := getattr(self.model.config, "logit_scale", None):
+        if scale := getattr(config, "logit_scale", None):
             logits = logits * scale
         return logits  # type: ignore[no-any-return]
 

@@ -59,7 +59,9 @@ class RunFolder:
 
     def _claim(self) -> None:
         record = self.path / "config.json"
-        if record.exists():
+        # A run that was refused before its first step leaves nothing that could be lost.
+        begun = (self.path / "metrics.jsonl").exists() or bool(self._steps())
+        if begun and record.exists():
             try:
                 found = json.loads(record.read_text(encoding="utf-8"))
             except ValueError:

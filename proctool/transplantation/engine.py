@@ -16,7 +16,7 @@ from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, ModelError, OptionError
 from proctool.models.build import context_of, model_config
 from proctool.models.components import parse_components
-from proctool.models.saved import SavedModel, _config_values, open_model
+from proctool.models.saved import SavedModel, config_values, open_model
 from proctool.transplantation.donors import Donor
 from proctool.transplantation.fresh import draw, outline
 from proctool.transplantation.layers import by_component, check_carried, parse_layers
@@ -124,7 +124,7 @@ class Transplant:
                 origin.tensor: {"source": origin.source, "how": origin.reason, "from": list(origin.given)}
                 for origin in self.origins
             },
-            "config": _config_values(self.target.config),
+            "config": config_values(self.target.config),
         }
         if tokenizer := self._tokenizer():
             about["tokenizer"] = tokenizer

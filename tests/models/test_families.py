@@ -16,20 +16,8 @@ from proctool.procedural.registry import Samples
 from proctool.training.loss import Batch, TargetLoss
 from tests.models.tiny import FAMILIES, tiny
 
-# TODO(issue 6): configurations with an infinite number in them (Mamba's time_step_limit) are not read back, and
-# RecurrentGemma bends its logits under another name than the loss knows.
-UNREADABLE = {"bamba", "falcon_h1", "granitemoehybrid", "nemotron_h", "mamba2"}
-BENT = {"recurrent_gemma"}
 
-
-def families(known_to_fail: set[str]) -> list[object]:
-    return [
-        pytest.param(family, marks=pytest.mark.xfail(strict=False) if family in known_to_fail else ())
-        for family in FAMILIES
-    ]
-
-
-@pytest.mark.parametrize("family", families(BENT))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_loss_at_targets_is_the_plain_cross_entropy(family: str) -> None:
     model = tiny(family).eval()
     rng = np.random.default_rng(0)
@@ -46,7 +34,7 @@ def test_the_loss_at_targets_is_the_plain_cross_entropy(family: str) -> None:
     torch.testing.assert_close(found, torch.as_tensor(expected))
 
 
-@pytest.mark.parametrize("family", families(UNREADABLE))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_saved_and_exported_models_give_the_same_logits(family: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -232,6 +232,12 @@ def test_a_folder_of_another_run_is_refused_until_discarded(tmp_path: Path) -> N
     assert read_events(tmp_path / "run")[-1]["event"] == "end"
 
 
+def test_a_run_refused_before_its_first_step_leaves_the_folder_free(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", {"lr": 1}).close()
+    RunFolder(tmp_path / "run", {"lr": 2}).close()
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"lr": 2}
+
+
 def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
     held = RunFolder(tmp_path / "run", {})
     with pytest.raises(RunError, match=f"in use by process {os.getpid()}"):
