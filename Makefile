@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	@echo "The demo takes about ten minutes on two cores. Stopped, 'make demo' goes on where it was."
+	@echo "The demo takes about eleven minutes on two cores. Stopped, 'make demo' goes on where it was."
 	@$(BIN)/proctool run recipes/demo.yaml
 
 check: $(READY)
