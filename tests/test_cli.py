@@ -117,6 +117,12 @@ def test_flags_go_over_set_over_file(proctool: Callable[..., Said]) -> None:
     assert list(Path().glob("runs")) == []
 
 
+def test_a_budget_that_repeats_the_corpus_is_said_to(proctool: Callable[..., Said], text: Path) -> None:
+    arguments = ("pretrain", "--corpus", text, "--context", 16, "--model", "2x2x16", "--batch-size", 1000, "--dry-run")
+    assert "repeats the corpus" in proctool(*arguments, "--steps", 40).err
+    assert "repeats the corpus" not in proctool(*arguments, "--steps", 1, "--batch-size", 1).err
+
+
 def test_a_dry_run_says_what_would_be_carried_and_writes_nothing(proctool: Callable[..., Said], text: Path) -> None:
     warmed(proctool)
     before = sorted(Path().rglob("*.safetensors"))

@@ -146,6 +146,7 @@ def plan(planned: Mapping[str, Any]) -> None:
         "steps": str(planned["steps"]),
         "tokens": format_count(planned["tokens"]),
         "epochs": str(planned["epochs"]) if "epochs" in planned else None,
+        "remark": planned.get("remark"),
         "compute": f"{format_count(planned['flops'])} floating-point operations",
         "memory": f"{format_bytes(planned['state_bytes'])} for weights, gradients and optimiser, beside activations",
         "task": planned.get("task"),

@@ -41,6 +41,8 @@ class Job:
     """Changes the fresh model before training: the transplant."""
     rows: int | None = None
     """Rows of a finite corpus, from which epochs are counted."""
+    remark: str = ""
+    """Something to be said before the run, such as that the budget repeats the corpus."""
     listeners: Sequence[Callable[[Event], None]] = field(default=())
 
     def __post_init__(self) -> None:
@@ -88,6 +90,8 @@ class Job:
             "output": str(self.output) if self.output else None,
             **self.source.about(),
         }
+        if self.remark:
+            planned["remark"] = self.remark
         if self.rows:
             planned["epochs"] = round(self.options.steps * self.options.batch_size / self.rows, 2)
         if origins:
@@ -117,6 +121,8 @@ class Job:
             run = RunFolder(self.run_path, settings, fresh=fresh, writer=process.is_main_process)
         try:
             run.listeners.extend(self.listeners if process.is_main_process else [])
+            for listener in run.listeners if self.remark else []:
+                listener({"event": "note", "note": self.remark})
             return self._finished(run) or self._train(run)
         finally:
             run.close()

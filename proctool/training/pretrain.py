@@ -66,4 +66,5 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         parents=[donor.parent] if donor else [],
         prepare=transplant_from(donor, options, options.seed),
         rows=len(sources["train"].rows),
+        remark=sources["train"].order.repetition(options.steps * options.batch_size),
     )
