@@ -99,8 +99,8 @@ def diagnostic_verdict(results: Sequence[DiagnosticResult], baseline: str) -> st
     said = f"{name}: {', '.join(parts)} {basis}."
     alike = [each.arm for each in others if not each.differs]
     if others and len(alike) == len(others):
-        return f"{said} No effect of any warm-up shows here."
-    return f"{said} No effect of {_listed(alike)} shows here." if alike else said
+        return f"{said} No effect of any warm-up is established: the differences are within the noise."
+    return f"{said} No effect of {_listed(alike)} is established: within the noise." if alike else said
 
 
 def verdicts(
