@@ -121,8 +121,6 @@ class Job:
             run = RunFolder(self.run_path, settings, fresh=fresh, writer=process.is_main_process)
         try:
             run.listeners.extend(self.listeners if process.is_main_process else [])
-            for listener in run.listeners if self.remark else []:
-                listener({"event": "note", "note": self.remark})
             return self._finished(run) or self._train(run)
         finally:
             run.close()
@@ -147,6 +145,8 @@ class Job:
         from proctool.training.loop import train
 
         model, origins, trained = self._initial()
+        for listener in run.listeners if self.remark else []:
+            listener({"event": "note", "note": self.remark})
         start: Event = {
             "event": "start",
             "command": self.command,
