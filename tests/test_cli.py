@@ -215,12 +215,12 @@ def test_a_folder_that_cannot_be_written_is_said(
     import errno
 
     def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "set.safetensors")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     said = proctool("generate", "set", "--samples", 5, "-o", "set.safetensors")
     assert said.code == 1
-    assert "no room left to write" in said.line
+    assert "set.safetensors: no room left to write" in said.line
     assert not list(Path().glob("*set*"))
 
 

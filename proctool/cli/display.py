@@ -37,9 +37,12 @@ class Progress:
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar
+            from rich.table import Column
 
             self._bar = Bar(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"),
+                # The label keeps its width; what does not fit a narrow terminal is cut at the end.
+                TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len(label))),
+                BarColumn(bar_width=10), TextColumn("{task.fields[words]}"),
                 console=Console(stderr=True), transient=True,
             )  # fmt: skip
             self._task = self._bar.add_task(label, total=total, words="")
@@ -54,7 +57,7 @@ class Progress:
         speed = (done - self._first) / max(now - self._began, 1e-9)
         left = f"{format_seconds((self._total - done) / speed)} left" if self._total and speed else ""
         of = f"{format_count(done)}/{format_count(self._total)}" if self._total else format_count(done)
-        text = "  ".join(filter(None, [f"{of} {self._unit}", words, left]))
+        text = "  ".join(filter(None, [f"{of} {self._unit}", left, words]))
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=self._total, words=text)
         elif now - self._said >= _PLAIN_SECONDS:
@@ -119,7 +122,7 @@ def training_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
             say(f"{label}: going on from step {event['step']}")
             shown = Progress(label, None, "steps")
         elif kind == "eval":
-            held_out = f"held-out {event['loss']:.3f} nats, {event['accuracy']:.1%} right"
+            held_out = f"held-out {event['loss']:.3f}, {event['accuracy']:.0%} right"
         elif kind == "train" and shown is not None:
             words = f"loss {event['loss']:.3f}  {held_out}  {format_count(event['tokens_per_second'])} tokens/s"
             shown.update(event["step"], words)
