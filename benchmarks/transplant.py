@@ -2,10 +2,11 @@
 
 Two donors of 1.3 billion parameters are written (random numbers, tensor by tensor, so that this needs little memory
 too); then a process of its own carries attention and norms from one and the MLPs from the other into a third file,
-with fresh embeddings; its start and imports are not counted. The speed is the bytes of that file over the seconds from
-plan to its name on the disk: reading, both hashes of every tensor, the check for NaN, writing and fsync included.
-Beside it stands what the disk allows: one donor copied (read, written, fsynced) with nothing else done to it. The
-large files are deleted at the end.
+with fresh embeddings; its start and imports are not counted. The time is from plan to the file's name on the disk:
+reading, hashing, the check for NaN, drawing the embeddings, writing and fsync. "Written" are the bytes of that file a
+second, "moved" those and the bytes read from donors. Beside it stands what the place allows: one donor copied (read,
+written, fsynced) with nothing else done to it; `--dir /dev/shm` leaves the disk out. The large files are deleted at the
+end.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import torch
 
 from proctool import artifact
 from proctool.models.build import model_config
-from proctool.models.saved import _config_values
+from proctool.models.saved import config_values
 from proctool.transplantation import TransplantOptions, plan_transplant
 from proctool.transplantation.fresh import outline
 
@@ -46,7 +47,7 @@ def write_donor(path: Path, shape: str, seed: int) -> None:
 
     shapes = {name: ("F32", tuple(each.shape)) for name, each in model.named_parameters()}
     tensors = {name: functools.partial(make, extents) for name, (_, extents) in shapes.items()}
-    artifact.write(path, tensors, kind="model", about={"config": _config_values(model.config)}, shapes=shapes)
+    artifact.write(path, tensors, kind="model", about={"config": config_values(model.config)}, shapes=shapes)
 
 
 def peak_bytes() -> int:
@@ -58,7 +59,7 @@ def peak_bytes() -> int:
 def transplant(folder: Path) -> dict[str, Any]:
     """Carry it out in this process and measure it. Memory is the process's highest resident size."""
     outline(model_config("1x1x4", vocab_size=8, context=8))  # imports transformers' GPT-2
-    before, cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
+    before, cpu = time.perf_counter(), time.process_time()
     imported = peak_bytes()
     planned = plan_transplant(
         TransplantOptions(
@@ -72,15 +73,17 @@ def transplant(folder: Path) -> dict[str, Any]:
     planned.write(folder / "mixed.safetensors")
     seconds = time.perf_counter() - before
     size = (folder / "mixed.safetensors").stat().st_size
+    read = sum(4 * origin.size for origin in planned.origins if origin.given)
+    cpu = time.process_time() - cpu
     return {
         "parameters": sum(origin.size for origin in planned.origins),
         "bytes": size,
         "plan_seconds": ready - before,
         "seconds": seconds,
         "bytes_per_second": size / seconds,
-        "bytes_per_processor_second": size / (time.process_time() - cpu),
-        # The other thread has less to do: with two processors to itself and a fast disk, this is the speed.
-        "bytes_per_writing_thread_second": size / (time.thread_time() - own),
+        "moved_bytes_per_second": (size + read) / seconds,
+        "processor_seconds": cpu,
+        "bytes_per_processor_second": size / cpu,
         "peak_bytes": peak_bytes(),
         "imports_bytes": imported,
     }
@@ -153,10 +156,11 @@ def main() -> None:
         return
     print(
         f"{found['parameters'] / 1e9:.2f}B parameters, {found['bytes'] / 1e9:.1f} GB in {found['seconds']:.1f} s: "
-        f"{found['bytes_per_second'] / 1e9:.2f} GB/s ({found['bytes_per_processor_second'] / 1e9:.2f} GB per "
-        f"processor second, {found['bytes_per_writing_thread_second'] / 1e9:.2f} per second of the writing thread), "
-        f"{found['peak_bytes'] / 1e9:.2f} GB of memory at most; a plain copy with fsync: "
-        f"{found['copy_bytes_per_second'] / 1e9:.2f} GB/s; load {found['load']:.1f} on {found['processors']} processors"
+        f"{found['bytes_per_second'] / 1e9:.2f} GB/s written, {found['moved_bytes_per_second'] / 1e9:.2f} GB/s moved "
+        f"({found['bytes_per_processor_second'] / 1e9:.2f} GB written per processor second), "
+        f"{found['peak_bytes'] / 1e9:.2f} GB of memory at most ({found['imports_bytes'] / 1e9:.2f} of it the imports); "
+        f"a plain copy with fsync: {found['copy_bytes_per_second'] / 1e9:.2f} GB/s written; "
+        f"load {found['load']:.1f} on {found['processors']} processors"
     )
 
 

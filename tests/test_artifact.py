@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -151,3 +153,64 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(written: Path, tmp_path
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="does not exist"):
         artifact.write(tmp_path / "no" / "a.safetensors", {}, kind="data", about={})
+
+
+LARGE = {"a": np.arange(5000, dtype=np.float32), "b": np.zeros(0, np.float32), "c": torch.arange(9001.0)}
+
+
+@pytest.mark.parametrize("direct_from", [0, 1 << 30])
+@pytest.mark.parametrize("block", [4096, 12288, 1 << 20])
+def test_blocks_and_direct_writing_give_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, direct_from: int
+) -> None:
+    artifact.write(tmp_path / "plain", LARGE, kind="data", about={})
+    monkeypatch.setattr("proctool.artifact.files._BLOCK", block)
+    monkeypatch.setattr("proctool.artifact.files._DIRECT_FROM", direct_from)
+    source = artifact.write(tmp_path / "blocks", LARGE, kind="data", about={})
+    same = {name: artifact.Verbatim(source, name) for name in LARGE}
+    artifact.write(tmp_path / "same", same, kind="data", about={})
+    assert (tmp_path / "plain").read_bytes() == (tmp_path / "blocks").read_bytes() == (tmp_path / "same").read_bytes()
+
+
+def test_a_file_system_that_asks_for_another_alignment_gets_ordinary_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proctool.artifact.files._BLOCK", 4096)
+    monkeypatch.setattr("proctool.artifact.files._DIRECT_FROM", 0)
+    write, refused = os.pwrite, []
+
+    def fussy(handle: int, data: memoryview, position: int) -> int:
+        if not refused:
+            refused.append(position)
+            raise OSError(errno.EINVAL, "alignment")
+        return write(handle, data[:1000], position)  # and writes less than it was given
+
+    monkeypatch.setattr(os, "pwrite", fussy)
+    artifact.write(tmp_path / "a", LARGE, kind="data", about={})
+    assert refused
+    for name, tensor in opened(tmp_path / "a").items():
+        assert torch.equal(tensor, torch.as_tensor(LARGE[name]))
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int, data: memoryview, position: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        artifact.write(tmp_path / "a", LARGE, kind="data", about={})
+    assert raised.value.filename == str(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_that_lies_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    source = artifact.write(tmp_path / "source", LARGE, kind="data", about={})
+    info = source.tensors["c"]
+    honest = (tmp_path / "source").read_bytes()
+    changed = bytearray(honest)
+    changed[info.stop - 1] ^= 1
+    for lie in (changed, honest[: info.start + 40]):
+        (tmp_path / "source").write_bytes(lie)
+        with pytest.raises(ArtifactError, match=r"source: (tensor c is damaged|was cut short)"):
+            artifact.write(tmp_path / "out", {"c": artifact.Verbatim(source, "c")}, kind="data", about={})
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -7,6 +7,7 @@ import hashlib
 import mmap
 from typing import TYPE_CHECKING, Any
 
+from proctool.artifact import Verbatim
 from proctool.errors import ArtifactError, ModelError
 from proctool.models.saved import SavedModel
 
@@ -17,8 +18,8 @@ _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 
 
 class Donor:
-    """Reads a saved model tensor by tensor. An artifact's tensors are memory-mapped and let go again, so that a
-    transplant holds one or two of them at a time; a Hugging Face folder is loaded whole, by transformers."""
+    """Reads a saved model tensor by tensor. An artifact's tensors are copied piece by piece, or memory-mapped and let
+    go again, so that a transplant holds a few at a time; a Hugging Face folder is loaded whole, by transformers."""
 
     def __init__(self, saved: SavedModel) -> None:
         self.saved = saved
@@ -51,15 +52,30 @@ class Donor:
 
         Raises ArtifactError when it is damaged, ModelError when it holds NaN or infinities, or no real numbers.
         """
+        tensor = self._folder[name] if self.saved.artifact is None else self._mapped(name)
+        self._require_finite(name, tensor)
+        return tensor.detach().float()
+
+    def _require_finite(self, name: str, values: torch.Tensor) -> None:
         import torch
 
-        tensor = self._folder[name] if self.saved.artifact is None else self._mapped(name)
-        if tensor.numel() and not all(torch.isfinite(bound) for bound in torch.aminmax(tensor)):
+        if values.numel() and not all(torch.isfinite(bound) for bound in torch.aminmax(values)):
             raise ModelError(
                 f"{self.saved.path}: tensor {name} holds values that are not finite (NaN or infinity); "
                 "nothing was carried over"
             )
-        return tensor.detach().float()
+
+    def verbatim(self, name: str) -> Verbatim | None:
+        """One tensor to be copied from file to file, with the checks of `read`; None where it is not in float32."""
+        import torch
+
+        if self.saved.artifact is None or self.saved.artifact.tensors[name].dtype != "F32":
+            return None
+
+        def examine(piece: memoryview) -> None:
+            self._require_finite(name, torch.frombuffer(piece, dtype=torch.float32))
+
+        return Verbatim(self.saved.artifact, name, examine)
 
     def _mapped(self, name: str) -> torch.Tensor:
         import torch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool import artifact, config
-from proctool.artifact import Artifact
+from proctool.artifact import Artifact, Verbatim
 from proctool.errors import ArtifactError, ModelError, OptionError
 from proctool.models.build import context_of, model_config
 from proctool.models.components import parse_components
@@ -93,13 +94,19 @@ class Transplant:
             yield step.origin.tensor, self._value(step)
 
     def write(self, output: Path) -> Artifact:
-        """Write the model artifact, one tensor in memory at a time and the next being read; all or nothing."""
-        steps = {step.origin.tensor: step for step in self.steps}
-        makers = {name: functools.partial(self._value, step) for name, step in steps.items()}
-        shapes = {name: ("F32", step.origin.shape) for name, step in steps.items()}
-        with _one_ahead(sorted(makers), makers) as tensors:
+        """Write the model artifact, holding a few tensors in memory at a time; all or nothing."""
+        same: dict[str, Verbatim] = {}
+        makers: dict[str, Callable[[], torch.Tensor]] = {}
+        for step in self.steps:
+            name = step.origin.tensor
+            if step.same is not None and (found := step.same[0].verbatim(step.same[1])):
+                same[name] = found
+            else:
+                makers[name] = functools.partial(self._value, step)
+        shapes = {step.origin.tensor: ("F32", step.origin.shape) for step in self.steps}
+        with _ahead(makers) as made:
             return artifact.write(
-                output, tensors, kind="model", about=self._about(), parents=self._parents(), shapes=shapes
+                output, {**same, **made}, kind="model", about=self._about(), parents=self._parents(), shapes=shapes
             )
 
     def _value(self, step: Step) -> torch.Tensor:
@@ -126,19 +133,17 @@ class Transplant:
             },
             "config": config_values(self.target.config),
         }
-        if tokenizer := self._tokenizer():
-            about["tokenizer"] = tokenizer
-        return about
+        return about | self._tokenizer()
 
-    def _tokenizer(self) -> str | None:
-        """The tokenizer whose tokens the embeddings stand for, where they were copied."""
+    def _tokenizer(self) -> dict[str, Any]:
+        """The tokenizer whose tokens the embeddings stand for, where they were copied, as an artifact records it."""
         embedding = next(origin for origin in self.origins if origin.component == "embeddings")
         if embedding.source == "base" and self.target.base is not None:
-            return self.target.base.saved.about.get("tokenizer")
+            return self.target.base.saved.tokenizer_record()
         if embedding.source == "copy":
             owner = next(donor for donor in self.donors if embedding.given[0].startswith(f"{donor}:"))
-            return owner.saved.about.get("tokenizer")
-        return None
+            return owner.saved.tokenizer_record()
+        return {}
 
     def _parents(self) -> list[Artifact | Mapping[str, Any]]:
         base = [self.target.base] if self.target.base else []
@@ -146,25 +151,24 @@ class Transplant:
 
 
 @contextmanager
-def _one_ahead(
-    order: Sequence[str], makers: Mapping[str, Callable[[], torch.Tensor]]
-) -> Iterator[dict[str, Callable[[], torch.Tensor]]]:
-    """The makers, to be called in `order`, each making the next one's tensor in another thread meanwhile.
+def _ahead(makers: Mapping[str, Callable[[], torch.Tensor]]) -> Iterator[dict[str, Callable[[], torch.Tensor]]]:
+    """The makers, to be called in the order of their names; the next two are run in another thread meanwhile."""
+    order = iter(sorted(makers))
+    waiting: deque[Future[torch.Tensor]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="transplant") as thread:
 
-    Reading and checking one tensor (hashing lets other threads run) takes about as long as writing one.
-    """
-    following = dict(zip(order, [*order[1:], None], strict=True))
-    ready: dict[str, Future[torch.Tensor]] = {}
-    with ThreadPoolExecutor(1, thread_name_prefix="transplant") as reader:
+        def begin() -> None:
+            if (name := next(order, None)) is not None:
+                waiting.append(thread.submit(makers[name]))
 
-        def take(name: str) -> torch.Tensor:
-            mine = ready.pop(name, None) or reader.submit(makers[name])
-            made = mine.result()
-            if (after := following[name]) is not None:
-                ready[after] = reader.submit(makers[after])
+        def take() -> torch.Tensor:
+            made = waiting.popleft().result()
+            begin()
             return made
 
-        yield {name: functools.partial(take, name) for name in makers}
+        begin()
+        begin()
+        yield dict.fromkeys(makers, take)
 
 
 def transplant(**options: Any) -> Artifact:

@@ -105,6 +105,8 @@ class Step:
 
     origin: Origin
     make: Callable[[], torch.Tensor] | None
+    same: tuple[Donor, str] | None = None
+    """The tensor that it is, unchanged: then there is no need to make it."""
 
 
 def plan(
@@ -186,7 +188,8 @@ def _check_fits(target: Target, donor: Donor, component: str, depth_map: str | N
 def _start(target: Target, name: str, place: Place, reason: str) -> Step:
     base = target.base
     source, given = ("base", (f"{base}:{name}",)) if base else ("fresh", ())
-    return Step(Origin(name, target.shapes[name], place.component, place.layer, source, reason, given), None)
+    origin = Origin(name, target.shapes[name], place.component, place.layer, source, reason, given)
+    return Step(origin, None, (base, name) if base else None)
 
 
 def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: str | None) -> Step:
@@ -238,7 +241,8 @@ def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: s
         )
 
     given = tuple(f"{donor}:{theirs}" for donor, theirs in sources)
-    return Step(Origin(name, shape, place.component, place.layer, source, reason, given), make)
+    origin = Origin(name, shape, place.component, place.layer, source, reason, given)
+    return Step(origin, make, sources[0] if source == "carried" else None)
 
 
 def _embedding(target: Target, name: str, place: Place, way: str | None, donor: Donor | None) -> Step:
@@ -276,7 +280,7 @@ def _embedding(target: Target, name: str, place: Place, way: str | None, donor: 
         return embedding_rows(way, shape[0], donor.read(theirs), lambda: target.fresh(name), random)
 
     origin = Origin(name, shape, place.component, place.layer, way, embedding_words(way, donor), (f"{donor}:{theirs}",))
-    return Step(origin, make)
+    return Step(origin, make, (donor, theirs) if way == "copy" else None)
 
 
 def summary(origins: Sequence[Origin]) -> list[dict[str, Any]]:

@@ -252,6 +252,33 @@ def test_a_plan_reads_no_weights(donors: dict[str, Weights]) -> None:
     assert len(planned.origins) == len(places())
 
 
+def test_copied_tensors_are_those_that_would_be_made(donors: dict[str, Weights]) -> None:
+    """What goes from file to file unchanged is what the same plan makes in memory, tensor by tensor."""
+    options = {"attention": ("a.safetensors",), "mlp": ("b.safetensors",), "embeddings": "copy", "layers": ("mlp=0",)}
+    planned = plan_transplant(
+        TransplantOptions(**options, base="c.safetensors", embeddings_from="a.safetensors", alpha=("attention=0.5",))
+    )
+    copied = {step.origin.tensor for step in planned.steps if step.same}
+    altered = {origin.tensor for origin in planned.origins if origin.source == "altered"}
+    assert altered == {name for name, component in places().items() if component == "attention"}
+    assert copied == places().keys() - altered
+    planned.write(Path("out.safetensors"))
+    written = weights(Path("out.safetensors"))
+    for name, made in planned.values():
+        assert torch.equal(written[name], made), name
+
+
+def test_donors_in_half_precision_are_carried_at_their_values(donors: dict[str, Weights]) -> None:
+    saved = artifact.read_header(Path("a.safetensors"))
+    half = {name: tensor.bfloat16() for name, tensor in donors["a"].items()}
+    artifact.write(Path("half.safetensors"), half, kind="model", about=saved.about)
+    mixed = build(mlp="half.safetensors", attention="a.safetensors")
+    for name, component in places().items():
+        if component == "mlp":
+            assert mixed[name].dtype == torch.float32
+            assert torch.equal(mixed[name], half[name].float())
+
+
 def test_importing_proctool_does_not_import_torch() -> None:
     code = "import proctool, sys; assert 'torch' not in sys.modules; assert callable(proctool.transplant)"
     subprocess.run([sys.executable, "-c", code], check=True)

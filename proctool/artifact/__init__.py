@@ -1,0 +1,38 @@
+"""Self-describing safetensors files: what every step leaves for the next.
+
+A file is ordinary safetensors (https://github.com/huggingface/safetensors#format): 8 bytes of header length, a JSON
+header, the tensors' bytes. Its metadata holds one JSON document under the key `proctool`:
+
+    format    version of this layout
+    kind      "data", "model", ...
+    about     what it is: configuration, task or corpus, seed, tokens seen, metrics (free of clocks and paths,
+              so that the same work gives the same bytes)
+    parents   [{"name", "kind", "content"}]: the artifacts it was made from
+    versions  of proctool and the libraries that made it
+    tensors   {name: {"dtype", "shape", "sha256"}}
+    content   SHA-256 over `tensors`: the identity of the contents, used in lineages
+    seal      SHA-256 over everything above
+
+Reading checks structure before it allocates anything, and every hash before it hands anything out.
+"""
+
+from proctool.artifact.files import replacing, sync_folder
+from proctool.artifact.layout import Artifact, TensorInfo, canonical, versions
+from proctool.artifact.reading import open_artifact, read_header, read_numpy, read_torch, verify
+from proctool.artifact.writing import Verbatim, write
+
+__all__ = [
+    "Artifact",
+    "TensorInfo",
+    "Verbatim",
+    "canonical",
+    "open_artifact",
+    "read_header",
+    "read_numpy",
+    "read_torch",
+    "replacing",
+    "sync_folder",
+    "verify",
+    "versions",
+    "write",
+]

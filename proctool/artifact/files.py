@@ -1,0 +1,132 @@
+"""Files that appear under their name complete or not at all, and large ones written fast."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Any]:
+    """A binary file that takes the name `path`, fsynced, when the block ends well, and vanishes otherwise."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes it private
+        os.replace(name, path)
+    except BaseException as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        if isinstance(error, OSError) and error.filename in (None, name):  # name the file that was asked for
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames within `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+_BLOCK = 8 << 20
+_ALIGNED = 4096
+_DIRECT_FROM = 64 << 20
+"""Bytes from which a file is written past the page cache: copying into it costs more processor time than hashing."""
+
+
+class BlockWriter:
+    """Bytes in order into an open, empty file of `size` bytes: one block is filled while another is written.
+
+    Ask for `room`, fill the beginning of it, say how much with `advance`. Large files go past the page cache where
+    the system allows it (O_DIRECT). The context ends when everything is written; OSError is raised then or before.
+    """
+
+    def __init__(self, handle: int, size: int) -> None:
+        self._handle = handle
+        self._block = min(_BLOCK, size + -size % _ALIGNED)
+        self._blocks = [memoryview(mmap.mmap(-1, max(self._block, 1))) for _ in range(2)]  # aligned to pages
+        self._writing: Future[None] | None = None
+        self._filled = 0
+        self._written = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="artifact")
+        self._direct = size >= _DIRECT_FROM and self._set_direct(True)
+
+    def _set_direct(self, wanted: bool) -> bool:
+        flag = getattr(os, "O_DIRECT", 0)
+        try:
+            flags = fcntl.fcntl(self._handle, fcntl.F_GETFL)
+            fcntl.fcntl(self._handle, fcntl.F_SETFL, flags | flag if wanted else flags & ~flag)
+        except OSError:  # the file system has no such thing
+            return False
+        return wanted and bool(flag)
+
+    @property
+    def room(self) -> memoryview:
+        """What is free of the current block; never empty."""
+        return self._blocks[0][self._filled : self._block]
+
+    def advance(self, count: int) -> None:
+        """The first `count` bytes of `room` are filled."""
+        self._filled += count
+        if self._filled == self._block:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+        full, count = self._blocks[0], self._filled
+        self._writing = self._thread.submit(self._put, full[:count], self._written)
+        self._blocks.reverse()
+        self._written += count
+        self._filled = 0
+
+    def _put(self, data: memoryview, position: int) -> None:
+        if self._direct and len(data) % _ALIGNED:  # the last block
+            self._direct = self._set_direct(False)
+        while data:
+            try:
+                count = os.pwrite(self._handle, data, position)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self._direct:
+                    raise
+                self._direct = self._set_direct(False)  # it asks for another alignment
+                continue
+            if count % _ALIGNED and self._direct:
+                self._direct = self._set_direct(False)
+            data, position = data[count:], position + count
+
+    def __enter__(self) -> BlockWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                if self._filled:
+                    self._hand_over()
+                if self._writing is not None:
+                    self._writing.result()
+        finally:
+            self._thread.shutdown()
+            self._set_direct(False)  # what follows need not be aligned

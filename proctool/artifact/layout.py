@@ -1,0 +1,89 @@
+"""What an artifact is made of, which reading and writing share."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from proctool import __version__
+
+FORMAT = 1
+HEADER_LIMIT = 64 << 20
+"""Bytes of JSON header accepted: a model of 100 000 tensors needs about half of it."""
+DOCUMENT_LIMIT, DOCUMENT_LIMIT_PER_TENSOR = 16 << 20, 1 << 10
+"""Bytes of our metadata accepted: of the whole, its tokenizer and its lineage, and of each tensor (hash, origin)."""
+
+DTYPE_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
+}  # fmt: skip
+DTYPE_NAMES = {
+    "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32", "int32": "I32",
+    "uint64": "U64", "int64": "I64", "float16": "F16", "float32": "F32", "float64": "F64", "bfloat16": "BF16",
+}  # fmt: skip
+"""safetensors' names of numpy's and torch's types."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor's place in a file: `start` and `stop` are byte offsets from the file's beginning."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A checked header. Tensors are read with `read_numpy` or `read_torch`."""
+
+    path: Path
+    kind: str
+    about: dict[str, Any]
+    parents: tuple[dict[str, Any], ...]
+    versions: dict[str, str]
+    content: str
+    tensors: dict[str, TensorInfo] = field(repr=False)
+
+    @property
+    def as_parent(self) -> dict[str, Any]:
+        """How a child records this artifact, its own parents included: the whole lineage travels with the file."""
+        return {
+            "name": self.path.name,
+            "kind": self.kind,
+            "content": self.content,
+            "about": _summary(self.about),
+            "parents": list(self.parents),
+        }
+
+
+def _summary(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: about[key] for key in ("task", "corpus", "seed", "tokens", "steps", "components") if key in about}
+
+
+def versions() -> dict[str, str]:
+    """Versions of proctool, Python and the libraries whose change may change results."""
+    found = {"proctool": __version__, "python": platform.python_version()}
+    for library in ("numpy", "torch", "transformers", "accelerate", "safetensors"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[library] = metadata.version(library)
+    return found
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: the same value always gives the same text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the value's canonical JSON."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()

@@ -1,0 +1,177 @@
+"""Writing artifacts: hashed on the way through, under their name complete or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proctool import strict_json
+from proctool.artifact.files import BlockWriter, replacing
+from proctool.artifact.layout import (
+    DOCUMENT_LIMIT,
+    DOCUMENT_LIMIT_PER_TENSOR,
+    DTYPE_BYTES,
+    DTYPE_NAMES,
+    FORMAT,
+    Artifact,
+    canonical,
+    digest,
+    versions,
+)
+from proctool.artifact.reading import read_header
+from proctool.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import torch
+
+_AT_ONCE = 1 << 20
+"""Bytes hashed right after they were copied, while they are in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Verbatim:
+    """A tensor taken as it is from another artifact, read, checked against its hash there, and written in one go."""
+
+    source: Artifact
+    name: str
+    examine: Callable[[memoryview], None] | None = None
+    """Sees every piece (whole numbers of the tensor's type) and raises an error if it should not be taken."""
+
+    @property
+    def described(self) -> tuple[str, tuple[int, ...]]:
+        """Its dtype and shape."""
+        return self.source.tensors[self.name].dtype, self.source.tensors[self.name].shape
+
+    def copy(self, out: BlockWriter) -> str:
+        """Write it. Returns its SHA-256. Raises ArtifactError when the source is not what its header says."""
+        info, path = self.source.tensors[self.name], self.source.path
+        hashed, position = hashlib.sha256(), info.start
+        with path.open("rb", buffering=0) as file:
+            while position < info.stop:
+                piece = out.room[: min(_AT_ONCE, info.stop - position)]
+                filled = 0
+                while filled < len(piece):
+                    count = os.preadv(file.fileno(), [piece[filled:]], position + filled)
+                    if count == 0:
+                        raise ArtifactError(f"{path}: was cut short while it was being read")
+                    filled += count
+                hashed.update(piece)
+                if self.examine is not None:
+                    self.examine(piece)
+                out.advance(len(piece))
+                position += len(piece)
+        if hashed.hexdigest() != info.sha256:
+            raise ArtifactError(f"{path}: tensor {self.name} is damaged (its hash does not match); make the file again")
+        return info.sha256
+
+
+def write(
+    path: Path,
+    tensors: Mapping[str, NDArray[Any] | torch.Tensor | Verbatim | Callable[[], Any]],
+    *,
+    kind: str,
+    about: Mapping[str, Any],
+    parents: Sequence[Artifact | Mapping[str, Any]] = (),
+    shapes: Mapping[str, tuple[str, tuple[int, ...]]] | None = None,
+) -> Artifact:
+    """Write an artifact atomically and return its header.
+
+    A tensor may be a function that makes it, called once when its turn to be written comes (in the order of names),
+    so that only one is in memory at a time; `shapes` then gives its (dtype, shape). Or it is `Verbatim` from another
+    artifact. The file appears under its name complete or not at all.
+    Raises ArtifactError when the folder does not exist, OSError when it cannot be written.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ArtifactError(f"{path}: the folder {path.parent} does not exist; create it or write elsewhere")
+    if path.is_dir():
+        raise ArtifactError(f"{path}: is a folder; give the name of a file to write")
+    described = {name: _describe(tensor, (shapes or {}).get(name)) for name, tensor in sorted(tensors.items())}
+    listed = {
+        name: {"dtype": dtype, "shape": list(shape), "sha256": "0" * 64} for name, (dtype, shape) in described.items()
+    }
+    sizes = {name: DTYPE_BYTES[dtype] * math.prod(shape) for name, (dtype, shape) in described.items()}
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "kind": kind,
+        "about": dict(about),
+        "parents": [parent.as_parent if isinstance(parent, Artifact) else dict(parent) for parent in parents],
+        "versions": versions(),
+        "tensors": listed,
+        "content": "0" * 64,
+        "seal": "0" * 64,
+    }
+
+    def encode() -> bytes:
+        entries: dict[str, Any] = {"__metadata__": {"format": "pt", "proctool": canonical(document)}}
+        position = 0
+        for name, (dtype, shape) in described.items():
+            entries[name] = {
+                "dtype": dtype, "shape": list(shape), "data_offsets": [position, position + sizes[name]],
+            }  # fmt: skip
+            position += sizes[name]
+        encoded = canonical(entries).encode()
+        encoded += b" " * (-len(encoded) % 8)  # tensors start aligned
+        return struct.pack("<Q", len(encoded)) + encoded
+
+    # The hashes stand in the header, before the bytes they cover: leave room, then fill it in.
+    room = encode()
+    # What could not be read back is not written.
+    strict_json.require_shallow(document)
+    if len(canonical(document)) > DOCUMENT_LIMIT + DOCUMENT_LIMIT_PER_TENSOR * len(described):
+        raise ArtifactError(f"{path}: too much to say of it for one file: {len(canonical(document))} bytes of metadata")
+    with replacing(path) as file:
+        with BlockWriter(file.fileno(), len(room) + sum(sizes.values())) as out:
+            _copy(memoryview(room), out)
+            for name, tensor in sorted(tensors.items()):
+                if isinstance(tensor, Verbatim):
+                    listed[name]["sha256"] = tensor.copy(out)
+                    continue
+                data = _bytes_of(tensor() if callable(tensor) else tensor)
+                if len(data) != sizes[name]:
+                    raise ValueError(f"{name}: made {len(data)} bytes where {described[name]} was announced")
+                listed[name]["sha256"] = _copy(data, out)
+        document["content"] = digest(listed)
+        document["seal"] = digest({key: value for key, value in document.items() if key != "seal"})
+        header = encode()
+        assert len(header) == len(room), "hashes have a fixed width"
+        file.write(header)
+    return read_header(path)
+
+
+def _copy(data: memoryview, out: BlockWriter) -> str:
+    """Write `data`. Returns its SHA-256."""
+    hashed = hashlib.sha256()
+    while data:
+        piece = out.room[: min(_AT_ONCE, len(data))]
+        piece[:] = data[: len(piece)]
+        hashed.update(piece)
+        out.advance(len(piece))
+        data = data[len(piece) :]
+    return hashed.hexdigest()
+
+
+def _describe(tensor: Any, announced: tuple[str, tuple[int, ...]] | None) -> tuple[str, tuple[int, ...]]:
+    if announced is not None:
+        return announced
+    if isinstance(tensor, Verbatim):
+        return tensor.described
+    return DTYPE_NAMES[str(tensor.dtype).removeprefix("torch.")], tuple(tensor.shape)
+
+
+def _bytes_of(tensor: Any) -> memoryview:
+    if not isinstance(tensor, np.ndarray):
+        import torch
+
+        # numpy has no bfloat16, so torch tensors travel as bytes.
+        tensor = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
