@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from proctool.training.loss import Batch, TargetLoss
+from proctool.procedural.registry import Samples
+from proctool.training.batch import Batch, by_length
+from proctool.training.devices import is_sharded
+from proctool.training.loss import TargetLoss
 from proctool.training.sources import Source
 
 if TYPE_CHECKING:
@@ -32,13 +36,13 @@ def evaluate(accelerator: Accelerator, module: TargetLoss, source: Source, sampl
     """Score the first `samples` samples of `source`, `batch` at a time, shared out over the processes."""
     module.eval()
     totals = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
-    share = range(accelerator.process_index * batch, samples, accelerator.num_processes * batch)
     with torch.no_grad(), accelerator.autocast():
-        for start in share:
-            read = source.read(start, min(start + batch, samples))
+        for read, counts in _mine(accelerator, source, samples, batch):
             part = Batch.of(read, accelerator.device)
             losses, right = module.scores(part.tokens, part.positions, part.labels)
-            row = part.positions // read.tokens.shape[1]
+            if not counts:
+                continue
+            row = part.positions // part.tokens.shape[1]
             wrong = torch.zeros(len(read), device=accelerator.device).index_add_(0, row, (~right).float())
             totals += torch.stack(
                 [
@@ -51,3 +55,19 @@ def evaluate(accelerator: Accelerator, module: TargetLoss, source: Source, sampl
     module.train()
     loss, right_count, whole, targets = accelerator.reduce(totals).tolist()
     return Scores(loss / targets, right_count / targets, whole / samples, int(targets))
+
+
+def _mine(accelerator: Accelerator, source: Source, samples: int, batch: int) -> Iterator[tuple[Samples, bool]]:
+    """This process's parts of the held-out samples, and whether they count.
+
+    With a sharded model all processes must run it equally often: one that has no share left takes a sample again.
+    """
+    together = is_sharded(accelerator)
+    for first in range(0, samples, accelerator.num_processes * batch):
+        start = first + accelerator.process_index * batch
+        if start < samples:
+            read = source.read(start, min(start + batch, samples))
+            for part in [read] if together else by_length(read):
+                yield part, True
+        elif together:
+            yield source.read(0, 1), False

@@ -1,49 +1,19 @@
-"""The loss, and the one place where targets shift: the prediction of token t is made at position t - 1.
-
-Shapes: B samples, L tokens in each, T target tokens among them, D width, V vocabulary.
-"""
+"""The loss. Shapes: B samples, L tokens in each, T target tokens among them, D width, V vocabulary."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from proctool.procedural.registry import Samples
-
-_LOGITS_AT_ONCE = 1 << 26
-"""Logits held at once: larger heads go in chunks whose logits are recomputed in the backward pass."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples as tensors on a device.
-
-    tokens     (B, L) int64
-    positions  (T,) int64, flat indices into (B, L) where predictions are made: one before each target
-    labels     (T,) int64, the target tokens
-    """
-
-    tokens: Tensor
-    positions: Tensor
-    labels: Tensor
-
-    @classmethod
-    def of(cls, samples: Samples, device: torch.device | str = "cpu") -> Batch:
-        """The first token has nothing before it, so it is never a target."""
-        tokens = torch.from_numpy(samples.tokens.astype("int64"))
-        targets = torch.from_numpy(samples.targets.copy())
-        targets[:, 0] = False
-        flat = targets.reshape(-1).nonzero().squeeze(1)
-        batch = (tokens, flat - 1, tokens.reshape(-1)[flat])
-        return cls(*(part.to(device, non_blocking=True) for part in batch))
+_LOGITS_AT_ONCE = 1 << 25
+"""Logits held at once; where a batch has more, they are made, scored and dropped chunk by chunk."""
 
 
 class TargetLoss(nn.Module):
@@ -63,7 +33,10 @@ class TargetLoss(nn.Module):
         parts = self._chunks(hidden, labels)
         if len(parts) == 1:
             return self._loss(*parts[0])
-        return torch.stack([checkpoint(self._loss, *part, use_reentrant=False) for part in parts]).sum()
+        if not torch.is_grad_enabled():
+            return torch.stack([self._loss(*part) for part in parts]).sum()
+        head = [p for p in self.model.get_output_embeddings().parameters() if p.requires_grad]
+        return _InChunks.apply(self._loss, len(parts[0][1]), hidden, labels, *head)  # type: ignore[no-any-return, no-untyped-call]
 
     def scores(self, tokens: Tensor, positions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """For each target, its cross-entropy in nats and whether it has the highest logit: (T,) and (T,) bool."""
@@ -95,3 +68,35 @@ class TargetLoss(nn.Module):
 
     def _loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(self._logits(hidden), labels, reduction="sum")
+
+
+class _InChunks(torch.autograd.Function):
+    """A sum of losses whose gradients are taken chunk by chunk in the forward pass, while each chunk's logits exist.
+
+    Keeping all logits for the backward pass would dominate memory, making them twice costs a third of the head's
+    time; with a loss at the very end of the graph neither is needed, since the gradient that comes back is a number.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, loss: Callable[[Tensor, Tensor], Tensor], size: int, hidden: Tensor, labels: Tensor, *head: Tensor
+    ) -> Tensor:
+        total = torch.zeros((), device=hidden.device)
+        sums = [torch.zeros_like(parameter) for parameter in head]
+        grad_hidden = torch.empty_like(hidden)
+        for start in range(0, len(labels), size):
+            chunk = slice(start, start + size)
+            with torch.enable_grad():
+                part = hidden[chunk].detach().requires_grad_()
+                value = loss(part, labels[chunk])
+            grad_hidden[chunk], *grads = torch.autograd.grad(value, [part, *head])
+            for so_far, grad in zip(sums, grads, strict=True):
+                so_far += grad
+            total += value.detach()
+        ctx.save_for_backward(grad_hidden, *sums)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *coming: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, *sums = ctx.saved_tensors
+        return None, None, grad_hidden * coming[0], None, *(total * coming[0] for total in sums)

@@ -13,7 +13,8 @@ from proctool.errors import ModelError
 from proctool.models.build import config_of, model_config
 from proctool.models.saved import export, open_model, save_model
 from proctool.procedural.registry import Samples
-from proctool.training.loss import Batch, TargetLoss
+from proctool.training.batch import Batch
+from proctool.training.loss import TargetLoss
 from tests.models.tiny import FAMILIES, tiny
 
 

@@ -1,0 +1,196 @@
+"""Attention for models whose heads are so small that library kernels are nearly idle: a C kernel for the CPU.
+
+Diagnostics train models with heads of 4 numbers; there the kernel of small_heads.c does attention in a sixth of the
+time. It is compiled on first use by the machine's C compiler and kept in the cache folder. Without a compiler, or
+outside its reach (other devices or precisions, larger heads, dropout), attention is torch's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NAME = "proctool_causal"
+"""What transformers knows this attention by."""
+
+LARGEST_HEAD = 16
+"""Above it torch's kernel is faster (measured on AVX2: docs/benchmarks.md)."""
+
+# Families whose attention is causal over the whole row and nothing else: no window, cap, sink or bias on positions.
+_PLAIN = ("gpt2", "gpt_neox", "llama", "olmo2", "phi", "qwen2", "qwen3")
+
+# Fast arithmetic may reorder sums, never between threads: each (sample, head) pair is summed by one.
+# Not -ffast-math: linking with it sets the whole process to flush subnormal numbers to zero.
+_FLAGS = (
+    *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-Wno-psabi"),
+    *("-fassociative-math", "-freciprocal-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
+)
+
+
+@functools.cache
+def kernel() -> ctypes.CDLL | None:
+    """The compiled kernel; None where it cannot be had."""
+    from proctool.corpora.store import cache_folder
+
+    source = files("proctool.models").joinpath("small_heads.c").read_bytes()
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return None
+    key = hashlib.sha256(source + repr((compiler, _FLAGS, _processor())).encode()).hexdigest()[:16]
+    built = cache_folder() / "kernels" / f"small_heads-{key}.so"
+    try:
+        if not built.exists():
+            built.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=built.parent) as folder:
+                (Path(folder) / "small_heads.c").write_bytes(source)
+                made = Path(folder) / "made.so"
+                command = [compiler, *_FLAGS, "-o", str(made), str(Path(folder) / "small_heads.c")]
+                subprocess.run(command, check=True, capture_output=True, timeout=120)
+                made.replace(built)
+        library = ctypes.CDLL(str(built))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    library.scratch_floats.restype = ctypes.c_int64
+    return library
+
+
+def _processor() -> str:
+    """What the compiled code depends on: a cache folder may be shared by unlike machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        import platform
+
+        return platform.processor() + platform.machine()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+@contextmanager
+def small_heads(model: PreTrainedModel, *, dropout: float = 0.0) -> Iterator[bool]:
+    """While the block lasts, `model` attends through the kernel if that is the same computation; gives whether so.
+
+    For rows without padding masks only, as training and scoring use them.
+    """
+    config = model.config
+    size = getattr(config, "head_dim", None) or config.hidden_size // max(config.num_attention_heads, 1)
+    suits = (
+        config.model_type in _PLAIN
+        and not getattr(config, "use_sliding_window", False)
+        and getattr(config, "num_key_value_heads", None) in (None, config.num_attention_heads)
+        and size <= LARGEST_HEAD
+        and not dropout
+        and kernel() is not None
+    )
+    if not suits:
+        yield False
+        return
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, _attend)
+    before = config._attn_implementation
+    model.set_attn_implementation(NAME)
+    try:
+        yield True
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention function: (B, H, T, D) queries, keys, values to (B, T, H, D)."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if query.dtype == torch.float32 and query.device.type == "cpu" and not dropout and attention_mask is None:
+        return _forward(query, key, value, scale)[0], None
+    out = scaled_dot_product_attention(
+        query, key, value, attention_mask, dropout, is_causal=attention_mask is None, scale=scale
+    )
+    return out.transpose(1, 2), None
+
+
+@torch.library.custom_op("proctool::small_heads", mutates_args=())
+def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Causal attention: (B, H, T, D) each, to (B, T, H, D) and the log-sum-exp of scores (B, H, T)."""
+    q, k, v = (_dense_last(part) for part in (q, k, v))
+    batch, heads, tokens, size = q.shape
+    out, lse = q.new_empty(batch, tokens, heads, size), q.new_empty(batch, heads, tokens)
+    _call("forward", q, k, v, scale, (out, lse))
+    return out, lse
+
+
+@_forward.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    batch, heads, tokens, size = q.shape
+    return q.new_empty(batch, tokens, heads, size), q.new_empty(batch, heads, tokens)
+
+
+@torch.library.custom_op("proctool::small_heads_backward", mutates_args=())
+def _backward(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values, (B, T, H, D) each."""
+    q, k, v = (_dense_last(part) for part in (q, k, v))
+    dq, dk, dv = torch.empty_like(out), torch.empty_like(out), torch.empty_like(out)
+    _call("backward", q, k, v, scale, (out, lse, grad.contiguous(), dq, dk, dv))
+    return dq, dk, dv
+
+
+@_backward.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(out), torch.empty_like(out), torch.empty_like(out)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, *output)
+
+
+def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    dq, dk, dv = _backward(*ctx.saved_tensors, grad, ctx.scale)
+    return dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2), None
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _dense_last(part: Tensor) -> Tensor:
+    return part if part.stride(-1) == 1 else part.contiguous()
+
+
+def _call(name: str, q: Tensor, k: Tensor, v: Tensor, scale: float, others: tuple[Tensor, ...]) -> None:
+    library = kernel()
+    assert library is not None, "small_heads() checks this"
+    batch, heads, tokens, size = q.shape
+    threads = max(1, min(torch.get_num_threads(), batch * heads))
+    scratch = q.new_empty(threads * library.scratch_floats(ctypes.c_int64(tokens), ctypes.c_int64(size)))
+    strides = (ctypes.c_int64 * 9)(*(stride for part in (q, k, v) for stride in part.stride()[:3]))
+    sizes = (ctypes.c_int64(number) for number in (batch, heads, tokens, size))
+    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (*others, scratch)]
+    inputs = [ctypes.c_void_p(part.data_ptr()) for part in (q, k, v)]
+    getattr(library, name)(*inputs, strides, *sizes, ctypes.c_float(scale), *pointers, ctypes.c_int(threads))

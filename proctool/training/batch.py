@@ -1,0 +1,67 @@
+"""Samples as tensors, and the one place where targets shift: the prediction of token t is made at position t - 1."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from proctool.procedural.registry import Samples
+
+_STEP = 16
+"""Lengths are rounded up to multiples of it, so that a compiled model meets few of them."""
+_LEAST = 1 << 11
+"""Tokens in a batch, below which cutting it further costs more than it saves."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as tensors on a device: B samples of L tokens, with T targets among them.
+
+    tokens     (B, L) int64; what follows the last target, which no prediction depends on, is cut off
+    positions  (T,) int64, flat indices into (B, L) where predictions are made: one before each target
+    labels     (T,) int64, the target tokens
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, samples: Samples, device: torch.device | str = "cpu") -> Batch:
+        """The first token has nothing before it, so it is never a target."""
+        length = int(_needed(samples).max(initial=1))
+        rows, places = samples.targets[:, 1:].nonzero()  # places are those of the predictions
+        labels = samples.tokens[rows, places + 1]
+        parts = (samples.tokens[:, :length], rows * length + places, labels)
+        made = (torch.from_numpy(np.ascontiguousarray(part, "int64")) for part in parts)
+        return cls(*(part.to(device, non_blocking=True) for part in made))
+
+
+def by_length(samples: Samples) -> Iterator[Samples]:
+    """The samples in groups of like length, counted to the last target, where that saves much of the work.
+
+    In a haystack sample of one pair nearly all is padding; beside one of thirty it would be computed for nothing.
+    """
+    needed = np.minimum(-(-_needed(samples) // _STEP) * _STEP, samples.tokens.shape[1])
+    if len(samples) * int(needed.max(initial=1)) - int(needed.sum()) < _LEAST:
+        yield samples
+        return
+    order = np.argsort(needed, kind="stable")
+    edges = [0, *(np.flatnonzero(np.diff(needed[order])) + 1), len(order)]
+    for start, stop in itertools.pairwise(edges):
+        rows = order[start:stop]
+        yield type(samples)(samples.tokens[rows], samples.targets[rows])
+
+
+def _needed(samples: Samples) -> np.ndarray:
+    """For each sample, how many tokens its predictions depend on: those before its last target; at least 1. (B,)"""
+    length = samples.targets.shape[1]
+    last = length - 1 - samples.targets[:, ::-1].argmax(1)
+    return np.maximum(np.where(samples.targets.any(1), last, 0), 1)
