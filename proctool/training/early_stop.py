@@ -1,10 +1,11 @@
-"""Stopping before the last step: a measure reached, or no progress for a while."""
+"""Held-out measures and what hangs on them: the best evaluation so far, and stopping before the last step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proctool.errors import OptionError
 from proctool.units import parse_number
@@ -13,14 +14,21 @@ if TYPE_CHECKING:
     from proctool.training.evaluate import Scores
 
 _RISING = ("accuracy", "exact_match")
+MEASURES = (*_RISING, "loss")
 
 
 def parse_until(written: str) -> tuple[str, float]:
     """`accuracy=.99`, `exact_match=.9` or `loss=1.5` as (measure, value). Raises OptionError."""
     measure, equals, value = written.partition("=")
-    if not equals or measure not in (*_RISING, "loss"):
+    if not equals or measure not in MEASURES:
         raise OptionError(f'until = "{written}": write accuracy=.99, exact_match=.9 or loss=1.5')
     return measure, parse_number(value)
+
+
+def has_reached(scores: Scores, measure: str, value: float) -> bool:
+    """Whether the measure is at least as good as `value`."""
+    found: float = getattr(scores, measure)
+    return found >= value if measure in _RISING else found <= value
 
 
 @dataclass
@@ -29,18 +37,45 @@ class EarlyStop:
 
     until: str | None
     patience: int | None
-    best: float = math.inf
+    best: dict[str, Any] | None = None
+    """The evaluation with the lowest loss: step, tokens, loss, accuracy, exact_match."""
     waited: int = 0
+    """Evaluations since then."""
 
-    def sees(self, scores: Scores) -> str | None:
-        """Why to stop after these scores; None to go on."""
-        self.waited = 0 if scores.loss < self.best else self.waited + 1
-        self.best = min(self.best, scores.loss)
-        if self.until is not None:
+    def sees(self, scores: Scores, step: int, tokens: int) -> bool:
+        """Take in an evaluation; whether it is the best so far."""
+        if math.isfinite(scores.loss) and (self.best is None or scores.loss < self.best["loss"]):
+            self.best = {
+                "step": step,
+                "tokens": tokens,
+                "loss": scores.loss,
+                "accuracy": scores.accuracy,
+                "exact_match": scores.exact_match,
+            }
+            self.waited = 0
+            return True
+        self.waited += 1
+        return False
+
+    def reason(self, scores: Scores, *, in_full: bool = True) -> str | None:
+        """Why to stop after these scores; None to go on. Unless they are `in_full`, what is waited for cannot come."""
+        if self.until is not None and in_full:
             measure, value = parse_until(self.until)
-            found = getattr(scores, measure)
-            if found >= value if measure in _RISING else found <= value:
-                return f"{measure} {found:.4g} has reached {value:g}"
+            if has_reached(scores, measure, value):
+                return f"{measure} {getattr(scores, measure):.4g} has reached {value:g}"
         if self.patience is not None and self.waited >= self.patience:
-            return f"no better held-out loss than {self.best:.4g} in {self.waited} evaluations"
+            least = f"than {self.best['loss']:.4g}" if self.best else "that is a number"
+            return f"no better held-out loss {least} in {self.waited} evaluations"
         return None
+
+    def begin_again(self) -> None:
+        """Forget what was seen: later scores do not compare with it."""
+        self.best, self.waited = None, 0
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"best": self.best, "waited": self.waited}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` gave."""
+        self.best, self.waited = state["best"], state["waited"]

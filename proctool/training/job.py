@@ -7,22 +7,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proctool import artifact
 from proctool import config as strict
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, ModelError
 from proctool.models.build import build_model, context_of, parameter_count
 from proctool.models.components import train_only
 from proctool.models.saved import save_model
+from proctool.training.curriculum import Course
 from proctool.training.options import TrainingOptions
 from proctool.training.run import Event, RunFolder
+from proctool.training.runlog import run_log
 from proctool.training.sources import Source
+from proctool.training.trackers import check_trackers, tracked
 from proctool.transplantation import Origin, summary
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from proctool.training.evaluate import Scores
+    from proctool.training.loss import TargetLoss
+
 # Options that never change what is computed.
-_INCIDENTAL = ("run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "cache_dir", "log_every")
+_INCIDENTAL = (
+    "run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "cache_dir", "log_every", "spike", "track",
+)  # fmt: skip
 
 
 @dataclass
@@ -39,6 +48,12 @@ class Job:
     parents: Sequence[Artifact | Mapping[str, Any]] = ()
     prepare: Callable[[PreTrainedModel], list[Origin]] | None = None
     """Changes the fresh model before training: the transplant."""
+    build: Callable[[PretrainedConfig, int], PreTrainedModel] = build_model
+    """Makes the fresh model of a configuration and a seed."""
+    loss: Callable[[PreTrainedModel], TargetLoss] | None = None
+    """What is trained for (default: the target tokens, by the model's own head)."""
+    course: Course | None = None
+    """A length curriculum, ending in `source` (default: that source from the beginning)."""
     rows: int | None = None
     """Rows of a finite corpus, from which epochs are counted."""
     remark: str = ""
@@ -46,6 +61,7 @@ class Job:
     listeners: Sequence[Callable[[Event], None]] = field(default=())
 
     def __post_init__(self) -> None:
+        check_trackers(self.options.track or ())
         limit = context_of(self.config)
         if limit is not None and self.source.length > limit:
             raise ModelError(f"samples of {self.source.length} tokens do not fit the model's context of {limit}")
@@ -100,7 +116,7 @@ class Job:
 
     def _initial(self) -> tuple[PreTrainedModel, list[Origin], int]:
         """The model before its first step, where its weights come from, and how many of them will be trained."""
-        model = build_model(self.config, self.options.seed)
+        model = self.build(self.config, self.options.seed)
         origins = self.prepare(model) if self.prepare else []
         trained = parameter_count(model) if self.options.train is None else train_only(model, self.options.train)
         return model, origins, trained
@@ -113,40 +129,49 @@ class Job:
             **{f"source.{key}": value for key, value in self.source.about().items()},
             "parents": [parent.content if isinstance(parent, Artifact) else parent["name"] for parent in self.parents],
         }
-        from accelerate import PartialState
+        from proctool.training.devices import start_process
 
-        process = PartialState()
+        process = start_process()
         with process.main_process_first():  # it decides whose folder this is; then the others read it
             fresh = self.options.resume == "never"
             run = RunFolder(self.run_path, settings, fresh=fresh, writer=process.is_main_process)
         try:
             run.listeners.extend(self.listeners if process.is_main_process else [])
-            return self._finished(run) or self._train(run)
+            with run_log(run, settings):
+                return self._finished(run) or self._train(run, settings)
         finally:
             run.close()
 
     def _finished(self, run: RunFolder) -> Event | None:
-        from proctool import artifact
-
         last = next((event for event in reversed(run.events()) if event["event"] == "end"), None)
         if last is None:
             return None
-        if self.output is not None:
+        for _, path, prefix in self._outputs():
             try:
-                if artifact.read_header(self.output).content != last["content"]:
+                if artifact.read_header(path).content != last[f"{prefix}content"]:
                     return None
-            except ArtifactError:
+            except (ArtifactError, KeyError):
                 return None
-        for listener in run.listeners:
-            listener({"event": "note", "note": f"already complete in {run.path}"})
+        run.say(f"already complete in {run.path}")
         return last
 
-    def _train(self, run: RunFolder) -> Event:
+    def _outputs(self) -> list[tuple[str, Path, str]]:
+        """Which weights ("last" or "best") go into which file, and what its fields in the end event begin with."""
+        if self.output is None:
+            return []
+        if self.options.save == "both":
+            best = self.output.with_stem(f"{self.output.stem}-best")
+            return [("last", self.output, ""), ("best", best, "best_")]
+        return [(self.options.save or "last", self.output, "")]
+
+    def _train(self, run: RunFolder, settings: Mapping[str, Any]) -> Event:
+        from proctool.models.faster import faster
+        from proctool.training.devices import losing_peers_is_one_line
         from proctool.training.loop import train
 
         model, origins, trained = self._initial()
-        for listener in run.listeners if self.remark else []:
-            listener({"event": "note", "note": self.remark})
+        if self.remark:
+            run.say(self.remark)
         start: Event = {
             "event": "start",
             "command": self.command,
@@ -159,25 +184,35 @@ class Job:
             "seed": self.options.seed,
             **self.source.about(),
         }
-        result = train(model, self.source, self.held_out, self.options, run, start)
+        course = self.course or Course.fixed(self.source, self.held_out)
+        with (
+            faster(model, dropout=self.options.dropout),
+            tracked(run, self.options.track or (), settings),
+            losing_peers_is_one_line(),
+        ):
+            result = train(model, course, self.options, run, start, self.loss)
+        last: dict[str, Any] = {"step": result.step, "tokens": result.tokens, **_measures(result.scores)}
+        best = result.best or last
+        saved = best if self.options.save == "best" else last
         end: Event = {
             "event": "end",
             "command": self.command,
             "step": result.step,
             "tokens": result.tokens,
-            "loss": result.scores.loss,
-            "accuracy": result.scores.accuracy,
-            "exact_match": result.scores.exact_match,
+            **{key: saved[key] for key in ("loss", "accuracy", "exact_match")},
+            **({"best": best} if self.options.save in ("best", "both") else {}),
             "seconds": round(result.seconds, 3),
             "run_dir": str(run.path),
         }
-        if self.output is not None and run.is_writer:
+        for which, path, prefix in self._outputs() if run.is_writer else []:
+            found = best if which == "best" else last
+            held = result.weights if found is last else artifact.read_torch(run.best(found["step"]))
             about = {
                 "command": self.command,
-                "steps": result.step,
-                "tokens": result.tokens,
+                "steps": found["step"],
+                "tokens": found["tokens"],
                 "seed": self.options.seed,
-                "metrics": {"loss": result.scores.loss, "accuracy": result.scores.accuracy},
+                "metrics": {"loss": found["loss"], "accuracy": found["accuracy"]},
                 "training": {
                     k: v for k, v in strict.plain(self.options).items() if k not in _INCIDENTAL and k != "init"
                 },
@@ -185,11 +220,15 @@ class Job:
                 **self.source.about(),
                 **self.about,
             }
-            saved = save_model(self.output, model, about, self.parents)
-            end |= {"artifact": str(self.output), "content": saved.content}
+            made = save_model(path, model, about, self.parents, weights=held)
+            end |= {f"{prefix}artifact": str(path), f"{prefix}content": made.content}
         run.record(end)
         run.drop_checkpoints()
         return end
+
+
+def _measures(scores: Scores) -> dict[str, float]:
+    return {"loss": scores.loss, "accuracy": scores.accuracy, "exact_match": scores.exact_match}
 
 
 def training_flops(model: PreTrainedModel, tokens: int, length: int) -> int:

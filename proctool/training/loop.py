@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
+import functools
 import math
-import shlex
-import signal
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
-from proctool import artifact
-from proctool.artifact import Artifact
 from proctool.errors import Interrupted, RunError
+from proctool.models.hardware import peak_flops
 from proctool.procedural.registry import Samples
+from proctool.training.batch import Batch, by_length
+from proctool.training.checkpoint import Checkpoints, HasState, Position
+from proctool.training.curriculum import Course, Lesson
+from proctool.training.devices import (
+    device_name,
+    gradients_meet,
+    make_accelerator,
+    micro_batch,
+    prepare,
+    whole,
+)
 from proctool.training.early_stop import EarlyStop
 from proctool.training.evaluate import Scores, evaluate
-from proctool.training.loss import Batch, TargetLoss
-from proctool.training.optimiser import make_optimiser, optimiser_tensors, restore_optimiser
+from proctool.training.guard import Guard
+from proctool.training.loss import TargetLoss
+from proctool.training.optimiser import make_optimiser
 from proctool.training.options import TrainingOptions
 from proctool.training.run import Event, RunFolder
 from proctool.training.schedule import learning_rate
+from proctool.training.signals import command_again, stop_signals
 from proctool.training.sources import Source, read_ahead
 
 if TYPE_CHECKING:
@@ -44,230 +52,223 @@ class Result:
     tokens: int
     seconds: float
     scores: Scores
+    weights: dict[str, torch.Tensor]
+    """The last ones; on the first process alone."""
+    best: dict[str, Any] | None
+    """The evaluation with the lowest held-out loss (of the full size, under a curriculum)."""
 
 
 def train(
-    model: PreTrainedModel, source: Source, held_out: Source, options: TrainingOptions, run: RunFolder, start: Event
+    model: PreTrainedModel,
+    course: Course,
+    options: TrainingOptions,
+    run: RunFolder,
+    start: Event,
+    loss_of: Callable[[PreTrainedModel], TargetLoss] | None = None,
 ) -> Result:
     """Train `model` in place for `options.steps` steps, recording events (`start` first) and checkpoints in `run`.
 
     Goes on from the folder's latest checkpoint: with the same settings on the same hardware, the weights end as
     those of a run that was never stopped, bit for bit. Raises Interrupted after a checkpoint when a SIGTERM or
-    Ctrl-C comes, RunError when the loss is no longer finite.
+    Ctrl-C comes; RunError, after a checkpoint too, when a gradient is not finite or a spike; OSError when a
+    checkpoint cannot be written (the one before it stays).
     """
-    accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(options.precision, options.precision))
-    if options.batch_size % (options.accumulate * accelerator.num_processes):
-        raise RunError(
-            f"batch_size = {options.batch_size}: not a multiple of {options.accumulate} micro-batches "
-            f"on {accelerator.num_processes} processes"
-        )
+    accelerator = make_accelerator(options)
+    micro = micro_batch(options, accelerator)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     model.train()
-    module = TargetLoss(model)
+    module = (loss_of or TargetLoss)(model)
     optimiser = make_optimiser(module, lr=options.lr, weight_decay=options.weight_decay, beta2=options.beta2)
     torch.manual_seed(options.seed * accelerator.num_processes + accelerator.process_index)  # dropout
-    saved = run.latest()
-    first, seconds_before = _restore(saved, module, optimiser, accelerator) if saved else (0, 0.0)
-    early = EarlyStop(options.until, options.patience)
-    if saved:
-        early.best, early.waited = saved.about["best"] or math.inf, saved.about["waited"]
-    prepared, optimiser = accelerator.prepare(module, optimiser)
-    run.begin(first)
-    run.record({"event": "resume", "step": first} if saved else start)
+    prepared, optimiser = prepare(accelerator, module, optimiser)
+    early, guard = EarlyStop(options.until, options.patience), Guard(options.spike)
+    parts: dict[str, HasState] = {"early": early, "course": course, "guard": guard}
+    checkpoints = Checkpoints(run, accelerator, module, optimiser, parts, options.keep_checkpoints)
+    resumed = checkpoints.restore()
+    here = resumed or Position()
+    run.begin(here.step)
+    run.record({"event": "resume", "step": here.step} if resumed else start)
     if options.compile:
-        _compile(model, source, options, accelerator, run)
+        _compile(module, course.lesson.source, options, accelerator, run)
 
-    started = time.monotonic() - seconds_before
-    tokens_per_step = options.batch_size * source.length
-    micro = options.batch_size // (options.accumulate * accelerator.num_processes)
+    share_out = functools.partial(_micro_batches, micro=micro, accelerator=accelerator)
+    peak = peak_flops(device_name(accelerator.device) or "", options.precision)
+    flops_per_token = start["flops"] / (options.steps * start["tokens_per_step"])
+    clock = _Clock(here)
     scores: Scores | None = None
 
-    def note_scores(step: int) -> Scores:
+    def note_scores() -> Scores:
+        began = time.monotonic()
+        held_out = course.lesson.held_out
         found = evaluate(accelerator, module, held_out, options.eval_samples, max(1, min(micro, options.eval_samples)))
         run.record(
             {
                 "event": "eval",
-                "step": step,
-                "tokens": step * tokens_per_step,
+                "step": here.step,
+                "tokens": here.tokens,
                 "split": "validation",
                 "loss": found.loss,
                 "accuracy": found.accuracy,
                 "exact_match": found.exact_match,
-                "seconds": round(time.monotonic() - started, 3),
+                **_size(course.lesson),
+                "seconds": clock.seconds(),
             }
         )
+        clock.leave_out(time.monotonic() - began)  # evaluations do not count against the speed
         return found
 
-    def checkpoint(step: int) -> None:
-        randoms = gather_object([torch.get_rng_state()])
-        if accelerator.is_main_process:
-            tensors = {f"model/{name}": parameter for name, parameter in module.model.named_parameters()}
-            tensors |= {f"optimiser/{k}": v for k, v in optimiser_tensors(module, optimiser.optimizer).items()}
-            tensors |= {f"random/{rank}": state for rank, state in enumerate(randoms)}
-            if accelerator.scaler is not None:
-                tensors["scaler"] = torch.tensor([accelerator.scaler.get_scale()])
-            best = early.best if math.isfinite(early.best) else None  # JSON has no infinity
-            state = {"seconds": round(time.monotonic() - started, 3), "best": best, "waited": early.waited}
-            run.save(step, tensors, state, options.keep_checkpoints)
+    def checkpoint() -> None:
+        checkpoints.write(dataclasses.replace(here, seconds=clock.seconds()))
 
-    done = first
-    if first == 0:
-        scores = note_scores(0)
-    recent_time, recent_step = time.monotonic(), first
-    with _stop_signals() as stop:
-        for step, samples in enumerate(read_ahead(source, first, options.steps, options.batch_size), start=first):
+    if here.step == 0:
+        scores = note_scores()
+    ahead = read_ahead(course.lesson.source, here.step, options.steps, options.batch_size, share_out)
+    with stop_signals() as stop:
+        for step in range(here.step, options.steps):
             rate = learning_rate(
                 step, steps=options.steps, peak=options.lr, schedule=options.schedule,
                 ramp_steps=options.ramp_steps, final=options.final_lr,
             )  # fmt: skip
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            total = int(samples.targets[:, 1:].sum())
+            batches, total = next(ahead)
             loss = torch.zeros((), device=accelerator.device)
-            for part in _shares(samples, micro, accelerator):
-                batch = Batch.of(part, accelerator.device)
-                # DDP averages over processes; the loss is a mean over all targets of the step.
-                summed = prepared(batch.tokens, batch.positions, batch.labels) / max(total, 1)
-                accelerator.backward(summed * accelerator.num_processes)
+            for number, batch in enumerate(batches, start=1):
+                batch = _on_device(batch, accelerator.device)
+                with gradients_meet(accelerator, prepared, number == len(batches)):
+                    # DDP averages over processes; the loss is a mean over all targets of the step.
+                    summed = prepared(batch.tokens, batch.positions, batch.labels) / max(total, 1)
+                    accelerator.backward(summed * accelerator.num_processes)
                 loss += summed.detach()
-            norm = accelerator.clip_grad_norm_(module.parameters(), options.clip or math.inf)
+            norm = float(whole(accelerator.clip_grad_norm_(module.parameters(), options.clip or math.inf)))
+            if objection := guard.objection(*_agreed_loss(loss, norm, accelerator)):
+                if step:
+                    checkpoint()  # the weights are still those from before this step
+                raise RunError(_stopped_by(objection, guard, step, run))
             optimiser.step()
             optimiser.zero_grad()
+            here.step, here.tokens = step + 1, here.tokens + options.batch_size * course.lesson.source.length
 
-            done = step + 1
-            if done % options.log_every == 0 or done == options.steps:
-                value = float(accelerator.reduce(loss))
-                if not math.isfinite(value):
-                    raise RunError(_not_finite(value, done, run))
-                now = time.monotonic()
+            is_last = here.step == options.steps
+            if here.step % options.log_every == 0 or is_last:
+                speed = clock.speed(here)
                 run.record(
                     {
                         "event": "train",
-                        "step": done,
-                        "tokens": done * tokens_per_step,
-                        "loss": value,
+                        "step": here.step,
+                        "tokens": here.tokens,
+                        "loss": float(accelerator.reduce(loss)),
                         "lr": rate,
-                        "grad_norm": float(norm),
-                        "tokens_per_second": round((done - recent_step) * tokens_per_step / (now - recent_time)),
-                        "seconds": round(now - started, 3),
+                        "grad_norm": norm,
+                        "tokens_per_second": round(speed),
+                        **({"mfu": speed * flops_per_token / peak / accelerator.num_processes} if peak else {}),
+                        "seconds": clock.seconds(),
                     }
                 )
-                recent_time, recent_step = now, done
-            if done % options.eval_every == 0 or done == options.steps:
-                before = time.monotonic()
-                scores = note_scores(done)
-                recent_time += time.monotonic() - before  # evaluations do not count against the speed
-                if (reason := early.sees(scores)) and done < options.steps:
-                    run.record({"event": "note", "step": done, "note": f"stopping at step {done}: {reason}"})
+            if here.step % options.eval_every == 0 or is_last:
+                scores = note_scores()
+                if early.sees(scores, here.step, here.tokens) and options.save in ("best", "both"):
+                    checkpoints.write_best(here.step)
+                if not is_last and course.goes_on(scores, early.waited):
+                    early.begin_again()
+                    lesson = course.lesson
+                    run.record({"event": "curriculum", "step": here.step, "tokens": here.tokens, **_size(lesson)})
+                    ahead.close()
+                    ahead = read_ahead(lesson.source, here.step, options.steps, options.batch_size, share_out)
+                elif not is_last and (reason := early.reason(scores, in_full=course.is_last)):
+                    run.record({"event": "note", "step": here.step, "note": f"stopping at step {here.step}: {reason}"})
                     break
-            stopping = done < options.steps and _agreed(stop, done, options, accelerator)
-            if stopping or (done < options.steps and done % options.checkpoint_every == 0):
-                checkpoint(done)
+            stopping = not is_last and stop.agreed(accelerator, here.step % options.log_every == 0)
+            if stopping or (not is_last and here.step % options.checkpoint_every == 0):
+                checkpoint()
             if stopping:
                 raise Interrupted(
-                    f"stopped at step {done} of {options.steps} with a checkpoint in {run.path}; "
-                    f"to go on, run again: {_command()}"
+                    f"stopped at step {here.step} of {options.steps} with a checkpoint in {run.path}; "
+                    f"to go on, run again: {command_again()}"
                 )
     assert scores is not None, "the last step is always evaluated"
-    return Result(done, done * tokens_per_step, time.monotonic() - started, scores)
+    return Result(here.step, here.tokens, clock.seconds(), scores, checkpoints.weights(), early.best)
 
 
-def _restore(
-    saved: Artifact, module: TargetLoss, optimiser: torch.optim.Optimizer, accelerator: Accelerator
-) -> tuple[int, float]:
-    tensors = artifact.read_torch(saved, check=False)  # `latest` has just checked every hash
+class _Clock:
+    """Seconds of all sittings, and tokens a second since the last time of asking."""
 
-    def under(prefix: str) -> dict[str, torch.Tensor]:
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    def __init__(self, here: Position) -> None:
+        self._began = time.monotonic() - here.seconds
+        self._asked, self._tokens = time.monotonic(), here.tokens
 
-    with torch.no_grad():
-        for name, tensor in under("model/").items():
-            module.model.get_parameter(name).copy_(tensor)
-    restore_optimiser(module, optimiser, under("optimiser/"))
-    randoms = under("random/")
-    if len(randoms) != accelerator.num_processes:
-        raise RunError(
-            f"{saved.path}: made by {len(randoms)} processes, resumed by {accelerator.num_processes}; "
-            "use as many, or --resume never"
-        )
-    torch.set_rng_state(randoms[str(accelerator.process_index)].clone())
-    if accelerator.scaler is not None and "scaler" in tensors:
-        accelerator.scaler.update(float(tensors["scaler"]))
-    return int(saved.about["step"]), float(saved.about["seconds"])
+    def seconds(self) -> float:
+        return round(time.monotonic() - self._began, 3)
+
+    def leave_out(self, seconds: float) -> None:
+        self._asked += seconds
+
+    def speed(self, here: Position) -> float:
+        now = time.monotonic()
+        speed = (here.tokens - self._tokens) / max(now - self._asked, 1e-9)
+        self._asked, self._tokens = now, here.tokens
+        return speed
+
+
+def _micro_batches(samples: Samples, micro: int, accelerator: Accelerator) -> tuple[list[Batch], int]:
+    """A step's micro-batches for this process, and how many targets the step has in all its processes."""
+    batches = [Batch.of(part) for part in _shares(samples, micro, accelerator)]
+    if accelerator.device.type == "cuda":  # from pinned memory, copies run beside the computation
+        batches = [Batch(*(tensor.pin_memory() for tensor in _tensors(batch))) for batch in batches]
+    return batches, int(samples.targets[:, 1:].sum())
+
+
+def _on_device(batch: Batch, device: torch.device) -> Batch:
+    return Batch(*(tensor.to(device, non_blocking=True) for tensor in _tensors(batch)))
+
+
+def _tensors(batch: Batch) -> tuple[torch.Tensor, ...]:
+    return batch.tokens, batch.positions, batch.labels
 
 
 def _shares(samples: Samples, micro: int, accelerator: Accelerator) -> Iterator[Samples]:
     """This process's micro-batches of a step's samples."""
     for start in range(accelerator.process_index * micro, len(samples), accelerator.num_processes * micro):
-        yield Samples(samples.tokens[start : start + micro], samples.targets[start : start + micro])
+        part = Samples(samples.tokens[start : start + micro], samples.targets[start : start + micro])
+        # Processes must make as many backward passes as each other, so only one alone may cut further.
+        yield from by_length(part) if accelerator.num_processes == 1 else [part]
 
 
 def _compile(
-    model: PreTrainedModel, source: Source, options: TrainingOptions, accelerator: Accelerator, run: RunFolder
+    module: TargetLoss, source: Source, options: TrainingOptions, accelerator: Accelerator, run: RunFolder
 ) -> None:
     """Compile the body in place (the head's input varies in size), after a trial step that leaves no trace."""
-    body = model.base_model
+    body = module.model.base_model
     try:
         body.compile()
         trial = Batch.of(
             source.read(0, options.batch_size // (options.accumulate * accelerator.num_processes)), accelerator.device
         )
         with torch.random.fork_rng(), accelerator.autocast():
-            TargetLoss(model)(trial.tokens, trial.positions, trial.labels).backward()
+            module(trial.tokens, trial.positions, trial.labels).backward()
     except Exception as error:  # compilers fail in many ways
         body._compiled_call_impl = None
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         run.record({"event": "note", "note": _SKIP_COMPILE_FAILURE.format(reason=reason)})
-    model.zero_grad()
+    module.zero_grad()
 
 
-def _not_finite(value: float, step: int, run: RunFolder) -> str:
-    saved = run.latest()
-    kept = f"the checkpoint of step {saved.about['step']} is kept" if saved else "there is no checkpoint yet"
-    return (
-        f"the loss is {value} at step {step}; {kept} in {run.path}; lower --lr, or raise --ramp-steps or lower --clip"
-    )
+def _size(lesson: Lesson) -> dict[str, int]:
+    return {} if lesson.size is None else {"size": lesson.size, "length": lesson.source.length}
 
 
-def _agreed(stop: _Stop, done: int, options: TrainingOptions, accelerator: Accelerator) -> bool:
-    """Whether to stop now. Signals reach processes at different steps, so several agree when they meet to log."""
-    if accelerator.num_processes == 1:
-        return bool(stop)
-    if done % options.log_every:
-        return False
-    return bool(accelerator.reduce(torch.tensor(float(stop.came), device=accelerator.device)) > 0)
+def _agreed_loss(loss: torch.Tensor, norm: float, accelerator: Accelerator) -> tuple[float, float]:
+    """The loss and gradient norm to judge a step by; all processes have the same.
+
+    Without a gradient scaler the norm alone tells, and is common already: a loss that is not finite has no finite
+    gradient. With one, infinite gradients are its daily business, and only the loss tells.
+    """
+    if accelerator.scaler is None:
+        return (0.0, norm) if math.isfinite(norm) else (float(accelerator.reduce(loss)), norm)
+    return float(accelerator.reduce(loss)), norm if math.isfinite(norm) else 0.0
 
 
-class _Stop:
-    """True once a stop signal has come; a second Ctrl-C stops at once."""
-
-    def __init__(self) -> None:
-        self.came = False
-
-    def __bool__(self) -> bool:
-        return self.came
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.came and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.came = True
-
-
-class _stop_signals:
-    """SIGTERM and SIGINT set a flag instead of killing the process, while the block lasts."""
-
-    def __enter__(self) -> _Stop:
-        stop = _Stop()
-        self._before: Mapping[int, Any] = {}
-        with contextlib.suppress(ValueError):  # not the main thread: signals go elsewhere
-            self._before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        return stop
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-def _command() -> str:
-    return "proctool " + shlex.join(sys.argv[1:])
+def _stopped_by(objection: str, guard: Guard, step: int, run: RunFolder) -> str:
+    kept = f"a checkpoint from before it, of step {step}, is in {run.path}" if step else "nothing was done before it"
+    return f"{objection} at step {step + 1}; {kept}; {guard.advice(objection)}"

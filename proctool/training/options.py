@@ -11,6 +11,7 @@ from typing import Literal
 
 from proctool.errors import OptionError
 from proctool.models.components import parse_components
+from proctool.training.curriculum import parse_curriculum
 from proctool.training.early_stop import parse_until
 
 
@@ -44,8 +45,8 @@ class TrainingOptions:
     """AdamW's second-moment decay."""
     clip: float = 1.0
     """Largest gradient norm; 0 leaves gradients as they are."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Autocast precision; weights and optimiser stay fp32."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Autocast precision; weights and optimiser stay fp32. tf32 is fp32 with faster, coarser products on GPUs."""
     compile: bool = False
     """Compile the model with torch.compile; falls back, saying so, where that fails."""
     gradient_checkpointing: bool = False
@@ -62,6 +63,10 @@ class TrainingOptions:
     """Stop once a held-out measure is reached: accuracy=.99, exact_match=.9 or loss=1.5."""
     patience: int | None = None
     """Stop after this many evaluations without a better held-out loss."""
+    save: Literal["last", "best", "both"] | None = None
+    """Weights to write: the last, the best by held-out loss, or both, the best as NAME-best (default: last)."""
+    spike: float | None = None
+    """Stop, with a checkpoint, at a gradient this many times the median of the last 100 steps' (default: go on)."""
     log_every: int = 10
     """Steps between lines in metrics.jsonl."""
     checkpoint_every: int = 500
@@ -72,6 +77,8 @@ class TrainingOptions:
     """Go on from the run folder's checkpoint, or start afresh and discard it."""
     run_dir: Path | None = None
     """Folder for metrics and checkpoints (default: runs/ and the output's name)."""
+    track: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
+    """Send metrics to these too: tensorboard, wandb, trackio, or any that Accelerate knows (default: none)."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -85,6 +92,8 @@ class TrainingOptions:
             parse_until(self.until)
         if self.patience is not None and self.patience < 1:
             raise OptionError(f"patience = {self.patience}: must be at least 1")
+        if self.spike is not None and self.spike <= 1:
+            raise OptionError(f"spike = {self.spike:g}: must be above 1; 10 is usual")
         if self.train is not None and not parse_components(self.train, "train"):
             raise OptionError("train: nothing would be trained; name at least one component")
         if self.lr <= 0:
@@ -102,7 +111,20 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmupOptions(TrainingOptions):
+class TaskTrainingOptions(TrainingOptions):
+    """Options of training on a task, whose samples can be made shorter or longer."""
+
+    curriculum: str | None = None
+    """Begin with short samples, such as start=2,step=2,accuracy=.99: grow when that is reached (default: full size)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.curriculum is not None:
+            parse_curriculum(self.curriculum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupOptions(TaskTrainingOptions):
     """Train a model on procedural data."""
 
     task: tuple[str, ...] = ()
@@ -124,6 +146,8 @@ class WarmupOptions(TrainingOptions):
         super().__post_init__()
         if bool(self.task) == (self.data is not None):
             raise OptionError("warmup needs either --task SPEC or --data FILE, and not both")
+        if self.curriculum is not None and self.data is not None:
+            raise OptionError("curriculum: needs --task; the samples of a --data file have their size")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
 
     Arms with the same corpus, context and seed see the same rows in the same order.
     """
+    from proctool.corpora.carried import record
     from proctool.corpora.catalog import open_corpus
     from proctool.corpora.store import open_store
     from proctool.corpora.tokenizers import load_tokenizer
@@ -62,7 +63,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         source=sources["train"],
         held_out=sources["validation"],
         output=options.output,
-        about={"stage": "pretrain"},
+        about={"stage": "pretrain", **record(tokenizer)},
         parents=[donor.parent] if donor else [],
         prepare=transplant_from(donor, options, options.seed),
         rows=len(sources["train"].rows),

@@ -2,7 +2,9 @@
 
 runs/NAME/config.json      the resolved settings
 runs/NAME/metrics.jsonl    one JSON object per event, flushed
+runs/NAME/run.log          what was started with which versions, and how it ended
 runs/NAME/checkpoints/     step-00000500.safetensors: weights, optimiser, random states; complete or absent
+                           best-00000400.safetensors: the weights with the best held-out loss, where they are wanted
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -54,7 +57,8 @@ class RunFolder:
         self._claim()
 
     def _clear(self) -> None:
-        for old in (self.path / "metrics.jsonl", self.path / "config.json", *self._checkpoints.glob("*")):
+        named = (self.path / name for name in ("metrics.jsonl", "config.json", "identity", "run.log"))
+        for old in (*named, *self._checkpoints.glob("*")):
             old.unlink(missing_ok=True)
 
     def _claim(self) -> None:
@@ -85,6 +89,14 @@ class RunFolder:
         if self.is_writer:
             self._lock.close()
 
+    @property
+    def identity(self) -> str:
+        """A name that no other run has, for trackers to know this one by; drawn once and kept in the folder."""
+        kept = self.path / "identity"
+        if not kept.exists():
+            kept.write_text(secrets.token_hex(4), encoding="utf-8")
+        return kept.read_text(encoding="utf-8")
+
     # -- events --
 
     def events(self) -> list[Event]:
@@ -96,6 +108,9 @@ class RunFolder:
         if not self.is_writer:
             return
         kept = [event for event in self.events() if event.get("step", 0) <= step] if step else []
+        for path in self._bests():
+            if _step(path) > step:
+                path.unlink()
         with artifact.replacing(self.path / "metrics.jsonl") as file:
             file.write("".join(json.dumps(event) + "\n" for event in kept).encode())
         self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
@@ -105,10 +120,18 @@ class RunFolder:
         if not self.is_writer:
             return
         assert self._metrics is not None
-        self._metrics.write(json.dumps(event) + "\n")
-        self._metrics.flush()
+        try:
+            self._metrics.write(json.dumps(event) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._metrics.name) from None
         for listener in self.listeners:
             listener(event)
+
+    def say(self, note: str) -> None:
+        """Tell the listeners something that is no part of the run's record."""
+        for listener in self.listeners:
+            listener({"event": "note", "note": note})
 
     # -- checkpoints --
 
@@ -119,7 +142,28 @@ class RunFolder:
         artifact.write(path, tensors, kind="checkpoint", about={**state, "step": step})
         for old in self._steps()[:-keep]:
             old.unlink()
+        self._drop_bests()
         return path
+
+    def save_best(self, step: int, weights: Mapping[str, Any]) -> None:
+        """Write the weights of `step`, the best so far; those that a kept checkpoint goes back to stay beside them."""
+        self._checkpoints.mkdir(exist_ok=True)
+        path = self._checkpoints / f"best-{step:08d}.safetensors"
+        artifact.write(path, weights, kind="weights", about={"step": step})
+        self._drop_bests()
+
+    def best(self, step: int) -> Artifact:
+        """The weights that `save_best` wrote at `step`. Raises ArtifactError."""
+        return artifact.open_artifact(self._checkpoints / f"best-{step:08d}.safetensors", "weights")
+
+    def _drop_bests(self) -> None:
+        """Keep the last, and for each checkpoint the last before it: a run that goes on from there has it again."""
+        bests = {_step(path): path for path in self._bests()}
+        needed = set(list(bests)[-1:])
+        for checkpoint in map(_step, self._steps()):
+            needed |= set([step for step in bests if step <= checkpoint][-1:])
+        for step in bests.keys() - needed:
+            bests[step].unlink()
 
     def latest(self) -> Artifact | None:
         """The latest checkpoint whose every hash is right; a damaged one is passed over for the one before."""
@@ -128,16 +172,14 @@ class RunFolder:
                 found = artifact.open_artifact(path, "checkpoint")
                 artifact.verify(found)
             except ArtifactError as error:
-                if self.listeners:
-                    for listener in self.listeners:
-                        listener({"event": "note", "note": f"passing over a damaged checkpoint: {error}"})
+                self.say(f"passing over a damaged checkpoint: {error}")
                 continue
             return found
         return None
 
     def drop_checkpoints(self) -> None:
         """Remove every checkpoint: the run is complete."""
-        for path in self._steps() if self.is_writer else []:
+        for path in [*self._steps(), *self._bests()] if self.is_writer else []:
             path.unlink()
 
     def _steps(self) -> list[Path]:
@@ -147,6 +189,13 @@ class RunFolder:
             for partial in self._checkpoints.glob(".*.partial"):  # left by a kill; ours, since the folder is locked
                 partial.unlink()
         return sorted(self._checkpoints.glob("step-*.safetensors"))
+
+    def _bests(self) -> list[Path]:
+        return sorted(self._checkpoints.glob("best-*.safetensors"))
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.partition("-")[2])
 
 
 def read_events(folder: Path) -> list[Event]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from proctool.procedural.dataset import DataFile
 from proctool.procedural.registry import Samples, Task
 from proctool.procedural.streams import Stream
+
+Made = TypeVar("Made")
 
 
 class Source(Protocol):
@@ -89,12 +91,18 @@ class CorpusSource:
         return self._about
 
 
-def read_ahead(source: Source, first: int, last: int, batch: int) -> Iterator[Samples]:
-    """Batches `first`..`last` - 1 of `batch` samples each, the next one made in the background meanwhile."""
+def read_ahead(
+    source: Source, first: int, last: int, batch: int, make: Callable[[Samples], Made]
+) -> Generator[Made, None, None]:
+    """What `make` makes of batches `first`..`last` - 1 of `batch` samples each, the next one meanwhile."""
+
+    def prepare(number: int) -> Made:
+        return make(source.read(number * batch, (number + 1) * batch))
+
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
-        coming = pool.submit(source.read, first * batch, (first + 1) * batch)
+        coming = pool.submit(prepare, first)
         for number in range(first, last):
-            samples = coming.result()
+            made = coming.result()
             if number + 1 < last:
-                coming = pool.submit(source.read, (number + 1) * batch, (number + 2) * batch)
-            yield samples
+                coming = pool.submit(prepare, number + 1)
+            yield made

@@ -7,6 +7,7 @@ from proctool.errors import OptionError
 from proctool.models.build import model_config
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import Task
+from proctool.training.curriculum import Course, task_course
 from proctool.training.job import Job
 from proctool.training.options import WarmupOptions
 from proctool.training.sources import FileSource, TaskSource
@@ -33,12 +34,19 @@ def warmup_job(options: WarmupOptions) -> Job:
     config = model_config(
         options.model, vocab_size=task.vocab_size, context=context, family=options.family, dropout=options.dropout
     )
+    held_out = TaskSource(task, seed, "validation")
+    course = Course.fixed(source, held_out)
+    if options.curriculum is not None:
+        course = task_course(
+            task, options.curriculum, lambda part: (TaskSource(part, seed), TaskSource(part, seed, "validation"))
+        )
     return Job(
         command="warmup",
         options=options,
         config=config,
         source=source,
-        held_out=TaskSource(task, seed, "validation"),
+        held_out=held_out,
+        course=course,
         output=options.output,
         about={"stage": "warmup"},
         parents=parents,

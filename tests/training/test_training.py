@@ -24,57 +24,14 @@ from proctool.training.run import RunFolder, read_events
 from proctool.training.schedule import learning_rate
 from proctool.training.sources import FileSource, TaskSource, read_ahead
 from proctool.training.warmup import warmup_job
-
-TASK = "set:inputs=5,symbols=9"
-
-
-def options(folder: Path, name: str = "run", **changes: Any) -> WarmupOptions:
-    settings = {
-        "task": (TASK,), "model": "2x2x16", "steps": 12, "batch_size": 8, "eval_every": 4, "eval_samples": 20,
-        "log_every": 3, "checkpoint_every": 5, "dropout": 0.1, "run_dir": folder / name,
-        "output": folder / f"{name}.safetensors", "ramp_steps": 2,
-    }  # fmt: skip
-    return WarmupOptions(**{**settings, **changes})
-
-
-def contents(path: Path) -> str:
-    return artifact.read_header(path).content
-
-
-def without_clock(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    clock = {"seconds", "tokens_per_second", "run_dir", "artifact"}
-    kept = [event for event in events if event["event"] != "resume"]
-    return [{key: value for key, value in event.items() if key not in clock} for event in kept]
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing in the program catches it."""
-
-
-def killed_at(event: str, occurrence: int) -> Any:
-    seen = itertools.count(1)
-
-    def listen(said: dict[str, Any]) -> None:
-        if said["event"] == event and next(seen) == occurrence:
-            raise Killed
-
-    return listen
+from tests.training.runs import TASK, Killed, contents, killed_at, options, same_after_kills
 
 
 @pytest.mark.parametrize(
     "kills", [[("train", 1)], [("train", 2)], [("eval", 3)], [("train", 3), ("eval", 1), ("train", 1)]]
 )
 def test_resumed_runs_end_as_uninterrupted_ones(tmp_path: Path, kills: list[tuple[str, int]]) -> None:
-    warmup_job(options(tmp_path, "whole")).run()
-    for event, occurrence in kills:
-        job = warmup_job(options(tmp_path, "killed"))
-        job.listeners = [killed_at(event, occurrence)]
-        with pytest.raises(Killed):
-            job.run()
-    warmup_job(options(tmp_path, "killed")).run()
-    assert contents(tmp_path / "killed.safetensors") == contents(tmp_path / "whole.safetensors")
-    assert without_clock(read_events(tmp_path / "killed")) == without_clock(read_events(tmp_path / "whole"))
-    assert not list((tmp_path / "killed" / "checkpoints").iterdir())
+    same_after_kills(tmp_path, kills)
 
 
 def test_a_stop_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
@@ -203,14 +160,10 @@ def test_early_stops(tmp_path: Path, changes: dict[str, Any], step: int, reason:
 
 
 def test_patience_is_resumed_too(tmp_path: Path) -> None:
-    changes = {"patience": 3, "lr": 0.9, "clip": 0, "steps": 60, "weight_decay": 0}
-    whole = warmup_job(options(tmp_path, "whole", **changes)).run()
-    assert whole["step"] < 60
-    job = warmup_job(options(tmp_path, "killed", **changes))
-    job.listeners = [killed_at("train", whole["step"] // 3)]
-    with pytest.raises(Killed):
-        job.run()
-    assert warmup_job(options(tmp_path, "killed", **changes)).run()["content"] == whole["content"]
+    end = same_after_kills(
+        tmp_path, [("train", 3)], patience=3, lr=0.9, clip=0, steps=60, weight_decay=0, checkpoint_every=3
+    )
+    assert end["step"] < 60
 
 
 def test_a_run_that_is_complete_is_not_run_again(tmp_path: Path) -> None:
@@ -246,11 +199,6 @@ def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", {}).close()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="the loss is nan at step"):
-        warmup_job(options(tmp_path, lr=1e30, clip=0, ramp_steps=0)).run()
-
-
 def test_a_generated_file_trains_as_its_stream_does(tmp_path: Path) -> None:
     from proctool.procedural.dataset import generate
 
@@ -263,8 +211,8 @@ def test_a_generated_file_trains_as_its_stream_does(tmp_path: Path) -> None:
 
 def test_reading_ahead_gives_the_same_samples(tmp_path: Path) -> None:
     source = TaskSource(build_task("set", {"inputs": 5, "symbols": 9}), seed=1)
-    for number, samples in zip(range(3, 6), read_ahead(source, 3, 6, 7), strict=True):
-        assert np.array_equal(samples.tokens, source.read(number * 7, number * 7 + 7).tokens)
+    for number, tokens in zip(range(3, 6), read_ahead(source, 3, 6, 7, lambda samples: samples.tokens), strict=True):
+        assert np.array_equal(tokens, source.read(number * 7, number * 7 + 7).tokens)
 
 
 def test_a_file_is_read_over_and_over(tmp_path: Path) -> None:
@@ -289,6 +237,6 @@ def test_schedules_rise_peak_and_end(schedule: str) -> None:
 def test_every_setting_that_matters_is_recorded(tmp_path: Path) -> None:
     warmup_job(options(tmp_path)).run()
     recorded = json.loads((tmp_path / "run" / "config.json").read_text())
-    incidental = {"run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "log_every"}
+    incidental = {"run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "log_every", "spike", "track"}
     fields = {field.name for field in dataclasses.fields(WarmupOptions)}
     assert fields - incidental <= recorded.keys()

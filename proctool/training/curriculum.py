@@ -1,0 +1,154 @@
+"""A length curriculum: short samples first, longer ones once the model can do them (the paper's section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from proctool.errors import OptionError
+from proctool.training.early_stop import MEASURES, has_reached
+from proctool.units import parse_count, parse_number
+
+if TYPE_CHECKING:
+    from proctool.procedural.registry import Task
+    from proctool.training.evaluate import Scores
+    from proctool.training.sources import Source
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When samples grow, and by how much. Defaults are the paper's."""
+
+    start: int = 2
+    """The first value of the task's size option."""
+    step: int = 2
+    """Added to it each time."""
+    measure: str = "accuracy"
+    value: float = 0.99
+    """The measure that the held-out set of the present size must reach."""
+    patience: int | None = None
+    """Grow too after this many evaluations without a better held-out loss."""
+
+
+def parse_curriculum(written: str) -> Rule:
+    """`start=2,step=2,accuracy=.99`, each part optional, and `patience=5`. Raises OptionError."""
+    values: dict[str, Any] = {}
+    measures = []
+    for part in filter(None, written.split(",")):
+        key, _, value = (word.strip() for word in part.partition("="))
+        try:
+            if key in ("start", "step", "patience"):
+                values[key] = parse_count(value)
+            elif key in MEASURES:
+                measures.append(key)
+                values |= {"measure": key, "value": parse_number(value)}
+            else:
+                raise OptionError("it has start, step, patience, and one of accuracy, exact_match and loss")
+            if key in ("start", "step", "patience") and values[key] < 1:
+                raise OptionError(f"{key} must be at least 1")
+        except OptionError as error:
+            raise OptionError(
+                f'curriculum: "{part.strip()}": {error}; write for example start=2,step=2,accuracy=.99'
+            ) from None
+    if len(measures) > 1:
+        raise OptionError(f'curriculum = "{written}": one of {" and ".join(measures)} is enough')
+    return Rule(**values)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Samples of one size, and the held-out ones that belong to them."""
+
+    size: int | None
+    """The value of the task's size option; None outside a curriculum."""
+    source: Source
+    held_out: Source
+
+
+class Course:
+    """The lessons of a run, one after another. Without a curriculum there is one. `at` is its state."""
+
+    def __init__(self, lessons: Sequence[Lesson], rule: Rule | None = None) -> None:
+        self.lessons = lessons
+        self.rule = rule
+        self.at = 0
+
+    @classmethod
+    def fixed(cls, source: Source, held_out: Source) -> Course:
+        """One lesson from beginning to end."""
+        return cls([Lesson(None, source, held_out)])
+
+    @property
+    def lesson(self) -> Lesson:
+        """What is trained on now."""
+        return self.lessons[self.at]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether samples have their full size."""
+        return self.at == len(self.lessons) - 1
+
+    def goes_on(self, scores: Scores, waited: int) -> bool:
+        """Move to the next lesson when these scores (`waited` evaluations after the best) allow it; whether it did."""
+        if self.rule is None or self.is_last:
+            return False
+        tired = self.rule.patience is not None and waited >= self.rule.patience
+        if not tired and not has_reached(scores, self.rule.measure, self.rule.value):
+            return False
+        self.at += 1
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"at": self.at}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` gave."""
+        self.at = state["at"]
+
+
+def task_course(task: Task, written: str | None, sources: Callable[[Task], tuple[Source, Source]]) -> Course:
+    """The course that leads to `task`; `sources` gives the training and held-out samples of a task.
+
+    Raises OptionError where the rule, or a size that it passes through, does not suit the task.
+    """
+    if written is None:
+        return Course.fixed(*sources(task))
+    rule = parse_curriculum(written)
+    full = _size(task)
+    if rule.start > full:
+        raise OptionError(f"curriculum: start = {rule.start}: {task.spec} has only {full}")
+    lessons = []
+    for size in (*range(rule.start, full, rule.step), full):
+        try:
+            smaller = _at_size(task, size)
+        except OptionError as error:
+            raise OptionError(f"curriculum: size {size}: {error}") from None
+        if [(role, ids.start) for role, ids in smaller.layout.items()] != [
+            (role, ids.start) for role, ids in task.layout.items()
+        ]:
+            raise OptionError(f"curriculum: the tokens of {task.spec} would change their meaning with its size")
+        lessons.append(Lesson(size, *sources(smaller)))
+    return Course(lessons, rule)
+
+
+def _size(task: Task) -> int:
+    from proctool.procedural.controls import Control
+    from proctool.procedural.mixture import Mixture
+
+    if isinstance(task, Mixture):
+        return max(map(_size, task.tasks))
+    return _size(task.task) if isinstance(task, Control) else int(getattr(task, task.size_option))
+
+
+def _at_size(task: Task, size: int) -> Task:
+    """The task at `size`, or as it is where that is no smaller."""
+    from proctool.procedural.controls import Control
+    from proctool.procedural.mixture import Mixture
+
+    if isinstance(task, Mixture):
+        return Mixture(tuple(_at_size(each, size) for each in task.tasks), task.weights)
+    if isinstance(task, Control):
+        return type(task)(_at_size(task.task, size))
+    return task if size >= _size(task) else task.resized(size)

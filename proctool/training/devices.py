@@ -1,0 +1,183 @@
+"""Where a run computes: devices, processes and precision, all through Accelerate.
+
+Whole models on every process (DDP), or models sharded over them (FSDP2, where parameters are DTensors). Whatever the
+layout, `whole` gives a tensor as one process alone would hold it, and `place_like` the way back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch import Tensor, nn
+
+from proctool.errors import RunError
+from proctool.training.loss import TargetLoss
+from proctool.training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from accelerate.optimizer import AcceleratedOptimizer
+
+_AUTOCAST = {"fp32": "no", "tf32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+# What torch.distributed says when the other end of a connection has gone.
+_GONE = ("closed by peer", "connection reset", "socket", "broken pipe", "timed out", "timeout", "nccl")
+
+
+def start_process() -> PartialState:
+    """Join the other processes of this launch, over gloo where there is no accelerator. Call before anything else."""
+    return PartialState(cpu=_on_cpu())
+
+
+def _on_cpu() -> bool:
+    # Accelerate by itself takes the processes of a torchrun on CPUs for strangers to each other.
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" or not torch.accelerator.is_available()
+
+
+def make_accelerator(options: TrainingOptions) -> Accelerator:
+    """Accelerate's view of this launch. Raises RunError for what the launch asks and the loop cannot do."""
+    try:
+        accelerator = Accelerator(cpu=_on_cpu(), mixed_precision=_AUTOCAST[options.precision])
+    except ValueError as error:
+        raise RunError(f"precision = {options.precision}: {error}") from None
+    if accelerator.device.type == "cpu" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        # Accelerate shards on accelerators alone; torch does on CPUs too, which shows the code right without any.
+        accelerator.state.distributed_type = DistributedType.FSDP
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+    kind = accelerator.distributed_type
+    if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise RunError("the launch asks for FSDP 1; add --fsdp_version 2")
+    if kind == DistributedType.FSDP and options.precision == "fp16":
+        raise RunError("precision = fp16: not with sharded models; use bf16")
+    if kind == DistributedType.DEEPSPEED and (reason := _deepspeed_objection(accelerator, options)):
+        raise RunError(reason)
+    if kind in (DistributedType.MEGATRON_LM, DistributedType.XLA):
+        raise RunError(f"the launch asks for {kind.value}; use DDP or FSDP2")
+    layout = getattr(accelerator, "parallelism_config", None)
+    if layout is not None and any(getattr(layout, f"{name}_size", 1) > 1 for name in ("tp", "cp", "sp")):
+        raise RunError("the launch asks for tensor, context or sequence parallelism; use DDP or FSDP2")
+    if accelerator.device.type == "cuda" and options.precision != "fp32":
+        torch.set_float32_matmul_precision("high")  # TF32 where a product is left in fp32
+    return accelerator
+
+
+def micro_batch(options: TrainingOptions, accelerator: Accelerator) -> int:
+    """Samples in one micro-batch of one process. Raises RunError where the batch cannot be shared out evenly."""
+    processes = int(accelerator.num_processes)
+    if options.batch_size % (options.accumulate * processes):
+        raise RunError(
+            f"batch_size = {options.batch_size}: not a multiple of {options.accumulate} micro-batches "
+            f"on {processes} processes"
+        )
+    return options.batch_size // (options.accumulate * processes)
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether each process holds a part of every parameter, so that all must run the model in step."""
+    return bool(accelerator.distributed_type == DistributedType.FSDP)
+
+
+def prepare(
+    accelerator: Accelerator, module: TargetLoss, optimiser: torch.optim.Optimizer
+) -> tuple[nn.Module, AcceleratedOptimizer]:
+    """The module to call for a loss, and the optimiser to step. `module` itself stays usable for everything else."""
+    if is_sharded(accelerator):
+        from torch.distributed.fsdp import register_fsdp_forward_method
+
+        plugin = accelerator.state.fsdp_plugin
+        plugin.cpu_ram_efficient_loading = False  # every process builds the model from the seed
+        module._no_split_modules = module.model._no_split_modules  # layers, to wrap by
+        prepared, wrapped = accelerator.prepare(module, optimiser)
+        register_fsdp_forward_method(prepared, "scores")
+        return prepared, wrapped
+    return accelerator.prepare(module, optimiser)  # type: ignore[no-any-return]
+
+
+def gradients_meet(
+    accelerator: Accelerator, prepared: nn.Module, is_last: bool
+) -> contextlib.AbstractContextManager[None]:
+    """Around one micro-batch: processes add their gradients up after the last of a step, sharded ones after each."""
+    if is_last or is_sharded(accelerator):
+        return contextlib.nullcontext()
+    return accelerator.no_sync(prepared)  # type: ignore[no-any-return]
+
+
+def settle(module: nn.Module) -> None:
+    """Let go of gathered parameters: an evaluation leaves some in place of their shards, in memory that is reused."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The full tensor on every process; all of them must ask together where it is sharded."""
+    gather = getattr(tensor, "full_tensor", None)
+    return gather() if gather is not None else tensor
+
+
+def place_like(value: Tensor, parameter: Tensor) -> Tensor:
+    """A full tensor on the parameter's device, sharded as the parameter is."""
+    value = value.to(parameter.device)
+    mesh = getattr(parameter, "device_mesh", None)
+    if mesh is None or not value.dim():
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, mesh, parameter.placements)  # type: ignore[attr-defined]
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without what wrappers put into it."""
+    return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The states of the generators that draw dropout on this process."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_random_state(states: dict[str, Tensor], device: torch.device) -> None:
+    """Put back what `random_state` gave."""
+    torch.set_rng_state(states["cpu"].clone())
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].clone(), device)
+
+
+@contextlib.contextmanager
+def losing_peers_is_one_line() -> Iterator[None]:
+    """Say in one line that another process of the run is gone, instead of torch.distributed's many."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).lower()
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not any(word in said for word in _GONE):
+            raise
+        raise RunError(
+            f"process {os.environ.get('RANK')}: another process of this run has died or cannot be reached; "
+            "its own output says why. The same launch goes on from the last checkpoint"
+        ) from error
+
+
+def device_name(device: torch.device) -> str | None:
+    """The GPU's name; None for a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def _deepspeed_objection(accelerator: Accelerator, options: TrainingOptions) -> str | None:
+    return "the launch asks for DeepSpeed; use DDP or FSDP2 (--use_fsdp --fsdp_version 2)"
+
+
+def launched_settings() -> dict[str, Any]:
+    """How the processes were laid out, for the log: none of it names a host."""
+    names = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "OMP_NUM_THREADS")
+    return {name: os.environ[name] for name in names if name in os.environ}

@@ -1,0 +1,87 @@
+"""run.log: what was started, with which versions and settings, what was noted, and how it ended, failures in full."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shlex
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+from proctool import artifact
+from proctool.errors import ProctoolError, describe_os_error
+from proctool.training.devices import launched_settings
+from proctool.training.run import Event, RunFolder
+
+_SAID = ("start", "resume", "eval", "curriculum", "note", "end")
+
+
+@contextlib.contextmanager
+def run_log(run: RunFolder, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Append to the run's log while the block lasts. A log that cannot be written stops nothing."""
+    if not run.is_writer:
+        yield
+        return
+    with (run.path / "run.log").open("a", encoding="utf-8") as file:
+        log = _Log(file)
+        log("command", shlex.join(sys.argv))
+        log("versions", json.dumps(artifact.versions()))
+        log("settings", json.dumps(settings))
+        log("processes", json.dumps(launched_settings()))
+        run.listeners.append(log.event)
+        try:
+            with log.warnings():
+                yield
+        except ProctoolError as error:
+            log("stopped", str(error))
+            raise
+        except OSError as error:
+            log("stopped", describe_os_error(error))
+            raise
+        except KeyboardInterrupt:
+            log("stopped", "interrupted")
+            raise
+        except BaseException:
+            log("failed", traceback.format_exc().rstrip())
+            raise
+
+
+class _Log:
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def __call__(self, kind: str, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S %z')}  {kind:<10}{text}\n")
+            self._file.flush()
+
+    def event(self, event: Event) -> None:
+        """A line for a training event; those of every few steps are in metrics.jsonl alone."""
+        if event["event"] in _SAID:
+            told = {key: value for key, value in event.items() if key != "event"}
+            self(event["event"], told.get("note") or json.dumps(told))
+
+    @contextlib.contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Keep what libraries warn of, beside showing it as before."""
+        handler = logging.StreamHandler(self._file)
+        handler.setLevel(logging.WARNING)
+        handler.setFormatter(logging.Formatter("%(asctime)s  warning   %(name)s: %(message)s"))
+        shown = warnings.showwarning
+
+        def show(message: Any, category: Any, filename: str, lineno: int, *rest: Any) -> None:
+            self("warning", f"{category.__name__}: {' '.join(str(message).split())}")
+            shown(message, category, filename, lineno, *rest)
+
+        logging.getLogger().addHandler(handler)
+        warnings.showwarning = show  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            warnings.showwarning = shown
+            logging.getLogger().removeHandler(handler)

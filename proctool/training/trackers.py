@@ -1,0 +1,106 @@
+"""Sending a run's events to experiment trackers, through Accelerate's interface to them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from proctool import config
+from proctool.errors import OptionError
+from proctool.training.run import Event, RunFolder
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
+
+_PROJECT = "proctool"
+# What each kind of event says of the model; the rest of it is where and when.
+_SENT = {
+    "train": ("loss", "lr", "grad_norm", "tokens_per_second", "mfu", "tokens"),
+    "eval": ("loss", "accuracy", "exact_match"),
+    "curriculum": ("size", "length"),
+}
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises OptionError for a tracker that Accelerate does not know, or whose package is missing."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise OptionError(f'track: unknown tracker "{name}"{config.suggestion(name, LOGGER_TYPE_TO_CLASS)}')
+        is_registered = LOGGER_TYPE_TO_CLASS[name].__module__ != "accelerate.tracking"  # by its user, not built in
+        if not is_registered and importlib.util.find_spec(name) is None:
+            raise OptionError(f"track: {name} is not installed; pip install {name.replace('_', '-')}")
+
+
+@contextlib.contextmanager
+def tracked(run: RunFolder, names: Sequence[str], settings: Mapping[str, Any]) -> Iterator[None]:
+    """Send the run's events to the trackers while the block lasts. One that fails is left out, with a note."""
+    senders = [_Sender(run, name, settings) for name in names if run.is_writer]
+    run.listeners.extend(sender.take for sender in senders)
+    try:
+        yield
+    finally:
+        for sender in senders:
+            sender.close()
+
+
+class _Sender:
+    """One tracker, begun at the first event: only then is it known whether the run goes on from a checkpoint."""
+
+    def __init__(self, run: RunFolder, name: str, settings: Mapping[str, Any]) -> None:
+        self._run, self._name, self._settings = run, name, settings
+        self._tracker: GeneralTracker | None = None
+        self._failed = False
+
+    def take(self, event: Event) -> None:
+        """Pass an event on."""
+        if self._failed:
+            return
+        try:
+            if event["event"] in ("start", "resume"):
+                self._begin(event.get("step", 0), is_new=event["event"] == "start")
+            elif self._tracker is not None and event["event"] in _SENT:
+                group = event.get("split", event["event"])
+                found = {f"{group}/{key}": event[key] for key in _SENT[event["event"]] if key in event}
+                self._tracker.log(found, step=event["step"])
+        except Exception as error:  # a tracker's trouble (a server that is down) must not end the run
+            self._lose(error)
+
+    def close(self) -> None:
+        """Let the tracker send what it still holds."""
+        if self._tracker is not None and not self._failed:
+            try:
+                self._tracker.finish()
+            except Exception as error:
+                self._lose(error)
+
+    def _begin(self, step: int, is_new: bool) -> None:
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+        made = LOGGER_TYPE_TO_CLASS[self._name]
+        arguments: dict[str, Any] = {"run_name": _PROJECT}
+        if self._name == "tensorboard":
+            # What a killed run wrote past its checkpoint is hidden, and written again.
+            arguments = {"run_name": "tensorboard", "purge_step": step + 1 if step else None}
+        elif self._name == "wandb":
+            arguments |= {"name": self._run.path.name, "id": self._run.identity, "resume": "allow"}
+            arguments |= {"dir": str(self._run.path)}
+        elif self._name == "trackio":
+            arguments |= {"name": f"{self._run.path.name}-{self._run.identity}", "resume": "allow"}
+        if made.requires_logging_directory:
+            arguments["logging_dir"] = str(self._run.path)
+        self._tracker = made(**arguments)
+        if hasattr(self._tracker, "start"):  # older versions of Accelerate start with the making
+            self._tracker.start()
+        if is_new:
+            simple = (str, int, float, bool)
+            self._tracker.store_init_configuration(
+                {key: value if isinstance(value, simple) else str(value) for key, value in self._settings.items()}
+            )
+
+    def _lose(self, error: Exception) -> None:
+        self._failed = True
+        self._run.say(f"{self._name} gets no more metrics ({type(error).__name__}: {error}); metrics.jsonl does")

@@ -1,0 +1,66 @@
+"""Tiny runs, kills and comparisons shared by the tests of the training loop."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proctool import artifact
+from proctool.training.options import WarmupOptions
+from proctool.training.run import read_events
+from proctool.training.warmup import warmup_job
+
+TASK = "set:inputs=5,symbols=9"
+
+
+def options(folder: Path, name: str = "run", **changes: Any) -> WarmupOptions:
+    settings = {
+        "task": (TASK,), "model": "2x2x16", "steps": 12, "batch_size": 8, "eval_every": 4, "eval_samples": 20,
+        "log_every": 3, "checkpoint_every": 5, "dropout": 0.1, "run_dir": folder / name,
+        "output": folder / f"{name}.safetensors", "ramp_steps": 2,
+    }  # fmt: skip
+    return WarmupOptions(**{**settings, **changes})
+
+
+def contents(path: Path) -> str:
+    return artifact.read_header(path).content
+
+
+def without_clock(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    clock = {"seconds", "tokens_per_second", "run_dir", "artifact", "best_artifact"}
+    kept = [event for event in events if event["event"] != "resume"]
+    return [{key: value for key, value in event.items() if key not in clock} for event in kept]
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the program catches it."""
+
+
+def killed_at(event: str, occurrence: int) -> Callable[[dict[str, Any]], None]:
+    seen = itertools.count(1)
+
+    def listen(said: dict[str, Any]) -> None:
+        if said["event"] == event and next(seen) == occurrence:
+            raise Killed
+
+    return listen
+
+
+def same_after_kills(folder: Path, kills: list[tuple[str, int]], **changes: Any) -> dict[str, Any]:
+    """Assert that a run killed at each of `kills` ends as one that was not; its end event."""
+    end = warmup_job(options(folder, "whole", **changes)).run()
+    for event, occurrence in kills:
+        job = warmup_job(options(folder, "killed", **changes))
+        job.listeners = [killed_at(event, occurrence)]
+        with pytest.raises(Killed):
+            job.run()
+    warmup_job(options(folder, "killed", **changes)).run()
+    for written in folder.glob("whole*.safetensors"):
+        assert contents(written.with_name(written.name.replace("whole", "killed"))) == contents(written)
+    assert without_clock(read_events(folder / "killed")) == without_clock(read_events(folder / "whole"))
+    assert not list((folder / "killed" / "checkpoints").iterdir())
+    return end

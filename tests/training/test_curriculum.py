@@ -1,0 +1,114 @@
+"""Short samples first: the rule, its sizes, and a run through it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proctool.errors import OptionError
+from proctool.evaluation.diagnostic import diagnostic_job
+from proctool.evaluation.options import HaystackOptions
+from proctool.models.build import context_of
+from proctool.procedural.mixture import parse_tasks
+from proctool.training.curriculum import Rule, parse_curriculum, task_course
+from proctool.training.run import read_events
+from proctool.training.sources import TaskSource
+from proctool.training.warmup import warmup_job
+from tests.training.runs import options, same_after_kills
+
+
+def sizes(task: str, rule: str) -> list[int | None]:
+    course = task_course(parse_tasks(task), rule, lambda part: (TaskSource(part, 0), TaskSource(part, 0, "validation")))
+    return [lesson.size for lesson in course.lessons]
+
+
+def test_a_rule_is_written_with_any_of_its_parts() -> None:
+    assert parse_curriculum("") == Rule(2, 2, "accuracy", 0.99, None)
+    assert parse_curriculum("start=3,loss=.5,patience=4") == Rule(3, 2, "loss", 0.5, 4)
+
+
+@pytest.mark.parametrize("written", ["begin=2", "start=0", "step=x", "accuracy", "accuracy=.9,loss=1"])
+def test_a_rule_that_means_nothing_is_refused(tmp_path: Path, written: str) -> None:
+    with pytest.raises(OptionError, match="curriculum"):
+        options(tmp_path, curriculum=written)
+
+
+@pytest.mark.parametrize(
+    ("task", "rule", "expected"),
+    [
+        ("set:inputs=7,symbols=20", "start=2,step=2", [2, 4, 6, 7]),
+        ("shuffle(reverse:inputs=6)", "start=3,step=9", [3, 6]),
+        ("set:inputs=4,symbols=20*0.5 + reverse:inputs=6,symbols=20*0.5", "", [2, 4, 6]),
+        ("haystack:pairs=5", "start=5", [5]),
+    ],
+)
+def test_sizes_lead_to_the_whole_task(task: str, rule: str, expected: list[int]) -> None:
+    assert sizes(task, rule) == expected
+
+
+def test_every_lesson_has_the_vocabulary_of_the_whole() -> None:
+    task = parse_tasks("haystack:pairs=9")
+    course = task_course(task, "", lambda part: (TaskSource(part, 0), TaskSource(part, 0, "validation")))
+    assert {lesson.source.vocab_size for lesson in course.lessons} == {task.vocab_size}
+    assert [lesson.source.length for lesson in course.lessons] == [6, 10, 14, 18, task.length]
+
+
+@pytest.mark.parametrize(("task", "rule"), [("set:inputs=4", "start=5"), ("dyck:length=12,k=2", "start=3,step=2")])
+def test_sizes_that_do_not_suit_the_task_are_refused(task: str, rule: str) -> None:
+    with pytest.raises(OptionError, match="curriculum"):
+        sizes(task, rule)
+
+
+RUN: dict[str, Any] = {
+    "task": ("identity:inputs=6,symbols=8",),
+    "curriculum": "start=2,step=2,accuracy=.2",
+    "steps": 36,
+}
+
+
+def test_a_run_grows_its_samples_and_survives_kills(tmp_path: Path) -> None:
+    kills = [("curriculum", 1), ("eval", 3), ("curriculum", 1)]
+    same_after_kills(tmp_path, kills, **RUN, lr=1e-2, checkpoint_every=6, log_every=1, until="accuracy=.6")
+    events = read_events(tmp_path / "whole")
+    grown = [event for event in events if event["event"] == "curriculum"]
+    assert [event["size"] for event in grown] == [4, 6]
+    tokens = 0
+    length = {2: 5, 4: 9, 6: 13}
+    size = 2
+    for event in events:
+        if event["event"] == "train":
+            tokens += 8 * length[size]
+            assert event["tokens"] == tokens
+        elif event["event"] == "eval":
+            assert (event["size"], event["length"]) == (size, length[size])
+        elif event["event"] == "curriculum":
+            before = next(each for each in events if each["event"] == "eval" and each["step"] == event["step"])
+            assert before["accuracy"] >= 0.2, "growth follows from the held-out set of the size before"
+            size = event["size"]
+
+
+def test_patience_grows_samples_too(tmp_path: Path) -> None:
+    rule = "start=2,step=4,accuracy=1,patience=2"
+    warmup_job(options(tmp_path, **{**RUN, "curriculum": rule}, lr=1e-12)).run()
+    assert [event["step"] for event in read_events(tmp_path / "run") if event["event"] == "curriculum"]
+
+
+def test_what_stops_a_run_counts_at_full_size_only(tmp_path: Path) -> None:
+    end = warmup_job(options(tmp_path, **{**RUN, "curriculum": "start=2,step=2,accuracy=0"}, until="accuracy=0")).run()
+    assert end["step"] == 12, "two evaluations to grow, a third to stop"
+
+
+def test_a_diagnostic_has_room_for_full_size_from_the_start(tmp_path: Path) -> None:
+    asked = HaystackOptions(pairs=4, vocab=32, curriculum="start=2", run_dir=tmp_path, steps=1, ramp_steps=0)
+    job = diagnostic_job("haystack", asked)
+    assert context_of(job.config) == job.source.length == 10
+    assert job.course is not None
+    assert [lesson.source.length for lesson in job.course.lessons] == [6, 10]
+
+
+def test_a_file_has_the_size_it_has(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="curriculum: needs --task"):
+        dataclasses.replace(options(tmp_path), task=(), data=tmp_path / "some.safetensors", curriculum="start=2")

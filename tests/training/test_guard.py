@@ -1,0 +1,80 @@
+"""Bad gradients and full disks: a clear line, and a checkpoint that is whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from proctool import artifact
+from proctool.errors import OptionError, RunError
+from proctool.training.guard import Guard
+from proctool.training.warmup import warmup_job
+from tests.training.runs import TASK, options
+
+
+def test_a_bad_gradient_never_reaches_the_weights(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"at step \d+; a checkpoint from before it") as error:
+        warmup_job(options(tmp_path, lr=1e30, clip=0, ramp_steps=0)).run()
+    assert "--lr" in str(error.value)
+    saved = artifact.read_header(max((tmp_path / "run" / "checkpoints").iterdir()))
+    assert f"of step {saved.about['position']['step']}, is in" in str(error.value)
+    for name, tensor in artifact.read_torch(saved).items():
+        if name.startswith("model/"):
+            assert torch.isfinite(tensor).all(), name
+    with pytest.raises(RunError, match="at step"):  # from the checkpoint, and no worse for it
+        warmup_job(options(tmp_path, lr=1e30, clip=0, ramp_steps=0)).run()
+
+
+def test_a_spike_is_measured_against_the_median() -> None:
+    guard = Guard(10)
+    for norm in (1.0, 50.0, *[1.0] * 30):
+        assert guard.objection(1.0, norm) is None
+    assert "10 times" in (guard.objection(1.0, 10.5) or "")
+    again = Guard(10)
+    again.restore(guard.state())
+    assert again.objection(1.0, 10.5) == guard.objection(1.0, 10.5)
+    assert Guard(None).objection(1.0, 1e30) is None
+    assert "loss is nan" in (Guard(None).objection(float("nan"), 1.0) or "")
+
+
+def test_a_spike_must_be_above_one(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="spike = 1"):
+        options(tmp_path, spike=1)
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "proctool", "warmup", "--task", TASK, "--model", "2x2x16", "--batch-size", "8"]
+    command += ["--steps", "40", "--checkpoint-every", "5", "--run-dir", "run", "-o", "run.safetensors"]
+    script = (
+        "import sys, resource\n"
+        "from pathlib import Path\n"
+        "from proctool.cli.main import main\n"
+        "from proctool.training import run\n"
+        "save = run.RunFolder.save\n"
+        "def limited(self, step, *rest):\n"
+        "    if step == 15:\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
+        "    return save(self, step, *rest)\n"
+        "run.RunFolder.save = limited\n"
+        "sys.argv = ['proctool', *sys.argv[1:]]\n"
+        "main()\n"
+    )
+    full = subprocess.run([sys.executable, "-c", script, *command[3:]], cwd=tmp_path, capture_output=True, text=True)
+    assert full.returncode == 1
+    assert "Traceback" not in full.stderr
+    assert "step-00000015.safetensors: no room left to write" in full.stderr.splitlines()[-1]
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["step-00000005.safetensors", "step-00000010.safetensors"]
+    for name in names:
+        artifact.verify(artifact.read_header(tmp_path / "run" / "checkpoints" / name))
+    assert not (tmp_path / "run.safetensors").exists()
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    whole = [*command[:-3], "whole", "-o", "whole.safetensors"]
+    subprocess.run(whole, cwd=tmp_path, check=True, capture_output=True)
+    contents = [artifact.read_header(tmp_path / f"{name}.safetensors").content for name in ("run", "whole")]
+    assert contents[0] == contents[1]
