@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import statistics
@@ -109,39 +110,47 @@ def memory(options: argparse.Namespace) -> None:
     """Peak memory of a build from a large file of JSON lines, made of the given text's lines in random order."""
     if options.block:
         documents.SMALLEST_BLOCK = options.block << 20  # as a larger corpus would have it
-    tokenizer = load_tokenizer(options.tokenizer)
-    lines = [line for document in corpus_of(options).documents() for line in document.content.decode().splitlines(True)]
-    rng = random.Random(0)
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-        path, written = Path(scratch) / "large.jsonl", 0
-        with path.open("w", encoding="utf-8") as file:
-            while written < options.gigabytes * 1e9:
-                start = rng.randrange(len(lines))
-                text = "".join(lines[start : start + rng.randrange(20, 300)])
-                written += len(text.encode())
-                file.write(json.dumps({"text": text}) + "\n")
-        corpus = open_corpus(str(path))
+        path = Path(scratch) / "large.jsonl"
+        # In a process of its own, whose memory ends with it.
+        writer = multiprocessing.get_context("spawn").Process(target=write_large, args=(path, options))
+        writer.start()
+        writer.join()
+        written = path.stat().st_size
+        corpus, tokenizer = open_corpus(str(path)), load_tokenizer(options.tokenizer)
         peak = Peak()
         wall, processor = timed(lambda: open_store(corpus, tokenizer, 1024, cache_dir=scratch, workers=options.workers))
         say(
             "memory", gigabytes=written / 1e9, tokenizer=options.tokenizer, block_mebibytes=corpus.block >> 20,
-            peak_mebibytes=peak.stop() / 2**20, seconds=wall, megabytes_per_second=written / 1e6 / wall,
-            megabytes_per_processor_second=written / 1e6 / processor,
+            workers=options.workers, seconds=wall, megabytes_per_second=written / 1e6 / wall,
+            megabytes_per_processor_second=written / 1e6 / processor, **peak.stop(),
         )  # fmt: skip
 
 
+def write_large(path: Path, options: argparse.Namespace) -> None:
+    """Documents that all differ: stretches of 20 to 300 lines that begin anywhere in the text."""
+    lines = [line for document in corpus_of(options).documents() for line in document.content.decode().splitlines(True)]
+    rng, written = random.Random(0), 0
+    with path.open("w", encoding="utf-8") as file:
+        while written < options.gigabytes * 1e9:
+            start = rng.randrange(len(lines))
+            written += file.write(json.dumps({"text": "".join(lines[start : start + rng.randrange(20, 300)])}) + "\n")
+
+
 class Peak:
-    """The largest memory of this process and its children, shared pages counted once."""
+    """The largest memory of this process and its children, sampled ten times a second."""
 
     def __init__(self) -> None:
-        self._most = 0
+        self._most = {"own": 0, "resident": 0}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
     def _follow(self) -> None:
         while not self._over.wait(0.1):
-            self._most = max(self._most, sum(self._own(pid) for pid in self._tree(os.getpid())))
+            now = [self._memory(pid) for pid in self._tree(os.getpid())]
+            for what in self._most:
+                self._most[what] = max(self._most[what], sum(each[what] for each in now))
 
     def _tree(self, pid: int) -> list[int]:
         found = [pid]
@@ -154,18 +163,23 @@ class Peak:
                 found += self._tree(int(child))
         return found
 
-    def _own(self, pid: int) -> int:
+    def _memory(self, pid: int) -> dict[str, int]:
         try:
             fields = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except OSError:
-            return 0
-        # Anonymous pages are what cannot be given back; the files being read and written are the page cache's.
-        return sum(int(line.split()[1]) << 10 for line in fields if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+            return {"own": 0, "resident": 0}
 
-    def stop(self) -> int:
+        def total(*names: str) -> int:
+            return sum(int(line.split()[1]) << 10 for line in fields if line.startswith(names))
+
+        # Anonymous pages are what cannot be given back; the files being read and written are the page cache's.
+        return {"own": total("Pss_Anon:", "Pss_Shmem:"), "resident": total("Rss:")}
+
+    def stop(self) -> dict[str, float]:
+        """MiB of pages of its own, shared ones counted once, and of all resident pages, shared ones in each process."""
         self._over.set()
         self._thread.join()
-        return self._most
+        return {f"peak_{what}_mebibytes": size / 2**20 for what, size in self._most.items()}
 
 
 def questions(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
@@ -10,11 +11,11 @@ from proctool.corpora import compression
 from proctool.corpora.documents import Document
 from proctool.errors import CorpusError
 
-VERSION = 1
+VERSION = 2
 """Part of every corpus's identity: raised when the same file would give other documents."""
 
-TEXT_DOCUMENT = 64 << 10
-"""Bytes after which a text file is cut at the next blank line (at the latest after twice as many)."""
+TEXT_DOCUMENT, SMALLEST_PIECE = 64 << 10, 4 << 10
+"""Bytes up to which a text file is one document, and the least it is cut into where it is longer."""
 
 _KINDS = {
     "text": (".txt", ".text", ".tokens", ".raw", ".tex"),
@@ -113,12 +114,12 @@ def _lines(file: IO[bytes], start: int, stop: int | None, longest: int = -1) -> 
 
 
 def _read_text(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
-    """A text file is one document up to about 64 KiB; a longer one is cut at blank lines where there are any."""
-    gathered, begin = b"", start
+    """A text file is one document up to 64 KiB; a longer one is cut at blank lines where there are any."""
+    gathered, begin, wanted = b"", start, _piece_size(path)
     with compression.opened(path) as file:
         pieces: list[bytes] = []
         filled = 0
-        for offset, line in _lines(file, start, stop, longest=TEXT_DOCUMENT):
+        for offset, line in _lines(file, start, stop, longest=wanted):
             if offset == 0 and line.startswith(b"\xef\xbb\xbf"):
                 line = line[3:]
             if not pieces:
@@ -126,7 +127,7 @@ def _read_text(path: str, start: int, stop: int | None, text_field: str) -> Iter
             pieces.append(line)
             filled += len(line)
             blank = not line.strip()
-            if (filled >= TEXT_DOCUMENT and blank) or filled >= 2 * TEXT_DOCUMENT:
+            if (filled >= wanted and blank) or filled >= 2 * wanted:
                 gathered = b"".join(pieces)
                 kept = len(gathered) if line.endswith(b"\n") else _whole_characters(gathered)
                 yield checked_utf8(gathered[:kept], path, begin)
@@ -134,6 +135,15 @@ def _read_text(path: str, start: int, stop: int | None, text_field: str) -> Iter
                 pieces, filled = ([gathered[kept:]], len(gathered) - kept) if kept < len(gathered) else ([], 0)
     if pieces:
         yield checked_utf8(b"".join(pieces), path, begin)
+
+
+def _piece_size(path: str) -> int:
+    """Bytes after which a text is cut at the next blank line (at the latest after twice as many).
+
+    About a 256th of the file, so that of a single book, too, some pieces go to validation.
+    """
+    size = os.path.getsize(path)
+    return TEXT_DOCUMENT if size <= TEXT_DOCUMENT else min(TEXT_DOCUMENT, max(SMALLEST_PIECE, size // 256))
 
 
 def _whole_characters(content: bytes) -> int:

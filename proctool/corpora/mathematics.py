@@ -26,7 +26,8 @@ _MOST_PARTS = 16
 
 DEFAULT_QUESTIONS = 600
 """Training questions of each module made on the spot, a third at each level."""
-_VALIDATION_PARTS = 2
+_OWN_PARTS = 2
+"""So 40 questions of each module for validation, and as many for `extrapolate`."""
 
 
 def open_mathematics(name: str, variant: str) -> Corpus:
@@ -40,7 +41,7 @@ def open_mathematics(name: str, variant: str) -> Corpus:
     each = PER_PART * len(LEVELS)
     if count < each:
         raise CorpusError(f"{name}: at least {each} questions a module are made")
-    parts = [QuestionsPart(number, VALIDATION) for number in range(_VALIDATION_PARTS)]
+    parts = [QuestionsPart(number, split) for split in OWN_SPLITS for number in range(_OWN_PARTS)]
     parts += [QuestionsPart(number, TRAIN) for number in range(count // each)]
     return Corpus(name, tuple(parts), whole=True, stored_bytes=sum(part.size or 0 for part in parts))
 

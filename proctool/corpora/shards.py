@@ -87,9 +87,9 @@ def existing(folder: Path, key: str) -> list[Shard]:
         path = folder / _name(key, len(found))
         try:
             header = artifact.open_artifact(path, KIND)
-        except ArtifactError:
+            found.append(_described(header))
+        except (ArtifactError, KeyError, TypeError, ValueError, AttributeError):
             break
-        found.append(_described(header))
     return found
 
 
@@ -99,8 +99,12 @@ def _name(key: str, number: int) -> str:
 
 def _described(header: artifact.Artifact) -> Shard:
     about = header.about
+    splits = {
+        str(split): {what: int(counts[what]) for what in ("documents", "bytes", "tokens")}
+        for split, counts in about["splits"].items()
+    }
     return Shard(
-        header.path.name, about["last"], about["read"], about["skipped"], about["splits"], header.content
+        header.path.name, bool(about["last"]), int(about["read"]), int(about["skipped"]), splits, header.content
     )  # fmt: skip
 
 

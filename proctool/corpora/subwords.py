@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from proctool.corpora.tokenizers import END_OF_TEXT, Ids, Tokenizer, _as_text
 from proctool.errors import CorpusError
 
 _END_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]", "[EOS]", "<end_of_text>")
+_MOST_IDS = 10**7
 _GPT2_PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
@@ -26,13 +27,16 @@ class SubwordTokenizer(Tokenizer):
         self._backend = backend
         self._eos = eos_token
         self._vocab_size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
+        if self._vocab_size > _MOST_IDS:
+            raise CorpusError(f"{spec}: ids up to {self._vocab_size}; at most {_MOST_IDS} make a vocabulary")
         backend.encode_special_tokens = True
         backend.no_padding()
         backend.no_truncation()
+        backend.post_processor = None  # would add tokens (BERT's, Llama's) where the model was trained without
 
     def __reduce__(self) -> tuple[Any, ...]:
         # How workers receive it; the backend's own pickle would forget encode_special_tokens.
-        return _rebuilt, (self.spec, self.definition, self._eos)
+        return from_definition, (self.spec, self.definition, self._eos)
 
     @property
     def vocab_size(self) -> int:
@@ -64,10 +68,30 @@ class SubwordTokenizer(Tokenizer):
         return str(self._backend.decode(np.asarray(ids).tolist(), skip_special_tokens=True))
 
 
-def _rebuilt(spec: str, definition: str, eos_token: str) -> SubwordTokenizer:
+def from_definition(spec: str, definition: str, eos_token: str) -> SubwordTokenizer:
+    """A tokenizer from its `definition` and its end-of-text token. Raises CorpusError."""
     import tokenizers
 
-    return SubwordTokenizer(spec, tokenizers.Tokenizer.from_str(definition), eos_token)
+    backend = _parsed(lambda: tokenizers.Tokenizer.from_str(definition), spec)
+    if backend.token_to_id(eos_token) is None:
+        raise CorpusError(f'{spec}: no end-of-text token "{eos_token}"')
+    return SubwordTokenizer(spec, backend, eos_token)
+
+
+def _parsed(parse: Callable[[], Any], path: Path | str) -> Any:
+    """What `tokenizers` makes of a file. Where the library meets what it did not expect it panics."""
+    try:
+        return parse()
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # bare Exception, or a panic, which is none
+        raise CorpusError(f"{path}: not a tokenizers JSON file ({_first_line(error)})") from None
+
+
+def holds_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer's files."""
+    pairs = (("tokenizer.json",), *_GPT2_PAIRS)
+    return any(all((folder / name).is_file() for name in names) for names in pairs)
 
 
 def load_subwords(spec: str) -> SubwordTokenizer:
@@ -90,10 +114,7 @@ def load_subwords(spec: str) -> SubwordTokenizer:
 def _from_json(spec: str, path: Path) -> SubwordTokenizer:
     import tokenizers
 
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise CorpusError(f"{path}: not a tokenizers JSON file ({_first_line(error)})") from None
+    backend = _parsed(lambda: tokenizers.Tokenizer.from_file(str(path)), path)
     return SubwordTokenizer(spec, backend, _end_token(path, backend))
 
 
@@ -103,11 +124,11 @@ def _end_token(path: Path, backend: Any) -> str:
     if settings.is_file():
         try:
             said = json.loads(settings.read_text(encoding="utf-8")).get("eos_token")
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise CorpusError(f"{settings}: damaged ({_first_line(error)})") from None
         name = said.get("content") if isinstance(said, dict) else said
-        if name is not None and backend.token_to_id(name) is not None:
-            return str(name)
+        if isinstance(name, str) and backend.token_to_id(name) is not None:
+            return name
     found = next((name for name in _END_NAMES if backend.token_to_id(name) is not None), None)
     if found is None:
         raise CorpusError(f"{path}: no end-of-text token (looked for {', '.join(_END_NAMES)}); add one to it")
@@ -141,7 +162,7 @@ def _from_transformers(spec: str) -> SubwordTokenizer:
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
-        hf = transformers.AutoTokenizer.from_pretrained(spec)
+        hf = transformers.AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
     except Exception as error:  # whatever the hub client, the network or a foreign file raises
         where = "offline mode is on" if os.environ.get("HF_HUB_OFFLINE") else "no network, or no such name"
         raise CorpusError(

@@ -186,6 +186,10 @@ def _as_text(text: bytes | str) -> str:
     return text if isinstance(text, str) else text.decode("utf-8", "replace")
 
 
+BUILT_IN: dict[str, type[Tokenizer]] = {each.spec: each for each in (ByteTokenizer, CharacterTokenizer)}
+"""Tokenizers that every proctool has, by name."""
+
+
 def load_tokenizer(spec: str) -> Tokenizer:
     """The tokenizer that `spec` names.
 
@@ -193,10 +197,8 @@ def load_tokenizer(spec: str) -> Tokenizer:
     vocab.bpe; or whatever transformers reads), or a name on the hub such as `gpt2`.
     Raises CorpusError when it cannot be loaded.
     """
-    if spec == "bytes":
-        return ByteTokenizer()
-    if spec == "characters":
-        return CharacterTokenizer()
+    if spec in BUILT_IN:
+        return BUILT_IN[spec]()
     from proctool.corpora.subwords import load_subwords
 
     return load_subwords(spec)

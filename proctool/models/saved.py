@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, ModelError
+from proctool.models import bounds
 from proctool.models.build import build_model, config_of, read_config
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
+
+    from proctool.corpora.tokenizers import Tokenizer
 
 _NOISE = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype")
 
@@ -46,6 +49,27 @@ class SavedModel:
         load_weights(model, self.weights(), str(self.path))
         return model
 
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that gives this model's ids; None for a model of procedural data, which has none.
+
+        Raises CorpusError, ArtifactError when it cannot be loaded.
+        """
+        from proctool.corpora.carried import load_record
+        from proctool.corpora.subwords import holds_tokenizer, load_subwords
+
+        if self.artifact is not None:
+            return load_record(self.about, str(self.path))
+        return load_subwords(str(self.path)) if holds_tokenizer(self.path) else None
+
+    def tokenizer_record(self) -> dict[str, Any]:
+        """What the `about` of a model with the same vocabulary says of its tokenizer. Raises CorpusError."""
+        from proctool.corpora.carried import DEFINITION, NAME, record
+
+        if self.artifact is not None:
+            return {key: self.about[key] for key in (NAME, DEFINITION) if key in self.about}
+        tokenizer = self.tokenizer()
+        return record(tokenizer) if tokenizer else {}
+
     @property
     def parent(self) -> Artifact | Mapping[str, Any]:
         """How a child's lineage names this model."""
@@ -55,17 +79,23 @@ class SavedModel:
         import torch
         from transformers import AutoModelForCausalLM
 
+        bounds.require_memory(self.config)
         try:
-            return AutoModelForCausalLM.from_pretrained(
+            model, loading = AutoModelForCausalLM.from_pretrained(
                 self.path,
                 config=self.config,
                 dtype=torch.float32,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
         except Exception as error:  # transformers has no common error for unreadable folders
             raise ArtifactError(f"{self.path}: cannot be loaded as a Hugging Face model: {error}") from None
+        if absent := sorted(loading["missing_keys"]):
+            raise ArtifactError(f"{self.path}: tensor {absent[0]} is missing; what transformers makes up is not loaded")
+        bounds.require_finite(dict(model.named_parameters()), str(self.path))
+        return model
 
 
 def save_model(
@@ -73,9 +103,14 @@ def save_model(
     model: PreTrainedModel,
     about: Mapping[str, Any],
     parents: Sequence[Artifact | Mapping[str, Any]] = (),
+    *,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> Artifact:
-    """Write a model artifact: weights under their Hugging Face names, tied ones once, the configuration in `about`."""
-    tensors = {**dict(model.named_parameters()), **_persistent_buffers(model)}
+    """Write a model artifact: weights under their Hugging Face names, tied ones once, the configuration in `about`.
+
+    `weights` stand in for the model's own parameters, as where those are sharded.
+    """
+    tensors = {**(weights or dict(model.named_parameters())), **_persistent_buffers(model)}
     return artifact.write(
         path, tensors, kind="model", about={**about, "config": config_values(model.config)}, parents=parents
     )
@@ -98,13 +133,18 @@ def open_model(path: Path) -> SavedModel:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ArtifactError(f"{path}: neither a model artifact nor a Hugging Face folder (no config.json)")
+        bounds.require_plain_folder(path)
         values = read_config(path / "config.json")
         return SavedModel(path, config_of(values.pop("model_type"), values), {}, None)
     found = artifact.open_artifact(path, "model")
-    values = dict(found.about.get("config") or {})
-    if "model_type" not in values:
+    recorded = found.about.get("config")
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("model_type"), str):
         raise ArtifactError(f"{path}: a model without its configuration; make the file again")
-    return SavedModel(path, config_of(values.pop("model_type"), values), found.about, found)
+    values = dict(recorded)
+    try:
+        return SavedModel(path, config_of(values.pop("model_type"), values), found.about, found)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
 
 
 def load_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], source: str) -> None:
@@ -116,8 +156,11 @@ def load_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], so
     tied = model.state_dict().keys() - wanted.keys()
     if odd := sorted((weights.keys() - tied) ^ wanted.keys()):
         raise ModelError(f"{source}: tensor {odd[0]} is {'missing' if odd[0] in wanted else 'not part of the model'}")
+    bounds.require_finite({name: weights[name] for name, _ in model.named_parameters()}, source)
     with torch.no_grad():
         for name, tensor in wanted.items():
+            if tensor.is_floating_point() and not weights[name].is_floating_point():
+                raise ModelError(f"{source}: tensor {name} holds {weights[name].dtype}, not real numbers")
             if weights[name].shape != tensor.shape:
                 raise ModelError(
                     f"{source}: tensor {name} has shape {tuple(weights[name].shape)}, the model {tuple(tensor.shape)}"
@@ -126,22 +169,29 @@ def load_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], so
 
 
 def export(saved: SavedModel, folder: Path) -> None:
-    """Write a Hugging Face folder (config, safetensors, generation config, tokenizer when known), all or nothing.
+    """Write a Hugging Face folder (config, safetensors, generation config, tokenizer, model card), all or nothing.
 
-    Raises ArtifactError when `folder` exists and is not empty, or its parent is missing.
+    Raises ArtifactError when `folder` exists and is not empty, or its parent is missing; ModelError, CorpusError when
+    the model or its tokenizer cannot be loaded.
     """
+    from proctool.models import export_card
+
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(f"{folder}: exists and is not an empty folder; export to a new one")
     if not folder.absolute().parent.is_dir():
         raise ArtifactError(f"{folder}: the folder {folder.absolute().parent} does not exist")
+    tokenizer = saved.tokenizer()
+    if tokenizer is not None:
+        tokenizer.require_fit(saved.config.vocab_size, str(saved.path))
     staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
     try:
-        saved.model().save_pretrained(staged)
-        if tokenizer := saved.about.get("tokenizer"):
-            from proctool.corpora.tokenizers import load_tokenizer
-
-            load_tokenizer(tokenizer).to_hf().save_pretrained(staged)
+        model = saved.model()
+        export_card.set_generation(model, tokenizer)
+        model.save_pretrained(staged)
+        if tokenizer is not None:
+            tokenizer.to_hf().save_pretrained(staged)
+        export_card.write_card(staged, folder.absolute().name, saved, model, tokenizer)
         staged.chmod(0o755)
         staged.replace(folder)
     except BaseException:

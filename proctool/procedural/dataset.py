@@ -36,18 +36,26 @@ class DataFile:
             task = parse_tasks(about["task"])
             arrays = artifact.read_numpy(found)
             samples = Samples(arrays["tokens"], arrays["targets"])
-        except (KeyError, TypeError) as error:
+            seed, split = int(about["seed"]), str(about["split"])
+        except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path}: a data file without {error}; make the file again") from None
         except ArtifactError:
             raise
         except ProctoolError as error:
             raise ArtifactError(f"{path}: made by a task that this version does not know: {error}") from None
+        if samples.tokens.dtype.kind != "u" or samples.targets.dtype != bool:
+            found_types = f"{samples.tokens.dtype} and {samples.targets.dtype}"
+            raise ArtifactError(
+                f"{path}: its tokens and targets are {found_types}, not whole numbers and true or false"
+            )
+        if samples.targets.size and samples.targets.view(np.uint8).max() > 1:
+            raise ArtifactError(f"{path}: its targets are neither true nor false; make the file again")
         shape = samples.tokens.shape
         if len(shape) != 2 or shape != samples.targets.shape or shape[1] != task.length or not len(samples):
             raise ArtifactError(f"{path}: its samples are not of the shape its task gives; make the file again")
         if samples.tokens.max() >= task.vocab_size:
             raise ArtifactError(f"{path}: holds tokens outside its task's vocabulary; make the file again")
-        return cls(found, task, int(about["seed"]), str(about["split"]), samples)
+        return cls(found, task, seed, split, samples)
 
 
 def shard_range(samples: int, shard: str | None) -> tuple[int, int]:

@@ -132,6 +132,7 @@ def parse_tasks(spec: Spec) -> Task:
     {mixture: [{name: set, weight: 0.5}, {name: union, weight: 0.5}]}. One task alone is itself, whatever its weight.
     The `spec` of a task and its `as_mapping` read back as the same task.
     """
+    _require_shallow(spec)
     parts = list(_parts(spec))
     if not parts:
         raise OptionError("no task given; write for example dyck:k=16,length=128")
@@ -142,6 +143,30 @@ def parse_tasks(spec: Spec) -> Task:
         return parts[0][0]
     tasks, weights = zip(*parts, strict=True)
     return Mixture(tasks, weights)
+
+
+_MOST_LETTERS, _MOST_DEPTH = 1 << 16, 20
+
+
+def _require_shallow(spec: Any) -> None:
+    """Raise OptionError unless a specification is text, mappings and lists of them, few within each other."""
+    level: list[Any] = [spec]
+    for _ in range(_MOST_DEPTH):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, Mapping):
+                inner += [each["mixture"]] if "mixture" in each else []
+            elif isinstance(each, str):
+                if len(each) > _MOST_LETTERS or each.count("(") > _MOST_DEPTH:
+                    raise OptionError(f'task "{each[:40]}...": longer or deeper than any task there is')
+            elif isinstance(each, Sequence):
+                inner += each
+            else:
+                raise OptionError(f"{each!r} is not a task; write for example dyck:k=16,length=128")
+        if not inner:
+            return
+        level = inner
+    raise OptionError(f"tasks within tasks, more than {_MOST_DEPTH} deep")
 
 
 def _parts(spec: Spec) -> Iterator[tuple[Task, float]]:

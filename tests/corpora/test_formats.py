@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from proctool.corpora import documents, formats, open_corpus
 from proctool.corpora.files import listed, parts_of
 from proctool.errors import CorpusError
-from tests.corpora.conftest import write_gz
+from tests.corpora.conftest import prose, write_gz
 
 
 def contents(corpus):
@@ -93,6 +93,17 @@ def test_a_long_text_is_cut_at_blank_lines(tmp_path):
     assert len(found) > 3
     assert b"".join(found) == path.read_bytes()
     assert all(piece.endswith(b"\n\n") for piece in found)
+
+
+def test_a_single_book_has_a_validation_split_and_a_short_text_is_one_document(tmp_path):
+    (tmp_path / "book.txt").write_text(
+        "".join(prose(seed) + "\n" * (seed % 5 == 0) for seed in range(4000)), encoding="utf-8"
+    )
+    corpus = open_corpus(str(tmp_path / "book.txt"))
+    held = sum(document.size for document in corpus.documents("validation"))
+    assert 0.01 < held / corpus.stored_bytes < 0.12
+    (tmp_path / "short.txt").write_text((prose(1) + "\n") * 300, encoding="utf-8")
+    assert len(read(tmp_path / "short.txt")) == 1
 
 
 def test_small_files_are_read_together_and_large_ones_in_stretches(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import os
 import subprocess
 import sys
@@ -84,6 +85,38 @@ def test_all_56_modules_make_questions():
                 assert (question + answer).isascii()
 
 
+def test_drawing_without_replacement_gives_the_packages_own_probabilities():
+    from sympy import Rational
+
+    questions.modules()
+    from mathematics_dataset.util import probability
+
+    def one_by_one(weights, sequences):
+        total = 0
+        for sequence in sequences:
+            chance, left = 1, 1
+            for number, thing in enumerate(sequence):
+                weight = weights.get(thing, 0) if thing not in sequence[:number] else 0
+                chance, left = chance * weight / left if weight else 0, left - weight
+                if not chance:
+                    break
+            total += chance
+        return total
+
+    things = {"a": 1, "b": 1, "c": 2, "d": 3}
+    space = probability.SampleWithoutReplacementSpace(things, 3)
+    weights = {thing: Rational(weight, 7) for thing, weight in things.items()}
+    every = list(itertools.product("abcde", repeat=3))
+    for event in (every, every[::7], [("a", "b", "c"), ("c", "b", "a")], [("a", "a", "b")], [("e", "a", "b")], []):
+        assert space.probability(probability.SequenceEvent(event)) == one_by_one(weights, event)
+    assert space.probability(probability.SequenceEvent(every)) == 1
+
+
+def test_a_module_whose_problems_are_too_long_ends(monkeypatch):
+    monkeypatch.setattr(questions, "MAX_ANSWER", 0)
+    assert questions.draw("train-easy", SAMPLED[0], 0, 2) == []
+
+
 def test_unknown_modules_are_named():
     with pytest.raises(CorpusError, match="no module algebra__magic at level train-easy"):
         questions.draw("train-easy", "algebra__magic", 0, 1)
@@ -106,8 +139,11 @@ def test_a_corpus_made_on_the_spot_holds_all_modules(monkeypatch):
     from proctool.corpora import mathematics
 
     monkeypatch.setattr(mathematics, "PER_PART", 1)
-    monkeypatch.setattr(mathematics, "_VALIDATION_PARTS", 1)
+    monkeypatch.setattr(mathematics, "_OWN_PARTS", 1)
     corpus = open_corpus("mathematics:3")
     store = open_store(corpus, load_tokenizer("characters"), 256)
+    assert store.splits == ("train", "validation", "extrapolate")
     assert store.count("validation", "documents") == 56
+    assert 14 <= store.count("extrapolate", "documents") <= 15  # one of sort_more is not always found
+    assert len(store.split("extrapolate"))
     assert 150 <= store.count("train", "documents") <= 168  # less those that stand in validation
