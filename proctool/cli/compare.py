@@ -1,4 +1,4 @@
-"""`proctool compare RUN RUN...`: pretraining runs against each other."""
+"""`proctool compare RUN RUN...`: runs against each other."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from typing import Annotated
 
 import typer
 
+from proctool.cli.report import Form
+
 
 def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Run folders of `proctool pretrain`, each FOLDER or NAME=FOLDER; one NAME several times is one arm "
-            "with several seeds.",
+            help="Run folders of `proctool pretrain` or `eval`, each FOLDER or NAME=FOLDER: one NAME several times is "
+            "one arm with several seeds (with one seed several times: several budgets). Or one experiment's folder.",
             show_default=False,
         ),
     ],
     baseline: Annotated[
         str | None, typer.Option(help="The name that others are compared with.", show_default="the first")
     ] = None,
+    loss: Annotated[
+        float | None,
+        typer.Option(help="The loss to be reached, in nats per token.", show_default="the baseline's final one"),
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write an HTML page with the curves here.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Table and verdicts in Markdown.")] = False,
+    form: Annotated[Form, typer.Option("--format", help="How the result is written.")] = Form.TERMINAL,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Compare pretraining runs: tokens to the baseline's final loss, tokens saved, gain at equal tokens."""
-    from proctool.cli.report import print_comparison
-    from proctool.reporting.experiment import load_runs
+    """Compare runs: tokens to the baseline's final loss, tokens and computation saved, gain at equal tokens."""
+    from proctool.cli.report import print_report
     from proctool.reporting.report import build_report
+    from proctool.reporting.run_folders import load_runs
 
-    built = build_report(load_runs(runs, baseline))
+    built = build_report(load_runs(runs, baseline), loss)
     if html is not None:
         from proctool.reporting.page import write_page
 
         write_page(built, html)
-    if as_json:
-        from proctool.cli.display import emit
-
-        emit(built.as_json())
-    else:
-        print_comparison(built, markdown=markdown)
+    print_report(built, Form.JSON if as_json else form)

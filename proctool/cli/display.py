@@ -123,8 +123,11 @@ def training_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
             shown = Progress(label, None, "steps")
         elif kind == "eval":
             held_out = f"held-out {event['loss']:.3f}, {event['accuracy']:.0%} right"
+        elif kind == "curriculum":
+            say(f"{label}: samples of size {event['size']} ({event['length']} tokens) from step {event['step']} on")
         elif kind == "train" and shown is not None:
             words = f"loss {event['loss']:.3f}  {held_out}  {format_count(event['tokens_per_second'])} tokens/s"
+            words += f"  {event['mfu']:.0%} MFU" if "mfu" in event else ""
             shown.update(event["step"], words)
 
     try:
@@ -176,3 +179,6 @@ def finished(event: Mapping[str, Any]) -> None:
     )
     if "artifact" in event:
         say(f"wrote {event['artifact']} (content {event['content'][:12]}); metrics in {event['run_dir']}")
+    if "best_artifact" in event:
+        best = event["best"]
+        say(f"wrote {event['best_artifact']}, the best: held-out loss {best['loss']:.4f} at step {best['step']}")

@@ -1,40 +1,25 @@
-"""`proctool eval`: diagnostics trained from an init, and perplexity on a corpus."""
+"""`proctool eval`: every evaluation is listed here."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
-from pathlib import Path
 
 import typer
 
-from proctool.cli import display
 from proctool.cli.lazy import LazyGroup, group, single
-from proctool.cli.options import Common, argument, with_options
-from proctool.cli.training import do, quiet_libraries
-from proctool.evaluation.options import HaystackOptions, PerplexityOptions
-from proctool.units import format_count
+from proctool.evaluation.options import DIAGNOSTICS
 
-
-def _haystack(options: HaystackOptions, common: Common) -> None:
-    quiet_libraries()
-    from proctool.evaluation.diagnostic import diagnostic_job
-
-    do(diagnostic_job("haystack", options), common)
-
-
-def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None:
-    quiet_libraries()
-    from proctool.evaluation.perplexity import perplexity
-
-    with display.store_progress() as listen:
-        result = perplexity(model, options, listen)
-    display.say(
-        f"{model} on {result['corpus']} ({result['split']}): loss {result['loss']:.4f} nats per token, "
-        f"perplexity {result['perplexity']:.3f}, {result['accuracy']:.1%} right, "
-        f"{format_count(result['targets'])} tokens"
-    )
-    if common.json:
-        display.emit(result)
+# name: (line of help, module under proctool.cli, the function there)
+_EVALUATIONS = {
+    **{name: (options.line, "diagnostics", "command") for name, options in DIAGNOSTICS.items()},
+    "perplexity": ("Loss, perplexity and bits per byte of a model on a corpus.", "perplexity", "perplexity"),
+    "mathematics": ("Answers to DeepMind Mathematics questions, module by module.", "mathematics", "mathematics"),
+    "blimp": ("Grammatical knowledge: minimal pairs of sentences.", "blimp", "blimp"),
+    "harness": ("Tasks of EleutherAI's lm-evaluation-harness, on an artifact as it is.", "harness", "harness"),
+    "inside": ("Induction, copying and previous-token heads; how far weights have moved.", "inside", "inside"),
+    "finetune": ("Fine-tune on WikiText, a GLUE task or PY150, and score.", "finetune", "finetune"),
+}
 
 
 class EvalGroup(LazyGroup):
@@ -42,19 +27,13 @@ class EvalGroup(LazyGroup):
 
     def entries(self) -> Mapping[str, str]:
         """Every evaluation with its line."""
-        return {
-            "haystack": "Train on haystack from an init; report recall on held-out samples.",
-            "perplexity": "Loss, perplexity and accuracy of a model on a corpus.",
-        }
+        return {name: line for name, (line, _, _) in _EVALUATIONS.items()}
 
     def load(self, name: str) -> typer.Typer:
-        """The command of one evaluation."""
-        if name == "haystack":
-            function = with_options(HaystackOptions, _haystack)
-        else:
-            model = argument("model", Path, "A model artifact or a Hugging Face folder.")
-            function = with_options(PerplexityOptions, _perplexity, arguments=[model], dry_run=False)
-        return single(name, function, self.entries()[name])
+        """The command of one evaluation, from its module."""
+        line, module, function = _EVALUATIONS[name]
+        found = getattr(importlib.import_module(f"proctool.cli.{module}"), function)
+        return single(name, found(name) if name in DIAGNOSTICS else found, line)
 
 
 app = group(EvalGroup, "Measure what a model can do.")

@@ -9,7 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from proctool.cli import display
+from proctool.errors import printable
 from proctool.units import format_bytes, format_count
+
+_LONGEST = 500
+"""Characters shown of one value."""
 
 
 def inspect(
@@ -31,7 +35,7 @@ def inspect(
                 "path": str(file),
                 "kind": found.kind,
                 "content": found.content,
-                "about": found.about,
+                "about": _readable(found.about),
                 "parents": list(found.parents),
                 "versions": found.versions,
                 "tensors": {name: [info.dtype, list(info.shape)] for name, info in found.tensors.items()},
@@ -39,6 +43,7 @@ def inspect(
         )
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.tree import Tree
 
     console = Console()
@@ -47,26 +52,43 @@ def inspect(
         return
     numbers = sum(_size(info.shape) for info in found.tensors.values())
     console.print(
-        f"[bold]{file}[/bold]: {found.kind}, {len(found.tensors)} tensors, {format_count(numbers)} numbers, "
-        f"{format_bytes(file.stat().st_size)}; every hash is right",
+        f"[bold]{escape(str(file))}[/bold]: {escape(_shown(found.kind))}, {len(found.tensors)} tensors, "
+        f"{format_count(numbers)} numbers, {format_bytes(file.stat().st_size)}; every hash is right",
         highlight=False,
     )
     console.print(f"  content {found.content}", highlight=False)
     for key, value in found.about.items():
         if not isinstance(value, dict | list):
-            console.print(f"  {key:<16}{value}", highlight=False, markup=False)
-    console.print(f"  {'made with':<16}{', '.join(f'{k} {v}' for k, v in found.versions.items())}", highlight=False)
+            within = ", carried in the file" if key == "tokenizer" and "tokenizer_json" in found.about else ""
+            console.print(f"  {_shown(key):<16}{_shown(value)}{within}", highlight=False, markup=False)
+    made_with = ", ".join(f"{library} {version}" for library, version in found.versions.items())
+    console.print(f"  {'made with':<16}{_shown(made_with)}", highlight=False, markup=False)
     if found.parents:
         tree = Tree("made from")
         for parent in found.parents:
             _grow(tree, parent)
         console.print(tree)
     if tensors:
-        origins = found.about.get("origins") or {}
+        origins = found.about.get("origins")
         for name, info in found.tensors.items():
-            origin = origins.get(name)
-            whence = f"  {origin['source']}: {origin['how']}" if origin else ""
-            console.print(f"  {name:<50}{info.dtype:<6}{list(info.shape)}{whence}", highlight=False, markup=False)
+            origin = origins.get(name) if isinstance(origins, dict) else None
+            whence = _shown(f"  {origin['source']}: {origin['how']}") if isinstance(origin, dict) else ""
+            line = f"  {_shown(name):<50}{info.dtype:<6}{list(info.shape)}{whence}"
+            console.print(line, highlight=False, markup=False)
+
+
+def _shown(value: Any) -> str:
+    """A value from a file as text that is safe on a terminal: no control codes, no pages of it."""
+    text = str(value)
+    return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text)} characters)")
+
+
+def _readable(about: Mapping[str, Any]) -> dict[str, Any]:
+    """All of it but the bytes of the tokenizer that a model carries."""
+    carried = about.get("tokenizer_json")
+    if not isinstance(carried, dict):
+        return dict(about)
+    return {**about, "tokenizer_json": {key: value for key, value in carried.items() if key != "bz2"}}
 
 
 def _size(shape: tuple[int, ...]) -> int:
@@ -77,8 +99,11 @@ def _size(shape: tuple[int, ...]) -> int:
 
 
 def _grow(tree: Any, parent: dict[str, Any]) -> None:
+    from rich.text import Text
+
     about = ", ".join(f"{key} {value}" for key, value in (parent.get("about") or {}).items())
-    branch = tree.add(f"{parent['name']} ({parent['kind']}, content {str(parent['content'])[:12]}) {about}")
+    said = f"{parent['name']} ({parent['kind']}, content {str(parent['content'])[:12]}) {about}"
+    branch = tree.add(Text(_shown(said)))
     for older in parent.get("parents") or []:
         _grow(branch, older)
 
@@ -98,18 +123,18 @@ def _family_tree(node: Mapping[str, Any], tree: Any = None) -> Any:
         for key, value in about.items()
         if key not in _SAID_APART
     )
-    label = Text(f"{node['name']} ({node['kind']}{content}) {facts}".rstrip())
+    label = Text(_shown(f"{node['name']} ({node['kind']}{content}) {facts}".rstrip()))
     components = about.get("components")
     for component, whence in components.items() if isinstance(components, Mapping) else ():
-        label.append(f"\n  {component:<11}{whence}")
+        label.append(f"\n  {_shown(component):<11}{_shown(whence)}")
     branch = Tree(label) if tree is None else tree.add(label)
     for parent in parents:
         _family_tree(parent, branch)
     if "corpus" in about:
-        branch.add(Text(f"corpus {about['corpus']}"))
+        branch.add(Text(_shown(f"corpus {about['corpus']}")))
     # A model trained on a generated file has the file's task; the file says it itself.
     if "task" in about and all((parent.get("about") or {}).get("task") != about["task"] for parent in parents):
-        branch.add(Text(f"task {about['task']}"))
+        branch.add(Text(_shown(f"task {about['task']}")))
     return branch
 
 

@@ -13,12 +13,12 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from proctool import config
+from proctool import config, strict_yaml
 from proctool.errors import OptionError
 
 Options = TypeVar("Options")
 
-_PANELS = {"TrainingOptions": "Training", "InitOptions": "Start from a warmed model"}
+_PANELS = {"TrainingOptions": "Training", "TaskTrainingOptions": "Training", "InitOptions": "Start from a warmed model"}
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,12 @@ def _known(names: Iterable[str], values: Mapping[str, Any], where: str) -> dict[
 
 
 def _assignment(written: str) -> tuple[str, Any]:
-    import yaml
-
     name, equals, value = written.partition("=")
     if not equals:
         raise OptionError(f"--set {written}: write option=value")
     try:
-        return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
+        return name.strip(), strict_yaml.parse(value, f"--set {name}")
+    except OptionError:
         return name.strip(), value
 
 

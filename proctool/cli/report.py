@@ -1,10 +1,11 @@
-"""`proctool report FOLDER`: the table, the verdicts and the page of an experiment, from what its folder holds."""
+"""`proctool report FOLDER`: the tables, the verdicts, the figures and the page of an experiment."""
 
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,17 @@ if TYPE_CHECKING:
     from proctool.reporting.report import Report
 
 PAGE = "report.html"
+_NOTHING = "Nothing to compare yet."
+
+
+class Form(StrEnum):
+    """How a result is written on standard output."""
+
+    TERMINAL = "terminal"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    CSV = "csv"
+    JSON = "json"
 
 
 def report(
@@ -19,47 +31,62 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the page goes.", show_default="FOLDER/report.html")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Table and verdicts in Markdown.")] = False,
+    form: Annotated[Form, typer.Option("--format", help="How the tables are written.")] = Form.TERMINAL,
+    figures: Annotated[
+        str | None,
+        typer.Option(
+            help="Figures to draw, beside the page: png, svg, pdf, several with commas, or none.",
+            show_default="png, where matplotlib is installed",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Rebuild an experiment's table, verdicts, HTML page and figures; unfinished stages are left out and named."""
-    show_report(folder, as_json=as_json, markdown=markdown, output=output)
+    """Rebuild an experiment's tables, verdicts, HTML page and figures; unfinished stages are left out and named."""
+    show_report(folder, form=Form.JSON if as_json else form, output=output, figures=figures)
 
 
-def show_report(folder: Path, *, as_json: bool, markdown: bool, output: Path | None = None) -> None:
-    """Write the page (and figures where matplotlib is there) and print the comparison."""
+def show_report(
+    folder: Path, *, form: Form = Form.TERMINAL, output: Path | None = None, figures: str | None = None
+) -> None:
+    """Write the page and the figures, and print the comparison."""
     from proctool.reporting.experiment import load_experiment
-    from proctool.reporting.figures import figures_available, write_figures
+    from proctool.reporting.figures import figure_kinds, write_figures
     from proctool.reporting.page import write_page
     from proctool.reporting.report import build_report
 
+    kinds = figure_kinds(figures)  # refused before anything is written
     built = build_report(load_experiment(folder))
     page = write_page(built, output or folder / PAGE)
-    figures = write_figures(built, page.parent / "figures") if figures_available() else []
-    if as_json:
-        from proctool.cli.display import emit
-
-        emit({**built.as_json(), "page": str(page), "figures": [str(each) for each in figures]})
+    drawn = write_figures(built, page.parent / "figures", kinds)
+    print_report(built, form, {"page": str(page), "figures": [str(each) for each in drawn]})
+    if form is Form.JSON:
         return
-    print_comparison(built, markdown=markdown)
     if built.experiment.missing:
         print(f"not complete, left out: {', '.join(built.experiment.missing)}", file=sys.stderr)
-    if figures:
-        print(f"figures: {figures[0].parent}", file=sys.stderr)
-    print(f"page: {page}", file=sys.stderr if markdown else sys.stdout)
+    if drawn:
+        print(f"figures: {drawn[0].parent}", file=sys.stderr)
+    print(f"page: {page}", file=sys.stdout if form is Form.TERMINAL else sys.stderr)
 
 
-def print_comparison(built: Report, *, markdown: bool) -> None:
-    """The table and the verdicts on standard output."""
+def print_report(built: Report, form: Form, more: dict[str, Any] | None = None) -> None:
+    """The comparison on standard output; `more` goes with it for machines."""
+    from proctool.reporting import render
+
+    if form is Form.JSON:
+        from proctool.cli.display import emit
+
+        emit({**built.as_json(), **(more or {})})
+        return
+    if form is not Form.TERMINAL:
+        text = {Form.MARKDOWN: render.markdown, Form.LATEX: render.latex, Form.CSV: render.tidy_csv}[form](built)
+        print(text, end="" if text.endswith("\n") else "\n")
+        return
     from rich.console import Console
 
-    from proctool.reporting.table import markdown as as_markdown
-    from proctool.reporting.table import terminal_table
-
-    if markdown:
-        print(as_markdown(built))
-        return
     console = Console()
-    console.print(terminal_table(built))
-    for sentence in built.verdicts or ["Nothing to compare yet."]:
+    for table in render.terminal_tables(built):
+        console.print(table)
+    for sentence in built.verdicts or [_NOTHING]:
         console.print(sentence, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    for remark in built.experiment.remarks:
+        console.print(remark, style="dim", highlight=False, markup=False, soft_wrap=not console.is_terminal)

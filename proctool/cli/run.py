@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from proctool.errors import CorpusError, OptionError, RunError
-from proctool.units import format_count
 
 if TYPE_CHECKING:
-    from proctool.experiment.execute import Failure
+    from proctool.experiment.execute import Display, Failure
     from proctool.experiment.graph import Plan
+
+
+class Scheduler(StrEnum):
+    """What `--emit` writes for."""
+
+    MAKE = "make"
+    SLURM = "slurm"
+
+
+def _print_schema(wanted: bool) -> None:
+    if wanted:
+        from proctool.recipe.schema import recipe_schema
+
+        print(json.dumps(recipe_schema(), indent=2))
+        raise typer.Exit
 
 
 def run(
@@ -28,103 +45,121 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the stages and what they cost; run nothing.")
     ] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Try the whole recipe in about a minute, every stage made tiny.")
+    ] = False,
+    emit: Annotated[
+        Scheduler | None,
+        typer.Option(help="Run nothing: print a Makefile, or write job arrays for Slurm.", show_default=False),
+    ] = None,
+    schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema", callback=_print_schema, is_eager=True, help="Print the JSON schema of recipes and leave."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")] = False,
 ) -> None:
     """Run an experiment: every arm and seed, as far as it is not done yet; then compare and report.
 
-    Interrupted, the same command goes on. After a change to the recipe only what means something else is run.
+    Interrupted, the same command goes on. After a change to the recipe only what means something else is run. What
+    another experiment under the same --runs has done is taken over from it.
     """
     from proctool.experiment.graph import plan
     from proctool.recipe import load_recipe
+    from proctool.recipe.smoke import smoke as smaller
 
     loaded = load_recipe(recipe)
+    if smoke:
+        loaded = smaller(loaded)
     planned = plan(loaded, runs / loaded.name)
-    _check_corpora(planned)
+    _check_corpora(planned, quick=dry_run or emit is not None)
     if dry_run:
-        _show_plan(planned, as_json)
+        from proctool.cli.dry_run import show_plan
+
+        show_plan(planned, as_json)
         return
-    command = shlex.join(["proctool", "run", str(recipe), *([] if runs == Path("runs") else ["--runs", str(runs)])])
-    failures = _execute(planned, recipe.read_text(encoding="utf-8"), command, jobs)
+    words = ["proctool", "run", str(recipe), *(["--smoke"] if smoke else [])]
+    command = shlex.join([*words, *([] if runs == Path("runs") else ["--runs", str(runs)])])
+    from proctool.experiment.record import write_record
+
+    source = recipe.read_text(encoding="utf-8")
+    if emit is not None:
+        _emit(planned, emit)
+        write_record(planned, source, command)
+        return
+    write_record(planned, source, command)
+    failures = _try_out(planned) if smoke else _execute(planned, command, jobs)
     if planned.missing() and len(failures) == len(planned.stages):
         raise RunError("every stage failed; see above")
-    from proctool.cli.report import show_report
+    from proctool.cli.report import Form, show_report
 
-    show_report(planned.root, as_json=as_json, markdown=False)
+    show_report(planned.root, form=Form.JSON if as_json else Form.TERMINAL)
     if failures:
         names = ", ".join(failure.stage.name for failure in failures)
         raise RunError(f"{len(failures)} of {len(planned.stages)} stages failed ({names}); run again to retry them")
 
 
-def _execute(planned: Plan, source: str, command: str, jobs: int | None) -> list[Failure]:
+def _emit(planned: Plan, scheduler: Scheduler) -> None:
+    from proctool import artifact
+    from proctool.experiment import emit
+
+    if scheduler is Scheduler.MAKE:
+        print(emit.makefile(planned), end="")
+        return
+    files = emit.slurm(planned)
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with artifact.replacing(path) as file:
+            file.write(text.encode())
+    print(f"bash {shlex.quote(str(planned.root / 'slurm' / 'submit.sh'))}")
+
+
+def _display() -> Display:
     from rich.console import Console
 
-    from proctool.experiment.execute import PROCTOOL, default_jobs, execute
     from proctool.experiment.progress import LiveDisplay, PlainDisplay
-    from proctool.experiment.record import write_record
 
-    write_record(planned, source, command)
     console = Console(stderr=True)
-    display = LiveDisplay(console) if console.is_terminal else PlainDisplay(sys.stderr)
-    with display:
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(sys.stderr)
+
+
+def _execute(planned: Plan, command: str, jobs: int | None) -> list[Failure]:
+    from proctool.experiment import launch
+    from proctool.experiment.execute import default_jobs, execute
+
+    with _display() as display:
         return execute(
-            planned, jobs=jobs or default_jobs(), display=display, command=PROCTOOL, resume_with=f"`{command}`"
+            planned,
+            jobs=jobs or default_jobs(planned.recipe.launch.processes),
+            display=display,
+            command=launch.PROCTOOL,
+            resume_with=f"`{command}`",
         )
 
 
-def _check_corpora(planned: Plan) -> None:
-    """A misspelt corpus or tokenizer is caught before anything is trained. Raises OptionError."""
+def _try_out(planned: Plan) -> list[Failure]:
+    """Run tiny stages one after the other in this process: starting one for each would take most of the time."""
+    from proctool.cli.main import app
+    from proctool.experiment.here import execute_here
+
+    with _display() as display:
+        return execute_here(planned, lambda words: app(words, standalone_mode=False), display)
+
+
+def _check_corpora(planned: Plan, quick: bool) -> None:
+    """A misspelt corpus is caught before anything is trained; `quick` asks neither network nor disk.
+
+    Raises OptionError.
+    """
     from proctool.corpora import open_corpus
+    from proctool.corpora.catalog import NAMES
     from proctool.training.options import PretrainOptions
 
     for name in {stage.options.corpus for stage in planned.stages if isinstance(stage.options, PretrainOptions)}:
+        if quick and (name.partition(":")[0] in NAMES or not re.fullmatch(r"[\w-]+", name)):
+            continue
         try:
             open_corpus(name)
         except CorpusError as error:
             raise OptionError(f"corpus: {error}") from None
-
-
-def _show_plan(planned: Plan, as_json: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from proctool.cli.display import emit
-
-    stages = [(stage, stage.state(planned.root)) for stage in planned.stages]
-    if as_json:
-        emit(
-            {
-                "name": planned.recipe.name,
-                "folder": str(planned.root),
-                "stages": [_as_json(*each, planned) for each in stages],
-            }
-        )
-        return
-    console = Console(soft_wrap=True)
-    table = Table("stage", "key", "state", header_style="bold", border_style="dim")
-    for head in ("steps", "tokens"):
-        table.add_column(head, justify="right")
-    table.add_column("starts from")
-    for stage, state in stages:
-        cells = (stage.name, stage.key[:8], state, str(stage.steps), format_count(stage.tokens))
-        table.add_row(
-            *cells, stage.donor.name if stage.donor else "fresh weights", style="dim" if state == "done" else ""
-        )
-    console.print(table)
-    todo = [stage for stage, state in stages if state != "done"]
-    tokens = format_count(sum(stage.tokens for stage in todo))
-    console.print(f"{len(todo)} of {len(stages)} stages to run, {tokens} tokens in all; nothing was run")
-    for stage in todo:
-        print(shlex.join(["proctool", *stage.argv(planned.root)]))
-
-
-def _as_json(stage: Any, state: str, planned: Plan) -> dict[str, Any]:
-    return {
-        "name": stage.name,
-        "key": stage.key,
-        "state": state,
-        "steps": stage.steps,
-        "tokens": stage.tokens,
-        "parents": [parent.key for parent in stage.parents],
-        "folder": str(stage.folder(planned.root)),
-        "command": ["proctool", *stage.argv(planned.root)],
-    }

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from proctool.errors import OptionError
 from proctool.evaluation.options import DiagnosticOptions
 from proctool.models.build import model_config
-from proctool.procedural.registry import build_task
+from proctool.models.saved import SavedModel
+from proctool.procedural.registry import Task, build_task
+from proctool.training.curriculum import task_course
 from proctool.training.job import Job
 from proctool.training.sources import TaskSource
 from proctool.training.start import open_init, transplant_from
@@ -13,11 +18,23 @@ HELD_OUT_SEED = 0
 """The held-out set is one and the same for every init and seed."""
 
 
+def diagnostic_task(name: str, options: DiagnosticOptions) -> Task:
+    """The task `name` with what `options` say of it. Raises OptionError."""
+    given = {option: getattr(options, option) for option in options.task_options}
+    return build_task(name, {option: value for option, value in given.items() if value is not None})
+
+
+def held_out(task: Task) -> TaskSource:
+    """The held-out samples, none of which any seed trains on: streams keep their splits apart by content."""
+    return TaskSource(task, HELD_OUT_SEED, "validation")
+
+
 def diagnostic_job(name: str, options: DiagnosticOptions) -> Job:
     """The job that trains on the task `name` from `options.init`. Raises OptionError, ArtifactError, ModelError."""
-    given = {option: getattr(options, option) for option in options.task_options}
-    task = build_task(name, {option: value for option, value in given.items() if value is not None})
+    task = diagnostic_task(name, options)
     donor = open_init(options)
+    if donor is not None:
+        _check_unseen(task, donor)
     config = model_config(
         options.model,
         vocab_size=task.vocab_size,
@@ -30,9 +47,25 @@ def diagnostic_job(name: str, options: DiagnosticOptions) -> Job:
         options=options,
         config=config,
         source=TaskSource(task, options.seed),
-        held_out=TaskSource(task, HELD_OUT_SEED, "validation"),
+        held_out=held_out(task),
+        course=task_course(task, options.curriculum, lambda part: (TaskSource(part, options.seed), held_out(part))),
         output=options.output,
         about={"stage": "diagnostic"},
         parents=[donor.parent] if donor else [],
         prepare=transplant_from(donor, options, options.seed),
     )
+
+
+def _check_unseen(task: Task, donor: SavedModel) -> None:
+    """Raise OptionError when the donor was warmed on samples that may be among the held-out ones."""
+    trained_on, split = str(donor.about.get("task", "")), donor.about.get("split")
+    if split == "validation" and task.name in trained_on.replace("(", ":").split(":"):
+        raise OptionError(
+            f"{donor.path}: was warmed on the validation split of {task.name}, from which the held-out samples come; "
+            "warm it on the train split"
+        )
+
+
+def artifact_path(folder: Path) -> Path:
+    """Where a run of a study keeps its trained model."""
+    return folder / "model.safetensors"

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from proctool.errors import OptionError
-from proctool.training.options import InitOptions, TrainingOptions
+from proctool.training.options import InitOptions, TaskTrainingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiagnosticOptions(InitOptions, TrainingOptions):
+class DiagnosticOptions(InitOptions, TaskTrainingOptions):
     """Train a model on a diagnostic task and report its accuracy on a fixed held-out set."""
 
     task_options: ClassVar[tuple[str, ...]] = ()
     """Fields that are the diagnostic task's own options."""
+    line: ClassVar[str] = ""
+    """One line of help."""
+    laptop: ClassVar[Mapping[str, Any]] = {}
+    """What `--scale laptop` sets in place of the published settings."""
     model: str = "2x4x16"
     """A preset (gpt2, ...), layers x heads x width (4x4x64), or a transformers configuration file or folder."""
     components: tuple[str, ...] = field(default=("attention", "mlp", "norms", "positions"), metadata={"comma": True})
@@ -38,11 +43,18 @@ class DiagnosticOptions(InitOptions, TrainingOptions):
     """Write the trained model here too."""
 
 
+_LAPTOP: Mapping[str, Any] = {
+    "steps": 1500, "batch_size": 128, "lr": 3e-3, "ramp_steps": 100, "eval_every": 100, "eval_samples": 1000,
+}  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class HaystackOptions(DiagnosticOptions):
     """Train on haystack from an init; report recall on held-out samples."""
 
     task_options = ("pairs", "vocab")
+    line = "Train on haystack from an init; report recall on held-out samples."
+    laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "pairs": 8, "vocab": 64}
 
     pairs: int | None = None
     """Most key-value pairs in a sample (default: the published 30)."""
@@ -51,27 +63,149 @@ class HaystackOptions(DiagnosticOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArithmeticOptions(DiagnosticOptions):
+    """Train on sums or products from an init; report the digits and the answers that are right."""
+
+    task_options = ("digits", "scoring")
+
+    digits: int | None = None
+    """Digits of each number (default: the published 5; 10 for reversed-addition)."""
+    scoring: Literal["answer", "official"] = "answer"
+    """What is trained and scored: the answer and its stop, or what the published code does by mistake."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdditionOptions(ArithmeticOptions):
+    """Train on addition, most significant digit first, from an init; report the digits and answers that are right."""
+
+    line = "Train on addition from an init; report digits and whole answers right."
+    laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "digits": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReversedAdditionOptions(ArithmeticOptions):
+    """Train on addition, least significant digit first, from an init; report the digits and answers that are right."""
+
+    line = "The same with the least significant digit first."
+    laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "digits": 5}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiplicationOptions(ArithmeticOptions):
+    """Train on multiplication from an init; report the digits and answers that are right."""
+
+    line = "Train on multiplication from an init; report digits and whole answers right."
+    laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "digits": 2, "model": "2x4x64", "batch_size": 64}
+
+    model: str = "4x8x512"
+    """A preset (gpt2, ...), layers x heads x width (4x4x64), or a transformers configuration file or folder."""
+    batch_size: int = 64
+    """Samples in one optimiser step, over all micro-batches and processes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SortingOptions(DiagnosticOptions):
+    """Train on sorting from an init; report the numbers and lists that are right."""
+
+    task_options = ("items", "symbols")
+    line = "Train on sorting from an init; report numbers and whole lists right."
+    laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "items": 6, "symbols": 20}
+
+    items: int | None = None
+    """Numbers in a list (default: 10)."""
+    symbols: int | None = None
+    """Numbers are below this (default: 100)."""
+
+
+DIAGNOSTICS: Mapping[str, type[DiagnosticOptions]] = {
+    "haystack": HaystackOptions,
+    "addition": AdditionOptions,
+    "reversed-addition": ReversedAdditionOptions,
+    "multiplication": MultiplicationOptions,
+    "sorting": SortingOptions,
+}
+"""What `proctool eval NAME` trains on, with the options of each; recipes read it too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """Which inits and seeds a diagnostic is run with. Beside DiagnosticOptions, on the command line alone."""
+
+    init: tuple[str, ...] = ()
+    """A warmed model (an artifact or a Hugging Face folder), or none for fresh weights; may be repeated (default:
+    none)."""
+    seeds: tuple[int, ...] = field(default=(), metadata={"comma": True})
+    """Run every init with each of these seeds, such as 0,1,2 (default: the one of --seed)."""
+    scale: Literal["paper", "laptop"] = "paper"
+    """Settings to start from: the published ones, or ones that suit two cores; other options win over them."""
+    scoring: Literal["answer", "official"] | None = None
+    """Of arithmetic, what is trained and scored: the answer and its stop (default), or, official, what the published
+    code does by mistake: all of the answer but its first digit, the stop, and the padding after it."""
+    jobs: int = 1
+    """Runs at a time, each in a process of its own with its share of the cores."""
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise OptionError(f"jobs = {self.jobs}: must be at least 1")
+        for name, given in (("init", self.init), ("seeds", self.seeds)):
+            if twice := sorted({str(each) for each in given if given.count(each) > 1}):
+                raise OptionError(f"{name}: {twice[0]} is named twice")
+        if negative := [seed for seed in self.seeds if seed < 0]:
+            raise OptionError(f"seeds: {negative[0]}: must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PerplexityOptions:
-    """Loss, perplexity and bits per byte of a model on a corpus."""
+    """Loss per token, per byte and per position of a model on a corpus."""
 
     corpus: str = "python"
     """A corpus by name (python, ...), or a file or folder of text."""
     text_field: str | None = None
     """The field of JSON or Parquet records that holds the text (default: text, or what the named corpus uses)."""
     split: str = "validation"
-    """train or validation."""
+    """train, validation, or another that the corpus has."""
+    documents: int | None = None
+    """Score only the first of the split's documents (default: all)."""
     tokenizer: str | None = None
     """bytes, or any tokenizer by path or name (default: the model's own)."""
     context: int | None = None
-    """Tokens in one row (default: the model's)."""
-    rows: int | None = None
-    """Score only this many rows (default: all of the split)."""
+    """Most tokens read at once (default: as many as the model takes)."""
+    stride: int | None = None
+    """Tokens between the beginnings of two windows of a longer document: smaller gives each token more context at
+    more cost; none is scored twice (default: the context)."""
+    per_position: Path | None = None
+    """Write the loss at every position of a window to this CSV file, and show it by ranges."""
+    apart_from: str | None = None
+    """Refuse to score when a document stands in the train split of this corpus too."""
     batch_size: int = 32
-    """Rows scored at a time."""
+    """Windows scored at a time."""
     cache_dir: Path | None = None
-    """Where token stores are kept (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
+    """Where what is known of hub datasets is kept (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
 
     def __post_init__(self) -> None:
-        for name in ("rows", "batch_size"):
+        for name in ("documents", "context", "stride", "batch_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise OptionError(f"{name} = {value}: must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MathematicsOptions:
+    """Answers to DeepMind Mathematics questions, decoded greedily: the share that is right in every character."""
+
+    corpus: str = "mathematics"
+    """mathematics for questions made on the spot, or mathematics:FOLDER for the official tree of files."""
+    split: Literal["interpolate", "extrapolate", "both"] = "interpolate"
+    """Questions as hard as those of training, or with larger numbers, more terms, ...; or both."""
+    questions: int | None = None
+    """Questions of each module, the first ones (default: all of a tree; 20 where they are made)."""
+    modules: tuple[str, ...] = field(default=(), metadata={"comma": True})
+    """Only modules whose name contains one of these: algebra, numbers__gcd, ... (default: all)."""
+    tokenizer: str | None = None
+    """characters, bytes, or any tokenizer by path or name (default: the model's own)."""
+    batch_size: int = 64
+    """Questions answered at a time."""
+
+    def __post_init__(self) -> None:
+        for name in ("questions", "batch_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise OptionError(f"{name} = {value}: must be at least 1")

@@ -1,75 +1,231 @@
-"""Loss of a saved model on a corpus."""
+"""Loss of a saved model on a corpus, document by document: per token, per byte, per position.
+
+Of a document `The cat.` a model reads and predicts, with # for end-of-text:
+
+    read      # T h e _ c a t .
+    predict   T h e _ c a t . #
+
+So every token is predicted once, the first from end-of-text, as in training, where another document ends before it.
+Losses of all tokens, the closing end-of-text included, over the bytes of the text give bits per byte: a code length of
+the same text for every tokenizer. Documents longer than the context are read in windows.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from proctool.errors import ModelError, OptionError
+import numpy as np
+from numpy.typing import NDArray
+
+from proctool.corpora.documents import Corpus, Document
+from proctool.errors import CorpusError, OptionError
 from proctool.evaluation.options import PerplexityOptions
-from proctool.models.build import context_of
-from proctool.models.saved import open_model
 
-
-def perplexity(model: Path, options: PerplexityOptions, progress: Callable[..., None] | None = None) -> dict[str, Any]:
-    """Score the rows of a split once each, in the store's order. Raises ArtifactError, CorpusError, ModelError.
-
-    Rows are scored apart: no token sees more than its own row, and the first token of a row is not scored.
-    """
-    from accelerate import Accelerator
-
-    from proctool.corpora.catalog import open_corpus
-    from proctool.corpora.store import open_store
-    from proctool.corpora.tokenizers import load_tokenizer
-    from proctool.training.evaluate import evaluate
+if TYPE_CHECKING:
+    from proctool.corpora.tokenizers import Tokenizer
     from proctool.training.loss import TargetLoss
 
-    saved = open_model(model)
-    tokenizer = load_tokenizer(options.tokenizer or saved.about.get("tokenizer") or "bytes")
-    if tokenizer.vocab_size != saved.config.vocab_size:
-        raise ModelError(
-            f"{model}: has a vocabulary of {saved.config.vocab_size}, the tokenizer {tokenizer.spec} one of "
-            f"{tokenizer.vocab_size}; name the tokenizer it was trained with, or pretrain the model first"
-        )
-    context = options.context or context_of(saved.config) or 1024
-    limit = context_of(saved.config)
-    if limit is not None and context > limit:
-        raise OptionError(f"context = {context}: the model takes at most {limit} tokens")
+_POOL = 32
+"""Batches of windows sorted by length together, so that little of a batch is filling."""
+_AT_ONCE = 256
+"""Documents encoded together."""
+_CHECKED = 200
+"""Documents whose ids are turned back into text, to see whether the tokenizer loses any."""
+
+
+class Window(NamedTuple):
+    """A stretch of a document: its ids (context + 1 at most), and which of them are scored here. (L,) each"""
+
+    ids: NDArray[np.int64]
+    scored: NDArray[np.bool_]
+
+
+@dataclass
+class Totals:
+    """Sums over scored tokens; `at` and `count_at` by the number of tokens read before: (context + 1,)."""
+
+    at: NDArray[np.float64]
+    count_at: NDArray[np.int64]
+    right: int = 0
+    windows: int = 0
+    end_nats: float = 0.0
+
+
+@dataclass
+class Read:
+    """What was read of a corpus so far."""
+
+    documents: int = 0
+    bytes: int = 0
+    lossless: bool = True
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def note(self, document: Document) -> None:
+        """Count a document that will be scored."""
+        self.documents += 1
+        self.bytes += len(document.content if document.answer is None else document.answer)
+        for text in (document.content, document.answer or b""):
+            self.digest.update(len(text).to_bytes(8, "little") + text)
+
+
+def perplexity(
+    model: Path, options: PerplexityOptions, listen: Callable[[int], None] = lambda documents: None
+) -> dict[str, Any]:
+    """Score every document of a split (or the first few); `listen` is told how many are done.
+
+    Raises ArtifactError, CorpusError, ModelError; OptionError for a context or stride that cannot be.
+    """
+    from proctool.corpora.catalog import open_corpus
+    from proctool.evaluation.subject import open_subject
+    from proctool.training.loss import TargetLoss
+
+    subject = open_subject(model, options.tokenizer)
+    context = options.context or subject.context or 1024
+    if subject.context is not None and context > subject.context:
+        raise OptionError(f"context = {context}: the model takes at most {subject.context} tokens")
+    stride = options.stride or context
+    if stride > context:
+        raise OptionError(f"stride = {stride}: longer than the context of {context}, so tokens would be left out")
     corpus = open_corpus(options.corpus, text_field=options.text_field, cache_dir=options.cache_dir)
-    store = open_store(corpus, tokenizer, context, cache_dir=options.cache_dir, progress=progress)
-    rows = store.split(options.split)
-    accelerator = Accelerator()
-    module = TargetLoss(saved.model().to(accelerator.device))
-    count = min(options.rows or len(rows), len(rows))
-    scores = evaluate(accelerator, module, _Rows(rows, tokenizer.vocab_size), count, options.batch_size)
+    if options.split not in corpus.splits:
+        raise CorpusError(f'corpus {corpus.name} has no split "{options.split}"; it has {", ".join(corpus.splits)}')
+    if options.apart_from is not None:
+        other = open_corpus(options.apart_from, text_field=options.text_field, cache_dir=options.cache_dir)
+        check_apart(_documents(corpus, options), other, options)
+
+    tokenizer, read = subject.tokenizer, Read()
+    totals = Totals(np.zeros(context + 1), np.zeros(context + 1, np.int64))
+    module = TargetLoss(subject.model()).eval()
+    windows = _windows(_documents(corpus, options), tokenizer, context, stride, read)
+    while pool := list(itertools.islice(windows, _POOL * options.batch_size)):
+        pool.sort(key=lambda window: len(window.ids))
+        for first in range(0, len(pool), options.batch_size):
+            _score(module, pool[first : first + options.batch_size], totals, tokenizer.eos_id)
+        listen(read.documents)
+    if not totals.windows:
+        raise CorpusError(f"corpus {corpus.name}: its {options.split} split has no text")
+    nats, targets = float(totals.at.sum()), int(totals.count_at.sum())
+    about = subject.saved.about
     return {
         "event": "perplexity",
-        "model": str(model),
-        "content": saved.artifact.content if saved.artifact else None,
+        **subject.about(),
         "corpus": options.corpus,
-        "corpus_content": store.content,
         "split": options.split,
-        "tokenizer": tokenizer.spec,
-        "rows": count,
-        "targets": scores.targets,
-        "loss": scores.loss,
-        "perplexity": math.exp(scores.loss),
-        "accuracy": scores.accuracy,
+        "text_sha256": read.digest.hexdigest(),
+        "trained_on": options.split == "train" and about.get("corpus") == options.corpus,
+        "documents": read.documents,
+        "bytes": read.bytes,
+        "context": context,
+        "stride": stride,
+        "windows": totals.windows,
+        "targets": targets,
+        "loss": nats / targets,
+        "perplexity": math.exp(nats / targets),
+        "bits_per_byte": nats / math.log(2) / read.bytes if read.bytes else None,
+        "lossless": read.lossless,
+        "end_of_text": {"targets": read.documents, "loss": totals.end_nats / read.documents},
+        "accuracy": totals.right / targets,
+        "by_position": {
+            "targets": totals.count_at[1:].tolist(),
+            "loss": [
+                nats_at / count if count else None
+                for nats_at, count in zip(totals.at[1:].tolist(), totals.count_at[1:].tolist(), strict=True)
+            ],
+        },
     }
 
 
-class _Rows:
-    """Rows in the store's own order, as a source."""
+def _documents(corpus: Corpus, options: PerplexityOptions) -> Iterator[Document]:
+    """The documents to score: those of the split that have text, the first few where so many are asked for."""
+    found = (document for document in corpus.documents(options.split) if document.size)
+    return itertools.islice(found, options.documents)
 
-    def __init__(self, rows: Any, vocab_size: int) -> None:
-        self.rows, self.vocab_size, self.length = rows, vocab_size, int(rows.context)
 
-    def read(self, start: int, stop: int) -> Any:
-        import numpy as np
+def check_apart(documents: Iterator[Document], other: Corpus, options: PerplexityOptions) -> None:
+    """Raise CorpusError when a document's contents stand in the train split of `other` too."""
+    mine = {document.digest for document in documents}
+    shared = {digest for document in other.documents("train") if (digest := document.digest) in mine}
+    if shared:
+        raise CorpusError(
+            f"{options.corpus}: {len(shared)} of its {len(mine)} different documents in {options.split} are in the "
+            f"train split of {other.name} too, so they would not be held out; take them out, or leave out --apart-from"
+        )
 
-        return self.rows.read(np.arange(start, stop))
 
-    def about(self) -> dict[str, Any]:
-        return {}
+def _windows(
+    documents: Iterator[Document], tokenizer: Tokenizer, context: int, stride: int, read: Read
+) -> Iterator[Window]:
+    while batch := list(itertools.islice(documents, _AT_ONCE)):
+        contents = tokenizer.encode_batch([document.content for document in batch])
+        answers = tokenizer.encode_batch([document.answer or b"" for document in batch])
+        for document, content, answer in zip(batch, contents, answers, strict=True):
+            if read.documents < _CHECKED and tokenizer.decode(content) != document.content.decode("utf-8", "replace"):
+                read.lossless = False
+            read.note(document)
+            ids = np.concatenate([[tokenizer.eos_id], content, answer, [tokenizer.eos_id]]).astype(np.int64)
+            scored = np.arange(len(ids)) > (0 if document.answer is None else len(content))
+            yield from cut(ids, scored, context, stride)
+
+
+def cut(ids: NDArray[np.int64], scored: NDArray[np.bool_], context: int, stride: int) -> Iterator[Window]:
+    """Windows that begin every `stride` ids and read `context` of them; each id is scored where it is predicted first.
+
+    ids (n,), scored (n,) -> windows of up to context + 1 ids, the last of which is predicted and not read.
+    """
+    done = 0
+    for begin in range(0, len(ids) - 1, stride):
+        end = min(begin + context, len(ids) - 1)
+        fresh = scored[begin : end + 1].copy()
+        fresh[: done + 1 - begin] = False
+        if fresh.any():
+            yield Window(ids[begin : end + 1], fresh)
+        done = end
+        if end == len(ids) - 1:
+            return
+
+
+def _score(module: TargetLoss, windows: list[Window], totals: Totals, eos_id: int) -> None:
+    import torch
+
+    from proctool.procedural.registry import Samples
+    from proctool.training.batch import Batch
+
+    # Filling stands behind what is read, where no prediction sees it.
+    tokens = np.full((len(windows), max(len(window.ids) for window in windows)), eos_id, np.uint32)
+    scored = np.zeros(tokens.shape, bool)
+    ends = np.zeros(tokens.shape, bool)
+    for row, window in enumerate(windows):
+        tokens[row, : len(window.ids)] = window.ids
+        scored[row, : len(window.ids)] = window.scored
+        ends[row, len(window.ids) - 1] = window.scored[-1] and window.ids[-1] == eos_id
+    batch = Batch.of(Samples(tokens, scored), module.model.device)
+    with torch.no_grad():
+        losses, right = module.scores(batch.tokens, batch.positions, batch.labels)
+    nats = losses.double().cpu().numpy()
+    places = scored.nonzero()[1]
+    totals.at += np.bincount(places, nats, len(totals.at))
+    totals.count_at += np.bincount(places, minlength=len(totals.count_at))
+    totals.right += int(right.sum())
+    totals.windows += len(windows)
+    totals.end_nats += float(nats[ends[scored]].sum())
+
+
+def ranges(by_position: dict[str, Any]) -> list[tuple[int, int, int, float]]:
+    """Positions by powers of two: from, to, targets, mean loss. At position p a model has read p tokens."""
+    counts = np.array(by_position["targets"], np.int64)
+    losses = np.array([loss or 0.0 for loss in by_position["loss"]])
+    rows = []
+    start = 1
+    while start <= len(counts):
+        stop = min(2 * start - 1, len(counts))
+        held = counts[start - 1 : stop]
+        if held.any():
+            rows.append((start, stop, int(held.sum()), float((held * losses[start - 1 : stop]).sum() / held.sum())))
+        start *= 2
+    return rows

@@ -1,0 +1,33 @@
+"""`proctool eval finetune`: a whole model on a task, then its scores."""
+
+from __future__ import annotations
+
+from proctool.cli import display
+from proctool.cli.options import Common, argument, with_options
+from proctool.cli.training import quiet_libraries
+from proctool.evaluation.finetune.options import FinetuneOptions
+
+
+def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
+    quiet_libraries()
+    from proctool.artifact import versions
+    from proctool.evaluation.finetune.job import finetuning
+
+    with display.store_progress() as listen:
+        found = finetuning(task, options, listen)
+    if common.dry_run:
+        planned = found.job.plan()
+        display.emit(planned) if common.json else display.plan(planned)
+        return
+    with display.training_progress(found.job.command) as listen_to_training:
+        found.job.listeners = [listen_to_training]
+        end = found.job.run()
+    metrics = found.score(options.output)
+    display.say(f"{task}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items()))
+    if common.json:
+        about = {"event": "finetune", "task": task, "seed": options.seed, "versions": versions()}
+        display.emit({**end, **found.job.source.about(), **about, "metrics": metrics})
+
+
+_task = argument("task", str, "wikitext, a GLUE task (cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli) or py150.")
+finetune = with_options(FinetuneOptions, _finetune, arguments=[_task])

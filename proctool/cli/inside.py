@@ -1,0 +1,57 @@
+"""`proctool eval inside`: heads and weight distances."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from proctool.cli import display, tables
+from proctool.cli.options import Common, argument, with_options
+from proctool.cli.training import quiet_libraries
+from proctool.evaluation.inside.options import InsideOptions
+
+
+def _inside(options: InsideOptions, common: Common, model: Path) -> None:
+    quiet_libraries()
+    from proctool.evaluation.inside import look_inside
+
+    result = look_inside(model, options)
+    even = result["even"]
+    tables.show(
+        {"layer": "right", "head": "right", "induction": "right", "previous token": "right", "copying": "right"},
+        [
+            *(
+                [row["layer"], row["head"], *map(_rounded, (row["induction"], row["previous_token"], row["copying"]))]
+                for row in result["heads"]
+            ),
+            ["even", "", _rounded(even["induction"]), _rounded(even["previous_token"]), None],
+        ],
+    )
+    display.say(
+        f"{model}: {result['length']} random tokens, {result['repeats']} times: loss {result['loss_first']:.3f} the "
+        f"first time, {result['loss_repeated']:.3f} from then on"
+    )
+    if result["distances"]:
+        tables.show(
+            {"against": "left", "layer": "right", "component": "left", "relative": "right", "cosine": "right",
+             "spectral": "right", "kept": "right"},
+            [
+                [row["against"], row["layer"], row["component"],
+                 *(_rounded(row.get(measure)) for measure in ("relative", "cosine", "spectral", "kept"))]
+                for row in result["distances"]
+            ],
+        )  # fmt: skip
+    for label, names in result["not_compared"].items():
+        if names:
+            display.say(f"not compared with {label}, whose shapes differ: {', '.join(names)}")
+    for path in result.get("figures", []):
+        display.say(f"picture: {path}")
+    if common.json:
+        display.emit(result)
+
+
+def _rounded(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"
+
+
+_model = argument("model", Path, "A model artifact or a Hugging Face folder.")
+inside = with_options(InsideOptions, _inside, arguments=[_model], dry_run=False)

@@ -1,0 +1,63 @@
+"""`proctool eval perplexity`: loss on a corpus."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from proctool import artifact
+from proctool.cli import display, tables
+from proctool.cli.options import Common, argument, with_options
+from proctool.cli.training import quiet_libraries
+from proctool.errors import ArtifactError
+from proctool.evaluation.options import PerplexityOptions
+from proctool.units import format_bytes, format_count
+
+
+def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None:
+    quiet_libraries()
+    from proctool.evaluation.perplexity import perplexity as measure
+    from proctool.evaluation.perplexity import ranges
+
+    csv_file = options.per_position
+    if csv_file is not None and not csv_file.absolute().parent.is_dir():
+        raise ArtifactError(f"{csv_file}: the folder {csv_file.absolute().parent} does not exist; create it first")
+    with display.progress("perplexity", options.documents, "documents") as shown:
+        result = measure(model, options, shown.update)
+    if csv_file is not None:
+        _write(csv_file, result["by_position"])
+        rows = [
+            (str(start) if start == stop else f"{start}-{stop}", format_count(targets), f"{loss:.4f}")
+            for start, stop, targets, loss in ranges(result["by_position"])
+        ]
+        tables.show({"tokens read before": "right", "scored": "right", "loss": "right"}, rows)
+    per_byte = result["bits_per_byte"]
+    display.say(
+        f"{model} on {result['corpus']} ({result['split']}, {format_count(result['documents'])} documents, "
+        f"{format_bytes(result['bytes'])}): loss {result['loss']:.4f} nats per token, "
+        f"perplexity {result['perplexity']:.3f}, "
+        + (f"{per_byte:.4f} bits per byte, " if per_byte is not None else "")
+        + f"{result['accuracy']:.1%} right, {format_count(result['targets'])} tokens"
+    )
+    if not result["lossless"]:
+        display.say("the tokenizer does not give this text back exactly, so bits per byte do not compare with others'")
+    if result["trained_on"]:
+        display.say("these are the documents that the model was trained on")
+    if common.json:
+        display.emit(result)
+
+
+def _write(path: Path, by_position: dict[str, Any]) -> None:
+    written = io.StringIO()
+    rows = csv.writer(written, lineterminator="\n")
+    rows.writerow(["position", "targets", "loss"])
+    for position, (targets, loss) in enumerate(zip(by_position["targets"], by_position["loss"], strict=True), start=1):
+        rows.writerow([position, targets, "" if loss is None else repr(loss)])
+    with artifact.replacing(path) as file:
+        file.write(written.getvalue().encode())
+
+
+_model = argument("model", Path, "A model artifact or a Hugging Face folder.")
+perplexity = with_options(PerplexityOptions, _perplexity, arguments=[_model], dry_run=False)

@@ -1,0 +1,83 @@
+"""A causal model with a classification head on its last token (Radford et al. 2018, section 3.2)."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from proctool.errors import ModelError
+from proctool.evaluation.finetune.glue import GRADES
+from proctool.training.loss import TargetLoss
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from proctool.procedural.registry import Samples
+
+
+class ClassLoss(TargetLoss):
+    """Cross-entropy of the classes; forward and scores are those of TargetLoss, with the class head as head."""
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self.model.score(hidden).float()  # type: ignore[no-any-return]
+
+
+class GradeLoss(ClassLoss):
+    """Squared error of grades. "Right" is within half a grade."""
+
+    def _loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        return functional.mse_loss(self._logits(hidden).squeeze(-1), labels / GRADES, reduction="sum")
+
+    def scores(self, tokens: Tensor, positions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """For each sample its squared error, and whether that is at most a quarter."""
+        errors = (self._logits(self._hidden(tokens, positions)).squeeze(-1) - labels / GRADES) ** 2
+        return errors, errors <= 0.25
+
+
+def classifier_config(config: PretrainedConfig, labels: int) -> PretrainedConfig:
+    """`config` with that many outputs of the class head (1 for grades)."""
+    made = copy.deepcopy(config)
+    made.num_labels = labels
+    return made
+
+
+def build_classifier(config: PretrainedConfig, seed: int) -> PreTrainedModel:
+    """A fresh model with a class head, drawn from `seed`. Raises ModelError where the family has none."""
+    from transformers import AutoModelForSequenceClassification
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise ModelError(f"{config.model_type}: no model with a class head: {error}") from None
+    if not hasattr(model, "score"):
+        raise ModelError(f"{config.model_type}: its class head is not one on the last token")
+    return model
+
+
+def take_body(model: PreTrainedModel, donor: PreTrainedModel) -> None:
+    """Copy all but the head of `donor`, whose body is the same, into `model`."""
+    model.base_model.load_state_dict(donor.base_model.state_dict())
+
+
+def outputs(module: ClassLoss, samples: Samples, batch_size: int) -> NDArray[np.float64]:
+    """The class found for each sample, or its grade: (samples,)."""
+    from proctool.procedural.registry import Samples as Part
+    from proctool.training.batch import Batch
+
+    module.eval()
+    found = []
+    for start in range(0, len(samples), batch_size):
+        rows = slice(start, start + batch_size)
+        batch = Batch.of(Part(samples.tokens[rows], samples.targets[rows]), module.model.device)
+        with torch.no_grad():
+            logits = module._logits(module._hidden(batch.tokens, batch.positions))
+        found.append(logits.squeeze(-1) if isinstance(module, GradeLoss) else logits.argmax(-1))
+    return torch.cat(found).double().cpu().numpy()

@@ -1,0 +1,113 @@
+"""PY150 as token completion (Raychev et al. 2016; CodeXGLUE, Lu et al. 2021, arXiv 2102.04664).
+
+The official preprocessed files, train.txt, dev.txt and test.txt, hold a program a line: `<s> import os <EOL> ... </s>`,
+code tokens with a space between. Our models read them with the tokenizer they have: <EOL> becomes a line break, and a
+code token is right when every piece that the tokenizer cuts it into is. Line breaks and the marks at both ends are not
+scored, as in CodeXGLUE; nor is a token that is cut by a sample's edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proctool.errors import CorpusError
+from proctool.procedural.registry import Samples
+
+if TYPE_CHECKING:
+    from proctool.corpora.tokenizers import Tokenizer
+    from proctool.training.loss import TargetLoss
+
+_FILES = {"train": ("train.txt",), "held out": ("test.txt", "dev.txt")}
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Rows of programs one after another, and the code token that each piece belongs to; (rows, context) both."""
+
+    tokens: NDArray[np.uint32]
+    owner: NDArray[np.int64]
+    """The number of the code token; -1 where nothing is scored."""
+
+    @property
+    def samples(self) -> Samples:
+        """All but the first token of each row to be predicted."""
+        targets = np.ones(self.tokens.shape, bool)
+        targets[:, 0] = False
+        return Samples(self.tokens, targets)
+
+
+def read_programs(folder: Path, split: str, tokenizer: Tokenizer, context: int) -> Programs:
+    """One split as rows of `context` tokens, a program's end marked by end-of-text. Raises CorpusError."""
+    path = next((folder / name for name in _FILES[split] if (folder / name).is_file()), None)
+    if path is None:
+        raise CorpusError(f"{folder}: no {' or '.join(_FILES[split])}; PY150 comes as CodeXGLUE's preprocessed files")
+    ids: list[NDArray[Any]] = []
+    owners: list[NDArray[np.int64]] = []
+    count = 0
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            words = line.split()
+            if not words:
+                continue
+            if words[0] != "<s>" or words[-1] != "</s>":
+                raise CorpusError(f"{path} line {number}: not a program of PY150, which is written <s> ... </s>")
+            pieces, scored = _pieces(words[1:-1])
+            encoded = [*tokenizer.encode_batch(pieces), np.array([tokenizer.eos_id])]
+            for part, counts in zip(encoded, [*scored, False], strict=True):
+                ids.append(part)
+                owners.append(np.full(len(part), count if counts else -1))
+                count += counts
+    flat = np.concatenate(ids).astype(np.uint32) if ids else np.zeros(0, np.uint32)
+    rows = len(flat) // context
+    if not rows:
+        raise CorpusError(f"{path}: less than one sample of {context} tokens; shorten --context")
+    shape = (rows, context)
+    return Programs(flat[: rows * context].reshape(shape), np.concatenate(owners)[: rows * context].reshape(shape))
+
+
+def _pieces(words: list[str]) -> tuple[list[str], list[bool]]:
+    """Text of each code token, with the space before it where it does not begin a line, and whether it is scored."""
+    texts, scored, begins = [], [], True
+    for word in words:
+        is_break = word == "<EOL>"
+        texts.append("\n" if is_break else word if begins else f" {word}")
+        scored.append(not is_break)
+        begins = is_break
+    return texts, scored
+
+
+def token_accuracy(module: TargetLoss, programs: Programs, batch_size: int) -> dict[str, float]:
+    """Share of whole code tokens that are predicted right, and how many were scored."""
+    import torch
+
+    from proctool.training.batch import Batch
+
+    module.eval()
+    context = programs.tokens.shape[1]
+    right = np.zeros(programs.tokens.shape, bool)
+    for start in range(0, len(right), batch_size):
+        rows = slice(start, start + batch_size)
+        samples = programs.samples
+        batch = Batch.of(Samples(samples.tokens[rows], samples.targets[rows]), module.model.device)
+        with torch.no_grad():
+            _, found = module.scores(batch.tokens, batch.positions, batch.labels)
+        right[rows, 1:] = found.cpu().numpy().reshape(-1, context - 1)
+    owner = programs.owner.reshape(-1)
+    edge = np.zeros(programs.tokens.shape, bool)
+    edge[:, 0] = True  # not predicted, so neither is the code token it belongs to
+    scored = owner >= 0
+    if not scored.any():
+        return {"token_accuracy": 0.0, "code_tokens": 0}
+    first = owner[scored].min()
+    size = np.bincount(owner[scored] - first)
+    hits = np.bincount(owner[scored] - first, right.reshape(-1)[scored])
+    cut = np.bincount(owner[scored] - first, edge.reshape(-1)[scored]) > 0
+    if owner[-1] >= 0:
+        cut[owner[-1] - first] = True  # it may go on after the last row
+    whole = (size > 0) & ~cut
+    return {"token_accuracy": float((hits == size)[whole].mean()), "code_tokens": int(whole.sum())}

@@ -1,0 +1,213 @@
+"""EleutherAI's lm-evaluation-harness on a model artifact as it is, without exporting it first (the extra `[eval]`).
+
+The harness does the asking and the scoring: its own HFLM gets our model and tokenizer from memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from proctool.errors import CorpusError, ModelError, OptionError
+
+_CODE = re.compile(r"!function|!!python|^\s*class\s*:|__\w+__", re.MULTILINE)
+"""What in a task's YAML would run code: Python functions and classes, and templates that reach for Python's insides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessOptions:
+    """Tasks of EleutherAI's lm-evaluation-harness, on an artifact as it is."""
+
+    tasks: tuple[str, ...] = field(default=(), metadata={"comma": True})
+    """Names of the harness's tasks, groups or tags: blimp_causative,hellaswag; patterns too: blimp_*."""
+    data: Path | None = None
+    """A folder of .jsonl files to use instead of the hub: TASK.jsonl, or by the name of the task's data set."""
+    include_path: tuple[Path, ...] = ()
+    """A folder of the harness's task YAML files of your own; may be repeated. Those that run code are refused."""
+    limit: int | None = None
+    """Only the first samples of each task (default: all)."""
+    num_fewshot: int | None = None
+    """Examples in the prompt (default: the task's)."""
+    batch_size: int = 32
+    """Sequences scored at a time."""
+    tokenizer: str | None = None
+    """bytes, or any tokenizer by path or name (default: the model's own)."""
+    seed: int = 1234
+    """Draws few-shot examples and whatever else a task draws."""
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise OptionError("tasks: name at least one, such as --tasks blimp_causative")
+        for name, least in (("limit", 1), ("num_fewshot", 0), ("batch_size", 1), ("seed", 0)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise OptionError(f"{name} = {value}: must be at least {least}")
+
+
+def harness(model: Path, options: HarnessOptions) -> dict[str, Any]:
+    """Every metric of every task, as the harness reports them.
+
+    Raises OptionError (no lm-eval, an unknown task), CorpusError (a task's data), ArtifactError, ModelError.
+    """
+    if find_spec("lm_eval") is None:
+        raise OptionError('the harness is not installed: pip install "proctool[eval]"')
+    from proctool.evaluation.subject import open_subject
+
+    subject = open_subject(model, options.tokenizer)
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    manager = _manager(options.include_path)
+    names = known_tasks(options.tasks, manager)
+    if options.data is not None and not options.data.is_dir():
+        raise CorpusError(f"{options.data}: no such folder; it is to hold the tasks' .jsonl files")
+    with _kept_from_side_paths():
+        tasks = _load(names, manager, options.data)
+        wrapped = HFLM(pretrained=subject.model(), tokenizer=subject.tokenizer.to_hf(), batch_size=options.batch_size)
+        try:
+            found = lm_eval.simple_evaluate(
+                model=wrapped,
+                tasks=tasks,
+                task_manager=manager,
+                num_fewshot=options.num_fewshot,
+                limit=options.limit,
+                log_samples=False,
+                random_seed=options.seed,
+                numpy_random_seed=options.seed,
+                torch_random_seed=options.seed,
+                fewshot_random_seed=options.seed,
+            )
+        except AssertionError:  # the harness's only check of lengths
+            raise ModelError(
+                f"{model}: its context of {subject.context} tokens cannot hold an answer of these tasks"
+            ) from None
+        except (ValueError, RuntimeError, IndexError) as error:  # the harness has no errors of its own
+            raise ModelError(f"{model}: the harness stopped: {_first_line(error)}") from None
+    return {
+        "event": "harness",
+        **subject.about(),
+        "lm_eval": lm_eval.__version__,
+        "seed": options.seed,
+        "limit": options.limit,
+        "num_fewshot": options.num_fewshot,
+        "results": {name: _metrics(values) for name, values in found["results"].items()},
+        "samples": {name: count["effective"] for name, count in found["n-samples"].items()},
+        "task_versions": {name: str(version) for name, version in found["versions"].items()},
+    }
+
+
+def _manager(include: Sequence[Path]) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    for folder in include:
+        if not folder.is_dir():
+            raise OptionError(f"include_path: {folder}: no such folder")
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and (path.suffix in (".yaml", ".yml") or "yaml" in path.name):
+                if found := _CODE.search(path.read_text(encoding="utf-8", errors="replace")):
+                    raise OptionError(f"{path}: runs code ({found.group().strip()}); proctool never does that")
+                if re.search(r"^\s*include\s*:\s*[./~]*/", path.read_text(errors="replace"), re.MULTILINE):
+                    raise OptionError(f"{path}: includes a file of another folder; put it beside this one")
+    return TaskManager(include_path=[str(folder) for folder in include])
+
+
+def known_tasks(wanted: Iterable[str], manager: Any) -> list[str]:
+    """The tasks that names and patterns stand for. Raises OptionError, with what is near, on an unknown one."""
+    known: list[str] = manager.all_tasks
+    found: list[str] = []
+    for name in wanted:
+        matches = [name] if name in known else manager.match_tasks([name]) if re.search(r"[*?\[]", name) else []
+        if not matches:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+            advice = f"did you mean {' or '.join(near)}?" if near else "`lm_eval ls tasks` lists them"
+            raise OptionError(f'tasks: the harness has no task "{name}" ({advice})')
+        found += [match for match in matches if match not in found]
+    return found
+
+
+def _load(names: Sequence[str], manager: Any, data: Path | None) -> list[Any]:
+    if data is not None:
+        return [_with_file(name, manager, data) for name in _leaves(names, manager)]
+    tasks: list[Any] = []
+    for name in names:
+        try:
+            loaded = manager.load([name])
+            tasks += (
+                list(loaded["tasks"].values()) if name not in loaded.get("groups", {}) else [loaded["groups"][name]]
+            )
+        except Exception as error:  # datasets, the hub client and the network each raise their own
+            raise CorpusError(
+                f"{name}: its data cannot be had ({_first_line(error)}); give .jsonl files with --data FOLDER"
+            ) from None
+    return tasks
+
+
+def _leaves(names: Iterable[str], manager: Any) -> Iterator[str]:
+    """Tasks, groups and tags taken apart into single tasks, without touching any data."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    for name in names:
+        entry = manager.task_index[name]
+        if entry.kind.name == "TAG":
+            yield from sorted(entry.tags)
+        elif entry.kind.name == "GROUP":
+            members = load_yaml(entry.yaml_path, resolve_func=False)["task"]
+            yield from _leaves([member for member in members if isinstance(member, str)], manager)
+        else:
+            yield name
+
+
+def _with_file(name: str, manager: Any, data: Path) -> Any:
+    """A task of the harness over a local file, whatever data set it names. Raises CorpusError, OptionError."""
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    path = manager.task_index[name].yaml_path
+    settings = load_yaml(path, resolve_func=True)
+    if "class" in settings or "custom_dataset" in settings:
+        raise OptionError(f"{name}: makes its data itself; it cannot take a file of --data")
+    candidates = [data / f"{stem}.jsonl" for stem in (name, settings.get("dataset_name")) if stem]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        raise CorpusError(f"{data}: no {' or '.join(candidate.name for candidate in candidates)} for the task {name}")
+    split = settings.get("test_split") or settings.get("validation_split") or settings.get("training_split")
+    own = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": {split: str(file)}}}
+    try:
+        return ConfigurableTask(config={**settings, **own})
+    except Exception as error:  # datasets and jinja raise their own
+        raise CorpusError(f"{file}: not the data of {name}: {_first_line(error)}") from None
+
+
+@contextlib.contextmanager
+def _kept_from_side_paths() -> Iterator[None]:
+    """Metrics that `evaluate` would fetch as code from the hub are not fetched; git is not asked for a commit."""
+    from unittest import mock
+
+    import datasets
+    import evaluate
+    import lm_eval.evaluator
+
+    datasets.disable_progress_bars()
+    with (
+        mock.patch.object(evaluate.config, "HF_EVALUATE_OFFLINE", True),
+        # It would describe whatever repository the user stands in, and complain where that is none.
+        mock.patch.object(lm_eval.evaluator, "get_git_commit_hash", return_value=None, create=True),
+    ):
+        yield
+
+
+def _metrics(values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"acc,none": .5} as {"acc": .5}, filters named where they are not the only one."""
+    kept = {key: value for key, value in values.items() if isinstance(value, int | float) and "," in key}
+    return {key.removesuffix(",none"): value for key, value in kept.items()}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).partition("\n")[0][:200]

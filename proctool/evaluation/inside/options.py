@@ -1,0 +1,34 @@
+"""What `proctool eval inside` can be told. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from proctool.errors import OptionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class InsideOptions:
+    """Look into a model: what each attention head does, and how far its weights are from those it came from."""
+
+    against: tuple[str, ...] = ()
+    """A model to measure weight distances from, or fresh (the model as drawn from its own seed); may be repeated."""
+    length: int = 25
+    """Random tokens in the sequence that is repeated."""
+    repeats: int | None = None
+    """Times it stands in a sample (default: 4, or as often as the context holds, at least twice)."""
+    samples: int = 32
+    """Samples to average the heads' scores over."""
+    seed: int = 0
+    """Draws the random tokens; and the fresh weights, for a model that does not record its seed."""
+    figures: Path | None = None
+    """Write pictures into this folder; it is made where it does not exist."""
+    kind: tuple[Literal["png", "svg", "pdf"], ...] = field(default=("png",), metadata={"comma": True})
+    """Formats of the pictures."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("length", 2), ("repeats", 2), ("samples", 1), ("seed", 0)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise OptionError(f"{name} = {value}: must be at least {least}")

@@ -1,0 +1,117 @@
+"""Pictures of heads and distances with matplotlib (the extra `[report]`): for papers and slides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from proctool.evaluation.inside.distances import Distances
+    from proctool.evaluation.inside.heads import Heads
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9")  # Okabe and Ito's, as in reports
+_MOST_PANELS = 64
+
+
+def draw(heads: Heads, distances: Distances, folder: Path, kinds: Sequence[str]) -> list[Path]:
+    """Write heads, attention and, where there are any, distances, in each of the formats `kinds`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {"heads": _scores(heads), "attention": _patterns(heads)}
+    if distances.rows:
+        figures["distances"] = _distances(distances)
+    written = []
+    for name, figure in figures.items():
+        for kind in kinds:
+            written.append(folder / f"{name}.{kind}")
+            figure.savefig(written[-1], dpi=160)
+        pyplot.close(figure)
+    return written
+
+
+def _scores(heads: Heads) -> Any:
+    """One map of layers and heads for each score."""
+    from matplotlib import pyplot
+
+    layers, number = heads.induction.shape
+    panels = (
+        ("induction", heads.induction, "Blues", 0.0),
+        ("previous token", heads.previous_token, "Greens", 0.0),
+        ("copying", heads.copying, "RdBu", -1.0),
+    )
+    size = (3 * max(2.2, 0.42 * number + 1.2), max(2.0, 0.42 * layers + 1.1))
+    figure, all_axes = pyplot.subplots(1, 3, figsize=size, layout="constrained")
+    for axes, (title, values, colours, lowest) in zip(all_axes, panels, strict=True):
+        image = axes.imshow(values, cmap=colours, vmin=lowest, vmax=1, aspect="auto")
+        axes.set(title=title, xlabel="head", xticks=range(number), yticks=range(layers))
+        axes.tick_params(length=0)
+        if layers * number <= 2 * _MOST_PANELS:
+            for (layer, head), value in np.ndenumerate(values):
+                light = abs(value) > 0.6
+                text = "" if np.isnan(value) else f"{value:.2f}"
+                axes.text(head, layer, text, ha="center", va="center", fontsize=7, color="white" if light else "black")
+        figure.colorbar(image, ax=axes, shrink=0.8)
+    all_axes[0].set_ylabel("layer")
+    return figure
+
+
+def _patterns(heads: Heads) -> Any:
+    """Attention on the first sample: from row to column, a panel for each head; lines where the repetition begins."""
+    from matplotlib import pyplot
+
+    layers, number = min(heads.patterns.shape[0], 12), min(heads.patterns.shape[1], 12)
+    size = (1.5 * number + 0.6, 1.6 * layers + 0.5)
+    figure, grid = pyplot.subplots(layers, number, figsize=size, layout="constrained", squeeze=False)
+    for (layer, head), axes in np.ndenumerate(grid):
+        axes.imshow(heads.patterns[layer, head], cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
+        for turn in range(1, heads.repeats):
+            axes.axhline(turn * heads.length - 0.5, color="#5b6470", linewidth=0.5)
+            axes.axvline(turn * heads.length - 0.5, color="#5b6470", linewidth=0.5)
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(f"{layer}.{head}", fontsize=8, pad=2)
+    figure.supxlabel("attended token", fontsize=8)
+    figure.supylabel("attending token", fontsize=8)
+    return figure
+
+
+def _distances(distances: Distances) -> Any:
+    """Relative distance and cosine by layer, a line for each component, a row for each other model."""
+    from matplotlib import pyplot
+
+    rows = [row for row in distances.rows if row["layer"] is not None]
+    labels = list(dict.fromkeys(row["against"] for row in rows))
+    components = list(dict.fromkeys(row["component"] for row in rows))
+    measures: list[tuple[str, str]] = [("relative", "relative distance"), ("cosine", "cosine")]
+    if any(row.get("kept") is not None for row in rows):
+        measures.append(("kept", "kept of the way from fresh"))
+    size = (3.0 * len(measures) + 0.4, 2.4 * len(labels) + 0.4)
+    figure, grid = pyplot.subplots(len(labels), len(measures), figsize=size, layout="constrained", squeeze=False)
+    for axes_row, label in zip(grid, labels, strict=True):
+        for axes, (measure, words) in zip(axes_row, measures, strict=True):
+            for component, colour in zip(components, _COLOURS, strict=False):
+                points = _points(rows, label, component, measure)
+                axes.plot(*points, "o-", color=colour, markersize=4, linewidth=1.3, label=component)
+            axes.set(title=f"{words}, from {label}", xlabel="layer", ylim=_limits(axes, measure))
+            axes.set_xticks(sorted({row["layer"] for row in rows}))
+            axes.title.set_fontsize(9)
+            axes.spines[["top", "right"]].set_visible(False)
+    grid[0][0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _points(rows: Sequence[dict[str, Any]], label: str, component: str, measure: str) -> tuple[list[int], list[float]]:
+    chosen = [row for row in rows if row["against"] == label and row["component"] == component]
+    known = [row for row in chosen if row.get(measure) is not None]
+    return [row["layer"] for row in known], [row[measure] for row in known]
+
+
+def _limits(axes: Any, measure: str) -> tuple[float, float]:
+    low, high = axes.get_ylim()
+    return (min(0.0, low), max(1.05, high)) if measure != "relative" else (0.0, high)

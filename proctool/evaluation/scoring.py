@@ -1,0 +1,50 @@
+"""A trained model scored under each of the masks that a diagnostic knows.
+
+The published code tests the *input* token where it means the target (the paper's section 6): of `4 7 + 8 5 = 1 3 2 !`
+it neither trains nor scores the 1, and scores the padding after the stop. Its accuracies compare with `official` alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proctool.evaluation.diagnostic import held_out
+from proctool.models.saved import open_model
+from proctool.procedural.arithmetic import Arithmetic
+from proctool.procedural.registry import Samples, Task
+
+SCORINGS = ("answer", "official")
+
+
+def by_scoring(task: Task) -> dict[str, Task]:
+    """The task under each mask it can be scored with: the same sequences, other targets."""
+    if isinstance(task, Arithmetic):
+        return {name: dataclasses.replace(task, scoring=name) for name in SCORINGS}  # type: ignore[arg-type]
+    return {"answer": task}
+
+
+def scores_of(model: Path, task: Task, samples: int, batch: int) -> dict[str, dict[str, Any]]:
+    """The measures of a saved model on the held-out samples, by scoring. Raises ArtifactError, ModelError."""
+    from accelerate import Accelerator
+
+    from proctool.training.evaluate import evaluate
+    from proctool.training.loss import TargetLoss
+
+    accelerator = Accelerator()
+    module = TargetLoss(open_model(model).model().to(accelerator.device))
+    return {
+        name: dataclasses.asdict(evaluate(accelerator, module, held_out(scored), samples, batch))
+        for name, scored in by_scoring(task).items()
+    }
+
+
+def fingerprint(samples: Samples) -> str:
+    """SHA-256 of the sequences and their targets."""
+    hashed = hashlib.sha256(np.ascontiguousarray(samples.tokens, "<u4").tobytes())
+    hashed.update(np.ascontiguousarray(samples.targets).tobytes())
+    return hashed.hexdigest()

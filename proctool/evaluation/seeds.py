@@ -1,0 +1,244 @@
+"""A diagnostic run from several inits with several seeds: a folder for each run, means with intervals over all.
+
+ROOT/INIT-sSEED/       a run folder with its trained model in model.safetensors
+ROOT/results.jsonl     a line for each run, then one for each init
+
+Runs share one process, one after another, or a few: building a model takes a hundredth of the time that importing
+torch does. They are not vectorised over seeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proctool import artifact
+from proctool.errors import Interrupted, OptionError, RunError
+from proctool.evaluation.diagnostic import HELD_OUT_SEED, artifact_path, diagnostic_job, diagnostic_task, held_out
+from proctool.evaluation.options import DiagnosticOptions, StudyOptions
+from proctool.evaluation.scoring import fingerprint, scores_of
+from proctool.reporting.interval import Estimate, estimate
+from proctool.training.run import read_events
+from proctool.training.signals import command_again, stop_signals
+
+Event = dict[str, Any]
+Listen = Callable[[Event], None]
+MEASURES = ("accuracy", "exact_match")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One init with one seed."""
+
+    diagnostic: str
+    label: str
+    """How tables name the init."""
+    options: DiagnosticOptions
+
+    @property
+    def name(self) -> str:
+        """Init and seed."""
+        return f"{self.label}-s{self.options.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder."""
+        assert self.options.run_dir is not None
+        return self.options.run_dir
+
+    @property
+    def state(self) -> str:
+        """ "done", "started" or "missing"."""
+        events = {event["event"] for event in read_events(self.folder)}
+        return "done" if "end" in events else "started" if events else "missing"
+
+    def run(self, listen: Listen | None = None) -> Event:
+        """Train, or go on, or find it done; then score. Returns the line of results. Raises ProctoolError."""
+        task = diagnostic_task(self.diagnostic, self.options)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        job = diagnostic_job(self.diagnostic, self.options)
+        job.output = self.options.output or artifact_path(self.folder)
+        job.listeners = [listen] if listen else []
+        end = job.run()
+        options = self.options
+        scores = scores_of(job.output, task, options.eval_samples, min(options.batch_size, options.eval_samples))
+        parent = job.parents[0] if job.parents else None
+        return {
+            "event": "diagnostic",
+            "diagnostic": self.diagnostic,
+            "task": task.spec,
+            "init": self.label,
+            "init_file": None if parent is None else str(options.init),
+            "init_content": parent.content if isinstance(parent, artifact.Artifact) else None,
+            "seed": options.seed,
+            "steps": end["step"],
+            "tokens": end["tokens"],
+            "scores": scores,
+            "curve": [
+                {key: event[key] for key in ("step", "tokens", "loss", *MEASURES)}
+                for event in read_events(self.folder)
+                if event["event"] == "eval" and event.get("size") is None
+            ],
+            "held_out": {
+                "split": "validation",
+                "seed": HELD_OUT_SEED,
+                "samples": options.eval_samples,
+                "sha256": fingerprint(held_out(task).read(0, options.eval_samples)),
+            },
+            "artifact": end["artifact"],
+            "content": end["content"],
+            "run_dir": str(self.folder),
+            "seconds": end["seconds"],
+            "versions": artifact.versions(),
+        }
+
+
+def trials(diagnostic: str, options: DiagnosticOptions, study: StudyOptions) -> list[Trial]:
+    """Every init with every seed. Raises OptionError, ArtifactError, ModelError for what would fail later."""
+    if options.output is not None:
+        raise OptionError("output: several models do not fit one file; each is in its own folder under --run-dir")
+    root = options.run_dir or Path("runs") / f"eval-{diagnostic}"
+    inits = study.init or (options.init or "none",)
+    planned = []
+    for init, label in zip(inits, _labels(inits), strict=True):
+        for seed in study.seeds or (options.seed,):
+            run_dir = root / f"{label}-s{seed}"
+            planned.append(
+                Trial(diagnostic, label, dataclasses.replace(options, init=init, seed=seed, run_dir=run_dir))
+            )
+    return planned
+
+
+def _labels(inits: Sequence[str]) -> list[str]:
+    """A short name for each init: its file's, with the folder's before it where two files are named alike."""
+    paths = [Path(init) for init in inits]
+    names = [path.name if path.is_dir() else path.stem for path in paths]
+    labels = []
+    for name, path in zip(names, paths, strict=True):
+        clash = names.count(name) > 1
+        label = re.sub(r"[^\w.-]+", "-", f"{path.absolute().parent.name}-{name}" if clash else name)
+        while label in labels:
+            label += "+"
+        labels.append(label)
+    return labels
+
+
+def run_all(
+    planned: Sequence[Trial], jobs: int, watch: Callable[[Trial], AbstractContextManager[Listen | None]] | None = None
+) -> Iterator[Event]:
+    """The results of all trials, as they come. Raises Interrupted when stopped by a signal, after checkpoints."""
+    if jobs == 1 or len(planned) == 1:
+        for trial in planned:
+            with (watch or (lambda _: nullcontext(None)))(trial) as listen:
+                result = trial.run(listen)
+            yield result
+        return
+    yield from _in_processes(planned, min(jobs, len(planned)))
+
+
+def _in_processes(planned: Sequence[Trial], jobs: int) -> Iterator[Event]:
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    with stop_signals() as stop, ProcessPoolExecutor(jobs, context, _start_worker, (threads,)) as pool:
+        waiting: set[Future[Event]] = {pool.submit(_work, trial) for trial in planned}
+        told = False
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    if not stop:
+                        yield future.result()
+                if stop and not told:
+                    told = True
+                    for future in waiting:
+                        future.cancel()
+                    for process in multiprocessing.active_children():
+                        process.terminate()  # a run that trains leaves a checkpoint
+        except BrokenProcessPool:
+            if not stop:
+                raise RunError(
+                    "a process that was training was killed (out of memory?); run again to go on, with fewer --jobs"
+                ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        if stop:
+            raise Interrupted(f"interrupted; `{command_again()}` goes on")
+
+
+def _start_worker(threads: int) -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        multiprocessing.connection.wait([parent.sentinel])  # a parent that was killed tells nobody
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _work(trial: Trial) -> Event:
+    return trial.run()
+
+
+def summarise(results: Sequence[Event]) -> list[Event]:
+    """For each init, in order: its measures over the seeds, at the end and over the steps.
+
+    A run that stopped early (`--until`) counts with its last measure from there on.
+    """
+    by_init: dict[str, list[Event]] = {}
+    for result in results:
+        by_init.setdefault(result["init"], []).append(result)
+    return [_summary(init, found) for init, found in by_init.items()]
+
+
+def _summary(init: str, found: Sequence[Event]) -> Event:
+    steps = sorted({point["step"] for result in found for point in result["curve"]})
+    return {
+        "event": "summary",
+        "diagnostic": found[0]["diagnostic"],
+        "task": found[0]["task"],
+        "init": init,
+        "init_content": found[0]["init_content"],
+        "seeds": [result["seed"] for result in found],
+        "scores": {
+            scoring: {measure: _over([result["scores"][scoring][measure] for result in found]) for measure in MEASURES}
+            for scoring in found[0]["scores"]
+        },
+        "curve": [
+            {"step": step} | {measure: _over([_at(result, step, measure) for result in found]) for measure in MEASURES}
+            for step in steps
+        ],
+        "held_out": found[0]["held_out"],
+    }
+
+
+def _at(result: Event, step: int, measure: str) -> float:
+    reached = [point[measure] for point in result["curve"] if point["step"] <= step]
+    return float(reached[-1] if reached else result["curve"][0][measure])
+
+
+def _over(values: Sequence[float]) -> dict[str, Any]:
+    found: Estimate = estimate(values, shares=True)
+    return {"mean": found.value, "low": found.low, "high": found.high, "n": found.n, "method": found.method}
+
+
+def write_results(path: Path, lines: Sequence[Event]) -> None:
+    """JSON lines, complete or not at all."""
+    with artifact.replacing(path) as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines).encode())

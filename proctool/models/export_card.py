@@ -1,0 +1,200 @@
+"""What an exported folder says of itself: a model card made from the lineage, and how to generate.
+
+The card is Markdown with the front matter that the hub reads (https://huggingface.co/docs/hub/model-cards). It holds
+what the artifact records and nothing else: no clock, no path, no claim that was not measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proctool import __version__
+from proctool.artifact import Artifact
+from proctool.models.build import context_of
+from proctool.units import format_count
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from proctool.corpora.tokenizers import Tokenizer
+    from proctool.models.saved import SavedModel
+
+_HUB = {
+    "c4": "allenai/c4",
+    "codeparrot": "codeparrot/codeparrot-clean-train",
+    "wikitext": "Salesforce/wikitext",
+    "wikitext-2": "Salesforce/wikitext",
+}
+"""Corpora that have a name here, as the hub calls them."""
+
+
+def set_generation(model: PreTrainedModel, tokenizer: Tokenizer | None) -> None:
+    """Greedy by default, ending at end-of-text, padded with it: what `generate` and pipelines need to know."""
+    if tokenizer is None:
+        return
+    settings = model.generation_config
+    settings.bos_token_id = settings.eos_token_id = settings.pad_token_id = tokenizer.eos_id
+    settings.do_sample = False
+
+
+def write_card(folder: Path, name: str, saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None) -> None:
+    """Write `folder`/README.md for the model `name`."""
+    (folder / "README.md").write_text(card(name, saved, model, tokenizer), encoding="utf-8")
+
+
+def card(name: str, saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None) -> str:
+    """The model card: front matter, what the model is, how it was made, results, use, the tree of all it came from."""
+    about = saved.about
+    parts = [_front_matter(name, about), f"# {name}", _what(saved, model, tokenizer)]
+    if steps := list(_steps(saved)):
+        parts += ["## How it was made", "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))]
+    if about.get("carried"):
+        parts += ["What was carried over into it:", _carried(about["carried"])]
+    if metrics := _metrics(about):
+        rows = [[label, f"{value:.4g}"] for label, _, value in metrics]
+        parts += ["## Results", "Held-out samples of what it was trained on last:", _table(["measure", "value"], rows)]
+    parts += ["## Use", _use(name, tokenizer is not None)]
+    if saved.artifact is not None:
+        tree = "\n".join(_tree(saved.artifact.as_parent))
+        parts += ["## Lineage", f"```\n{tree}\n```", _made_with(saved.artifact)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(name: str, about: Mapping[str, Any]) -> str:
+    import yaml
+
+    values: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["proctool", *(["procedural-pretraining"] if about.get("carried") or about.get("task") else [])],
+    }
+    corpus = str(about["corpus"]) if "corpus" in about else None
+    if corpus is not None and (data := _HUB.get(corpus.partition(":")[0])):
+        values["datasets"] = [data]
+    if corpus is not None and (metrics := _metrics(about)):
+        values["model-index"] = [
+            {
+                "name": name,
+                "results": [
+                    {
+                        "task": {"type": "text-generation"},
+                        "dataset": {"name": f"{_bare(corpus)} (validation)", "type": _HUB.get(corpus, _bare(corpus))},
+                        "metrics": [{"type": kind, "name": label, "value": value} for label, kind, value in metrics],
+                    }
+                ],
+            }
+        ]
+    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---"
+
+
+def _what(saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None) -> str:
+    config = saved.config
+    size = format_count(sum(parameter.numel() for parameter in model.parameters()))
+    context = context_of(config)
+    text = (
+        f"A {config.model_type} model of {size} parameters: {config.num_hidden_layers} layers, "
+        f"{config.num_attention_heads} heads, width {config.hidden_size}, a vocabulary of {config.vocab_size}"
+    )
+    text += f" and a context of {context} tokens." if context else "."
+    if tokenizer is None:
+        text += " It has no tokenizer: its tokens are the symbols of a procedural task, not text."
+    else:
+        text += f" Tokenizer: `{_bare(tokenizer.spec)}`."
+    return f"{text} Made with proctool {__version__}."
+
+
+def _steps(saved: SavedModel) -> Iterator[str]:
+    """What was done, from the oldest ancestor on, one sentence each."""
+    if saved.artifact is not None:
+        yield from _history(saved.artifact.as_parent, is_this=True)
+
+
+def _history(node: Mapping[str, Any], *, is_this: bool = False) -> Iterator[str]:
+    for parent in node.get("parents") or []:
+        yield from _history(parent)
+    about = node.get("about") or {}
+    result = "this model" if is_this else f"`{_bare(node['name'])}`"
+    spent = [f"{format_count(about['tokens'])} tokens"] if "tokens" in about else []
+    spent += [f"{about['steps']} steps"] if "steps" in about else []
+    spent += [f"seed {about['seed']}"] if "seed" in about else []
+    amount = f" ({', '.join(spent)})" if spent else ""
+    if node.get("kind") == "data":
+        yield f"Generated `{about.get('task')}` as {result}{amount}."
+    elif "corpus" in about:
+        yield f"Trained on the corpus `{_bare(str(about['corpus']))}`{amount}: {result}."
+    elif "task" in about:
+        task = about["task"] if isinstance(about["task"], str) else " + ".join(map(str, about["task"]))
+        yield f"Warmed up on `{task}`{amount}: {result}."
+    elif isinstance(about.get("components"), Mapping):
+        whence = ", ".join(f"{component} from {source}" for component, source in about["components"].items())
+        yield f"Put together ({whence}): {result}."
+    elif not is_this:
+        yield f"Began from {result}."
+
+
+def _carried(rows: Sequence[Mapping[str, Any]]) -> str:
+    return _table(
+        ["component", "start", "tensors", "parameters", "why"],
+        [
+            [row["component"], row["source"], str(row["tensors"]), format_count(row["parameters"]), row["reason"]]
+            for row in rows
+        ],
+    )
+
+
+def _metrics(about: Mapping[str, Any]) -> list[tuple[str, str, float]]:
+    """(what it is called here, the hub's type of metric, value)."""
+    found = about.get("metrics") or {}
+    rows = []
+    if isinstance(loss := found.get("loss"), int | float):
+        rows.append(("loss (nats per token)", "loss", float(loss)))
+        if "corpus" in about:
+            rows.append(("perplexity", "perplexity", math.exp(loss)))
+    if isinstance(accuracy := found.get("accuracy"), int | float):
+        rows.append(("token accuracy", "accuracy", float(accuracy)))
+    return rows
+
+
+def _use(name: str, reads_text: bool) -> str:
+    lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
+    lines += [f'model = AutoModelForCausalLM.from_pretrained("{name}")']
+    if reads_text:
+        lines += [
+            f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+            'prompt = tokenizer("def main", return_tensors="pt")',
+            "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=20)[0]))",
+        ]
+    else:
+        lines[0] = "from transformers import AutoModelForCausalLM"
+    return "\n".join(["```python", *lines, "```"])
+
+
+def _tree(node: Mapping[str, Any], before: str = "", last: bool | None = None) -> Iterator[str]:
+    """The artifact and all it was made from, one line each."""
+    about = node.get("about") or {}
+    told = [f"{key} {_bare(str(about[key]))}" for key in ("task", "corpus", "seed", "tokens", "steps") if key in about]
+    content = f" {str(node['content'])[:12]}" if node.get("content") else ""
+    joint = "" if last is None else "└─ " if last else "├─ "
+    yield f"{before}{joint}{_bare(node['name'])} ({node['kind']}{content})" + (f" {', '.join(told)}" if told else "")
+    parents = node.get("parents") or []
+    for number, parent in enumerate(parents, 1):
+        deeper = before + ("" if last is None else "   " if last else "│  ")
+        yield from _tree(parent, deeper, number == len(parents))
+
+
+def _made_with(artifact: Artifact) -> str:
+    made = ", ".join(f"{library} {version}" for library, version in artifact.versions.items())
+    return f"SHA-256 of its weights' hashes: `{artifact.content}`. Made with {made}."
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _bare(name: str) -> str:
+    """A name without the folders of the machine it was made on."""
+    return Path(name).name if name.startswith(("/", "~", ".")) else name

@@ -1,0 +1,259 @@
+"""Diagnostics: published settings, scorings, held-out samples that nobody trains on, and means over seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from proctool import artifact, config
+from proctool.cli.diagnostics import settings
+from proctool.evaluation.diagnostic import diagnostic_job, diagnostic_task, held_out
+from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, StudyOptions
+from proctool.evaluation.scoring import by_scoring, scores_of
+from proctool.evaluation.seeds import summarise
+from proctool.models.build import build_model, model_config
+from proctool.models.saved import save_model
+from proctool.procedural.registry import build_task, task_class
+from proctool.procedural.streams import Stream
+from tests.conftest import Said
+
+SMALL = (
+    "--model", "1x2x16", "--steps", 4, "--ramp-steps", 2, "--batch-size", 8, "--eval-every", 2, "--eval-samples", 16,
+)  # fmt: skip
+SUM = ("eval", "addition", "--digits", 2, *SMALL)
+
+
+def options_of(name: str, scale: str = "paper", **given: Any) -> DiagnosticOptions:
+    return config.build(DIAGNOSTICS[name], settings(name, given, config.build(StudyOptions, {"scale": scale}, "")), "")
+
+
+def lines(said: Said) -> list[dict[str, Any]]:
+    assert said.code == 0, said.err
+    return [json.loads(line) for line in said.out.splitlines()]
+
+
+@pytest.mark.parametrize("name", DIAGNOSTICS)
+def test_a_diagnostic_offers_its_tasks_options_and_nothing_else(name: str) -> None:
+    fields = {field.name for field in dataclasses.fields(task_class(name))}
+    kinds = typing.get_type_hints(DIAGNOSTICS[name])
+    assert set(DIAGNOSTICS[name].task_options) <= fields & kinds.keys()
+    assert DIAGNOSTICS[name].laptop.keys() <= kinds.keys()
+    laptop, paper = options_of(name, "laptop"), options_of(name)
+    assert laptop.steps * laptop.batch_size < paper.steps * paper.batch_size
+    assert diagnostic_task(name, laptop).length < diagnostic_task(name, paper).length
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("haystack", {"pairs": 30, "vocab": 256}),
+        ("addition", {"digits": 5}),
+        ("reversed-addition", {"digits": 10}),
+        ("multiplication", {"digits": 5}),
+        ("sorting", {}),
+    ],
+)
+def test_the_published_settings_are_the_defaults(name: str, task: dict[str, int]) -> None:
+    found = options_of(name)
+    assert (found.steps, found.ramp_steps, found.lr, found.weight_decay) == (10_000, 500, 1e-3, 1e-3)
+    assert (found.eval_samples, found.schedule) == (4000, "cosine")
+    assert (found.model, found.batch_size) == (("4x8x512", 64) if name == "multiplication" else ("2x4x16", 1000))
+    assert task.items() <= diagnostic_task(name, found).options.items()
+
+
+def test_what_is_given_by_hand_wins_over_the_scale() -> None:
+    assert options_of("sorting", "laptop", steps=7, items=9, ramp_steps=0).steps == 7
+    assert options_of("sorting", "laptop", items=9).task_options == ("items", "symbols")
+    assert diagnostic_task("sorting", options_of("sorting", "laptop", items=9)).length == 19
+    assert options_of("sorting", "laptop", items=9).steps == options_of("sorting", "laptop").steps
+
+
+@pytest.mark.parametrize("scale", ["paper", "laptop"])
+@pytest.mark.parametrize("name", DIAGNOSTICS)
+def test_no_seed_trains_on_a_held_out_sequence(name: str, scale: str) -> None:
+    options = options_of(name, scale)
+    task = diagnostic_task(name, options)
+    held = {row.tobytes() for row in held_out(task).read(0, options.eval_samples).tokens}
+    for seed in (0, 1, 7):
+        job = diagnostic_job(name, dataclasses.replace(options, seed=seed))
+        assert job.held_out.about() == held_out(task).about()
+        assert not held & {row.tobytes() for row in job.source.read(0, 6000).tokens}
+    assert len(held) > 10
+
+
+def test_a_curriculum_keeps_its_short_samples_apart_too() -> None:
+    job = diagnostic_job("addition", options_of("addition", digits=3, curriculum="start=1,step=1"))
+    assert job.course is not None
+    sizes = [lesson.size for lesson in job.course.lessons]
+    assert sizes == [1, 2, 3]
+    for lesson in job.course.lessons:
+        held = {row.tobytes() for row in lesson.held_out.read(0, 500).tokens}
+        assert not held & {row.tobytes() for row in lesson.source.read(0, 4000).tokens}
+
+
+# -- scoring --
+
+LETTERS = {
+    **{digit: str(digit) for digit in range(10)},
+    **{20 + digit: str(digit) for digit in range(10)},
+    10: "+",
+    11: "=",
+    12: "_",
+    30: "!",
+}
+
+
+def masks(name: str, scoring: str) -> dict[str, str]:
+    """By how a sample reads, its targets as x and dots."""
+    samples = Stream(build_task(name, {"digits": 1, "scoring": scoring}), 3).read(0, 4096)
+    return {
+        "".join(LETTERS[token] for token in row.tolist()): "".join("x" if one else "." for one in targets)
+        for row, targets in zip(samples.tokens, samples.targets, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "answer", "official"),
+    [
+        ("addition", "2+3=5!_", "....xx.", ".....xx"),  # the 5 is not trained, the padding is
+        ("addition", "9+5=14!", "....xxx", ".....xx"),
+        ("reversed-addition", "9+5=41!", "....xxx", ".....xx"),
+        ("multiplication", "2+3=6!_", "....xx.", ".....xx"),
+        ("multiplication", "7+8=56!", "....xxx", ".....xx"),
+    ],
+)
+def test_the_official_mask_tests_the_token_before(name: str, written: str, answer: str, official: str) -> None:
+    found = {scoring: masks(name, scoring) for scoring in ("answer", "official")}
+    # Both splits of the sequences together: which one a sequence is in is for its hash to say.
+    if written not in found["answer"]:
+        pytest.skip("held out")
+    assert (found["answer"][written], found["official"][written]) == (answer, official)
+
+
+def test_both_scorings_are_what_a_plain_loop_over_the_logits_gives(tmp_path: Path) -> None:
+    task = build_task("addition", {"digits": 2})
+    model = build_model(model_config("1x2x16", vocab_size=task.vocab_size, context=task.length), seed=4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(6)
+    save_model(tmp_path / "m.safetensors", model, {})
+    found = scores_of(tmp_path / "m.safetensors", task, 300, 64)
+    tokens = held_out(task).read(0, 300).tokens.astype(np.int64)
+    with torch.no_grad():
+        guesses = model.eval()(torch.from_numpy(tokens)).logits.argmax(-1).numpy()
+    for scoring, scored in by_scoring(task).items():
+        targets = held_out(scored).read(0, 300).targets
+        right = total = whole = 0
+        for row in range(300):
+            hits = [guesses[row, at - 1] == tokens[row, at] for at in range(1, task.length) if targets[row, at]]
+            right, total, whole = right + sum(hits), total + len(hits), whole + all(hits)
+        assert found[scoring]["accuracy"] == pytest.approx(right / total)
+        assert found[scoring]["exact_match"] == pytest.approx(whole / 300)
+        assert found[scoring]["targets"] == total
+    assert found["answer"]["accuracy"] != found["official"]["accuracy"]
+
+
+# -- over seeds --
+
+
+def test_every_init_runs_with_every_seed_and_again_from_where_it_is(proctool: Callable[..., Said]) -> None:
+    said = proctool("warmup", "--task", "set:inputs=4", "--steps", 2, "--model", "1x2x16", "-o", "warm.safetensors")
+    assert said.code == 0
+    study = (*SUM, "--init", "none", "--init", "warm.safetensors", "--seeds", "0,3", "--run-dir", "runs/sum", "--json")
+    planned = lines(proctool(*study, "--dry-run"))[0]
+    assert [run["state"] for run in planned["runs"]] == ["missing"] * 4
+    assert not Path("runs/sum").exists()
+
+    found = lines(proctool(*study))
+    runs, summaries = found[:4], found[4:]
+    assert [(run["init"], run["seed"]) for run in runs] == [("none", 0), ("none", 3), ("warm", 0), ("warm", 3)]
+    warm = artifact.read_header(Path("warm.safetensors")).content
+    assert [run["init_content"] for run in runs] == [None, None, warm, warm]
+    for run in runs:
+        assert run["content"] == artifact.read_header(Path(run["artifact"])).content
+        assert [point["step"] for point in run["curve"]] == [0, 2, 4]
+        assert run["curve"][-1]["accuracy"] == pytest.approx(run["scores"]["answer"]["accuracy"])
+        assert run["held_out"] == runs[0]["held_out"]
+        assert run["versions"]["torch"]
+    assert len({run["content"] for run in runs}) == 4
+    for each, mine in zip(summaries, (runs[:2], runs[2:]), strict=True):
+        for number, point in enumerate(each["curve"]):
+            share = point["accuracy"]
+            assert share["mean"] == pytest.approx(sum(run["curve"][number]["accuracy"] for run in mine) / 2)
+            assert 0 <= share["low"] <= share["mean"] <= share["high"] <= 1
+        assert {"answer", "official"} == each["scores"].keys()
+    assert [json.loads(line) for line in Path("runs/sum/results.jsonl").read_text().splitlines()] == found
+
+    (Path("runs/sum/warm-s3/metrics.jsonl")).unlink()  # as if it had not been run yet
+    before = Path("runs/sum/none-s0/metrics.jsonl").stat().st_mtime_ns
+    assert [run["content"] for run in lines(proctool(*study))[:4]] == [run["content"] for run in runs]
+    assert Path("runs/sum/none-s0/metrics.jsonl").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_jobs_change_nothing_but_the_time(proctool: Callable[..., Said]) -> None:
+    one, two = (
+        lines(proctool(*SUM, "--seeds", "0,1,2", "--jobs", jobs, "--run-dir", f"runs/{jobs}", "--json"))
+        for jobs in (1, 2)
+    )
+    assert [line.get("content") for line in one] == [line.get("content") for line in two]
+    assert one[3]["curve"] == two[3]["curve"]
+
+
+def test_a_run_that_stopped_early_counts_on_with_its_last_measure() -> None:
+    def run(seed: int, *accuracies: float) -> dict[str, Any]:
+        curve = [
+            {"step": 10 * number, "accuracy": value, "exact_match": value} for number, value in enumerate(accuracies)
+        ]
+        return {
+            "diagnostic": "sorting", "task": "sorting", "init": "none", "init_content": None, "seed": seed,
+            "curve": curve, "scores": {"answer": {"accuracy": accuracies[-1], "exact_match": 0}}, "held_out": {},
+        }  # fmt: skip
+
+    (found,) = summarise([run(0, 0.0, 1.0), run(1, 0.0, 0.5, 0.8)])
+    assert [point["accuracy"]["mean"] for point in found["curve"]] == pytest.approx([0, 0.75, 0.9])
+
+
+def test_a_single_run_gives_both_scorings_and_is_the_same_as_in_a_study(proctool: Callable[..., Said]) -> None:
+    end, scores = lines(proctool(*SUM, "--seed", 3, "--scoring", "official", "--json"))
+    study = lines(proctool(*SUM, "--seeds", 3, "--scoring", "official", "--run-dir", "runs/study", "--json"))
+    assert study[0]["content"] == end["content"]
+    assert study[0]["scores"] == scores["scores"]
+    assert end["accuracy"] == pytest.approx(scores["scores"]["official"]["accuracy"])
+
+
+MISTAKES = {
+    "official haystack": (("eval", "haystack", "--scoring", "official", "--dry-run"), "scoring: haystack"),
+    "official sorting": (("eval", "sorting", "--scoring", "official", "--dry-run"), "scoring: sorting"),
+    "seed and seeds": ((*SUM, "--seed", 1, "--seeds", "1,2"), "seed: give either"),
+    "seeds twice": ((*SUM, "--seeds", "1,2,1"), "seeds: 1 is named twice"),
+    "inits twice": ((*SUM, "--init", "none", "--init", "none"), "init: none is named twice"),
+    "no number": ((*SUM, "--seeds", "1,x"), "seeds[1]: 'x'"),
+    "negative seed": ((*SUM, "--seeds", "-1"), "seeds: -1"),
+    "no jobs": ((*SUM, "--seeds", "0,1", "--jobs", 0), "jobs = 0"),
+    "one file for several": ((*SUM, "--seeds", "0,1", "-o", "m.safetensors"), "output: several models"),
+    "missing second init": ((*SUM, "--init", "none", "--init", "no.safetensors"), "no.safetensors: no such file"),
+    "another width": ((*SUM, "--init", "none", "--init", "warm.safetensors", "--model", "1x2x32"), "16 width"),
+    "warmed on held-out samples": (("eval", "sorting", *SMALL, "--init", "seen.safetensors"), "validation split"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_nothing_is_begun(proctool: Callable[..., Said], mistake: str) -> None:
+    arguments, message = MISTAKES[mistake]
+    task = build_task("sorting")
+    model = build_model(model_config("1x2x16", vocab_size=task.vocab_size, context=task.length), 0)
+    save_model(Path("warm.safetensors"), model, {"task": task.spec, "split": "train"})
+    save_model(Path("seen.safetensors"), model, {"task": task.spec, "split": "validation"})
+    said = proctool(*arguments)
+    assert said.code == 1
+    assert message in said.line
+    assert not Path("runs").exists()

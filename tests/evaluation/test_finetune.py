@@ -1,0 +1,107 @@
+"""Fine-tuning: official files in, metrics as their definitions say, and a line for every mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from proctool.corpora.tokenizers import ByteTokenizer
+from proctool.evaluation.finetune import glue
+from proctool.evaluation.finetune.code import read_programs
+from proctool.evaluation.finetune.metrics import METRICS
+from tests.conftest import Said
+from tests.evaluation.speakers import save_speaker
+
+FAST = ("--steps", 3, "--batch-size", 4, "--eval-every", 3, "--eval-samples", 8, "--ramp-steps", 0)
+
+
+def write_cola(folder: Path) -> Path:
+    folder.mkdir()
+    rows = [f"gj04\t{n % 2}\t{'' if n % 2 else '*'}\t{'good' if n % 2 else 'bad'} {n}." for n in range(24)]
+    for name in ("in_domain_train.tsv", "in_domain_dev.tsv"):
+        (folder / name).write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_metrics_are_their_definitions() -> None:
+    found, true = np.array([1, 1, 0, 0, 1.0]), np.array([1, 0, 0, 1, 1.0])
+    assert METRICS["accuracy"](found, true) == pytest.approx(0.6)
+    assert METRICS["f1"](found, true) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert METRICS["matthews"](found, true) == pytest.approx((2 * 1 - 1 * 1) / (3 * 2 * 3 * 2) ** 0.5)
+    assert METRICS["matthews"](np.ones(5), true) == 0
+    grades = np.array([1.0, 2.0, 2.0, 9.0])
+    assert METRICS["spearman"](grades, grades**3) == pytest.approx(1)
+    assert METRICS["pearson"](grades, -grades) == pytest.approx(-1)
+    assert METRICS["spearman"](np.array([1.0, 2, 3]), np.array([1.0, 3, 2])) == pytest.approx(0.5)
+
+
+def test_a_sample_ends_in_its_class_and_keeps_to_the_context(tmp_path: Path) -> None:
+    examples = glue.Examples([("ab", "c" * 40), ("d", "e")], [1, 0])
+    samples = glue.encode(examples, ByteTokenizer(), 12)
+    assert samples.tokens.shape[1] == 12
+    assert samples.tokens[0].tolist() == [97, 98, 256, *[99] * 7, 256, 1]
+    assert samples.tokens[1, :5].tolist() == [100, 256, 101, 256, 0]
+    assert samples.targets.sum(1).tolist() == [1, 1]
+    assert samples.targets[1, 4]
+
+
+def test_glue_from_official_files_learns_and_repeats(proctool: Callable[..., Said], tmp_path: Path) -> None:
+    save_speaker(tmp_path / "m.safetensors")
+    data = write_cola(tmp_path / "CoLA")
+    command = ("eval", "finetune", "cola", "--init", "m.safetensors", "--data", data, "--json", *FAST, "--lr", "1e-2")
+    said = proctool(*command, "--steps", 60, "--eval-every", 60)
+    assert said.code == 0, said.err
+    result = json.loads(said.out)
+    assert result["metrics"]["matthews"] > 0.9  # "good" or "bad" decides
+    again = json.loads(proctool(*command, "--steps", 60, "--eval-every", 60).out)  # finds the run complete
+    assert (again["content"], again["metrics"]) == (result["content"], result["metrics"])
+    assert json.loads(proctool(*command, "--dry-run").out)["steps"] == 3
+
+
+def test_code_tokens_are_counted_whole(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("<s> import os <EOL> x = 1 <EOL> </s>\n" * 4)
+    programs = read_programs(tmp_path, "train", ByteTokenizer(), 20)
+    text = bytes(int(token) for token in programs.tokens.reshape(-1) if token < 256).decode()
+    assert text.startswith("import os\nx = 1\n")
+    first = programs.owner.reshape(-1)[:16].tolist()
+    assert first == [0] * 6 + [1] * 3 + [-1, 2, 3, 3, 4, 4, -1]
+
+
+def test_text_tasks_report_their_measures(proctool: Callable[..., Said], tmp_path: Path, text: Path) -> None:
+    save_speaker(tmp_path / "m.safetensors", context=16)
+    (tmp_path / "py").mkdir()
+    for name in ("train.txt", "test.txt"):
+        (tmp_path / "py" / name).write_text("<s> import os <EOL> x = 1 <EOL> </s>\n" * 20)
+    for task, data, measure in (("wikitext", text, "perplexity"), ("py150", "py", "token_accuracy")):
+        output = f"{task}.safetensors"
+        said = proctool(
+            "eval", "finetune", task, "--init", "m.safetensors", "--data", data, "--json", *FAST, "-o", output
+        )
+        assert said.code == 0, said.err
+        assert json.loads(said.out)["metrics"][measure] >= 0
+
+
+def test_mistakes_are_one_line(proctool: Callable[..., Said], tmp_path: Path) -> None:
+    save_speaker(tmp_path / "m.safetensors")
+    data = write_cola(tmp_path / "CoLA")
+    bad = write_cola(tmp_path / "bad")
+    (bad / "in_domain_train.tsv").write_text("gj04\t7\t\tWhat?\n")
+    short = write_cola(tmp_path / "short")
+    (short / "in_domain_train.tsv").write_text("gj04\t1\n")
+    for arguments, message in [
+        (("colo", "--init", "m.safetensors"), 'did you mean "cola"?'),
+        (("cola", "--init", "m.safetensors", "--data", bad), '"7" is not one of the classes 0, 1'),
+        (("cola", "--init", "m.safetensors", "--data", short), "line 1: 2 columns, where 4 are needed"),
+        (("mrpc", "--init", "m.safetensors", "--data", data), "no train.tsv or msr_paraphrase_train.txt"),
+        (("rte", "--init", "m.safetensors"), "the hub could not give it"),
+        (("py150", "--init", "m.safetensors"), "needs the folder"),
+        (("cola", "--data", data), "name the one to use by --tokenizer"),
+        (("cola", "--init", "m.safetensors", "--data", data, "--context", 99), "at most 48 tokens"),
+    ]:
+        said = proctool("eval", "finetune", *arguments)
+        assert said.code == 1, arguments
+        assert message in said.line
