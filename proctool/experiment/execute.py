@@ -11,20 +11,20 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import IO, Protocol
+from typing import IO, Protocol, Self
 
 from proctool.errors import Interrupted, RunError
+from proctool.experiment.adopt import adopt
 from proctool.experiment.estimate import seconds_left, stage_seconds, urgency
 from proctool.experiment.graph import Plan, Stage, descendants
+from proctool.experiment.launch import PROCTOOL, accelerated, started
 from proctool.reporting.metrics import MetricsLog
 
-PROCTOOL = (sys.executable, "-m", "proctool")
 LOG_FILE = "log.txt"
 
 
@@ -63,6 +63,8 @@ class Progress:
     """Of every stage that has any, by key."""
     running: list[Running] = field(default_factory=list)
     done: list[Stage] = field(default_factory=list)
+    adopted: list[Stage] = field(default_factory=list)
+    """Of those done, the stages taken over from another experiment just now."""
     failed: list[Failure] = field(default_factory=list)
     skipped: list[Stage] = field(default_factory=list)
     """Stages that need what a failed one did not make."""
@@ -77,6 +79,12 @@ class Progress:
 class Display(Protocol):
     """Shows progress; called at every turn of the loop."""
 
+    def __enter__(self) -> Self:
+        """Begin to show."""
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+
     def update(self, progress: Progress) -> None:
         """Show how things stand."""
 
@@ -90,10 +98,9 @@ def cores() -> int:
     return len(usable(0)) if usable else os.cpu_count() or 1
 
 
-def default_jobs() -> int:
-    """One job where an accelerator is to be shared; else one per core, up to 4."""
-    accelerated = sys.platform == "darwin" or Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
-    return 1 if accelerated else min(4, cores())
+def default_jobs(processes: int = 1) -> int:
+    """One job where an accelerator is to be shared, or each has several processes; else one per core, up to 4."""
+    return 1 if accelerated() or processes > 1 else min(4, cores())
 
 
 def execute(
@@ -112,11 +119,12 @@ def execute(
     """
     jobs = max(1, min(jobs, len(plan.stages)))
     progress = Progress(plan, {})
-    for stage in plan.stages:
-        progress.metrics[stage.key] = MetricsLog(stage.folder(plan.root))
-        progress.metrics[stage.key].update()
-        (progress.done if stage.is_done(plan.root) else progress.waiting).append(stage)
-    with _alone_in(plan.root) as lock, _signals() as stops:
+    with alone_in(plan.root) as lock, _signals() as stops:
+        progress.adopted = adopt(plan)
+        for stage in plan.stages:
+            progress.metrics[stage.key] = MetricsLog(stage.folder(plan.root))
+            progress.metrics[stage.key].update()
+            (progress.done if stage.is_done(plan.root) else progress.waiting).append(stage)
         try:
             while progress.running or progress.waiting:
                 if not stops:
@@ -149,7 +157,9 @@ def _start_ready(progress: Progress, jobs: int, command: Sequence[str], lock: in
     ready.sort(key=lambda stage: -order[stage.key])
     for stage in ready[: jobs - len(progress.running)]:
         progress.waiting.remove(stage)
-        progress.running.append(_start(stage, progress, max(1, cores() // jobs), command, lock))
+        launch = progress.plan.recipe.launch
+        threads = max(1, cores() // jobs // (launch.processes if stage.trains else 1))
+        progress.running.append(_start(stage, progress, threads, started(stage, launch, command), lock))
 
 
 def _start(stage: Stage, progress: Progress, threads: int, command: Sequence[str], lock: int | None) -> Running:
@@ -187,7 +197,12 @@ def _finish(ended: Running, progress: Progress) -> None:
         progress.waiting.append(ended.stage)
         return
     progress.failed.append(Failure(ended.stage, _reason(ended, code), ended.log))
-    for stage in descendants(ended.stage, progress.plan.stages):
+    skip_after(ended.stage, progress)
+
+
+def skip_after(failed: Stage, progress: Progress) -> None:
+    """Give up the stages that need what `failed` did not make."""
+    for stage in descendants(failed, progress.plan.stages):
         if stage in progress.waiting:
             progress.waiting.remove(stage)
             progress.skipped.append(stage)
@@ -253,7 +268,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def _alone_in(root: Path) -> Iterator[int | None]:
+def alone_in(root: Path) -> Iterator[int | None]:
     """Hold the lock of an experiment's folder; its file descriptor. Raises RunError where another run holds it."""
     root.mkdir(parents=True, exist_ok=True)
     file: IO[str]

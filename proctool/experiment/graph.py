@@ -8,43 +8,51 @@ share one stage, and after a change to a recipe only the stages that mean someth
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from proctool import config
-from proctool.artifact import read_header
+from proctool.errors import OptionError
 from proctool.procedural.controls import Control
-from proctool.procedural.mixture import Mixture, parse_tasks
+from proctool.procedural.mixture import Mixture
 from proctool.procedural.registry import Task
-from proctool.recipe import Recipe, diagnostic_task
+from proctool.recipe import PlannedArm, Recipe, arms_of
+from proctool.recipe.arms import carried_into, diagnostic_task, warmup_task
 from proctool.reporting.metrics import MetricsLog
-from proctool.training.options import TrainingOptions, WarmupOptions
+from proctool.training.options import InitOptions, TrainingOptions, WarmupOptions
+from proctool.transplantation.options import TransplantOptions
 
 KEY_FORMAT = 1
 """Part of every key. Raised when the same command line comes to compute something else."""
 
 # Options that leave every result as it is.
-_WITHOUT_MEANING = {"run_dir", "output", "resume", "checkpoint_every", "keep_checkpoints", "log_every", "cache_dir"}
+_WITHOUT_MEANING = {
+    "run_dir", "output", "resume", "checkpoint_every", "keep_checkpoints", "log_every", "cache_dir", "spike", "track",
+}  # fmt: skip
 # Options that a command line shows even where they are the default.
 _ALWAYS_SHOWN = {"model", "corpus", "context", "steps", "batch_size", "lr", "seed"}
 # Options that may name a file or a folder, whose contents are then part of the meaning.
-_PATHS = {"corpus", "tokenizer", "model", "init", "data"}
+_PATHS = {"corpus", "tokenizer", "model", "init", "data", "base", "attention", "mixer", "mlp", "norms", "positions"}
+
+Options = TrainingOptions | TransplantOptions
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One command line: `command` (its words), every option resolved, and the stage whose artifact it starts from."""
+    """One command line: `command` (its words), every option resolved, and the stages whose artifacts it reads."""
 
     name: str
     """For people: `warmup-set-s0`. Not part of the key."""
     command: tuple[str, ...]
-    options: TrainingOptions
-    donor: Stage | None
-    """Its artifact is the option `init`."""
+    options: Options
+    inputs: Mapping[str, Stage]
+    """Stages by the option that is the file of their artifact: `init`, or `attention`, `mlp`, `base`, ..."""
     output: str | None
     """File name of its own artifact."""
     length: int
@@ -56,37 +64,51 @@ class Stage:
         given = {name: value for name, value in config.plain(self.options).items() if value is not None}
         options = {name: value for name, value in given.items() if name not in _WITHOUT_MEANING}
         for name in _PATHS & options.keys():
-            options[name] = _fingerprint(options[name])
+            options[name] = _fingerprint(options[name]) if isinstance(options[name], str) else options[name]
         if "components" in options:
             options["components"] = sorted(options["components"])  # the order they are listed in means nothing
-        document = {
-            "format": KEY_FORMAT,
-            "command": self.command,
-            "options": options,
-            "donor": self.donor.key if self.donor else None,
-        }
+        keys = {name: stage.key for name, stage in self.inputs.items()}
+        document = {"format": KEY_FORMAT, "command": self.command, "options": options, "donor": keys.pop("init", None)}
+        if keys:
+            document["inputs"] = keys
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
         object.__setattr__(self, "key", digest)
 
     @property
+    def donor(self) -> Stage | None:
+        """The stage whose model it starts from."""
+        return self.inputs.get("init")
+
+    @property
     def parents(self) -> tuple[Stage, ...]:
-        """The stages whose artifacts it reads."""
-        return () if self.donor is None else (self.donor,)
+        """The stages whose artifacts it reads, each once."""
+        return tuple({stage.key: stage for stage in self.inputs.values()}.values())
+
+    @property
+    def trains(self) -> bool:
+        """Whether it takes steps and writes metrics; a transplant does not."""
+        return isinstance(self.options, TrainingOptions)
 
     @property
     def steps(self) -> int:
         """Optimiser steps it takes."""
-        return self.options.steps
+        return self.options.steps if isinstance(self.options, TrainingOptions) else 0
 
     @property
     def tokens(self) -> int:
         """Tokens it trains on."""
+        if not isinstance(self.options, TrainingOptions):
+            return 0
         return self.options.steps * self.options.batch_size * self.length
+
+    @property
+    def short(self) -> str:
+        """The part of its key that its folder's name ends with."""
+        return self.key[:8]
 
     def folder(self, root: Path) -> Path:
         """Its folder under `root`: the one with its key, whatever name it was given when it was made."""
-        short = self.key[:8]
-        return next(iter(sorted(root.glob(f"*-{short}"))), root / f"{self.name}-{short}")
+        return root / _folders(root, _changed(root)).get(self.short, f"{self.name}-{self.short}")
 
     def artifact(self, root: Path) -> Path | None:
         """Where its artifact goes."""
@@ -99,20 +121,23 @@ class Stage:
             value = getattr(self.options, each.name)
             if each.name in ("run_dir", "output"):
                 continue
-            if value == each.default and each.name not in _ALWAYS_SHOWN:
+            if value is None or (value == each.default and each.name not in _ALWAYS_SHOWN):
                 continue
             words += _flag(each.name, value)
-        if self.donor is not None:
-            words += ["--init", str(self.donor.artifact(root))]
-        words += ["--run-dir", str(self.folder(root))]
+        for option, stage in self.inputs.items():
+            words += _flag(option, str(stage.artifact(root)))
+        if self.trains:
+            words += ["--run-dir", str(self.folder(root))]
         artifact = self.artifact(root)
         return words if artifact is None else [*words, "-o", str(artifact)]
 
     def state(self, root: Path) -> str:
         """ "done" (it has ended and its artifact is there), "started" (it will go on) or "missing"."""
+        artifact = self.artifact(root)
+        if not self.trains:  # its file appears complete or not at all
+            return "done" if artifact is not None and artifact.is_file() else "missing"
         log = MetricsLog(self.folder(root))
         log.update()
-        artifact = self.artifact(root)
         if log.end is not None and (artifact is None or artifact.is_file()):
             return "done"
         return "missing" if log.start is None else "started"
@@ -126,14 +151,32 @@ def _flag(name: str, value: Any) -> list[str]:
     flag = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return [flag if value else "--no-" + flag[2:]]
-    if name == "task":  # repeated, as specifications may hold commas
+    if name in ("task", "layers"):  # repeated, as they may hold commas
         return [word for each in value for word in (flag, each)]
     return [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
 
 
-def _fingerprint(value: str | None) -> Any:
+def _changed(root: Path) -> int:
+    """When folders in `root` were last made or removed, in the file system's ticks; 0 where it does not exist."""
+    try:
+        return root.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@functools.lru_cache(maxsize=16)
+def _folders(root: Path, changed: int) -> dict[str, str]:
+    """The stages' folders in `root` by the short key at their end. Listed once for each state of `root`."""
+    if not changed:
+        return {}
+    names = [entry.name for entry in os.scandir(root) if "-" in entry.name and not entry.name.startswith(".")]
+    return {name.rpartition("-")[2]: name for name in sorted(names, reverse=True)}
+
+
+@functools.cache
+def _fingerprint(value: str) -> Any:
     """A path with its files' sizes and times, so that a changed file counts as a change; a name as it is."""
-    if value is None or not any(mark in value for mark in "/\\.") or not Path(value).exists():
+    if not any(mark in value for mark in "/\\.") or not Path(value).exists():
         return value
     path = Path(value)
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -143,10 +186,18 @@ def _fingerprint(value: str | None) -> Any:
 
 @dataclass(frozen=True)
 class ArmStages:
-    """What measures one arm with one seed; donors are the stages' own. None: not part of the experiment."""
+    """What measures one arm with one seed; donors are the stages' own."""
 
-    pretrain: Stage | None
+    budgets: dict[float, Stage]
+    """Pretraining by share of the steps, the largest last. Empty: no corpus."""
     diagnostics: dict[str, Stage]
+    finetunes: dict[str, Stage] = field(default_factory=dict)
+    """What goes on from the pretrained model, by name."""
+
+    @property
+    def pretrain(self) -> Stage | None:
+        """Pretraining with the largest budget."""
+        return next(reversed(self.budgets.values()), None)
 
 
 @dataclass(frozen=True)
@@ -157,6 +208,8 @@ class Plan:
     root: Path
     stages: tuple[Stage, ...]
     arms: dict[str, dict[int, ArmStages]]
+    planned: dict[str, PlannedArm]
+    """What each arm is."""
 
     def missing(self) -> list[Stage]:
         """Stages that are still to be run."""
@@ -165,46 +218,130 @@ class Plan:
 
 def plan(recipe: Recipe, root: Path) -> Plan:
     """The stages of a recipe, with their folders under `root`. Raises OptionError."""
-    known: dict[str, Stage] = {}
-    arms = {name: {seed: _arm_stages(recipe, name, seed, known) for seed in recipe.seeds} for name in recipe.arms}
-    return Plan(recipe, root, tuple(known.values()), arms)
+    _fingerprint.cache_clear()  # files may have changed since the last plan
+    graph = _Graph()
+    planned = arms_of(recipe)
+    arms = {name: graph.arm(arm) for name, arm in planned.items()}
+    shorts = {stage.short for stage in graph.stages.values()}
+    if len(shorts) < len(graph.stages):
+        raise OptionError(f"seeds: two of {len(graph.stages)} stages happen to share a folder name; change a seed")
+    return Plan(recipe, root, tuple(graph.stages.values()), arms, planned)
 
 
-def _arm_stages(recipe: Recipe, name: str, seed: int, known: dict[str, Stage]) -> ArmStages:
-    """An arm's stages for one seed; those that are not in `known` by key yet are added to it."""
+class _Graph:
+    """Stages by key, so that equal ones are one."""
 
-    def shared(stage: Stage) -> Stage:
-        return known.setdefault(stage.key, stage)
+    def __init__(self) -> None:
+        self.stages: dict[str, Stage] = {}
 
-    def warmed(diagnostic: str | None) -> Stage | None:
-        options = recipe.warmup_options(name, seed, diagnostic)
-        return None if options is None else shared(_warmup(options))
+    def arm(self, arm: PlannedArm) -> dict[int, ArmStages]:
+        """An arm's stages by seed."""
+        recipe = arm.recipe
+        budgets = {share: arm.pretrain(share) for share in arm.budgets} if recipe.corpus is not None else {}
+        finetunes = {name: arm.finetune(name) for name in recipe.finetune}
+        diagnostics = {name: arm.diagnostic(name) for name in recipe.diagnostics}
+        lengths = {name: diagnostic_task(name, asked).length for name, asked in diagnostics.items()}
+        warmups = {name: _with_tasks(arm.warmups(name)) for name in (None, *diagnostics)}
+        made = {}
+        for seed in recipe.seeds:
+            stages = {}
+            for share, options in budgets.items():
+                part = "" if share == 1 else f"-{share:.3g}"
+                start = self._start(arm, options, warmups[None], seed)
+                stages[share] = self._trained(("pretrain",), f"{arm.name}{part}", options, start, options.context, seed)
+            measured = {}
+            for name, asked in diagnostics.items():
+                start = self._start(arm, asked, warmups[name], seed)
+                measured[name] = self._trained(("eval", name), arm.name, asked, start, lengths[name], seed)
+            pretrained = next(reversed(stages.values()), None)
+            tuned = {
+                name: self._trained(
+                    ("pretrain",), f"{name}-{arm.name}", options, pretrained, options.context, seed, "finetune"
+                )
+                for name, options in finetunes.items()
+            }
+            made[seed] = ArmStages(stages, measured, tuned)
+        return made
 
-    def trained(words: tuple[str, ...], options: TrainingOptions, donor: Stage | None, length: int) -> Stage:
+    def _shared(self, stage: Stage) -> Stage:
+        return self.stages.setdefault(stage.key, stage)
+
+    def _trained(
+        self,
+        words: tuple[str, ...],
+        label: str,
+        options: TrainingOptions,
+        start: Stage | None,
+        length: int,
+        seed: int,
+        verb: str = "",
+    ) -> Stage:
         output = "model.safetensors" if words == ("pretrain",) else None
-        return shared(Stage(f"{words[-1]}-{name}-s{seed}", words, options, donor, output, length))
+        seeded = dataclasses.replace(options, seed=seed)
+        inputs = {} if start is None else {"init": start}
+        return self._shared(Stage(f"{verb or words[-1]}-{label}-s{seed}", words, seeded, inputs, output, length))
 
-    pretrain = None
-    if recipe.corpus is not None:
-        training = recipe.pretrain_options(name, seed)
-        pretrain = trained(("pretrain",), training, warmed(None), training.context)
-    diagnostics = {}
-    for diagnostic in recipe.diagnostics:
-        asked = recipe.diagnostic_options(diagnostic, name, seed)
-        length = diagnostic_task(diagnostic, asked).length
-        diagnostics[diagnostic] = trained(("eval", diagnostic), asked, warmed(diagnostic), length)
-    return ArmStages(pretrain, diagnostics)
+    def _start(
+        self, arm: PlannedArm, options: InitOptions, warmups: Mapping[str, tuple[WarmupOptions, Task]], seed: int
+    ) -> Stage | None:
+        """The stage whose model a stage with these options starts from: a warm-up, a mixture, either one treated."""
+        donors = {
+            component: self._shared(
+                Stage(
+                    f"warmup-{_label(task)}-s{seed}",
+                    ("warmup",),
+                    dataclasses.replace(warmup, seed=seed),
+                    {},
+                    "warm.safetensors",
+                    task.length,
+                )
+            )
+            for component, (warmup, task) in warmups.items()
+        }
+        start = donors.get("")
+        if start is None and donors:
+            start = self._mixture(arm.name, donors, {each: task for each, (_, task) in warmups.items()}, seed)
+        treatment = arm.treatment_of(options)
+        if treatment is None:
+            return start
+        asked = {name: getattr(treatment, name) for name in ("shuffle", "match_scale", "noise")}
+        carried = carried_into(options)
+        if start is not None:
+            inputs = {"base": start, **dict.fromkeys(carried, start)}
+        else:  # from a file
+            inputs = {}
+            asked |= {"base": options.init, **dict.fromkeys(carried, (options.init,))}
+        return self._transplant(f"treated-{arm.name}", TransplantOptions(**asked, seed=seed), inputs)
+
+    def _mixture(self, arm: str, donors: Mapping[str, Stage], tasks: Mapping[str, Task], seed: int) -> Stage:
+        """Each component from its donor. Whatever the embeddings' start, it is made from copied ones later on."""
+        owner = "embeddings" if "embeddings" in donors else next(iter(donors))
+        inputs = {name: stage for name, stage in donors.items() if name != "embeddings"}
+        options = TransplantOptions(embeddings="copy", vocab_size=tasks[owner].vocab_size, seed=seed)
+        return self._transplant(f"mixed-{arm}", options, {**inputs, "embeddings_from": donors[owner]})
+
+    def _transplant(self, name: str, options: TransplantOptions, inputs: Mapping[str, Stage]) -> Stage:
+        return self._shared(Stage(f"{name}-s{options.seed}", ("transplant",), options, inputs, "start.safetensors", 0))
 
 
-def _warmup(options: WarmupOptions) -> Stage:
-    task = parse_tasks(options.task if options.data is None else read_header(options.data).about["task"])
-    return Stage(f"warmup-{_label(task)}-s{options.seed}", ("warmup",), options, None, "warm.safetensors", task.length)
+def _with_tasks(warmups: Mapping[str, WarmupOptions]) -> dict[str, tuple[WarmupOptions, Task]]:
+    return {component: (options, warmup_task(options)) for component, options in warmups.items()}
 
 
 def _label(task: Task) -> str:
     if isinstance(task, Mixture):
         return "+".join(_label(each) for each in task.tasks)
     return f"{task.name}-{_label(task.task)}" if isinstance(task, Control) else task.name
+
+
+def warmups_of(stage: Stage) -> list[Stage]:
+    """The training stages that it goes back to, itself left out, each once."""
+    found: dict[str, Stage] = {}
+    for parent in stage.parents:
+        if parent.trains:
+            found[parent.key] = parent
+        found |= {each.key: each for each in warmups_of(parent)}
+    return list(found.values())
 
 
 def descendants(stage: Stage, stages: tuple[Stage, ...]) -> Iterator[Stage]:

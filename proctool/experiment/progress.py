@@ -96,7 +96,8 @@ class _Announcer:
             self._first = False
             reused = [stage for stage in progress.done if self._new("done", stage)]
             if reused:
-                self._say(f"{len(reused)} of {len(progress.plan.stages)} stages are done already", "dim")
+                taken = f", {len(progress.adopted)} in another experiment" if progress.adopted else ""
+                self._say(f"{len(reused)} of {len(progress.plan.stages)} stages are done already{taken}", "dim")
         for each in progress.running:
             if self._new("started", each.stage) and starts:
                 went_on = f" (goes on from step {each.metrics.step})" if each.metrics.step else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -12,9 +13,9 @@ from typing import Any
 
 from proctool import artifact, config
 from proctool.experiment.execute import cores
-from proctool.experiment.graph import Plan, Stage
+from proctool.experiment.graph import ArmStages, Plan, Stage, warmups_of
 from proctool.procedural.diagnostics import Haystack
-from proctool.recipe import Recipe, diagnostic_task
+from proctool.recipe import PlannedArm, diagnostic_task
 from proctool.reporting.experiment import RECORD
 
 
@@ -28,25 +29,35 @@ def write_record(plan: Plan, source: str, command: str) -> Path:
 
 
 def record(plan: Plan, source: str, command: str) -> dict[str, Any]:
-    """The record as JSON-ready values; folders are relative to the experiment's own."""
+    """The record as JSON-ready values; folders are relative to the experiment's own.
+
+    Of each stage `donor` is the first warm-up behind it and `warmups` are all of them (a weight mixture has several),
+    whatever transplants lie between; `trains` tells whether it leaves metrics. Of each arm and seed `budgets` are the
+    pretraining stages by share of the steps, and `pretrain` is the one with the largest; `about` says what each arm is.
+    """
     recipe = plan.recipe
     return {
         "format": 1,
         "name": recipe.name,
         "title": recipe.title,
         "baseline": recipe.baseline,
+        "setting": recipe.setting,
         "seeds": list(recipe.seeds),
         "recipe": config.plain(recipe),
+        "published": config.plain(recipe.published),
         "source": source,
         "command": command,
         "environment": environment(),
         "stages": {stage.key: _stage(stage, plan.root) for stage in plan.stages},
-        "chance": {name: share for name in recipe.diagnostics if (share := _chance(recipe, name)) is not None},
+        "chance": {name: share for name in recipe.diagnostics if (share := _chance(plan, name)) is not None},
+        "about": {name: _about(arm, plan.arms[name]) for name, arm in plan.planned.items()},
         "arms": {
             arm: {
                 str(seed): {
                     "pretrain": stages.pretrain.key if stages.pretrain else None,
+                    "budgets": {f"{share:g}": stage.key for share, stage in stages.budgets.items()},
                     "diagnostics": {name: stage.key for name, stage in stages.diagnostics.items()},
+                    "finetunes": {name: stage.key for name, stage in stages.finetunes.items()},
                 }
                 for seed, stages in by_seed.items()
             }
@@ -56,21 +67,37 @@ def record(plan: Plan, source: str, command: str) -> dict[str, Any]:
 
 
 def _stage(stage: Stage, root: Path) -> dict[str, Any]:
+    warmups = [each.key for each in warmups_of(stage)]
     return {
         "name": stage.name,
         "folder": stage.folder(root).name,
         "command": ["proctool", *stage.argv(root)],
-        "donor": stage.donor.key if stage.donor else None,
+        "donor": warmups[0] if warmups else None,
+        "warmups": warmups,
+        "parents": [parent.key for parent in stage.parents],
+        "trains": stage.trains,
+        "artifact": stage.output,
         "steps": stage.steps,
         "tokens": stage.tokens,
-        "eval_samples": stage.options.eval_samples,
+        "eval_samples": getattr(stage.options, "eval_samples", None),
     }
 
 
-def _chance(recipe: Recipe, diagnostic: str) -> float | None:
+def _about(arm: PlannedArm, by_seed: Mapping[int, ArmStages]) -> dict[str, Any]:
+    """What an arm is: the one written that it is a form of, which control of which arms, its procedural tokens."""
+    stages = next(iter(by_seed.values()))
+    trained = stages.pretrain or next(iter(stages.diagnostics.values()))
+    return {
+        "made_from": arm.made_from,
+        "control": arm.control,
+        "of": list(arm.of),
+        "procedural_tokens": sum(warmup.tokens for warmup in warmups_of(trained)),
+    }
+
+
+def _chance(plan: Plan, diagnostic: str) -> float | None:
     """The accuracy of guessing: for haystack, of naming any of the values shown without looking at the key."""
-    options = recipe.diagnostic_options(diagnostic, recipe.baseline, recipe.seeds[0])
-    task = diagnostic_task(diagnostic, options)
+    task = diagnostic_task(diagnostic, plan.planned[plan.recipe.baseline].diagnostic(diagnostic))
     if isinstance(task, Haystack):
         return fmean(1 / shown for shown in range(1, task.pairs + 1))
     return None

@@ -7,7 +7,7 @@ import pytest
 from tiny_experiment import values
 
 from proctool.errors import OptionError
-from proctool.recipe import build_recipe, load_recipe
+from proctool.recipe import arms_of, build_recipe, load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
@@ -25,13 +25,13 @@ def test_arms_inherit_and_override() -> None:
             context=256,
         )
     )
-    assert recipe.pretrain_options("cold", 3).lr == 1e-3
-    hot = recipe.pretrain_options("hot", 3)
-    assert (hot.lr, hot.batch_size, hot.seed, hot.context) == (2e-3, 4, 3, 256)
-    warm = recipe.warmup_options("hot", 3)
-    assert warm is not None
+    arms = arms_of(recipe)
+    assert arms["cold"].pretrain().lr == 1e-3
+    hot = arms["hot"].pretrain()
+    assert (hot.lr, hot.batch_size, hot.context) == (2e-3, 4, 256)
+    warm = arms["hot"].warmups()[""]
     assert (warm.steps, warm.batch_size, warm.task) == (7, 4, ("set:inputs=64,symbols=100",))
-    assert recipe.warmup_options("cold", 3) is None
+    assert arms["cold"].warmups() == {}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ HAYSTACK = {"haystack": {"pairs": 4, "vocab": 32, "steps": 10, "batch_size": 4, 
 
 @pytest.fixture
 def recipe(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("proctool.experiment.execute.PROCTOOL", COMMAND)
+    monkeypatch.setattr("proctool.experiment.launch.PROCTOOL", COMMAND)
     real = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: real(min(seconds, 0.005)))
     path = tmp_path / "tiny.yaml"
@@ -41,7 +41,7 @@ def test_run_reports_and_report_says_it_again(proctool: Callable[..., Any], reci
     whole = json.loads(proctool("run", recipe, "--json").out)
     assert whole["arms"][1]["saved"]["value"] == pytest.approx(0.3, abs=0.015)
     folders = sorted(map(str, Path("runs/tiny").glob("pretrain-*")))
-    assert "| set |" in proctool("compare", *folders, "--markdown").out
+    assert "| set |" in proctool("compare", *folders, "--format", "markdown").out
 
 
 def test_a_failed_stage_is_told_and_the_rest_reported(proctool: Callable[..., Any], recipe: Path) -> None:

@@ -1,0 +1,55 @@
+"""Run a graph in this process, one stage after the other: for stages so small that starting a process is most of it."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from proctool.errors import Interrupted, ProctoolError
+from proctool.experiment.execute import LOG_FILE, Display, Failure, Progress, alone_in, skip_after
+from proctool.experiment.graph import Plan, Stage
+from proctool.reporting.metrics import MetricsLog
+
+
+def execute_here(plan: Plan, call: Callable[[list[str]], object], display: Display) -> list[Failure]:
+    """Run what is missing of `plan`, where `call` runs proctool with the words of a command line; what failed.
+
+    A failure stops only what depends on it. Raises Interrupted, and RunError where another run is at work here.
+    """
+    progress = Progress(plan, {stage.key: MetricsLog(stage.folder(plan.root)) for stage in plan.stages})
+    with alone_in(plan.root):
+        for stage in plan.stages:
+            (progress.done if stage.is_done(plan.root) else progress.waiting).append(stage)
+        for stage in list(progress.waiting):
+            if stage not in progress.waiting:
+                continue  # left out by a failure
+            progress.waiting.remove(stage)
+            failure = _run(stage, plan.root, call)
+            progress.metrics[stage.key].update()
+            if failure is None:
+                progress.done.append(stage)
+            else:
+                progress.failed.append(failure)
+                skip_after(stage, progress)
+            display.update(progress)
+        display.update(progress)
+    return progress.failed
+
+
+def _run(stage: Stage, root: Path, call: Callable[[list[str]], object]) -> Failure | None:
+    folder = stage.folder(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    error = "it ended well, but left no end event or no artifact"
+    with (folder / LOG_FILE).open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            call(stage.argv(root))
+        except Interrupted:
+            raise
+        except ProctoolError as said:
+            error = str(said)
+        except (Exception, SystemExit) as fault:  # a fault of ours must not hide what the other stages show
+            traceback.print_exc(file=log)
+            error = f"{type(fault).__name__}: {fault}"
+    return None if stage.is_done(root) else Failure(stage, error, folder / LOG_FILE)

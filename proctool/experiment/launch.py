@@ -1,0 +1,35 @@
+"""How a stage's command line is started: plainly, or by accelerate over several processes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from proctool.experiment.graph import Stage
+from proctool.recipe import Launch
+
+PROCTOOL = (sys.executable, "-m", "proctool")
+
+
+def accelerated() -> bool:
+    """Whether this machine has a GPU or the like; asked without torch."""
+    return sys.platform == "darwin" or Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
+
+
+def started(stage: Stage, launch: Launch, command: Sequence[str] = PROCTOOL) -> tuple[str, ...]:
+    """What stands before the stage's own words, where `command` starts proctool in one process."""
+    if launch.processes == 1 or not stage.trains:
+        return tuple(command)
+    where = () if accelerated() else ("--cpu",)
+    return (
+        command[0], "-m", "accelerate.commands.launch", *where, "--num_processes", str(launch.processes),
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "proctool",
+    )  # fmt: skip
+
+
+def written(stage: Stage, root: Path, launch: Launch) -> list[str]:
+    """The same for a script on a machine of its own, with its accelerators."""
+    if launch.processes == 1 or not stage.trains:
+        return ["proctool", *stage.argv(root)]
+    return ["accelerate", "launch", "--num_processes", str(launch.processes), "-m", "proctool", *stage.argv(root)]

@@ -1,0 +1,40 @@
+"""A recipe: one strict YAML file that describes an experiment. docs/recipes.md explains every key.
+
+    name: demo
+    model: 4x4x64
+    corpus: python
+    context: 128
+    seeds: [0, 1]
+    warmup: {steps: 600, batch_size: 64}                    # of every arm's warm-up
+    pretrain: {steps: 1000, batch_size: 32, schedule: cosine}
+    diagnostics:
+      haystack: {pairs: 8, steps: 400, batch_size: 64}      # the task's options beside the training's
+    arms:                                                   # each arm: only what differs
+      cold: {}
+      set: {warmup: {task: "set:inputs=24"}}
+      attention: {warmup: {task: "set:inputs=24"}, components: [attention]}
+      both: {donors: {attention: {task: "set:inputs=24"}, mlp: {task: "eca:small"}}}
+    baseline: cold
+    controls: standard
+
+Options are named as the flags of `proctool warmup`, `pretrain` and `eval` (dashes and underscores are the same) and
+checked by the same classes. An option left out has the command's default.
+"""
+
+from proctool.recipe.arms import PlannedArm, arms_of, diagnostic_task
+from proctool.recipe.check import build_recipe, load_recipe
+from proctool.recipe.form import Arm, Controls, Launch, Published, Recipe, Treatment
+
+__all__ = [
+    "Arm",
+    "Controls",
+    "Launch",
+    "PlannedArm",
+    "Published",
+    "Recipe",
+    "Treatment",
+    "arms_of",
+    "build_recipe",
+    "diagnostic_task",
+    "load_recipe",
+]

@@ -1,0 +1,276 @@
+"""From a recipe to the arms that are run, with every option of their stages.
+
+An arm that is written may be run in several forms: one for each amount of procedural tokens, and the controls made from
+it. Options are built once an arm, with seed 0: whoever makes stages replaces the seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, TypeVar
+
+from proctool import config
+from proctool.artifact import read_header
+from proctool.errors import OptionError
+from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions
+from proctool.procedural.mixture import parse_tasks
+from proctool.procedural.registry import Task, build_task
+from proctool.recipe.form import Arm, Controls, Recipe, Treatment, Values
+from proctool.training.options import InitOptions, PretrainOptions, WarmupOptions
+from proctool.transplantation.options import CARRIED
+from proctool.units import format_count
+
+T = TypeVar("T")
+
+_INIT = tuple(each.name for each in dataclasses.fields(InitOptions))
+_WITH_POSITIONS = ("gpt2", "opt")
+"""Families whose position embeddings are learned, so that a treatment can be for them."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedArm:
+    """An arm as it is run. Its options raise OptionError, with their place in the recipe."""
+
+    recipe: Recipe
+    name: str
+    arm: Arm
+    made_from: str
+    """The arm as written that it is a form of."""
+    control: str | None = None
+    """Which of the standard controls it is."""
+    of: tuple[str, ...] = ()
+    """The arms that it is a control of."""
+    amount: int | None = None
+    """Procedural tokens asked for, where the recipe lists amounts."""
+
+    @cached_property
+    def _where(self) -> str:
+        # Errors point to what is written.
+        return f"arms.{self.made_from}"
+
+    def warmups(self, diagnostic: str | None = None) -> dict[str, WarmupOptions]:
+        """The warm-ups it starts from, before a diagnostic with that one's model and differences.
+
+        By component, for a weight mixture; a single one under the name "". Empty for a cold start.
+        """
+        if self.arm.warmup:
+            return {"": self._warmup(self.arm.warmup, f"{self._where}.warmup", diagnostic, 1)}
+        count = len({config_key(values) for values in self.arm.donors.values()})
+        return {
+            component: self._warmup(values, f"{self._where}.donors.{component}", diagnostic, count)
+            for component, values in self.arm.donors.items()
+        }
+
+    def pretrain(self, share: float = 1.0) -> PretrainOptions:
+        """Its pretraining over a share of the steps; `init` is still to be filled in where it is warmed up."""
+        recipe = self.recipe
+        given = {"corpus": recipe.corpus, "tokenizer": recipe.tokenizer, "context": recipe.context}
+        shared = self._shared | {key: value for key, value in given.items() if value is not None}
+        values = self._only_if_started(shared | recipe.pretrain | self.arm.carried | self.arm.pretrain)
+        options = _build(PretrainOptions, values, f"{self._where}.pretrain")
+        if share == 1:
+            return options
+        steps = max(1, round(share * options.steps))
+        return _at(f"{self._where}.pretrain", partial(dataclasses.replace, options, steps=steps))
+
+    def finetune(self, name: str) -> PretrainOptions:
+        """What goes on from its pretrained model, all of whose weights are carried; `init` is still to be filled in."""
+        recipe = self.recipe
+        given = {"tokenizer": recipe.tokenizer, "context": recipe.context}
+        shared = self._shared | {key: value for key, value in given.items() if value is not None}
+        # Norms and positions are passed over where a family has none with weights.
+        whole = {"components": ("attention", "mlp", "norms", "positions"), "embeddings": "copy"}
+        return _build(PretrainOptions, shared | recipe.pretrain | whole | recipe.finetune[name], f"finetune.{name}")
+
+    def diagnostic(self, name: str) -> DiagnosticOptions:
+        """The diagnostic from its weights; `init` is still to be filled in where it is warmed up."""
+        values = self._diagnostic_values(name)
+        values.pop("warmup", None)
+        where = f"diagnostics.{name}"
+        made = _build(DIAGNOSTICS[name], self._only_if_started(values), where)
+        # In full, so that a task's default written out means what it means left out.
+        task = _at(where, partial(diagnostic_task, name, made))
+        return dataclasses.replace(made, **{option: getattr(task, option) for option in made.task_options})
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """Shares of pretraining's steps that it is run with, the largest last."""
+        if self.recipe.setting == "additive" or self.control is not None:
+            return (1.0,)
+        default = (1.0,) if self.name == self.recipe.baseline else self.recipe.budgets
+        return tuple(sorted(default if self.arm.budgets is None else self.arm.budgets))
+
+    def treatment_of(self, options: InitOptions) -> Treatment | None:
+        """What is done to the weights it carries into the stage with these options."""
+        carried = carried_into(options)
+        if self.control == "scale":
+            return Treatment(match_scale=carried)
+        return self.arm.treatment if carried else None
+
+    @cached_property
+    def _shared(self) -> Values:
+        recipe = self.recipe
+        values: Values = {"model": recipe.model}
+        if recipe.family is not None:
+            values["family"] = recipe.family
+        if recipe.launch.precision is not None:
+            values["precision"] = recipe.launch.precision
+        return values
+
+    def _warmup(self, written: Values, where: str, diagnostic: str | None, count: int) -> WarmupOptions:
+        values = self._shared | {"context": self.recipe.context} | self.recipe.warmup | written
+        asked: Values = {}
+        if diagnostic is not None:
+            asked = self._diagnostic_values(diagnostic)
+            values |= {key: asked[key] for key in ("model", "family") if key in asked} | asked.get("warmup", {})
+        if "task" in values:
+            task = _at(f"{where}.task", lambda: parse_tasks(values["task"]))
+            values["task"] = ((f"shuffle({task.spec})" if self.control == "shuffled" else task.spec),)
+        options = _build(WarmupOptions, values, where)
+        if self.amount is not None and "steps" not in asked.get("warmup", {}):
+            length = _at(where, partial(warmup_task, options)).length
+            steps = max(1, round(self.amount / count / (options.batch_size * length)))
+            options = _at(where, partial(dataclasses.replace, options, steps=steps))
+        return options
+
+    def _diagnostic_values(self, name: str) -> Values:
+        return self._shared | self.recipe.diagnostics[name] | self.arm.carried | self.arm.diagnostics.get(name, {})
+
+    def _only_if_started(self, values: Values) -> Values:
+        """Without a donor, what would be carried over means nothing, and must not tell two equal stages apart."""
+        if self.arm.is_warmed or values.get("init") is not None:
+            return values
+        return {key: value for key, value in values.items() if key not in _INIT}
+
+
+def carried_into(options: InitOptions) -> tuple[str, ...]:
+    """The components that are carried into a stage and can be treated on the way."""
+    learned = getattr(options, "family", "gpt2") in _WITH_POSITIONS
+    return tuple(name for name in options.components if name in CARRIED and (name != "positions" or learned))
+
+
+def warmup_task(options: WarmupOptions) -> Task:
+    """The task that a warm-up trains on. Raises OptionError, ArtifactError."""
+    return parse_tasks(options.task if options.data is None else read_header(options.data).about["task"])
+
+
+def diagnostic_task(name: str, options: DiagnosticOptions) -> Task:
+    """The task that a diagnostic trains on. Raises OptionError."""
+    given = {option: getattr(options, option) for option in options.task_options}
+    return build_task(name, {option: value for option, value in given.items() if value is not None})
+
+
+def procedural_tokens(arm: PlannedArm, diagnostic: str | None = None) -> int:
+    """Tokens of its warm-ups together, each different one once. Raises OptionError."""
+    different = {config_key(config.plain(each)): each for each in arm.warmups(diagnostic).values()}
+    return sum(each.steps * each.batch_size * warmup_task(each).length for each in different.values())
+
+
+def config_key(values: Any) -> str:
+    """Equal for options that are written alike."""
+    return repr(sorted(values.items()))
+
+
+def arms_of(recipe: Recipe) -> dict[str, PlannedArm]:
+    """The arms of a recipe as they are run: those written, by amounts of procedural tokens, then controls.
+
+    Raises OptionError where two would have one name.
+    """
+    planned: dict[str, PlannedArm] = {}
+    forms: dict[str, PlannedArm] = {}
+    for name, arm in recipe.arms.items():
+        amounts = recipe.procedural if arm.procedural is None else arm.procedural
+        if not arm.is_warmed or not amounts:
+            forms[name] = _add(planned, PlannedArm(recipe, name, arm, name))
+        for amount in sorted(amounts if arm.is_warmed else ()):
+            # The form with most procedural tokens is the one that controls are made from.
+            label = f"{name}-{format_count(amount)}"
+            forms[name] = _add(planned, PlannedArm(recipe, label, arm, name, amount=amount))
+    if recipe.controls is not None:
+        _add_controls(planned, forms, recipe.controls)
+    return planned
+
+
+def _add(planned: dict[str, PlannedArm], arm: PlannedArm) -> PlannedArm:
+    if arm.name in planned:
+        raise OptionError(f'arms: "{arm.name}" would be the name of two arms; rename the one that is written')
+    planned[arm.name] = arm
+    return arm
+
+
+def _add_controls(planned: dict[str, PlannedArm], forms: dict[str, PlannedArm], controls: Controls) -> None:
+    for name in controls.of or [name for name, form in forms.items() if form.arm.is_warmed]:
+        source = forms[name]
+        base = forms[source.recipe.baseline]
+        for which in controls.which:
+            make = {"ramp": _ramp, "longer": _longer, "shuffled": _as_it_is, "scale": _as_it_is, "mean": _mean}[which]
+            arm = make(source, base)
+            if arm is None:
+                continue
+            owner, label = (base, base.name) if which in ("ramp", "longer") else (source, source.name)
+            label = f"{label}-{which}"
+            if owner is base and label in planned:
+                if planned[label].arm == arm:  # the same for another arm
+                    planned[label] = dataclasses.replace(planned[label], of=(*planned[label].of, source.name))
+                    continue
+                label = f"{label}-{source.name}"
+            amount = None if owner is base else source.amount
+            _add(planned, PlannedArm(owner.recipe, label, arm, owner.made_from, which, (source.name,), amount))
+
+
+def _ramp(source: PlannedArm, base: PlannedArm) -> Arm | None:
+    """The baseline with the arm's own ramp, or one as long as its warm-up, up to a tenth of the steps."""
+    recipe = source.recipe
+    if recipe.corpus is None or base.pretrain().ramp_steps:
+        return None
+    mine = source.pretrain()
+    steps = mine.ramp_steps or min(max(each.steps for each in source.warmups().values()), mine.steps // 10)
+    return dataclasses.replace(base.arm, pretrain=base.arm.pretrain | {"ramp_steps": max(1, steps)})
+
+
+def _longer(source: PlannedArm, base: PlannedArm) -> Arm | None:
+    """The baseline, its steps raised by as many corpus tokens as the arm's warm-up has."""
+    if source.recipe.corpus is None:
+        return None
+    options = base.pretrain()
+    more = math.ceil(procedural_tokens(source) / (options.batch_size * options.context))
+    return dataclasses.replace(base.arm, pretrain=base.arm.pretrain | {"steps": options.steps + more})
+
+
+def _as_it_is(source: PlannedArm, base: PlannedArm) -> Arm:
+    """What differs is seen to where warm-ups and treatments are built."""
+    return source.arm
+
+
+def _mean(source: PlannedArm, base: PlannedArm) -> Arm:
+    """Nothing but the embeddings' mean; what the arm says of carrying gives way."""
+    pretrain = {key: value for key, value in source.arm.pretrain.items() if key not in _INIT}
+    diagnostics = {
+        name: {key: value for key, value in values.items() if key not in _INIT}
+        for name, values in source.arm.diagnostics.items()
+    }
+    return dataclasses.replace(
+        source.arm,
+        components=("none",),
+        layers=None,
+        embeddings="mean",
+        treatment=None,
+        pretrain=pretrain,
+        diagnostics=diagnostics,
+    )
+
+
+def _build(cls: type[T], values: Values, where: str) -> T:
+    """`cls` from values; errors that its own checks raise get the place they lack."""
+    return _at(where, lambda: config.build(cls, values, where))
+
+
+def _at(where: str, make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except OptionError as error:
+        raise OptionError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None

@@ -1,0 +1,291 @@
+"""Reading recipes: every mistake is found before anything is trained, and named with its place."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from proctool import config
+from proctool.errors import OptionError, ProctoolError
+from proctool.evaluation.options import DIAGNOSTICS
+from proctool.models.components import COMPONENTS
+from proctool.models.shapes import parse_model
+from proctool.recipe.arms import PlannedArm, arms_of, warmup_task
+from proctool.recipe.form import CONTROLS, Arm, Recipe, Treatment, Values
+from proctool.training.options import InitOptions, PretrainOptions, WarmupOptions
+from proctool.transplantation.options import CARRIED
+
+# Names become folder names and words in sentences.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+# Options that a recipe gives once for all, or the graph itself.
+NOT_HERE = {
+    "seed": "seeds are the recipe's (seeds: [0, 1, 2])",
+    "output": "every stage's file has its place in the run folder",
+    "run_dir": "every stage has its own folder",
+    "resume": "a stage goes on from its checkpoint by itself",
+}
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe in a YAML file. Raises OptionError with the file, the dotted path and what is wrong."""
+    values = config.load_yaml(path)
+    try:
+        return build_recipe(values)
+    except OptionError as error:
+        raise OptionError(f"{path}: {str(error).removeprefix(': ')}") from None
+
+
+def build_recipe(values: Mapping[str, Any]) -> Recipe:
+    """The recipe in a mapping. Raises OptionError."""
+    values = dict(values)
+    for key in ("arms", "diagnostics", "finetune"):
+        if isinstance(values.get(key), Mapping):
+            # `cold:` with nothing after it is YAML's null, and means no differences.
+            values[key] = {str(name): {} if each is None else each for name, each in values[key].items()}
+    match values.get("controls"):
+        case "standard":
+            values["controls"] = {}
+        case str() | list() as which:
+            values["controls"] = {"which": which}
+    recipe = config.build(Recipe, values, "")
+    if not recipe.baseline and recipe.arms:
+        recipe = dataclasses.replace(recipe, baseline=next(iter(recipe.arms)))
+    _underscore(recipe)
+    _check(recipe)
+    return recipe
+
+
+def _underscore(recipe: Recipe) -> None:
+    """Write option names with underscores, in place, so that layers that spell them differently still overlay."""
+
+    def mend(values: Any) -> None:
+        if isinstance(values, dict):
+            for key in [key for key in values if "-" in key]:
+                values[key.replace("-", "_")] = values.pop(key)
+
+    arms = recipe.arms.values()
+    for values in (
+        recipe.warmup,
+        recipe.pretrain,
+        *recipe.finetune.values(),
+        *(arm.warmup for arm in arms),
+        *(arm.pretrain for arm in arms),
+    ):
+        mend(values)
+    for arm in arms:
+        for values in arm.donors.values():
+            mend(values)
+    for group in (recipe.diagnostics, *(arm.diagnostics for arm in arms)):
+        for options in group.values():
+            mend(options)
+            mend(options.get("warmup"))
+
+
+def _check(recipe: Recipe) -> None:
+    _check_name("name", recipe.name)
+    if not recipe.arms:
+        raise OptionError("arms: at least one arm is needed")
+    if recipe.baseline not in recipe.arms:
+        near = config.suggestion(recipe.baseline, recipe.arms)
+        raise OptionError(f'baseline: no arm is named "{recipe.baseline}"{near}')
+    if not recipe.seeds or len(set(recipe.seeds)) < len(recipe.seeds) or min(recipe.seeds) < 0:
+        raise OptionError(f"seeds = {list(recipe.seeds)}: write different whole numbers from 0 up")
+    if recipe.corpus is None and not recipe.diagnostics:
+        raise OptionError("nothing to measure: give a corpus, diagnostics, or both")
+    _check_model("model", recipe.model)
+    _check_setting(recipe)
+    _check_launch(recipe)
+    _check_given(WarmupOptions, recipe.warmup, "warmup")
+    _check_given(PretrainOptions, recipe.pretrain, "pretrain")
+    for key in ("task", "data"):
+        if key in recipe.warmup:
+            raise OptionError(f"warmup.{key}: belongs to an arm (arms.NAME.warmup.{key}), else none would be cold")
+    for name, values in recipe.finetune.items():
+        _check_finetune(recipe, name, values)
+    for name, values in recipe.diagnostics.items():
+        _check_diagnostic(name, values, f"diagnostics.{name}")
+    for name, arm in recipe.arms.items():
+        _check_written(recipe, name, arm)
+    _check_controls(recipe)
+    planned = arms_of(recipe)
+    for each in planned.values():
+        _check_planned(each)
+    for index, published in enumerate(recipe.published):
+        where = f"published[{index}]"
+        _check_known(f"{where}.arms", "arm", published.arms, planned)
+        if published.diagnostic is not None:
+            _check_known(f"{where}.diagnostic", "diagnostic", (published.diagnostic,), recipe.diagnostics)
+
+
+def _check_setting(recipe: Recipe) -> None:
+    lists = [("", recipe.budgets, recipe.procedural)]
+    lists += [(f"arms.{name}.", arm.budgets or (), arm.procedural or ()) for name, arm in recipe.arms.items()]
+    for where, budgets, procedural in lists:
+        if budgets and recipe.setting != "substitutive":
+            raise OptionError(f"{where}budgets: several corpus budgets belong to `setting: substitutive`")
+        if len(set(budgets)) < len(budgets) or not all(0 < share <= 1 for share in budgets):
+            raise OptionError(f"{where}budgets = {list(budgets)}: write different shares of the steps, above 0 up to 1")
+        if len(set(procedural)) < len(procedural) or not all(amount > 0 for amount in procedural):
+            raise OptionError(f"{where}procedural = {list(procedural)}: write different numbers of tokens")
+    if recipe.setting == "substitutive":
+        if recipe.corpus is None:
+            raise OptionError("setting: substitutive is about corpus tokens; give a corpus")
+        if not recipe.budgets and all(arm.budgets is None for arm in recipe.arms.values()):
+            raise OptionError("budgets: missing; substitutive needs shares of the corpus budget, such as [.5, .75, 1]")
+        shares = recipe.arms[recipe.baseline].budgets
+        if shares and 1 not in shares:
+            raise OptionError(f"arms.{recipe.baseline}.budgets: the baseline needs its full budget too; add 1")
+    base = recipe.arms[recipe.baseline]
+    if base.is_warmed and (recipe.procedural if base.procedural is None else base.procedural):
+        raise OptionError("baseline: an arm with several amounts of procedural tokens cannot be the baseline")
+
+
+def _check_launch(recipe: Recipe) -> None:
+    launch = recipe.launch
+    if launch.processes < 1:
+        raise OptionError(f"launch.processes = {launch.processes}: must be at least 1")
+    for name, value in launch.sbatch.items():
+        if not re.fullmatch(r"[a-z][a-z-]*", name) or not re.fullmatch(r"[^\s'\"`$\\;|&<>]*", value):
+            raise OptionError(
+                f"launch.sbatch.{name}: write an option of sbatch and its value, such as {{partition: gpu}}"
+            )
+        if name in ("array", "dependency", "output", "job-name"):
+            raise OptionError(f"launch.sbatch.{name}: not here; `proctool run --emit slurm` sets it")
+
+
+def _check_written(recipe: Recipe, name: str, arm: Arm) -> None:
+    where = f"arms.{name}"
+    _check_name("arms", name)
+    _check_given(WarmupOptions, arm.warmup, f"{where}.warmup")
+    _check_given(PretrainOptions, arm.pretrain, f"{where}.pretrain")
+    for key, values in arm.diagnostics.items():
+        if key not in recipe.diagnostics:
+            near = config.suggestion(key, recipe.diagnostics)
+            raise OptionError(f'{where}.diagnostics: the recipe has no diagnostic "{key}"{near}')
+        _check_diagnostic(key, values, f"{where}.diagnostics.{key}")
+    starts = [what for what in ("warmup", "donors", "init") if getattr(arm, what)]
+    if len(starts) > 1:
+        raise OptionError(f"{where}: {starts[0]} and {starts[1]} cannot both be given")
+    if not starts and (arm.carried or arm.treatment):
+        what = next(iter(arm.carried), "treatment")
+        raise OptionError(f"{where}.{what}: there is no warm-up to carry anything over from")
+    _check_known(f"{where}.donors", "component", arm.donors, {*CARRIED, "embeddings"})
+    if arm.donors and not arm.donors.keys() - {"embeddings"}:
+        raise OptionError(f"{where}.donors: name a donor of {', '.join(CARRIED)}")
+    for component, values in arm.donors.items():
+        _check_given(WarmupOptions, values, f"{where}.donors.{component}")
+        if not ("task" in values) ^ ("data" in values):
+            raise OptionError(f"{where}.donors.{component}: give its task, such as {{task: set}}")
+    treatment = arm.treatment or Treatment()
+    for option in ("shuffle", "match_scale"):
+        _check_known(f"{where}.treatment.{option}", "component", getattr(treatment, option), CARRIED)
+    for written in treatment.noise:
+        component, equals, size = written.rpartition("=")
+        _check_known(f"{where}.treatment.noise", "component", (component,) if equals else (), CARRIED)
+        config.convert(size, float, f"{where}.treatment.noise")
+
+
+def _check_finetune(recipe: Recipe, name: str, values: Values) -> None:
+    where = f"finetune.{name}"
+    _check_name("finetune", name)
+    if recipe.corpus is None:
+        raise OptionError(f"{where}: there is no pretrained model to go on from; give the recipe a corpus")
+    if "corpus" not in values:
+        raise OptionError(f"{where}: give its corpus, such as {{corpus: wikitext}}")
+    for key in ("init", "model", "family", "tokenizer"):
+        if key in values:
+            raise OptionError(f"{where}.{key}: not here; the pretrained model brings it")
+    _check_given(PretrainOptions, values, where)
+
+
+def _check_controls(recipe: Recipe) -> None:
+    if recipe.controls is None:
+        return
+    _check_known("controls.of", "arm", recipe.controls.of, recipe.arms)
+    for name in recipe.controls.of:
+        if not recipe.arms[name].is_warmed:
+            raise OptionError(f"controls.of: {name} has no warm-up to control")
+    if not any(arm.is_warmed for arm in recipe.arms.values()):
+        raise OptionError("controls: no arm has a warm-up to control")
+    if not recipe.controls.which:
+        raise OptionError(f"controls.which: empty; write standard, or some of {', '.join(CONTROLS)}")
+
+
+def _check_planned(arm: PlannedArm) -> None:
+    """Building every stage's options once checks them all; what they give is the same for every seed."""
+    where = f"arms.{arm.made_from}"
+    for diagnostic in (None, *arm.recipe.diagnostics):
+        for options in arm.warmups(diagnostic).values():
+            task = warmup_task(options)
+            if task.length > (options.context or task.length):
+                room = f"more than the context of {options.context}"
+                raise OptionError(f"{where}: the task {task.spec} has {task.length} tokens, {room}")
+            _check_model(f"{where}.warmup.model", options.model)
+        if diagnostic is not None:
+            made = arm.diagnostic(diagnostic)
+            _check_model(f"diagnostics.{diagnostic}.model", made.model)
+            _check_carried(arm, made)
+    if arm.recipe.corpus is not None:
+        for share in arm.budgets:
+            _check_carried(arm, arm.pretrain(share))
+        for name in arm.recipe.finetune:
+            arm.finetune(name)
+
+
+def _check_carried(arm: PlannedArm, options: InitOptions) -> None:
+    where = f"arms.{arm.made_from}"
+    if options.components != ("none",):
+        _check_known(f"{where}.components", "component", options.components, COMPONENTS)
+    treatment = arm.arm.treatment or Treatment()
+    for option in ("shuffle", "match_scale"):
+        for component in getattr(treatment, option):
+            if component not in options.components:
+                raise OptionError(f"{where}.treatment.{option}: {component} is not among the carried components")
+
+
+def _check_given(cls: type[Any], values: Values, where: str, also: Iterable[str] = ()) -> None:
+    """Check the names and kinds of options where they are written, before they are merged and lose their place."""
+    hints = typing.get_type_hints(cls)
+    kinds = {each.name: hints[each.name] for each in dataclasses.fields(cls)}
+    for key, value in values.items():
+        if key in NOT_HERE:
+            raise OptionError(f"{where}.{key}: not here; {NOT_HERE[key]}")
+        if key in also or (key == "task" and "task" in kinds):  # a task has forms of its own, read by parse_tasks
+            continue
+        if key not in kinds:
+            raise OptionError(f'{where}: unknown option "{key}"{config.suggestion(key, {*kinds, *also})}')
+        config.convert(value, kinds[key], f"{where}.{key}")
+
+
+def _check_diagnostic(name: str, values: Values, where: str) -> None:
+    if name not in DIAGNOSTICS:
+        raise OptionError(f'diagnostics: unknown diagnostic "{name}"{config.suggestion(name, DIAGNOSTICS)}')
+    _check_given(DIAGNOSTICS[name], values, where, {"warmup"})
+    warmup = values.get("warmup", {})
+    if not isinstance(warmup, Mapping):
+        raise OptionError(f"{where}.warmup: expected a mapping of options, got {warmup!r}")
+    _check_given(WarmupOptions, dict(warmup), f"{where}.warmup")
+
+
+def _check_known(where: str, what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    known = tuple(known)
+    for name in names:
+        if name not in known:
+            article = "an" if what[0] in "aeiou" else "a"
+            raise OptionError(f'{where}: "{name}" is not {article} {what}{config.suggestion(name, known)}')
+
+
+def _check_name(where: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise OptionError(f'{where}: "{name}" must be letters, digits, dots, dashes and underscores')
+
+
+def _check_model(where: str, model: str) -> None:
+    try:
+        parse_model(model)
+    except ProctoolError as error:
+        raise OptionError(f"{where}: {error}") from None

@@ -1,0 +1,109 @@
+"""The JSON schema of recipes, for editors, made from the same dataclasses that check them.
+
+Editors take it from a recipe's first line: `# yaml-language-server: $schema=../recipe.schema.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from proctool import config
+from proctool.evaluation.options import DIAGNOSTICS
+from proctool.recipe.check import NOT_HERE
+from proctool.recipe.form import Arm, Controls, Launch, Published, Recipe, Treatment
+from proctool.training.options import PretrainOptions, WarmupOptions
+from proctool.transplantation.options import CARRIED
+
+Schema = dict[str, Any]
+
+_NUMBER = r"^[-+]?[0-9_]*\.?[0-9_]+([eE][-+]?[0-9]+)?[kKmMbBgGtT]?$"
+"""Numbers that YAML reads as text: 2M, 1.5B, 5e-4."""
+
+
+def recipe_schema() -> Schema:
+    """The schema as JSON-ready values (JSON Schema draft 2020-12)."""
+    warmup, pretrain = {"$ref": "#/$defs/warmup"}, {"$ref": "#/$defs/pretrain"}
+    diagnostics = _object({name: {"$ref": f"#/$defs/{name}"} for name in DIAGNOSTICS})
+    options = {"warmup": warmup, "pretrain": pretrain, "diagnostics": diagnostics}
+    finetune = {"type": "object", "additionalProperties": pretrain}
+    donors = _object(dict.fromkeys((*CARRIED, "embeddings"), warmup))
+    arm = _of_class(Arm, options | {"donors": donors, "treatment": _of_class(Treatment, {})})
+    controls = _of_class(Controls, {})
+    written = {"enum": ["standard", *controls["properties"]["which"]["anyOf"][0]["enum"]]}
+    recipe = _of_class(
+        Recipe,
+        options
+        | {
+            "finetune": finetune,
+            "arms": {"type": "object", "additionalProperties": {"anyOf": [{"$ref": "#/$defs/arm"}, {"type": "null"}]}},
+            "controls": {"anyOf": [written, controls["properties"]["which"]["anyOf"][1], controls]},
+            "launch": _of_class(Launch, {}),
+            "published": {"type": "array", "items": _of_class(Published, {})},
+        },
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A proctool recipe",
+        **recipe,
+        "$defs": {
+            "arm": arm,
+            "warmup": _options(WarmupOptions),
+            "pretrain": _options(PretrainOptions),
+            **{name: _options(cls, {"warmup": warmup}) for name, cls in DIAGNOSTICS.items()},
+        },
+    }
+
+
+def _options(cls: type, also: Schema | None = None) -> Schema:
+    """A training command's options, those left out that a recipe gives once for all; none is required."""
+    made = _of_class(cls, also or {})
+    made.pop("required", None)
+    made["properties"] = {name: each for name, each in made["properties"].items() if name not in NOT_HERE}
+    if "task" in made["properties"]:
+        text = made["properties"]["task"]["description"]
+        made["properties"]["task"] = {"type": ["string", "object", "array"], "description": text}
+    return made
+
+
+def _of_class(cls: type, known: Schema) -> Schema:
+    """The schema of a mapping for a dataclass; `known` has fields whose schema their type does not say."""
+    hints, helps = typing.get_type_hints(cls), config.field_help(cls)
+    properties = dict(known)
+    required = []
+    for field in dataclasses.fields(cls):
+        made = dict(known[field.name] if field.name in known else _of_type(hints[field.name]))
+        if field.name in helps:
+            made["description"] = " ".join(helps[field.name].split())
+        properties[field.name] = made
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            required.append(field.name)
+    return _object(properties) | ({"required": required} if required else {})
+
+
+def _object(properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _of_type(kind: Any) -> Schema:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        inner = _of_type(next(each for each in arguments if each is not type(None)))
+        return {"anyOf": [inner, {"type": "null"}]}
+    if origin is typing.Literal:
+        return {"enum": list(arguments)}
+    if origin is tuple:
+        item = _of_type(arguments[0])
+        return {"anyOf": [item, {"type": "array", "items": item}]}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _of_type(arguments[1])}
+    if kind is bool:
+        return {"type": "boolean"}
+    if kind in (int, float):
+        return {"anyOf": [{"type": "integer" if kind is int else "number"}, {"type": "string", "pattern": _NUMBER}]}
+    if kind in (str, Path):
+        return {"type": ["string", "number"]}
+    return {}

@@ -1,0 +1,91 @@
+"""A recipe shrunk until all of it runs in about a minute: every kind of stage it has, none of its results.
+
+Models keep their layers, so that ranges of layers stay right, and are narrow; training takes a few steps of a few
+samples; one seed; corpora of the hub become the Python that is installed, their tokenizers bytes, mathematics a few
+questions a module. Tasks and components stay as they are: with them a recipe can be wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from proctool.models.shapes import Shape, parse_model
+from proctool.recipe.form import Arm, Recipe, Values
+
+# A step is as long as the longest sample: 2048 tokens in published settings.
+_TRAINING: Values = {
+    "steps": 4, "batch_size": 2, "ramp_steps": 1, "eval_every": 4, "eval_samples": 2, "log_every": 1, "accumulate": 1,
+}  # fmt: skip
+_NOT_SHRUNK = ("compile", "gradient_checkpointing", "precision", "until", "patience", "curriculum")
+_TINY_CORPUS = 400_000
+"""Training tokens at most: enough for a few rows of any context, and a validation split with a row in it."""
+
+
+def smoke(recipe: Recipe) -> Recipe:
+    """The shrunk recipe, with a name and so a folder of its own."""
+    corpus, tokenizer = _local(recipe.corpus), recipe.tokenizer
+    if corpus != recipe.corpus and corpus == "python" and tokenizer != "characters":
+        tokenizer = "bytes"
+    return dataclasses.replace(
+        recipe,
+        name=f"{recipe.name}-smoke",
+        model=_narrow(recipe.model),
+        corpus=corpus,
+        tokenizer=tokenizer,
+        seeds=recipe.seeds[:1],
+        warmup=_short(recipe.warmup) | _TRAINING,
+        pretrain=_short(recipe.pretrain) | _TRAINING | {"budget": _TINY_CORPUS},
+        diagnostics={name: _diagnostic(values) | _TRAINING for name, values in recipe.diagnostics.items()},
+        finetune={name: _finetune(values) for name, values in recipe.finetune.items()},
+        published=(),
+        arms={name: _arm(arm) for name, arm in recipe.arms.items()},
+        procedural=tuple(2000 * (place + 1) for place in range(len(recipe.procedural))),
+        launch=dataclasses.replace(recipe.launch, processes=1, precision=None),
+    )
+
+
+def _arm(arm: Arm) -> Arm:
+    amounts = arm.procedural
+    return dataclasses.replace(
+        arm,
+        warmup=_short(arm.warmup),
+        donors={component: _short(values) for component, values in arm.donors.items()},
+        pretrain=_short(arm.pretrain),
+        diagnostics={name: _diagnostic(values) for name, values in arm.diagnostics.items()},
+        procedural=None if amounts is None else tuple(2000 * (place + 1) for place in range(len(amounts))),
+    )
+
+
+def _short(values: Mapping[str, Any]) -> Values:
+    """Options without those that make a stage long; what is left is over the shrunk ones."""
+    kept = {key: value for key, value in values.items() if key not in _TRAINING and key not in _NOT_SHRUNK}
+    return kept | ({"model": _narrow(kept["model"])} if "model" in kept else {})
+
+
+def _diagnostic(values: Mapping[str, Any]) -> Values:
+    return _short(values) | ({"warmup": _short(values["warmup"]) | _TRAINING} if "warmup" in values else {})
+
+
+def _finetune(values: Mapping[str, Any]) -> Values:
+    return _short(values) | _TRAINING | {"corpus": _local(values["corpus"]), "budget": _TINY_CORPUS}
+
+
+def _narrow(model: str) -> str:
+    shape = parse_model(model)
+    if not isinstance(shape, Shape):
+        return model  # a configuration file of its own
+    heads = min(shape.heads, 2)
+    return str(Shape(shape.layers, heads, 8 * heads))
+
+
+def _local(corpus: str | None) -> str | None:
+    """A corpus that is there without network, or made in seconds."""
+    if corpus is None or Path(corpus).exists():
+        return corpus
+    base, _, variant = corpus.partition(":")
+    if base in ("python", "docstrings") or (variant and Path(variant).exists()):
+        return corpus
+    return "mathematics:2" if base == "mathematics" else "python"

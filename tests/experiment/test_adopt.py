@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from tiny_experiment import COMMAND, Silent, planned
+
+from proctool.experiment.execute import execute
+from proctool.experiment.graph import Plan
+from proctool.experiment.record import write_record
+
+
+def work(plan: Plan) -> Silent:
+    display = Silent()
+    write_record(plan, "", "")
+    assert execute(plan, jobs=2, command=COMMAND, display=display, pause=lambda: time.sleep(0.005)) == []
+    return display
+
+
+def test_what_another_experiment_has_done_is_taken_over(root: Path) -> None:
+    first, second = planned(root), planned(root.with_name("second"), pretrain={"steps": 50, "batch_size": 4})
+    work(first)
+    display = work(second)
+    assert display.last is not None
+    assert [stage.name for stage in display.last.adopted] == ["warmup-set-s0"]
+    calls = [line.rpartition("-")[0] for line in (second.root / "calls").read_text().splitlines()]
+    assert sorted(calls) == ["pretrain-cold-s0", "pretrain-set-s0"]
+    # Either folder can go.
+    shutil.rmtree(first.root)
+    assert second.missing() == []
+
+
+def test_what_is_not_done_there_is_not_taken(root: Path) -> None:
+    first, second = planned(root), planned(root.with_name("second"))
+    work(first)
+    artifact = first.arms["set"][0].pretrain.donor.artifact(root)  # type: ignore[union-attr]
+    assert artifact is not None
+    artifact.unlink()
+    (root.with_name("broken")).mkdir()
+    (root.with_name("broken") / "experiment.json").write_text("{")
+    display = work(second)
+    assert display.last is not None
+    assert sorted(stage.name for stage in display.last.adopted) == ["pretrain-cold-s0", "pretrain-set-s0"]

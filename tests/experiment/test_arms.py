@@ -1,0 +1,186 @@
+"""Forms of arms: weight mixtures, treatments, amounts, budgets, standard controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_experiment import planned, values
+
+from proctool.errors import OptionError
+from proctool.experiment.graph import Stage, warmups_of
+from proctool.experiment.record import record
+from proctool.recipe import arms_of, build_recipe
+
+WARM = {"warmup": {"task": "set:inputs=8"}}
+MIXED = {"donors": {"attention": {"task": "set:inputs=8"}, "mlp": {"task": "eca:width=8,steps=1", "steps": 30}}}
+HAYSTACK = {"haystack": {"pairs": 4, "vocab": 32, "steps": 10, "batch_size": 4, "ramp_steps": 2}}
+
+
+def arms(**changes: Any) -> dict[str, Any]:
+    return arms_of(build_recipe(values(**changes)))
+
+
+def pretrained(root: Path, arm: str, **changes: Any) -> Stage:
+    stage = planned(root, **changes).arms[arm][0].pretrain
+    assert stage is not None
+    return stage
+
+
+def test_a_weight_mixture_has_a_donor_for_each_component(root: Path) -> None:
+    plan = planned(root, arms={"cold": {}, "set": WARM, "mixed": MIXED})
+    stage = plan.arms["mixed"][0].pretrain
+    assert stage is not None
+    assert stage.donor is not None
+    mixture = stage.donor
+    assert mixture.command == ("transplant",)
+    assert {name: each.name for name, each in mixture.inputs.items()} == {
+        "attention": "warmup-set-s0", "mlp": "warmup-eca-s0", "embeddings_from": "warmup-set-s0",
+    }  # fmt: skip
+    # The donor that an arm of its own has too is one and the same.
+    assert mixture.inputs["attention"] is plan.arms["set"][0].pretrain.donor  # type: ignore[union-attr]
+    assert mixture.inputs["mlp"].steps == 30
+    assert [each.name for each in warmups_of(stage)] == ["warmup-set-s0", "warmup-eca-s0"]
+    argv = mixture.argv(root)
+    assert argv[argv.index("--mlp") + 1] == str(mixture.inputs["mlp"].artifact(root))
+    assert not {"--run-dir", "None"} & set(argv)
+    told = record(plan, "", "")
+    assert told["about"]["mixed"]["procedural_tokens"] == sum(each.tokens for each in warmups_of(stage))
+    assert len(told["stages"][stage.key]["warmups"]) == 2
+    assert told["stages"][mixture.key]["trains"] is False
+
+
+def test_the_embeddings_donor_can_be_named(root: Path) -> None:
+    donors = MIXED["donors"] | {"embeddings": {"task": "eca:width=8,steps=1", "steps": 30}}
+    mixture = pretrained(root, "mixed", arms={"cold": {}, "mixed": {"donors": donors}}).donor
+    assert mixture is not None
+    assert mixture.inputs["embeddings_from"].name == "warmup-eca-s0"
+    # The mixture has that one's vocabulary, so that its rows can be copied.
+    assert mixture.options.vocab_size == 3  # type: ignore[union-attr]
+
+
+def test_a_treatment_is_a_stage_between(root: Path) -> None:
+    treated = WARM | {"treatment": {"shuffle": ["attention"], "noise": "mlp=0.1"}}
+    stage = pretrained(root, "treated", arms={"cold": {}, "treated": treated})
+    assert stage.donor is not None
+    argv = stage.donor.argv(root)
+    assert argv[0] == "transplant"
+    assert argv[argv.index("--shuffle") + 1] == "attention"
+    assert argv[argv.index("--noise") + 1] == "mlp=0.1"
+    warm = str(stage.donor.parents[0].artifact(root))
+    assert [argv[argv.index(flag) + 1] for flag in ("--base", "--attention", "--mlp", "--norms")] == [warm] * 4
+
+
+def test_init_can_be_treated_too(root: Path) -> None:
+    arm = {"init": "donor.safetensors", "treatment": {"noise": 0.5}}
+    stage = pretrained(root, "a", arms={"cold": {}, "a": arm})
+    assert stage.donor is not None
+    assert stage.donor.parents == ()
+    argv = stage.donor.argv(root)
+    assert argv[argv.index("--base") + 1] == argv[argv.index("--mlp") + 1] == "donor.safetensors"
+
+
+def test_amounts_make_forms_of_an_arm(root: Path) -> None:
+    plan = planned(root, procedural=[340, "1k"], arms={"cold": {}, "set": WARM})
+    assert list(plan.arms) == ["cold", "set-340", "set-1k"]
+    # 4 samples of 17 tokens a step.
+    assert [warmups_of(plan.arms[arm][0].pretrain)[0].steps for arm in ("set-340", "set-1k")] == [5, 15]  # type: ignore[arg-type]
+    about = record(plan, "", "")["about"]["set-1k"]
+    assert (about["made_from"], about["procedural_tokens"]) == ("set", 1020)
+
+
+def test_budgets_are_whole_schedules(root: Path) -> None:
+    plan = planned(root, setting="substitutive", budgets=[0.5, 1, 0.75])
+    stages = plan.arms["set"][0]
+    assert {share: stage.steps for share, stage in stages.budgets.items()} == {0.5: 20, 0.75: 30, 1: 40}
+    assert stages.pretrain is stages.budgets[1]
+    assert len({stage.donor for stage in stages.budgets.values()}) == 1
+    assert list(plan.arms["cold"][0].budgets) == [1]
+    measured = record(plan, "", "")["arms"]["set"]["0"]
+    assert list(measured["budgets"]) == ["0.5", "0.75", "1"]
+    assert measured["pretrain"] == measured["budgets"]["1"]
+
+
+def test_standard_controls(root: Path) -> None:
+    plan = planned(root, controls="standard", diagnostics=HAYSTACK, arms={"cold": {}, "set": WARM})
+    assert list(plan.arms) == ["cold", "set", "cold-ramp", "cold-longer", "set-shuffled", "set-scale", "set-mean"]
+    trained = {arm: stages[0].pretrain for arm, stages in plan.arms.items()}
+    # 20 steps of 4 x 17 tokens are 1360; a step of pretraining has 4 x 64.
+    assert trained["cold-longer"].steps == 40 + 6  # type: ignore[union-attr]
+    assert trained["cold-ramp"].options.ramp_steps == 4  # type: ignore[union-attr]
+    assert warmups_of(trained["set-shuffled"])[0].options.task == ("shuffle(set:inputs=8,symbols=100)",)  # type: ignore
+    assert trained["set-scale"].donor.options.match_scale == ("attention", "mlp", "norms")  # type: ignore[union-attr]
+    mean = trained["set-mean"].options  # type: ignore[union-attr]
+    assert (mean.components, mean.embeddings) == (("none",), "mean")  # type: ignore[union-attr]
+    # The cold diagnostic serves the cold controls, whose difference is in pretraining.
+    haystack = {arm: stages[0].diagnostics["haystack"] for arm, stages in plan.arms.items()}
+    assert haystack["cold"] is haystack["cold-ramp"] is haystack["cold-longer"]
+    assert len({stage.key for stage in haystack.values()}) == 5
+    about = record(plan, "", "")["about"]
+    assert (about["set-scale"]["control"], about["set-scale"]["of"]) == ("scale", ["set"])
+    assert sum(stage.name.startswith("warmup-set-s0") for stage in plan.stages) == 1
+
+
+def test_a_control_that_serves_several_arms_is_one(root: Path) -> None:
+    two = {"cold": {}, "set": WARM, "mlp": WARM | {"components": ["mlp"]}}
+    forms = arms(controls=["longer", "shuffled"], arms=two)
+    assert list(forms) == ["cold", "set", "mlp", "cold-longer", "set-shuffled", "mlp-shuffled"]
+    assert forms["cold-longer"].of == ("set", "mlp")
+    two["mlp"] = {"warmup": {"task": "set:inputs=8", "steps": 99}}
+    assert "cold-longer-mlp" in arms(controls="longer", arms=two)
+
+
+def test_a_baseline_with_a_ramp_needs_no_other() -> None:
+    forms = arms(controls="standard", pretrain={"steps": 40, "batch_size": 4, "ramp_steps": 3})
+    assert "cold-ramp" not in forms
+    assert "cold-ramp" in arms(controls="standard")
+
+
+def test_launch_sets_the_precision_of_every_stage(root: Path) -> None:
+    plan = planned(root, launch={"processes": 8, "precision": "bf16"}, diagnostics=HAYSTACK)
+    assert {stage.options.precision for stage in plan.stages} == {"bf16"}  # type: ignore[union-attr]
+    # How many processes compute it does not change what is computed.
+    assert {stage.key for stage in plan.stages} == {
+        stage.key for stage in planned(root, launch={"precision": "bf16"}, diagnostics=HAYSTACK).stages
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"arms": {"x": {"donors": {"heads": {"task": "set"}}}}}, 'arms.x.donors: "heads" is not a component'),
+        ({"arms": {"x": {"donors": {"mlp": {"steps": 3}}}}}, "arms.x.donors.mlp: give its task"),
+        ({"arms": {"x": {"donors": {"embeddings": {"task": "set:inputs=8"}}}}}, "arms.x.donors: name a donor of"),
+        ({"arms": {"x": WARM | MIXED}}, "arms.x: warmup and donors cannot both be given"),
+        ({"arms": {"x": {"treatment": {"shuffle": "mlp"}}}}, "arms.x.treatment: there is no warm-up"),
+        (
+            {"arms": {"x": WARM | {"components": ["mlp"], "treatment": {"shuffle": "attention"}}}},
+            "arms.x.treatment.shuffle: attention is not among the carried components",
+        ),
+        ({"arms": {"x": WARM | {"treatment": {"noise": "much"}}}}, "arms.x.treatment.noise: 'much' is not a number"),
+        ({"budgets": [0.5]}, "budgets: several corpus budgets belong to `setting: substitutive`"),
+        ({"setting": "substitutive"}, "budgets: missing"),
+        ({"setting": "substitutive", "budgets": [0.5, 2]}, "budgets = [0.5, 2.0]: write different shares"),
+        ({"setting": "substitutive", "budgets": [1], "corpus": None, "diagnostics": HAYSTACK}, "give a corpus"),
+        (
+            {"setting": "substitutive", "budgets": [1], "arms": {"cold": {"budgets": [0.5]}}},
+            "arms.cold.budgets: the baseline needs its full budget too",
+        ),
+        ({"controls": "standart"}, "controls.which[0]: 'standart' is not one of the choices"),
+        ({"controls": {"of": ["cold"]}}, "controls.of: cold has no warm-up"),
+        ({"controls": "standard", "arms": {"cold": {}}}, "controls: no arm has a warm-up"),
+        ({"controls": "mean", "arms": {"cold": {}, "x": WARM, "x-mean": WARM}}, '"x-mean" would be the name of two'),
+        ({"launch": {"processes": 0}}, "launch.processes = 0"),
+        ({"launch": {"sbatch": {"time": "1;rm"}}}, "launch.sbatch.time"),
+        (
+            {"published": [{"what": "p", "section": "5", "measure": "loss", "arms": {"sett": 1}}]},
+            'published[0].arms: "sett" is not an arm (did you mean "set"?)',
+        ),
+    ],
+)
+def test_mistakes_are_named_with_their_place(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        build_recipe(values(**changes))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

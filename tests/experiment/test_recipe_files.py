@@ -1,0 +1,93 @@
+"""The recipes that ship: read, planned and shown by the real entry point, without network; some are tried."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from proctool import config
+from proctool.errors import OptionError
+from proctool.experiment.cost import flops
+from proctool.experiment.graph import plan
+from proctool.recipe import build_recipe, load_recipe
+from proctool.recipe.schema import recipe_schema
+from proctool.recipe.smoke import smoke
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(FOLDER.rglob("*.yaml"))
+SCHEMA = FOLDER / "recipe.schema.json"
+
+each_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER).with_suffix("")))
+
+
+@each_recipe
+def test_it_has_a_graph_and_a_smoke_form(path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    whole = plan(recipe, tmp_path / recipe.name)
+    assert len(whole.stages) > 2
+    # One cold stage of each kind and seed serves every comparison.
+    for kind in ("pretrain", *recipe.diagnostics):
+        assert sum(stage.name.startswith(f"{kind}-cold-s") for stage in whole.stages) <= len(recipe.seeds)
+    assert all(flops(stage) is not None for stage in whole.stages)
+    small = plan(smoke(recipe), tmp_path / "smoke")
+    assert {stage.command for stage in small.stages} == {stage.command for stage in whole.stages}
+    assert sum(stage.tokens for stage in small.stages) < 0.05 * sum(stage.tokens for stage in whole.stages)
+
+
+@each_recipe
+def test_it_fits_the_schema(path: Path) -> None:
+    jsonschema.validate(config.load_yaml(path), recipe_schema())
+    depth = len(path.relative_to(FOLDER).parts) - 1
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first == f"# yaml-language-server: $schema={'../' * depth}recipe.schema.json"
+
+
+def test_the_schema_file_is_the_one_that_is_printed(proctool: Callable[..., Any]) -> None:
+    said = proctool("run", "--schema")
+    assert said.code == 0
+    assert said.out == SCHEMA.read_text(encoding="utf-8"), (
+        "renew it: proctool run --schema > recipes/recipe.schema.json"
+    )
+    jsonschema.Draft202012Validator.check_schema(json.loads(said.out))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"armz": {}},
+        {"pretrain": {"stepz": 3}},
+        {"pretrain": {"steps": "many"}},
+        {"setting": "other"},
+        {"arms": {"a": {"donors": {"heads": {"task": "set"}}}}},
+        {"controls": "standart"},
+    ],
+)
+def test_the_schema_refuses_what_the_reader_refuses(changes: dict[str, Any]) -> None:
+    values = {"name": "a", "model": "2x2x16", "corpus": "python", "arms": {"a": {}}} | changes
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(values, recipe_schema())
+    with pytest.raises(OptionError):
+        build_recipe(values)
+
+
+def test_published_scale_needs_no_network_to_be_shown(proctool: Callable[..., Any]) -> None:
+    for name in ("c4-substitutive", "codeparrot-1.3b"):
+        said = proctool("run", FOLDER / "paper" / f"{name}.yaml", "--dry-run", "--json")
+        assert said.code == 0, said.err
+        stages = json.loads(said.out)["stages"]
+        assert all(stage["state"] == "missing" for stage in stages)
+    assert any(stage["command"][:2] == ["accelerate", "launch"] for stage in stages)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["laptop/python", "paper/weights", "paper/c4-finetuned"])
+def test_its_smoke_form_runs(proctool: Callable[..., Any], name: str) -> None:
+    said = proctool("run", FOLDER / f"{name}.yaml", "--smoke")
+    assert said.code == 0, said.err
+    assert Path(f"runs/{Path(name).name}-smoke/report.html").exists()
