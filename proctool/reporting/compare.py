@@ -3,8 +3,9 @@
 *Tokens to a loss*: the first crossing of the curve's running minimum, so that noise after a crossing does not undo it.
 Between two measurements loss is taken as linear in log tokens, the shape of learning curves (linear in tokens where the
 first measurement is at 0 tokens). *Saved* is 1 - (arm's tokens to the baseline's final loss) / (baseline's tokens to
-it): the substitutive gain. Both curves follow their whole schedule, and the arm crosses before its learning rate has
-fallen as far as the baseline's, so a run planned for the shorter budget would do somewhat better. *Gain* is the
+it). Where an arm was trained once, the crossing lies on a schedule that goes on: the arm's learning rate has not fallen
+as far as the baseline's had, so a run planned for the shorter budget would do somewhat better. Where an arm was trained
+with several budgets, each along its own schedule, the crossing is found among their final losses instead. *Gain* is the
 baseline's loss minus the arm's at equal corpus tokens: the additive gain, positive where the arm is better.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
@@ -23,7 +24,7 @@ from proctool.reporting.interval import Estimate, estimate
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Held-out loss (nats per token) against corpus tokens; both (n,), tokens rising, n >= 1."""
+    """Held-out loss (nats per token, or another measure) against tokens; both (n,), tokens rising, n >= 1."""
 
     tokens: NDArray[np.float64]
     loss: NDArray[np.float64]
@@ -32,6 +33,11 @@ class Curve:
     def final(self) -> float:
         """The last measurement."""
         return float(self.loss[-1])
+
+    @property
+    def end(self) -> float:
+        """Tokens at the last measurement."""
+        return float(self.tokens[-1])
 
     def tokens_to(self, loss: float) -> float | None:
         """Corpus tokens after which the running minimum first reaches `loss`; None where it never does."""
@@ -57,10 +63,29 @@ class Run:
     """One arm with one seed."""
 
     curve: Curve
-    warmup_tokens: float = 0.0
+    """Of the run with the largest budget."""
+    warmup_tokens: float | None = 0.0
+    """None, as the operations, where it is not known."""
     flops: float | None = None
     """Floating-point operations of the whole pretraining."""
     warmup_flops: float | None = 0.0
+    by_budget: Curve | None = None
+    """Final losses against budgets, where it was trained with several."""
+    steps: int | None = None
+    """Optimiser steps of the run with the largest budget."""
+    shares: Mapping[str, Curve] = field(default_factory=dict)
+    """What else was measured on the held-out text, by name ("accuracy", "exact_match"), against tokens."""
+
+    @property
+    def road(self) -> Curve:
+        """Where the tokens to a loss are read: among the budgets' final losses, else along the one run."""
+        return self.by_budget or self.curve
+
+    def flops_to(self, tokens: float) -> float | None:
+        """Operations up to `tokens` corpus tokens, the warm-up's counted; None where they are not known."""
+        if self.flops is None or self.warmup_flops is None:
+            return None
+        return self.flops * tokens / self.curve.end + self.warmup_flops
 
 
 @dataclass(frozen=True)
@@ -71,76 +96,121 @@ class ArmResult:
     seeds: tuple[int, ...]
     final_loss: Estimate
     target_loss: float
-    """The baseline's final loss, mean over seeds; each seed is compared with its own."""
+    """What is to be reached: the baseline's final loss (mean over seeds; each seed has its own), or one given."""
     gain: Estimate
     """Baseline's loss minus the arm's at equal corpus tokens, in nats per token."""
     reached: int
-    """Seeds in which the arm reaches the baseline's final loss."""
+    """Seeds in which the arm reaches the target."""
     tokens: Estimate | None
-    """Corpus tokens to that loss. None, as below, where a seed never reaches it."""
+    """Corpus tokens to the target. None, as below, where a seed never reaches it."""
     saved: Estimate | None
+    """None too where the baseline does not reach a target that was given."""
     saved_total: Estimate | None
     """With the warm-up's own tokens counted as spent."""
     saved_flops: Estimate | None
     """With the warm-up's own operations counted as spent."""
-    warmup_tokens: float
+    warmup_tokens: float | None
     is_baseline: bool = False
+    at_least: bool = False
+    """Whether a seed is at the target already where it is first measured, so that more may be saved."""
+    given_loss: bool = False
+    """Whether the target was given, rather than the baseline's final loss."""
+
+    @property
+    def perplexity(self) -> Estimate:
+        """exp of the final loss: over seeds, the geometric mean."""
+        return self.final_loss.exponential
+
+    @property
+    def perplexity_ratio(self) -> Estimate:
+        """The arm's perplexity over the baseline's at equal corpus tokens, below 1 where the arm is better."""
+        return self.gain.negated.exponential
 
 
-def compare(arms: Mapping[str, Mapping[int, Run]], baseline: str) -> list[ArmResult]:
-    """Each arm (runs by seed) against the arm `baseline`, which comes first; without a common seed it is left out."""
-    results = [_against(arms[baseline], arms[baseline], baseline, is_baseline=True)]
+Arms = Mapping[str, Mapping[int, Run]]
+"""Runs by arm and seed."""
+
+
+def compare(arms: Arms, baseline: str, loss: float | None = None) -> list[ArmResult]:
+    """Each arm against the arm `baseline`, which comes first; without a common seed it is left out.
+
+    `loss`: the target, in nats per token; by default each seed's baseline at its end.
+    """
+    results = [_against(arms[baseline], arms[baseline], baseline, loss, is_baseline=True)]
     for name, runs in arms.items():
         if name != baseline and runs.keys() & arms[baseline].keys():
-            results.append(_against(arms[baseline], runs, name))
+            results.append(_against(arms[baseline], runs, name, loss))
     return results
 
 
-def _against(base: Mapping[int, Run], arm: Mapping[int, Run], name: str, is_baseline: bool = False) -> ArmResult:
+def _against(
+    base: Mapping[int, Run], arm: Mapping[int, Run], name: str, loss: float | None, is_baseline: bool = False
+) -> ArmResult:
     seeds = tuple(sorted(base.keys() & arm.keys()))
     pairs = [(base[seed], arm[seed]) for seed in seeds]
-    targets = [of.curve.final for of, _ in pairs]
-    needed = [run.curve.tokens_to(target) for (_, run), target in zip(pairs, targets, strict=True)]
+    targets = [of.road.final if loss is None else loss for of, _ in pairs]
+    needed = [run.road.tokens_to(target) for (_, run), target in zip(pairs, targets, strict=True)]
+    spent = [of.road.tokens_to(target) for (of, _), target in zip(pairs, targets, strict=True)]
     reached = [tokens for tokens in needed if tokens is not None]
-    tokens = saved = total = flops = None
-    if len(reached) == len(seeds):
-        tokens = estimate(reached)
-        spent = [of.curve.tokens_to(target) or 0.0 for (of, _), target in zip(pairs, targets, strict=True)]
-        saved = _shares(reached, spent)
-        total = _shares([used + run.warmup_tokens for used, (_, run) in zip(reached, pairs, strict=True)], spent)
-        flops = _saved_flops(pairs, reached, spent)
+    saved = total = flops = None
+    everywhere = len(reached) == len(seeds)
+    if everywhere and all(spent):  # neither None nor 0: a baseline at the target before its first token
+        theirs = [tokens for tokens in spent if tokens is not None]
+        saved = _shares(reached, theirs)
+        warm = [run.warmup_tokens for _, run in pairs if run.warmup_tokens is not None]
+        if len(warm) == len(pairs):
+            total = _shares([used + more for used, more in zip(reached, warm, strict=True)], theirs)
+        flops = _saved_flops(pairs, reached, theirs)
     return ArmResult(
         arm=name,
         seeds=seeds,
-        final_loss=estimate([run.curve.final for _, run in pairs]),
+        final_loss=estimate([run.road.final for _, run in pairs]),
         target_loss=fmean(targets),
-        gain=estimate([_gain(of.curve, run.curve) for of, run in pairs]),
+        gain=gain(base, arm),
         reached=len(reached),
-        tokens=tokens,
+        tokens=estimate(reached) if everywhere else None,
         saved=saved,
         saved_total=total,
         saved_flops=flops,
-        warmup_tokens=fmean(run.warmup_tokens for _, run in pairs),
+        warmup_tokens=_mean([run.warmup_tokens for _, run in pairs]),
         is_baseline=is_baseline,
+        at_least=everywhere and any(run.road.loss[0] <= at for (_, run), at in zip(pairs, targets, strict=True)),
+        given_loss=loss is not None,
     )
 
 
-def _shares(used: Sequence[float], of: Sequence[float]) -> Estimate | None:
-    if min(of) <= 0:
-        return None  # the baseline was at its final loss before it had seen a token
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
+
+
+def _shares(used: Sequence[float], of: Sequence[float]) -> Estimate:
     return estimate([1 - mine / theirs for mine, theirs in zip(used, of, strict=True)])
 
 
 def _saved_flops(pairs: Sequence[tuple[Run, Run]], used: Sequence[float], of: Sequence[float]) -> Estimate | None:
-    mine, theirs = [], []
-    for (base, run), tokens, base_tokens in zip(pairs, used, of, strict=True):
-        if base.flops is None or run.flops is None or run.warmup_flops is None:
-            return None
-        mine.append(run.flops * tokens / run.curve.tokens[-1] + run.warmup_flops)
-        theirs.append(base.flops * base_tokens / base.curve.tokens[-1])
-    return _shares(mine, theirs)
+    mine = [run.flops_to(tokens) for (_, run), tokens in zip(pairs, used, strict=True)]
+    theirs = [base.flops_to(tokens) for (base, _), tokens in zip(pairs, of, strict=True)]
+    known = [(one, other) for one, other in zip(mine, theirs, strict=True) if one is not None and other]
+    if len(known) < len(pairs):
+        return None
+    return estimate([1 - one / other for one, other in known])
 
 
-def _gain(base: Curve, arm: Curve) -> float:
-    equal = min(float(base.tokens[-1]), float(arm.tokens[-1]))
-    return base.loss_at(equal) - arm.loss_at(equal)
+def gain(base: Mapping[int, Run], arm: Mapping[int, Run]) -> Estimate:
+    """The loss of `base` minus that of `arm` at equal corpus tokens, paired over the seeds that both have."""
+    found = []
+    for seed in sorted(base.keys() & arm.keys()):
+        mine, theirs = arm[seed].road, base[seed].road
+        equal = min(theirs.end, mine.end)
+        found.append(theirs.loss_at(equal) - mine.loss_at(equal))
+    return estimate(found)
+
+
+def beyond(arm: Mapping[int, Run], control: Mapping[int, Run]) -> Estimate | None:
+    """What an arm ends better than its control, in nats per token, paired over the seeds that both have; None if none.
+
+    Each at its own end: a control that got more corpus instead of a warm-up is compared with all of it.
+    """
+    seeds = sorted(arm.keys() & control.keys())
+    return estimate([control[seed].road.final - arm[seed].road.final for seed in seeds]) if seeds else None

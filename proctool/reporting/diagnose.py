@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from proctool.reporting.experiment import Score
 from proctool.reporting.interval import Estimate, estimate
+from proctool.reporting.measured import Score
 
 # A two-sided 95 % interval of a normal.
 _Z = 1.96
@@ -59,14 +60,21 @@ def diagnose(
                 diagnostic=name,
                 arm=arm,
                 seeds=seeds,
-                accuracy=estimate(mine),
-                difference=estimate([a - b for a, b in zip(mine, theirs, strict=True)]),
+                accuracy=estimate(mine, shares=True),
+                difference=_within(estimate([a - b for a, b in zip(mine, theirs, strict=True)])),
                 noise=_noise([*mine, *theirs], [scores[arm][seed].samples for seed in seeds]),
                 chance=chance,
                 is_baseline=arm == baseline,
             )
         )
     return results
+
+
+def _within(difference: Estimate) -> Estimate:
+    """No difference of two shares is larger than 1."""
+    if difference.low is None or difference.high is None:
+        return difference
+    return dataclasses.replace(difference, low=max(-1.0, difference.low), high=min(1.0, difference.high))
 
 
 def _noise(accuracies: list[float], samples: list[int | None]) -> float:

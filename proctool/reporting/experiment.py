@@ -1,31 +1,31 @@
-"""Runs on disk as curves by arm and seed: an experiment's folder, or any pretraining run folders."""
+"""An experiment's folder as curves by arm and seed."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from proctool.errors import RunError
-from proctool.reporting.compare import Curve, Run
-from proctool.reporting.metrics import MetricsLog, read_metrics
+from proctool import artifact
+from proctool.errors import ArtifactError, RunError
+from proctool.reporting.compare import Run
+from proctool.reporting.measured import (
+    Score,
+    Setting,
+    Warmup,
+    joined,
+    run_of,
+    score_of,
+    setting_of,
+    start_of,
+    warmup_of,
+)
+from proctool.reporting.metrics import FILE, MetricsLog
+from proctool.reporting.roles import Start
 
 RECORD = "experiment.json"
-
-
-@dataclass(frozen=True, eq=False)
-class Score:
-    """One diagnostic from one arm with one seed: accuracy (share of targets right) on held-out samples."""
-
-    tokens: tuple[int, ...]
-    accuracy: tuple[float, ...]
-    samples: int | None
-    """Held-out samples scored: what sampling noise there is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,46 +40,109 @@ class Experiment:
     """Pretraining by arm and seed."""
     scores: dict[str, dict[str, dict[int, Score]]]
     """Diagnostics by name, arm and seed."""
-    chance: dict[str, float]
+    chance: dict[str, float] = field(default_factory=dict)
     """By diagnostic, the accuracy of guessing, where it is known."""
-    missing: tuple[str, ...]
+    missing: tuple[str, ...] = ()
     """Stages that are not complete."""
-    contents: dict[str, str]
+    contents: dict[str, str] = field(default_factory=dict)
     """Content hashes of artifacts, by stage key."""
+    starts: dict[str, Start] = field(default_factory=dict)
+    """Where each arm's weights come from."""
+    remarks: tuple[str, ...] = ()
+    """What a reader must know of what was left out or does not quite compare."""
+
+    @property
+    def arms(self) -> list[str]:
+        """Every arm that has been measured, the baseline first."""
+        known = [*self.runs, *(arm for scores in self.scores.values() for arm in scores)]
+        return sorted(dict.fromkeys(known), key=lambda arm: arm != self.baseline)
 
 
 def load_experiment(folder: Path) -> Experiment:
     """The experiment in a folder made by `proctool run`. Raises RunError."""
     record = _read_record(folder)
+    stages: Mapping[str, Any] = record["stages"]
     logs: dict[str, MetricsLog] = {}
-    for key, stage in record["stages"].items():
+    for key, stage in stages.items():
         logs[key] = MetricsLog(folder / stage["folder"])
         logs[key].update()
+
+    def warmup(key: str) -> Warmup:
+        stage = stages[key]
+        return warmup_of(logs[donor] for donor in stage.get("warmups", [stage["donor"]] if stage["donor"] else []))
+
     runs: dict[str, dict[int, Run]] = {}
     scores: dict[str, dict[str, dict[int, Score]]] = {}
+    starts: dict[str, Start] = {}
+    settings: dict[str, Setting] = {}
     for arm, by_seed in record["arms"].items():
         for written, measured in by_seed.items():
             seed = int(written)
-            key = measured["pretrain"]
-            if key is not None and logs[key].end is not None:
-                donor = record["stages"][key]["donor"]
-                run = _run(logs[key], logs[donor] if donor else None)
-                if run is not None:
-                    runs.setdefault(arm, {})[seed] = run
-            for name, diagnostic in measured["diagnostics"].items():
-                if logs[diagnostic].end is not None:
-                    scored = _score(logs[diagnostic], record["stages"][diagnostic].get("eval_samples"))
-                    scores.setdefault(name, {}).setdefault(arm, {})[seed] = scored
+            keys = list(measured.get("budgets", {}).values()) or [measured["pretrain"]]
+            if all(key is not None and logs[key].end is not None for key in keys):
+                made = [run for key in keys if (run := run_of(logs[key], warmup(key))) is not None]
+                if len(made) < len(keys):
+                    continue
+                runs.setdefault(arm, {})[seed] = joined(made)
+                starts.setdefault(arm, start_of(logs[keys[-1]], warmup(keys[-1])))
+                settings.setdefault(arm, setting_of(logs[keys[-1]]))
+            for name, key in measured["diagnostics"].items():
+                if logs[key].end is not None:
+                    score = score_of(logs[key], stages[key].get("eval_samples"))
+                    scores.setdefault(name, {}).setdefault(arm, {})[seed] = score
+                    starts.setdefault(arm, start_of(logs[key], warmup(key)))
+    baseline = record["baseline"]
+    remarks = _drop_incomparable(runs, settings, baseline)
     return Experiment(
         folder=folder,
         record=record,
-        baseline=record["baseline"],
+        baseline=baseline,
         runs=runs,
         scores=scores,
         chance=record.get("chance", {}),
-        missing=tuple(record["stages"][key]["name"] for key, log in logs.items() if log.end is None),
-        contents={key: log.end["content"] for key, log in logs.items() if log.end and "content" in log.end},
+        missing=tuple(stage["name"] for key, stage in stages.items() if not _is_done(folder, stage, logs[key])),
+        contents={key: found for key, stage in stages.items() if (found := _content(folder, stage, logs[key]))},
+        starts={arm: _as_written(start, arm, record) for arm, start in starts.items()},
+        remarks=tuple(remarks),
     )
+
+
+def _as_written(start: Start, arm: str, record: Mapping[str, Any]) -> Start:
+    """With what the recipe says of the arm, which knows more than its runs do."""
+    about = record.get("about", {}).get(arm)
+    if about is None:
+        return start
+    treatment = record["recipe"]["arms"].get(about["made_from"], {}).get("treatment") or {}
+    treated = {"match_scale": "scale", "shuffle": "weights", "noise": "noise"}
+    kind = about["control"] or next((kind for key, kind in treated.items() if treatment.get(key)), None)
+    return Start(start.tasks, start.carried, kind, tuple(about["of"]), about["made_from"])
+
+
+def _drop_incomparable(runs: dict[str, dict[int, Run]], settings: Mapping[str, Setting], baseline: str) -> list[str]:
+    """Leave out arms whose losses are on another text or in other tokens; the words for it."""
+    remarks = []
+    for arm in [arm for arm in runs if baseline in settings]:
+        differs = settings[arm].differs(settings[baseline])
+        if differs is not None:
+            del runs[arm]
+            remarks.append(f"{arm} is left out of the losses, which do not compare: it has the {differs}.")
+    return remarks
+
+
+def _is_done(folder: Path, stage: Mapping[str, Any], log: MetricsLog) -> bool:
+    if stage.get("trains", True):
+        return log.end is not None
+    return Path(folder, stage["folder"], stage["artifact"]).is_file()  # a transplant has no metrics
+
+
+def _content(folder: Path, stage: Mapping[str, Any], log: MetricsLog) -> str | None:
+    """The hash of what a stage made, as far as it has made it."""
+    if stage.get("trains", True):
+        return log.end.get("content") if log.end else None
+    try:
+        return artifact.read_header(folder / stage["folder"] / stage["artifact"]).content
+    except (ArtifactError, OSError):
+        return None
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -87,6 +150,8 @@ def _read_record(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder")
     if not path.is_file():
+        if (folder / FILE).is_file():
+            raise RunError(f"{folder}: the folder of one run, not of an experiment; `proctool compare` takes runs")
         raise RunError(f"{folder}: not the folder of an experiment ({RECORD} is missing); `proctool run` makes one")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -96,85 +161,3 @@ def _read_record(folder: Path) -> dict[str, Any]:
     if not known:
         raise RunError(f"{path}: damaged, or from another version of proctool; run the recipe again to renew it")
     return record  # type: ignore[no-any-return]
-
-
-def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
-    """Pretraining run folders, each written FOLDER or NAME=FOLDER; one name several times is one arm, seed by seed.
-
-    The first name is the baseline unless `baseline` names another. Raises RunError.
-    """
-    runs: dict[str, dict[int, Run]] = {}
-    for each in named:
-        name, folder = _named_folder(each)
-        log = read_metrics(folder)
-        if log.end is None:
-            raise RunError(
-                f"{folder}: this run is not complete (step {log.step} of {log.steps or '?'}); finish it first"
-            )
-        run = _run(log, None)
-        if run is None:
-            raise RunError(f"{log.path}: no held-out losses to compare")
-        seeds = runs.setdefault(name, {})
-        seed = _seed_of(folder, log, len(seeds))
-        if seed in seeds:
-            raise RunError(
-                f"{folder}: {name} already has a run with seed {seed}; give it a name of its own: NAME={folder}"
-            )
-        seeds[seed] = run
-    base = baseline or next(iter(runs))
-    if base not in runs:
-        raise RunError(f'baseline: no run is named "{base}" (there are: {", ".join(runs)})')
-    for name, by_seed in runs.items():
-        if not by_seed.keys() & runs[base].keys():
-            raise RunError(
-                f"{name} (seeds {_listed(by_seed)}) and {base} (seeds {_listed(runs[base])}) have no seed in common; "
-                "runs are compared seed by seed"
-            )
-    return Experiment(None, {}, base, runs, {}, {}, (), {})
-
-
-def _named_folder(written: str) -> tuple[str, Path]:
-    name, equals, folder = written.partition("=")
-    if equals and not Path(written).exists():
-        return name, Path(folder)
-    path = Path(written)
-    # A stage's folder is called pretrain-ARM-s0-1a2b3c4d: the arm is what it is known by.
-    found = re.fullmatch(r"pretrain-(.+)-s\d+-[0-9a-f]{8}", path.name)
-    return (found[1] if found else path.name or str(path.resolve().name)), path
-
-
-def _seed_of(folder: Path, log: MetricsLog, default: int) -> int:
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        settings = {}
-    return int((log.start or {}).get("seed", settings.get("seed", default)))
-
-
-def _listed(seeds: Mapping[int, Run]) -> str:
-    return ", ".join(map(str, sorted(seeds)))
-
-
-def _run(log: MetricsLog, donor: MetricsLog | None) -> Run | None:
-    tokens, loss = log.measured("loss")
-    if not tokens:
-        return None
-    curve = Curve(np.array(tokens, float), np.array(loss, float))
-    if donor is None:
-        start = log.start or {}
-        return Run(curve, float(start.get("donor_tokens", 0)), flops_of(log), float(start.get("donor_flops", 0)))
-    return Run(curve, float(donor.tokens), flops_of(log), flops_of(donor))
-
-
-def flops_of(log: MetricsLog) -> float | None:
-    """Operations of a completed run: as recorded, else 6 per parameter and token (Kaplan et al. 2020, section 2.1)."""
-    for event in (log.end, log.start):
-        if event and "flops" in event:
-            return float(event["flops"])
-    parameters = (log.start or {}).get("parameters")
-    return 6.0 * parameters * log.tokens if parameters else None
-
-
-def _score(log: MetricsLog, samples: int | None) -> Score:
-    tokens, accuracy = log.measured("accuracy")
-    return Score(tuple(tokens), tuple(accuracy), samples)

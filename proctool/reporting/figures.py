@@ -1,22 +1,48 @@
-"""Static figures with matplotlib (the extra `[report]`): for papers and slides."""
+"""Static figures with matplotlib (the extra `[report]`): for papers and slides.
+
+Arms are told apart by colour (Okabe and Ito's palette, safe for colour-blind readers), by line style and by marker, so
+that a figure printed in grey still reads. Bands are the range over seeds; whiskers are 95 % intervals.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proctool.errors import OptionError
+from proctool.reporting.interval import Estimate
 from proctool.reporting.report import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette, told apart by colour-blind readers; the baseline is grey.
+    Draw = Callable[[list[Axes]], None]
+
+KINDS = ("png", "svg", "pdf")
 _COLOURS = ("#5b6470", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#a03c3c")
+_GREY = _COLOURS[0]
+# Cycles of different lengths, so that arms beyond the eighth are told apart too; the baseline has the first of each.
+_LINES: tuple[Any, ...] = ("--", "-", "-.", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
+_MARKERS = ("", "o", "s", "^", "D", "v", "P", "X", "<", "*")
+_HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "---", "|||")
+_LEGEND_INSIDE = 5
+"""Most arms for which the legend stands within the axes."""
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",
+    "svg.hashsalt": "proctool",  # the same numbers give the same file
+    "hatch.linewidth": 0.6,
+}
 
 
 def figures_available() -> bool:
@@ -24,10 +50,30 @@ def figures_available() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def write_figures(report: Report, folder: Path, kind: str = "png") -> list[Path]:
-    """Write loss, savings and diagnostics as `kind` (png, svg, pdf) files. Raises OptionError without matplotlib."""
+def figure_kinds(written: str | None) -> tuple[str, ...]:
+    """The kinds asked for by `png,svg,pdf`, `none`, or nothing: png where it can be drawn. Raises OptionError."""
+    if written is None:
+        return ("png",) if figures_available() else ()
+    kinds = tuple(dict.fromkeys(each.strip().lower() for each in written.split(",")))
+    if kinds == ("none",):
+        return ()
+    for kind in kinds:
+        if kind not in KINDS:
+            raise OptionError(f'figures: "{kind}" is not a kind of figure (known: {", ".join(KINDS)}, none)')
     if not figures_available():
-        raise OptionError('figures need matplotlib: pip install "proctool[report]"')
+        raise OptionError('figures: they need matplotlib; pip install "proctool[report]"')
+    return kinds
+
+
+def write_figures(report: Report, folder: Path, kinds: Sequence[str] = ("png",)) -> list[Path]:
+    """Write curves, savings, the substitutive curve and diagnostics, each as every one of `kinds`; their paths.
+
+    Raises OptionError without matplotlib, OSError.
+    """
+    if not kinds:
+        return []
+    if not figures_available():
+        raise OptionError('figures: they need matplotlib; pip install "proctool[report]"')
     import matplotlib
 
     matplotlib.use("Agg")
@@ -35,89 +81,188 @@ def write_figures(report: Report, folder: Path, kind: str = "png") -> list[Path]
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, draw in _drawings(report).items():
-        figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
-        draw(axes)
-        axes.spines[["top", "right"]].set_visible(False)
-        path = folder / f"{name}.{kind}"
-        figure.savefig(path, dpi=160)
-        pyplot.close(figure)
-        written.append(path)
+    with pyplot.rc_context(_STYLE):
+        for name, (panels, size, draw) in _drawings(report).items():
+            figure, axes = pyplot.subplots(1, panels, figsize=size, layout="constrained", sharey=True, squeeze=False)
+            draw(list(axes[0]))
+            for kind in kinds:
+                path = folder / f"{name}.{kind}"
+                undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+                figure.savefig(path, dpi=180, metadata=undated)
+                written.append(path)
+            pyplot.close(figure)
     return written
 
 
-def _drawings(report: Report) -> dict[str, Any]:
-    drawings: dict[str, Any] = {}
+def _drawings(report: Report) -> dict[str, tuple[int, tuple[float, float], Draw]]:
+    """By file name: panels side by side, width and height in inches, and what draws them."""
+    many = len(report.experiment.arms) > _LEGEND_INSIDE
+    curves = (7.4, 3.8) if many else (5.6, 3.6)
+    drawings: dict[str, tuple[int, tuple[float, float], Draw]] = {}
+    others = [each for each in report.results if not each.is_baseline]
     if report.results:
-        drawings["loss"] = lambda axes: _draw_loss(axes, report)
-    if any(not each.is_baseline for each in report.results):
-        drawings["savings"] = lambda axes: _draw_savings(axes, report)
+        drawings["loss"] = (1, curves, partial(_draw_loss, report))
+    if others:
+        drawings["savings"] = (1, (5.6, 1.1 + 0.3 * len(others)), partial(_draw_savings, report))
+    if any(each.has_lengths for each in report.substitutions):
+        drawings["substitution"] = (1, (5.6, 3.6), partial(_draw_substitution, report))
+    if report.diagnostics:
+        panels = len(report.diagnostics)
+        arms = len({each.arm for group in report.diagnostics for each in group})
+        size = (1.6 + 2.4 * max(panels, 1.5), 1.0 + 0.3 * arms)
+        drawings["diagnostics"] = (panels, size, partial(_draw_diagnostics, report))
     for results in report.diagnostics:
         name = results[0].diagnostic
-        drawings[name] = lambda axes, name=name: _draw_accuracy(axes, report, name)
+        drawings[f"curve-{name}"] = (1, curves, partial(_draw_accuracy, report, name))
     return drawings
 
 
-def _draw_loss(axes: Axes, report: Report) -> None:
+def _draw_loss(report: Report, panels: list[Axes]) -> None:
+    (axes,) = panels
     arms = {
-        result.arm: [(run.curve.tokens, run.curve.loss) for run in report.experiment.runs[result.arm].values()]
-        for result in report.results
+        each.arm: [(run.curve.tokens, run.curve.loss) for run in report.experiment.runs[each.arm].values()]
+        for each in report.results
     }
-    _draw_lines(axes, arms)
+    _draw_curves(axes, arms, report)
     target = report.results[0].target_loss
-    axes.axhline(target, color="#5b6470", linestyle=":", linewidth=1)
-    for index, result in enumerate(report.results):
+    axes.axhline(target, color=_GREY, linestyle=":", linewidth=1)
+    for result in report.results:
+        look: dict[str, Any] = {"marker": _marker(report, result.arm), "color": _colour(report, result.arm)}
+        budgets = [run.by_budget for run in report.experiment.runs[result.arm].values() if run.by_budget is not None]
+        if budgets and not result.is_baseline:
+            axes.plot(budgets[0].tokens, np.mean([each.loss for each in budgets], axis=0), linestyle="", **look)
         if result.tokens is not None and not result.is_baseline:
-            colour = _colour(index)
-            axes.plot(
-                result.tokens.value, target, "o", color=colour, markerfacecolor="white", markeredgewidth=2, zorder=5
-            )
+            axes.plot(result.tokens.value, target, markerfacecolor="white", markeredgewidth=1.6, zorder=5, **look)
     last = max(float(x[-1]) for lines in arms.values() for x, _ in lines)
     seen = np.concatenate([y[x >= last / 4] for lines in arms.values() for x, y in lines])
     room = 0.06 * float(np.ptp(seen) or 1)
     axes.set(
         xlabel="corpus tokens", ylabel="held-out loss (nats per token)", ylim=(seen.min() - room, seen.max() + room)
     )
+    axes.set_xlim(left=0)
 
 
-def _draw_accuracy(axes: Axes, report: Report, name: str) -> None:
+def _draw_accuracy(report: Report, name: str, panels: list[Axes]) -> None:
+    (axes,) = panels
     scores = report.experiment.scores[name]
     arms = {
-        arm: [(np.array(score.tokens), 100 * np.array(score.accuracy)) for score in scores[arm].values()]
-        for arm in sorted(scores, key=lambda each: each != report.baseline)
+        arm: [(np.array(score.tokens, float), 100 * np.array(score.accuracy)) for score in scores[arm].values()]
+        for arm in report.experiment.arms
+        if arm in scores
     }
-    _draw_lines(axes, arms)
+    _draw_curves(axes, arms, report)
     chance = report.experiment.chance.get(name)
     if chance is not None:
-        axes.axhline(100 * chance, color="#5b6470", linestyle=":", linewidth=1)
+        axes.axhline(100 * chance, color=_GREY, linestyle=":", linewidth=1)
+        axes.annotate("guessing", (0.01, 100 * chance), xycoords=("axes fraction", "data"), ha="left", va="bottom",
+                      color=_GREY, fontsize=8)  # fmt: skip
     axes.set(xlabel="diagnostic tokens", ylabel=f"{name} accuracy (%)", ylim=(0, 102))
 
 
-def _draw_lines(axes: Axes, arms: Mapping[str, Iterable[tuple[Any, Any]]]) -> None:
-    for index, (arm, lines) in enumerate(arms.items()):
-        for number, (x, y) in enumerate(lines):
-            style = "--" if index == 0 else "-"
-            axes.plot(x, y, style, color=_colour(index), linewidth=1.3, label=arm if number == 0 else None)
-    axes.legend(frameon=False)
+def _draw_curves(
+    axes: Axes, arms: Mapping[str, Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]], report: Report
+) -> None:
+    """The mean over seeds with the band of all seeds; each seed by itself where they were measured elsewhere."""
+    for arm, lines in arms.items():
+        colour = _colour(report, arm)
+        look: dict[str, Any] = {"color": colour, "linestyle": _of(_LINES, report, arm), "linewidth": 1.5}
+        look |= {"marker": _marker(report, arm) or None, "markersize": 3.5, "markevery": 0.13}
+        first = lines[0][0]
+        if all(len(x) == len(first) and np.array_equal(x, first) for x, _ in lines):
+            values = np.stack([y for _, y in lines])  # (seeds, n)
+            axes.plot(first, values.mean(0), label=arm, **look)
+            if len(lines) > 1:
+                axes.fill_between(first, values.min(0), values.max(0), color=colour, alpha=0.18, linewidth=0)
+        else:
+            for number, (x, y) in enumerate(lines):
+                axes.plot(x, y, label=arm if number == 0 else None, **look)
+    _legend(axes, len(arms))
     axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0), useMathText=True)
 
 
-def _draw_savings(axes: Axes, report: Report) -> None:
-    others = [(index, each) for index, each in enumerate(report.results) if not each.is_baseline]
-    for place, (index, result) in enumerate(others):
+def _legend(axes: Axes, entries: int) -> None:
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "fontsize": 7.5, "handlelength": 3}
+    axes.legend(**beside if entries > _LEGEND_INSIDE else {"handlelength": 3})
+
+
+def _draw_savings(report: Report, panels: list[Axes]) -> None:
+    (axes,) = panels
+    others = [each for each in report.results if not each.is_baseline]
+    for place, result in enumerate(others):
         saved = result.saved
         if saved is None:
             count = f"in {result.reached} of {len(result.seeds)} seeds" if result.reached else ""
             axes.text(0, place, f" reaches it {count}" if count else " never reaches it", va="center")
             continue
-        axes.barh(place, 100 * saved.value, color=_colour(index), height=0.6)
-        if saved.low is not None and saved.high is not None:
-            axes.plot([100 * saved.low, 100 * saved.high], [place, place], color="black", linewidth=1.5)
-    axes.axvline(0, color="#5b6470", linewidth=1)
-    axes.set_yticks(range(len(others)), [each.arm for _, each in others])
+        _bar(axes, report, result.arm, place, 100 * saved.value)
+        _whisker(axes, saved, place, across=True)
+    axes.axvline(0, color=_GREY, linewidth=1)
+    axes.set_yticks(range(len(others)), [each.arm for each in others])
     axes.set_ylim(len(others) - 0.5, -0.5)
-    axes.set_xlabel(f"corpus tokens saved to {report.baseline}'s final loss (%)")
+    given = report.results[0].given_loss
+    target = f"a loss of {report.results[0].target_loss:.3f}" if given else f"{report.baseline}'s final loss"
+    axes.set_xlabel(f"corpus tokens saved to {target} (%)")
 
 
-def _colour(index: int) -> str:
-    return _COLOURS[index % len(_COLOURS)]
+def _draw_diagnostics(report: Report, panels: list[Axes]) -> None:
+    """A panel for each diagnostic, a bar for each arm; the dotted line is guessing."""
+    measured = {each.arm for group in report.diagnostics for each in group}
+    arms = [arm for arm in report.experiment.arms if arm in measured]
+    for axes, results in zip(panels, report.diagnostics, strict=True):
+        for found in results:
+            at = arms.index(found.arm)
+            _bar(axes, report, found.arm, at, 100 * found.accuracy.value)
+            _whisker(axes, found.accuracy, at, across=True)
+        if results[0].chance is not None:
+            axes.axvline(100 * results[0].chance, color="black", linestyle=":", linewidth=1)
+        axes.set(xlabel=f"{results[0].diagnostic} accuracy (%)", xlim=(0, 102))
+    panels[0].set_yticks(range(len(arms)), arms)
+    panels[0].set_ylim(len(arms) - 0.5, -0.5)
+
+
+def _bar(axes: Axes, report: Report, arm: str, at: float, value: float) -> None:
+    look: dict[str, Any] = {"color": _colour(report, arm), "hatch": _of(_HATCHES, report, arm), "edgecolor": "black"}
+    axes.barh(at, value, height=0.7, linewidth=0.6, alpha=0.85, **look)
+
+
+def _draw_substitution(report: Report, panels: list[Axes]) -> None:
+    """Corpus tokens needed against procedural tokens spent, from the baseline's point on."""
+    (axes,) = panels
+    for index, curve in enumerate(each for each in report.substitutions if each.has_lengths):
+        points = [(point.procedural, point.corpus) for point in curve.points if point.corpus is not None]
+        if not points:
+            continue
+        look = {"color": _COLOURS[1 + index % 7], "linestyle": _LINES[1 + index % 5], "linewidth": 1.5}
+        x = [0.0, *(at for at, _ in points)]
+        y = [curve.corpus_alone.value, *(corpus.value for _, corpus in points)]
+        axes.plot(x, y, marker=_MARKERS[1 + index % 9], markersize=5, label=curve.points[-1].arm, **look)
+        for at, corpus in points:
+            _whisker(axes, corpus, at, across=False, scale=1.0)
+        axes.axhline(curve.corpus_alone.value, color=_GREY, linestyle=":", linewidth=1)
+    axes.set(xlabel="procedural tokens", ylabel="corpus tokens needed for the same loss", ylim=(0, None))
+    axes.ticklabel_format(style="sci", scilimits=(0, 0), useMathText=True)
+    _legend(axes, 1)
+
+
+def _whisker(axes: Axes, found: Estimate, at: float, across: bool, scale: float = 100.0) -> None:
+    if found.low is None or found.high is None:
+        return
+    ends = [scale * found.low, scale * found.high]
+    axes.plot(
+        ends if across else [at, at], [at, at] if across else ends, color="black", linewidth=1.2,
+        marker="|" if across else "_", markersize=5,
+    )  # fmt: skip
+
+
+def _of(cycle: Sequence[Any], report: Report, arm: str) -> Any:
+    """The arm's own of a cycle whose first is the baseline's alone."""
+    place = report.experiment.arms.index(arm)
+    return cycle[0] if arm == report.baseline else cycle[1 + (place - 1) % (len(cycle) - 1)]
+
+
+def _colour(report: Report, arm: str) -> str:
+    return str(_of(_COLOURS, report, arm))
+
+
+def _marker(report: Report, arm: str) -> str:
+    return str(_of(_MARKERS, report, arm))

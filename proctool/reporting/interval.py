@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # 97.5 % quantiles of Student's t by degrees of freedom 1..30.
 _T = (
@@ -28,19 +31,32 @@ class Estimate:
     high: float | None
     n: int
     method: str | None
-    """How the interval was made: "bootstrap", "Student t", or None."""
+    """How the interval was made: "bootstrap", "Student t", "Student t of the log odds", or None."""
 
     @property
     def excludes_zero(self) -> bool:
         """Whether the interval tells the mean from zero; false without one."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
+    @property
+    def negated(self) -> Estimate:
+        """Of the opposite sign."""
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        return Estimate(-self.value, low, high, self.n, self.method)
 
-def estimate(values: Sequence[float]) -> Estimate:
+    @property
+    def exponential(self) -> Estimate:
+        """exp of the mean and of its ends: of logarithms, the geometric mean."""
+        low, high = (None if end is None else math.exp(end) for end in (self.low, self.high))
+        return Estimate(math.exp(self.value), low, high, self.n, self.method)
+
+
+def estimate(values: Sequence[float], *, shares: bool = False) -> Estimate:
     """The mean of independent values, one per seed. Raises ValueError for none.
 
     From 6 values on: the percentile bootstrap at levels widened for small samples (Hesterberg, "What Teachers Should
-    Know About the Bootstrap", 2015, section 5.3). Below: Student's t.
+    Know About the Bootstrap", 2015, section 5.3). Below: Student's t. Of `shares`, which lie in [0, 1], the t interval
+    is taken on the scale of log odds around the mean (delta method), so that it stays in [0, 1] too.
     """
     if not values:
         raise ValueError("no values")
@@ -51,13 +67,33 @@ def estimate(values: Sequence[float]) -> Estimate:
     quantile = student_t(n - 1)
     if n < BOOTSTRAP_FROM:
         half = quantile * float(sample.std(ddof=1)) / math.sqrt(n)
+        if shares:
+            return _of_share(mean, half, n)
         return Estimate(mean, mean - half, mean + half, n, "Student t")
     level = 0.5 * math.erfc(math.sqrt(n / (n - 1)) * quantile / math.sqrt(2))
-    # A fixed seed: the same runs give the same report.
-    rng = np.random.default_rng(20260121725)
-    means = sample[rng.integers(0, n, (_RESAMPLES, n))].mean(1)
+    means = sample[_resamples(n)].mean(1)
     low, high = np.quantile(means, [level, 1 - level])
     return Estimate(mean, float(low), float(high), n, "bootstrap")
+
+
+@functools.cache
+def _resamples(n: int) -> NDArray[np.integer[Any]]:
+    """Which of n values each resample holds, (resamples, n). A fixed seed: the same runs give the same report."""
+    kind = np.int8 if n < 128 else np.int64
+    return np.random.default_rng(20260121725).integers(0, n, (_RESAMPLES, n)).astype(kind)
+
+
+def _of_share(mean: float, half: float, n: int) -> Estimate:
+    """The interval `mean` +- `half` bent to stay within 0 and 1."""
+    method = "Student t of the log odds"
+    if not 0 < mean < 1:  # all seeds at 0 or all at 1: there is no spread to judge by
+        return Estimate(mean, mean, mean, n, method)
+    odds, wide = math.log(mean / (1 - mean)), half / (mean * (1 - mean))
+    return Estimate(mean, _logistic(odds - wide), _logistic(odds + wide), n, method)
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(max(x, -700.0)) / (1 + math.exp(max(x, -700.0)))
 
 
 def student_t(freedom: int) -> float:

@@ -3,7 +3,9 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const colour = (name) => `var(--arm-${data.arms.indexOf(name) % 8})`;
 const isBase = (name) => name === data.baseline;
-const hiddenArms = new Set(), hiddenSeeds = new Set();
+// Beyond the eighth arm colours come again, as dashes of another kind.
+const dashes = (name) => isBase(name) ? "7 4" : ["", "12 3 2 3", "2 3"][Math.floor(data.arms.indexOf(name) / 8) % 3];
+const hiddenArms = new Set(data.controls), hiddenSeeds = new Set();
 const redraws = [];
 const redraw = () => redraws.forEach((draw) => draw());
 
@@ -102,20 +104,29 @@ function lineChart(box, chart) {
     picture.append(inner);
     const path = (run) => run.filter((point) => !chart.log || point[0] > 0)
       .map((point, i) => `${i ? "L" : "M"}${x(point[0]).toFixed(1)} ${y(point[1]).toFixed(1)}`).join("");
+    // From the lowest seed to the highest.
+    const band = (runs) => {
+      const at = runs[0].points.map((point, i) => [point[0], runs.map((run) => run.points[i][1])]).filter((each) => !chart.log || each[0] > 0);
+      const edge = (pick) => at.map(([tokens, values]) => [tokens, pick(...values)]);
+      return `${path(edge(Math.max))}${path(edge(Math.min).reverse()).replace("M", "L")}Z`;
+    };
     for (const arm of arms) {
       const several = arm.runs.length > 1;
+      if (several && arm.all) inner.append(svg("path", { d: band(arm.runs), fill: colour(arm.name), opacity: .13, class: "band" }));
       for (const run of several || !arm.all ? arm.runs : [])
         inner.append(svg("path", { d: path(run.points), fill: "none", stroke: colour(arm.name), "stroke-width": 1, opacity: arm.all ? .35 : 1 }));
       if (arm.all) inner.append(svg("path", {
         d: path(arm.mean), fill: "none", stroke: colour(arm.name), "stroke-width": isBase(arm.name) ? 2 : 2.4,
-        "stroke-linejoin": "round", ...(isBase(arm.name) ? { "stroke-dasharray": "7 4" } : {}),
+        "stroke-linejoin": "round", "stroke-dasharray": dashes(arm.name),
       }));
     }
     if (chart.level !== null && chart.level !== undefined && chart.level > range[0] && chart.level < range[1]) {
       picture.append(svg("line", { x1: plot.left, x2: plot.right, y1: y(chart.level), y2: y(chart.level), stroke: "var(--soft)", "stroke-dasharray": "2 4" }));
-      picture.append(svg("text", { x: plot.left + 6, y: y(chart.level) + (chart.levelBelow ? 16 : -7), class: "halo" }, chart.levelName));
+      const [side, anchor] = chart.levelRight ? [plot.right - 6, "end"] : [plot.left + 6, "start"];
+      picture.append(svg("text", { x: side, y: y(chart.level) + (chart.levelBelow ? 16 : -7), "text-anchor": anchor, class: "halo" }, chart.levelName));
     }
     drawMarks(picture, arms, x, y, plot);
+    drawPoints(inner, arms, x, y);
     if (!narrow) drawNames(picture, arms, x, y, range, plot);
     const cursor = svg("g");
     picture.append(cursor);
@@ -150,6 +161,17 @@ function lineChart(box, chart) {
     });
   }
 
+  // Runs that were measured only at their ends: one point each.
+  function drawPoints(inner, arms, x, y) {
+    for (const arm of chart.dots ? arms : [])
+      for (const point of arm.mean) inner.append(svg("circle", { cx: x(point[0]), cy: y(point[1]), r: 4, fill: colour(arm.name) }));
+    for (const each of chart.budgets || []) {
+      if (!arms.some((arm) => arm.name === each.arm) || hiddenSeeds.has(each.seed)) continue;
+      for (const point of each.points)
+        inner.append(svg("rect", { x: x(point[0]) - 3, y: y(point[1]) - 3, width: 6, height: 6, fill: "var(--card)", stroke: colour(each.arm), "stroke-width": 1.6 }));
+    }
+  }
+
   // Names at the ends of the lines, moved apart where they would overlap.
   function drawNames(picture, arms, x, y, range, plot) {
     const names = arms.map((arm) => {
@@ -176,13 +198,13 @@ function lineChart(box, chart) {
     view.cursor.append(svg("line", { x1: across, x2: across, y1: view.plot.top, y2: view.plot.bottom, stroke: "var(--soft)", opacity: .5 }));
     const rows = view.arms.map((arm) => [arm, arm.mean.find((each) => each[0] === tokens)]).filter((row) => row[1]);
     rows.sort((a, b) => b[1][1] - a[1][1]);
-    tip.replaceChildren(html("b", {}, `${count(tokens)} tokens`));
+    tip.replaceChildren(html("b", {}, `${count(tokens)} ${chart.unit || "tokens"}`));
     for (const [arm, [, value]] of rows) {
       const level = view.y(value);
       if (level >= view.plot.top - 4 && level <= view.plot.bottom + 4)
         view.cursor.append(svg("circle", { cx: across, cy: level, r: 3.6, fill: colour(arm.name) }));
       tip.append(html("div", {},
-        html("span", { class: isBase(arm.name) ? "key dashed" : "key", style: `--c:${colour(arm.name)}` }), arm.name,
+        html("span", { class: dashes(arm.name) ? "key dashed" : "key", style: `--c:${colour(arm.name)}` }), arm.name,
         html("span", { class: "value" }, chart.value(value))));
     }
     const left = across + 14 + tip.offsetWidth > width ? across - tip.offsetWidth - 14 : across + 14;
@@ -206,7 +228,7 @@ function armButtons(box, arms) {
     row.append(button);
   };
   for (const arm of arms)
-    toggle(hiddenArms, arm.name, [html("span", { class: isBase(arm.name) ? "key dashed" : "key", style: `--c:${colour(arm.name)}` }), arm.name]);
+    toggle(hiddenArms, arm.name, [html("span", { class: dashes(arm.name) ? "key dashed" : "key", style: `--c:${colour(arm.name)}` }), arm.name]);
   const seeds = [...new Set(arms.flatMap((arm) => arm.runs.map((run) => run.seed)))].sort((a, b) => a - b);
   if (seeds.length > 1) for (const seed of seeds) toggle(hiddenSeeds, seed, [`seed ${seed}`]);
   row.append(html("span", { class: "gap" }));
@@ -232,6 +254,7 @@ function lossSection() {
   const chart = lineChart(box, {
     id: "loss", label: "Held-out loss against corpus tokens", arms: data.loss.arms, log: false,
     level: data.loss.target, levelName: `${data.baseline}: ${data.loss.target.toFixed(3)}`, levelBelow: true, marks: data.loss.marks,
+    budgets: data.loss.budgets,
     across: "corpus tokens", value: (value) => value.toFixed(3), tick: (value) => `${value}`,
     range(points, last) {
       // Close up: from where a quarter of the corpus has been seen. All of the fall would hide what differs.
@@ -243,6 +266,20 @@ function lossSection() {
   });
   choice(row, "close-up", close, (on) => { close = on; });
   choice(row, "log tokens", chart.log, (on) => { chart.log = on; });
+}
+
+function substitutionSection() {
+  const box = document.getElementById("substitution");
+  if (!data.substitution.length) return;
+  box.hidden = false;
+  armButtons(box, data.substitution);
+  const alone = data.substitution[0].alone;
+  lineChart(box, {
+    id: "substitution", label: "Corpus tokens needed against procedural tokens", arms: data.substitution, log: false, dots: true,
+    level: alone, levelName: `${data.baseline}: ${count(alone)}`, levelBelow: true, levelRight: true,
+    across: "procedural tokens", unit: "procedural tokens", value: (value) => `${count(value)} corpus tokens`, tick: count,
+    range: (points) => [0, 1.08 * Math.max(alone, ...points.map((point) => point[1]))],
+  });
 }
 
 function diagnosticSections() {
@@ -276,7 +313,7 @@ function savingsSection() {
   function draw() {
     width = holder.clientWidth;
     if (!width) return;
-    const bars = data.savings.filter((each) => !hiddenArms.has(each.arm));
+    const bars = data.savings;
     const rows = bars.flatMap((each) => [{ head: each.arm, arm: each.arm }, ...each.bars.map((bar) => ({ ...bar, arm: each.arm }))]);
     const narrow = width < 520, left = narrow ? 100 : 190, right = width - 96;
     const height = rows.reduce((sum, each) => sum + (each.head ? 28 : 26), 34);
@@ -316,5 +353,6 @@ function savingsSection() {
 
 lossSection();
 savingsSection();
+substitutionSection();
 diagnosticSections();
 redraw();

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -17,9 +17,13 @@ from proctool.reporting.compare import ArmResult
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.interval import Estimate
 from proctool.reporting.report import Report, seeds_of
-from proctool.reporting.table import rows
+from proctool.reporting.sheets import Sheet, sheets, summary
+from proctool.reporting.substitution import Substitution
 from proctool.reporting.verdict import with_interval
 from proctool.units import format_count
+
+_MANY = 6
+"""Arms that a chart shows at once without a wish."""
 
 
 def write_page(report: Report, path: Path) -> Path:
@@ -35,12 +39,14 @@ def page(report: Report) -> str:
     title = record.get("title") or record.get("name") or f"Runs compared with {report.baseline}"
     return Template(_file("page.html")).substitute(
         version=escape(__version__),
-        title=escape(title),
+        title=escape(title.replace("`", "")),
+        heading=re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(title)),
         subtitle=escape(_subtitle(report)),
         baseline=escape(report.baseline),
         warning=_warning(report.experiment),
         verdicts="\n".join(map(_verdict, report.verdicts or ["Nothing to compare yet."])),
-        table=_table(*rows(report)),
+        tables=_tables(report),
+        published=_published(report),
         notes="\n".join(f'<p class="note">{escape(each)}</p>' for each in report.notes),
         details=_details(report),
         css=_file("page.css"),
@@ -71,8 +77,8 @@ def _subtitle(report: Report) -> str:
 
 def _verdict(said: str) -> str:
     """The first sentence carries the answer; what follows qualifies it."""
-    first, stop, rest = said.partition("). ")
-    return f"<p><b>{_text(first + stop.strip())}</b> {_text(rest)}</p>" if stop else f"<p><b>{_text(said)}</b></p>"
+    first, stop, rest = said.partition(". ")
+    return f"<p><b>{_text(first)}.</b> {_text(rest)}</p>" if stop else f"<p><b>{_text(said)}</b></p>"
 
 
 def _warning(experiment: Experiment) -> str:
@@ -85,14 +91,12 @@ def _warning(experiment: Experiment) -> str:
 def _data(report: Report) -> dict[str, Any]:
     """What the page's script draws."""
     experiment = report.experiment
-    arms = sorted(
-        dict.fromkeys([*experiment.runs, *(arm for scores in experiment.scores.values() for arm in scores)]),
-        key=lambda arm: arm != report.baseline,
-    )
+    arms = experiment.arms
     results = {result.arm: result for result in report.results}
     return {
         "baseline": report.baseline,
         "arms": arms,
+        "controls": _controls(report),
         "loss": {
             "target": results[report.baseline].target_loss if results else None,
             "arms": _curves(
@@ -100,12 +104,30 @@ def _data(report: Report) -> dict[str, Any]:
                 for arm in arms
                 if arm in results
             ),
+            "budgets": [
+                {"arm": arm, "seed": seed, "points": list(map(list, zip(budgets.tokens, budgets.loss, strict=True)))}
+                for arm in results
+                for seed, run in experiment.runs[arm].items()
+                if (budgets := run.by_budget) is not None
+            ],
             "marks": [
                 {"arm": arm, "tokens": result.tokens.value}
                 for arm, result in results.items()
                 if result.tokens is not None and not result.is_baseline
             ],
         },
+        "substitution": [
+            {
+                "name": curve.points[-1].arm,
+                "alone": curve.corpus_alone.value,
+                "runs": [
+                    {"seed": seed, "points": [[0.0, alone], *([x, y[place]] for x, y in _reached(curve))]}
+                    for place, (seed, alone) in enumerate(zip(curve.seeds, curve.alone, strict=True))
+                ],
+            }
+            for curve in report.substitutions
+            if curve.has_lengths and _reached(curve)
+        ],
         "savings": [{"arm": arm, "bars": _bars(each)} for arm, each in results.items() if not each.is_baseline],
         "diagnostics": [
             {
@@ -133,6 +155,18 @@ def _curves(arms: Iterable[tuple[str, Mapping[int, tuple[Iterable[float], Iterab
         }
         for name, runs in arms
     ]
+
+
+def _controls(report: Report) -> list[str]:
+    """Arms that curves leave out until they are asked for, where there are too many to tell apart."""
+    arms = report.experiment.arms
+    controls = [arm for arm in arms if (start := report.experiment.starts.get(arm)) is not None and start.control]
+    return [arm for arm in controls if arm != report.baseline] if len(arms) > _MANY else []
+
+
+def _reached(curve: Substitution) -> list[tuple[float, tuple[float, ...]]]:
+    """The points that every seed reaches: procedural tokens, and corpus tokens by seed."""
+    return [(point.procedural, point.needed) for point in curve.points if point.needed is not None]
 
 
 def _bars(result: ArmResult) -> list[dict[str, Any]]:
@@ -164,10 +198,40 @@ def _bar(name: str, short: str, found: Estimate | None, strong: bool = False) ->
     }
 
 
-def _table(heads: list[str], body: list[list[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
-    lines = ("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in cells) + "</tr>" for cells in body)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+def _tables(report: Report) -> str:
+    """The summary, then every other table, each to be unfolded."""
+    first, *others = sheets(report) or [summary(report)]
+    parts = [_scrolling(first)]
+    parts += [_fold(each.title, _scrolling(each)) for each in others if each.name != "published"]
+    return "\n".join(parts)
+
+
+def _published(report: Report) -> str:
+    """A section of its own: what others measured never stands in a table of ours."""
+    found = next((each for each in sheets(report) if each.name == "published"), None)
+    if found is None:
+        return ""
+    said = f"<h2>{escape(found.title)}</h2><p class='sub'>{escape(found.note)}</p>"
+    return f"<section class='published'>{said}{_scrolling(found)}</section>"
+
+
+def _scrolling(sheet: Sheet) -> str:
+    # A table may be wider than a phone: it scrolls by itself, by keyboard too.
+    label = escape(sheet.title, quote=True)
+    table = _table(sheet.heads, sheet.rows, sheet.words)
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table}</div>'
+
+
+def _table(heads: Sequence[str], body: Iterable[Sequence[str]], words: int = 1) -> str:
+    """A table whose first `words` columns are text."""
+
+    def row(cells: Sequence[str], tag: str, show: Callable[[str], str]) -> str:
+        kinds = [" class='words'" if 0 < place < words else "" for place in range(len(cells))]
+        made = (f"<{tag}{kind}>{show(cell)}</{tag.split()[0]}>" for cell, kind in zip(cells, kinds, strict=True))
+        return f"<tr>{''.join(made)}</tr>"
+
+    lines = "".join(row(cells, "td", _cell) for cells in body)
+    return f"<table><thead>{row(heads, 'th scope=col', escape)}</thead><tbody>{lines}</tbody></table>"
 
 
 def _cell(text: str) -> str:
@@ -198,17 +262,23 @@ def _details(report: Report) -> str:
             [
                 stage["name"],
                 experiment.contents.get(key, "")[:16] or "\N{EN DASH}",
-                stages[stage["donor"]]["name"] if stage["donor"] else "fresh weights",
+                ", ".join(stages[parent]["name"] for parent in _parents(stage)) or "fresh weights",
                 format_count(stage["tokens"]),
             ]
             for key, stage in stages.items()
         ]
         table = _table(["stage", "content of its artifact", "starts from", "tokens"], lineage)
-        parts.append(_fold("Lineage", f'<div class="scroll" tabindex="0">{table}</div>'))
+        parts.append(
+            _fold("Lineage", f'<div class="scroll" tabindex="0" role="region" aria-label="Lineage">{table}</div>')
+        )
     if "environment" in record:
         items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in record["environment"].items())
         parts.append(_fold("Environment", f"<dl>{items}</dl>"))
     return "\n".join(parts) or "<p class='sub'>Compared with <code>proctool compare</code> from run folders.</p>"
+
+
+def _parents(stage: Mapping[str, Any]) -> list[str]:
+    return list(stage.get("parents", [stage["donor"]] if stage["donor"] else []))
 
 
 def _fold(title: str, content: str, is_open: bool = False) -> str:

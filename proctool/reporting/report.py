@@ -1,22 +1,30 @@
-"""Everything a report says, computed once and shown by the table, the page and the figures alike."""
+"""Everything a report says, computed once and shown by tables, page and figures alike."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from proctool import config
-from proctool.reporting.compare import ArmResult, compare
+from proctool.reporting.compare import ArmResult, beyond, compare
 from proctool.reporting.diagnose import DiagnosticResult, diagnose
 from proctool.reporting.experiment import Experiment
-from proctool.reporting.verdict import verdicts
+from proctool.reporting.interval import BOOTSTRAP_FROM, Estimate
+from proctool.reporting.published import Beside, beside
+from proctool.reporting.roles import controls
+from proctool.reporting.substitution import Substitution, substitute
+from proctool.reporting.verdict import Controlled, verdicts
+from proctool.units import format_count
 
-NOTE_SAVED = (
-    "Saved: corpus tokens to the baseline's final loss, against the baseline's own, from the first crossing of the "
-    "running minimum, interpolated in log tokens. Every arm follows its whole schedule; at the crossing its learning "
-    "rate is still higher than the baseline's was at the end: a run planned for the smaller budget would do somewhat "
-    "better. Total: with the warm-up's own tokens counted as spent. Gain: the baseline's final loss minus the arm's."
+_ONE_RUN = (
+    "Every arm follows its whole schedule; at the crossing its learning rate is still higher than the baseline's was "
+    "at the end: a run planned for the smaller budget would do somewhat better."
+)
+_BUDGETS = "Arms with several budgets, each along a whole schedule of its own, are read among their final losses."
+_T = (
+    "Student's t: it holds what it promises if seeds scatter like a normal distribution, which so few cannot show. "
+    "Accuracies on the scale of log odds"
 )
 
 
@@ -30,6 +38,10 @@ class Report:
     diagnostics: list[list[DiagnosticResult]]
     verdicts: list[str]
     notes: list[str]
+    controls: list[Controlled] = field(default_factory=list)
+    substitutions: list[Substitution] = field(default_factory=list)
+    published: list[Beside] = field(default_factory=list)
+    """Numbers from the literature, each with what was measured here."""
 
     @property
     def baseline(self) -> str:
@@ -42,35 +54,99 @@ class Report:
             "name": self.experiment.record.get("name"),
             "baseline": self.baseline,
             "verdicts": self.verdicts,
-            "arms": config.plain(self.results),
+            "notes": self.notes,
+            "arms": [
+                config.plain(each)
+                | {"perplexity": config.plain(each.perplexity), "perplexity_ratio": config.plain(each.perplexity_ratio)}
+                for each in self.results
+            ],
+            "controls": [config.plain(each.control) | {"beyond": config.plain(each.beyond)} for each in self.controls],
+            "substitution": config.plain(self.substitutions),
             "diagnostics": [config.plain(each) for results in self.diagnostics for each in results],
+            "published": config.plain(self.published),
             "missing": list(self.experiment.missing),
         }
 
 
-def build_report(experiment: Experiment) -> Report:
-    """Compare what an experiment has measured so far."""
+def build_report(experiment: Experiment, loss: float | None = None) -> Report:
+    """Compare what an experiment has measured so far; `loss` is the loss to be reached (default: the baseline's)."""
     base = experiment.baseline
-    results = compare(experiment.runs, base) if base in experiment.runs else []
+    results = compare(experiment.runs, base, loss) if base in experiment.runs else []
     diagnostics = [
         diagnose(name, scores, base, experiment.chance.get(name)) for name, scores in experiment.scores.items()
     ]
     diagnostics = [each for each in diagnostics if each]
-    return Report(experiment, results, diagnostics, verdicts(results, diagnostics, base), _notes(results))
+    by_arm = {each.arm: each for each in results}
+    controlled = [
+        Controlled(each, by_arm[each.arm], beyond(experiment.runs[each.of], experiment.runs[each.arm]))
+        for each in controls(experiment.starts)
+        if each.arm in by_arm and each.of in by_arm and base not in (each.arm, each.of)
+    ]
+    return Report(
+        experiment=experiment,
+        results=results,
+        diagnostics=diagnostics,
+        verdicts=verdicts(results, controlled, diagnostics, base),
+        notes=_notes(experiment, results, diagnostics),
+        controls=controlled,
+        substitutions=substitute(experiment.runs, experiment.starts, base, loss) if results else [],
+        published=beside(experiment, results),
+    )
 
 
-def _notes(results: list[ArmResult]) -> list[str]:
-    if not results:
-        return []
-    notes = [NOTE_SAVED]
-    methods = sorted({each.gain.method for each in results if each.gain.method})
-    if methods:
-        notes.append(
-            f"Brackets: 95 % intervals of the mean over seeds, paired with the baseline's ({', '.join(methods)})."
-        )
-    elif any(not each.is_baseline for each in results):
-        notes.append("One seed each: there is no interval, and another seed may give another answer.")
-    return notes
+def _notes(
+    experiment: Experiment, results: Sequence[ArmResult], diagnostics: Sequence[Sequence[DiagnosticResult]]
+) -> list[str]:
+    notes = list(experiment.remarks)
+    if results:
+        notes.append(_how_saved(experiment, results))
+    elif experiment.runs or any(experiment.scores.values()):
+        missing = experiment.baseline not in experiment.arms
+        notes += [f"Nothing of the baseline, {experiment.baseline}, is complete yet."] if missing else []
+    for each in results:
+        mine, base = (_budget(experiment, arm) for arm in (each.arm, results[0].arm))
+        if abs(mine / base - 1) > 0.01:
+            notes.append(
+                f"{each.arm} has a budget of {format_count(mine)} corpus tokens, the baseline one of "
+                f"{format_count(base)}: at equal tokens the schedule of one of them has not ended, for which its gain "
+                "does not allow."
+            )
+    uneven = [each for each in results if set(each.seeds) != set(results[0].seeds)]
+    notes += [f"{each.arm}: over seeds {', '.join(map(str, each.seeds))} alone." for each in uneven]
+    estimates = [each.gain for each in results if not each.is_baseline]
+    estimates += [each.accuracy for group in diagnostics for each in group]
+    return notes + _how_sure(estimates)
+
+
+def _budget(experiment: Experiment, arm: str) -> float:
+    return max(run.road.end for run in experiment.runs[arm].values())
+
+
+def _how_saved(experiment: Experiment, results: Sequence[ArmResult]) -> str:
+    given = results[0].given_loss
+    target = f"a loss of {results[0].target_loss:.3f}" if given else "the baseline's final loss"
+    several = any(run.by_budget is not None for runs in experiment.runs.values() for run in runs.values())
+    how = _BUDGETS if several else _ONE_RUN
+    return (
+        f"Saved: corpus tokens to {target}, against the baseline's own, from the first crossing of the running "
+        f"minimum, interpolated in log tokens. {how} Total: with the warm-up's own tokens counted as spent. "
+        "Gain: the baseline's loss minus the arm's at equal corpus tokens, in nats per token."
+    )
+
+
+def _how_sure(estimates: Sequence[Estimate]) -> list[str]:
+    counts = sorted({each.n for each in estimates if each.method})
+    if not counts:
+        return ["One seed each: there is no interval, and another seed may give another answer."] if estimates else []
+    methods = []
+    if counts[0] < BOOTSTRAP_FROM:
+        methods.append(_T)
+    if counts[-1] >= BOOTSTRAP_FROM:
+        methods.append("bootstrap over seeds, percentiles widened for small samples")
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return [
+        f"Brackets: 95 % intervals of the mean over {seeds} seeds, paired with the baseline's ({'; '.join(methods)})."
+    ]
 
 
 def seeds_of(runs: Mapping[int, Any]) -> str:

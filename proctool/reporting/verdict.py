@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from proctool.reporting.compare import ArmResult
 from proctool.reporting.diagnose import DiagnosticResult
 from proctool.reporting.interval import Estimate
+from proctool.reporting.roles import Control
 
 _SMALL = 0.03
 """Savings below this share are not told from none on the word of a single seed."""
 _SMALL_LOSS = 0.005
 """So are differences in loss below this share of it."""
+_LISTED = 5
+"""Most arms that a sentence gives the accuracy of, whether it differs or not."""
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """What a control shows of the arm that it is a control of."""
+
+    control: Control
+    result: ArmResult
+    """The control's own, against the baseline."""
+    beyond: Estimate | None
+    """What the arm ends better than it, in nats per token."""
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -32,44 +47,80 @@ def seeds_said(seeds: Sequence[int]) -> str:
     return "1 seed, so no interval" if len(seeds) == 1 else f"{len(seeds)} seeds"
 
 
-def savings_verdict(result: ArmResult, baseline: str) -> str:
-    """One arm against the baseline, in one or two sentences."""
-    arm, target = result.arm, f"{baseline}'s final loss of {result.target_loss:.3f}"
+def savings_verdict(result: ArmResult, baseline: str, controls: Sequence[Controlled] = ()) -> str:
+    """One arm against the baseline and its controls, in a few sentences."""
+    arm, target = result.arm, _target(result, baseline)
     seeds = seeds_said(result.seeds)
+    beside = f"; {_control_saves(controls[0])}" if controls else ""
+    over = _over(controls)
     if result.saved is None:
-        return _unreached(result, target, seeds)
+        return _unreached(result, target, seeds, beside) + over
     saved = result.saved
-    amount = f"{with_interval(saved, 100)} of corpus tokens to reach {target} ({seeds})"
+    at_least = "at least " if result.at_least else ""
+    amount = f"{at_least}{with_interval(saved, 100)} of corpus tokens to reach {target} ({seeds})"
     clear = saved.excludes_zero if saved.low is not None else abs(saved.value) >= _SMALL
     if not clear:
-        return f"No effect of {arm} is visible: it saves {amount}; {_unclear(saved)}."
+        return f"No effect of {arm} is visible: it saves {amount}; {_unclear(saved)}{beside}.{over}"
     if saved.value < 0:
-        return f"{arm} needs {with_interval(_negated(saved), 100)} more corpus tokens to reach {target} ({seeds})."
-    said = f"{arm} saves {amount}."
-    if result.saved_total is None or not result.warmup_tokens:
-        return said
-    flops = result.saved_flops
-    said += f" Counting the warm-up's own tokens it {_spent(result.saved_total)}"
-    if flops is not None and abs(flops.value - result.saved_total.value) >= 0.01:
-        said += f"; in computation it {_spent(flops)}"
-    return f"{said}."
+        more = f"{with_interval(saved.negated, 100)} more corpus tokens to reach {target} ({seeds})"
+        return f"{arm} needs {more}{beside}.{over}"
+    said = f"{arm} saves {amount}{beside}."
+    if result.saved_total is not None and result.warmup_tokens:
+        flops = result.saved_flops
+        said += f" Counting the warm-up's own tokens it {_spent(result.saved_total)}"
+        if flops is not None and abs(flops.value - result.saved_total.value) >= 0.01:
+            said += f"; in computation it {_spent(flops)}"
+        said += "."
+    return said + over
 
 
-def _unreached(result: ArmResult, target: str, seeds: str) -> str:
+def _target(result: ArmResult, baseline: str) -> str:
+    loss = f"{result.target_loss:.3f}"
+    return f"a loss of {loss}" if result.given_loss else f"{baseline}'s final loss of {loss}"
+
+
+def _control_saves(each: Controlled) -> str:
+    name, result = f"its {each.control.words}", each.result
+    if result.saved is None:
+        count = f"gets there in {result.reached} of {len(result.seeds)} seeds" if result.reached else "never gets there"
+        return f"{name} {'gets there' if result.tokens is not None else count}"
+    if result.saved.value < 0 and (result.saved.excludes_zero or result.saved.low is None):
+        return f"{name} needs {with_interval(result.saved.negated, 100)} more"
+    return f"{name} saves {with_interval(result.saved, 100)}"
+
+
+def _over(controls: Sequence[Controlled]) -> str:
+    """What is left of the gain once each control's is taken off."""
+    parts: list[str] = []
+    for each in controls:
+        left = each.beyond
+        if left is None:
+            continue
+        clear = left.excludes_zero if left.low is not None else abs(left.value) >= _SMALL_LOSS * each.result.target_loss
+        better = left.value > 0
+        amount = with_interval(left if better else left.negated, 1, 3, "" if parts else " nats per token")
+        doubt = "" if clear else " (not told from none)"
+        parts.append(f"{amount} {'better' if better else 'worse'} than its {each.control.words}{doubt}")
+    return f" It ends {_and(parts)}." if parts else ""
+
+
+def _unreached(result: ArmResult, target: str, seeds: str, beside: str) -> str:
     gain = result.gain
     better = gain.value > 0
     ends = (
         f"ends at {result.final_loss.value:.3f} nats per token, "
-        f"{with_interval(gain if better else _negated(gain), 1, 3, '')} {'better' if better else 'worse'}"
+        f"{with_interval(gain if better else gain.negated, 1, 3, '')} {'better' if better else 'worse'}"
     )
+    if result.tokens is not None:
+        return f"{result.arm} reaches {target}, which the baseline never does: it {ends} ({seeds}){beside}."
     never = result.reached == 0
     reaches = (
         f"never reaches {target}" if never else f"reaches {target} in {result.reached} of {len(result.seeds)} seeds"
     )
     clear = gain.excludes_zero if gain.low is not None else abs(gain.value) >= _SMALL_LOSS * result.target_loss
     if not clear:
-        return f"No effect of {result.arm} is visible: it {reaches} and {ends} ({seeds}); {_unclear(gain)}."
-    return f"{result.arm} {reaches}: it {ends} ({seeds})."
+        return f"No effect of {result.arm} is visible: it {reaches} and {ends} ({seeds}); {_unclear(gain)}{beside}."
+    return f"{result.arm} {reaches}: it {ends} ({seeds}){beside}."
 
 
 def _unclear(found: Estimate) -> str:
@@ -79,9 +130,7 @@ def _unclear(found: Estimate) -> str:
 def _spent(saved: Estimate) -> str:
     """ "saves 20 %", or "spends 16 % more"."""
     return (
-        f"saves {with_interval(saved, 100)}"
-        if saved.value >= 0
-        else f"spends {with_interval(_negated(saved), 100)} more"
+        f"saves {with_interval(saved, 100)}" if saved.value >= 0 else f"spends {with_interval(saved.negated, 100)} more"
     )
 
 
@@ -95,32 +144,39 @@ def diagnostic_verdict(results: Sequence[DiagnosticResult], baseline: str) -> st
         return f"{name}: every arm stays at the floor, so it shows nothing at this budget {basis}."
     base = [each for each in results if each.is_baseline]
     parts = [f"{baseline} ends at {percent(base[0].accuracy.value, 1)}"] if base else []
-    parts += [f"{each.arm} at {percent(each.accuracy.value, 1)}" for each in others]
+    few = len(others) <= _LISTED
+    parts += [f"{each.arm} at {percent(each.accuracy.value, 1)}" for each in others if few or each.differs]
     said = f"{name}: {', '.join(parts)} {basis}."
     alike = [each.arm for each in others if not each.differs]
     if others and len(alike) == len(others):
         return f"{said} No effect of any warm-up is established: the differences are within the noise."
-    return f"{said} No effect of {_listed(alike)} is established: within the noise." if alike else said
+    return f"{said} No effect of {_or(alike)} is established: within the noise." if alike else said
 
 
 def verdicts(
-    results: Sequence[ArmResult], diagnostics: Sequence[Sequence[DiagnosticResult]], baseline: str
+    results: Sequence[ArmResult],
+    controls: Sequence[Controlled],
+    diagnostics: Sequence[Sequence[DiagnosticResult]],
+    baseline: str,
 ) -> list[str]:
-    """Every sentence, the arms' first."""
-    said = [savings_verdict(each, baseline) for each in results if not each.is_baseline]
-    said += [diagnostic_verdict(each, baseline) for each in diagnostics if each]
-    return said
+    """Every sentence, the arms' first; a control is spoken of with the arm it is one of."""
+    told = {each.control.arm for each in controls}
+    said = [
+        savings_verdict(each, baseline, [one for one in controls if one.control.of == each.arm])
+        for each in results
+        if not each.is_baseline and each.arm not in told
+    ]
+    return said + [diagnostic_verdict(each, baseline) for each in diagnostics if each]
 
 
-def _listed(names: Sequence[str]) -> str:
+def _or(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _and(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _number(value: float, digits: int) -> str:
     text = f"{value:.{digits}f}"
     return (text.lstrip("-") if float(text) == 0 else text).replace("-", "\N{MINUS SIGN}")
-
-
-def _negated(found: Estimate) -> Estimate:
-    low, high = (None if end is None else -end for end in (found.high, found.low))
-    return Estimate(-found.value, low, high, found.n, found.method)

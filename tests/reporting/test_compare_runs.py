@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +9,11 @@ from hypothesis import strategies as st
 
 from proctool.reporting.compare import ArmResult, Curve, Run, compare
 from proctool.reporting.diagnose import diagnose
-from proctool.reporting.experiment import Score
+from proctool.reporting.experiment import Experiment
 from proctool.reporting.interval import estimate, student_t
+from proctool.reporting.measured import Score, joined
+from proctool.reporting.report import build_report
+from proctool.reporting.roles import Start
 from proctool.reporting.verdict import diagnostic_verdict, savings_verdict
 
 TOKENS = np.linspace(0, 4e6, 41)
@@ -18,9 +23,9 @@ def falling(tokens: np.ndarray, noise: np.ndarray | float = 0.0) -> np.ndarray:
     return 2 + 3 / (1 + tokens / 2e5) + noise
 
 
-def run(stretch: float = 1.0, noise: np.ndarray | float = 0.0, up: float = 0.0, **more: float) -> Run:
+def run(stretch: float = 1.0, noise: np.ndarray | float = 0.0, up: float = 0.0, **more: float | None) -> Run:
     """A run whose curve is the baseline's with tokens multiplied by `stretch`."""
-    return Run(Curve(TOKENS * stretch, falling(TOKENS, noise) + up), **more)
+    return Run(Curve(TOKENS * stretch, falling(TOKENS, noise) + up), **more)  # type: ignore[arg-type]
 
 
 def against(arm: dict[int, Run], base: dict[int, Run]) -> ArmResult:
@@ -118,6 +123,35 @@ def test_intervals_cover_the_truth(n: int) -> None:
     assert hits / trials < 0.999
 
 
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
+def test_an_interval_of_shares_stays_among_shares(shares: list[float]) -> None:
+    found = estimate(shares, shares=True)
+    assert found.low is not None
+    assert found.high is not None
+    assert 0 <= found.low <= found.value + 1e-9
+    assert found.value - 1e-9 <= found.high <= 1
+
+
+def test_all_or_nothing_over_three_seeds_leaves_nearly_everything_open() -> None:
+    found = estimate([0.375, 1.0, 1.0], shares=True)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 0.1
+    assert found.high > 0.95
+    results = diagnose("haystack", {"cold": {s: score(0.37) for s in (0, 1, 2)}, "set": {
+        0: score(0.375), 1: score(1.0), 2: score(1.0)}}, "cold", 0.34)  # fmt: skip
+    assert not results[1].differs
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_intervals_of_shares_cover_the_truth(n: int) -> None:
+    rng = np.random.default_rng(n)
+    draws = rng.beta(18, 2, (400, n))  # accuracies about 90 %, not symmetric
+    found = [estimate(list(row), shares=True) for row in draws]
+    hits = sum(each.low <= 0.9 <= each.high for each in found)  # type: ignore[operator]
+    assert 0.91 < hits / 400 < 0.985
+
+
 def test_one_seed_has_no_interval() -> None:
     found = estimate([0.3])
     assert (found.value, found.low, found.method) == (0.3, None, None)
@@ -128,6 +162,102 @@ def test_student_quantiles_fall_to_the_normal() -> None:
     values = [student_t(freedom) for freedom in range(1, 60)]
     assert values == sorted(values, reverse=True)
     assert 1.96 < values[-1] < 2.01
+
+
+def test_a_gain_is_a_ratio_of_perplexities() -> None:
+    result = against({s: run(up=-0.1 + 0.01 * s) for s in range(3)}, {s: run() for s in range(3)})
+    assert result.perplexity_ratio.value == pytest.approx(np.exp(-result.gain.value))
+    assert result.gain.high is not None
+    assert result.perplexity_ratio.low == pytest.approx(np.exp(-result.gain.high))
+    assert result.perplexity.value == pytest.approx(np.exp(result.final_loss.value))
+
+
+def test_a_loss_may_be_given() -> None:
+    base, arm = {0: run()}, {0: run(0.5)}
+    loss = float(falling(np.array(1e6)))
+    given = compare({"cold": base, "arm": arm}, "cold", loss)[1]
+    assert given.tokens is not None
+    assert given.tokens.value == pytest.approx(5e5, rel=0.01)
+    assert given.saved is not None
+    assert given.saved.value == pytest.approx(0.5, abs=1e-9)
+    assert "to reach a loss of 2.500" in savings_verdict(given, "cold")
+    beyond_cold = compare({"cold": base, "arm": {0: run(up=-0.1)}}, "cold", 2.1)[1]
+    assert beyond_cold.tokens is not None
+    assert beyond_cold.saved is None
+    assert "which the baseline never does" in savings_verdict(beyond_cold, "cold")
+
+
+def test_several_budgets_are_read_among_their_final_losses() -> None:
+    # Each budget's run ends 0.1 below the long run's curve there, as its own schedule has come to its end.
+    ends = np.array([1e6, 2e6, 3e6, 4e6])
+    runs = [Run(Curve(TOKENS[end >= TOKENS], falling(TOKENS[end >= TOKENS]) + (TOKENS[end >= TOKENS] < end) * 0.1))
+            for end in ends]  # fmt: skip
+    arm = joined(runs[::-1])
+    assert arm.curve.end == 4e6
+    result = against({0: arm}, {0: run(up=0.05)})
+    budgets = Curve(ends, falling(ends))
+    needed = budgets.tokens_to(float(falling(np.array(4e6))) + 0.05)
+    assert result.tokens is not None
+    assert needed is not None
+    assert result.tokens.value == pytest.approx(needed)
+    assert not result.at_least
+    early = against({0: arm}, {0: run(up=1.0)})
+    assert early.at_least
+    assert "saves at least" in savings_verdict(early, "cold")
+
+
+def test_a_warm_up_of_unknown_cost_is_not_taken_for_free() -> None:
+    result = against({0: run(0.7, warmup_tokens=None, flops=4e9, warmup_flops=None)}, {0: run(flops=4e9)})
+    assert result.saved is not None
+    assert result.saved_total is None
+    assert result.saved_flops is None
+
+
+def controlled(treated: float, shuffled: float, seeds: int = 5) -> list[str]:
+    rng = np.random.default_rng(2)
+
+    def arm(stretch: float) -> dict[int, Run]:
+        ways = [stretch + rng.normal(0, 0.005) for _ in range(seeds)]
+        return {seed: Run(Curve(TOKENS, falling(TOKENS / way)), 1e5) for seed, way in enumerate(ways)}
+
+    runs = {"cold": {seed: run() for seed in range(seeds)}, "set": arm(treated), "set-shuffled": arm(shuffled)}
+    carried = (("attention", "carried", "from warm.safetensors"),)
+    starts = {
+        "cold": Start(),
+        "set": Start(("set:inputs=8",), carried),
+        "set-shuffled": Start(("shuffle(set:inputs=8)",), carried),
+    }
+    return build_report(Experiment(None, {}, "cold", runs, {}, starts=starts)).verdicts
+
+
+def test_a_control_is_told_with_the_arm_it_controls() -> None:
+    (said,) = controlled(0.7, 1.0)
+    assert re.match(r"set saves 30 % \[\d+, \d+\] of corpus tokens .*\(5 seeds\); its shuffled control ", said)
+    assert "better than its shuffled control" in said
+    assert "not told from none" not in said
+
+
+def test_a_control_that_does_as_well_is_not_hidden() -> None:
+    (said,) = controlled(0.7, 0.7)
+    assert "its shuffled control saves 30 %" in said
+    assert "its shuffled control (not told from none)" in said
+
+
+@pytest.mark.parametrize(
+    ("tasks", "carried", "kind"),
+    [
+        (("set",), [("attention", "carried", "from a"), ("mlp", "fresh", "")], None),
+        (("shuffle(set)",), [("attention", "carried", "from a")], "shuffled"),
+        (("set",), [("attention", "fresh", ""), ("mlp", "fresh", ""), ("embeddings", "scale", "")], "embeddings"),
+        (("set",), [("attention", "altered", "from a; scale only"), ("mlp", "fresh", "")], "scale"),
+        (("set",), [("attention", "altered", "from a; shuffled"), ("mlp", "altered", "from a; shuffled")], "weights"),
+        ((), [], None),
+    ],
+)
+def test_controls_are_known_by_how_they_start(
+    tasks: tuple[str, ...], carried: list[tuple[str, str, str]], kind: str | None
+) -> None:
+    assert Start(tasks, tuple(carried)).control == kind
 
 
 def test_verdicts_say_no_more_than_the_seeds_do() -> None:

@@ -4,74 +4,22 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from proctool.errors import RunError
-from proctool.reporting.experiment import RECORD, load_experiment, load_runs
-from proctool.reporting.figures import figures_available, write_figures
+from proctool.reporting.experiment import RECORD, load_experiment
 from proctool.reporting.metrics import MetricsLog, read_metrics
 from proctool.reporting.page import page, write_page
 from proctool.reporting.report import build_report
-from proctool.reporting.table import markdown, rows, terminal_table
-
-HOSTILE = "</script><i>set</i>"
-"""An arm's name (a recipe would refuse it, a folder's name would not)."""
-
-
-def write_events(folder: Path, *events: dict[str, Any], tail: str = "") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(event) + "\n" for event in events)
-    (folder / "metrics.jsonl").write_text(text + tail, encoding="utf-8")
-    return folder
-
-
-def training(stretch: float = 1.0, end: bool = True, accuracy: float = 0.5, **start: Any) -> list[dict[str, Any]]:
-    """The events of a run that sees 1000 tokens a step, whose losses come `stretch` times as early."""
-    events: list[dict[str, Any]] = [
-        {"event": "start", "steps": 100, "tokens_per_step": 1000, "parameters": 1000, **start}
-    ]
-    for step in range(0, 101, 10):
-        loss = 2 + 3 / (1 + step / 10 / stretch)
-        tokens = step * 1000
-        events.append(
-            {"event": "eval", "step": step, "tokens": tokens, "split": "validation", "loss": loss, "accuracy": accuracy}
-        )
-    if end:
-        events.append({"event": "end", "step": 100, "tokens": 100_000, "seconds": 1.0, "content": "c0ffee" * 10})
-    return events
+from proctool.reporting.run_folders import load_runs
+from proctool.reporting.sheets import summary
+from tests.reporting.made import HOSTILE, training, two_arms, write_events
 
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Path:
-    """An experiment of two arms and two seeds, as `proctool run` leaves it, with a hostile title."""
-    root = tmp_path / "tiny"
-    stages: dict[str, Any] = {}
-    arms: dict[str, Any] = {"cold": {}, HOSTILE: {}}
-
-    def stage(key: str, donor: str | None, events: list[dict[str, Any]]) -> str:
-        write_events(root / key, *events)
-        command = ["proctool", "pretrain", "--run-dir", key]
-        stages[key] = {"name": key, "folder": key, "command": command, "donor": donor, "steps": 100, "tokens": 100_000}
-        stages[key]["eval_samples"] = 1000
-        return key
-
-    for seed in (0, 1):
-        warm = stage(f"warm{seed}", None, training())
-        cold, hot = stage(f"cold{seed}", None, training()), stage(f"hot{seed}", warm, training(0.7 + 0.01 * seed))
-        a = stage(f"hay-cold{seed}", None, training(accuracy=0.3))
-        b = stage(f"hay-hot{seed}", warm, training(accuracy=0.9 + 0.01 * seed))
-        arms["cold"][str(seed)] = {"pretrain": cold, "diagnostics": {"haystack": a}}
-        arms[HOSTILE][str(seed)] = {"pretrain": hot, "diagnostics": {"haystack": b}}
-    record = {
-        "format": 1, "name": "tiny", "title": "Does </script><b>it</b> help?", "baseline": "cold", "seeds": [0, 1],
-        "recipe": {"model": "2x2x16", "corpus": "python"}, "source": "name: tiny # <script>alert(1)</script>\n",
-        "command": "proctool run tiny.yaml", "environment": {"python": "3.11"}, "chance": {"haystack": 0.3},
-        "stages": stages, "arms": arms,
-    }  # fmt: skip
-    (root / RECORD).write_text(json.dumps(record), encoding="utf-8")
-    return root
+    return two_arms(tmp_path / "tiny")
 
 
 def test_an_experiment_is_compared_as_a_whole(experiment: Path) -> None:
@@ -84,9 +32,9 @@ def test_an_experiment_is_compared_as_a_whole(experiment: Path) -> None:
     assert warm.saved_total is not None
     assert warm.saved_total.value == pytest.approx(warm.saved.value - 1)
     assert any(said.startswith(f"haystack: cold ends at 30.0 %, {HOSTILE} at 90.5 %") for said in report.verdicts)
-    heads, body = rows(report)
-    assert heads[-1] == "haystack accuracy"
-    assert [cells[0] for cells in body] == ["cold", HOSTILE]
+    table = summary(report)
+    assert table.heads[-1] == "haystack accuracy"
+    assert [cells[0] for cells in table.rows] == ["cold", HOSTILE]
     assert json.loads(json.dumps(report.as_json()))["arms"][1]["saved"]["value"] == warm.saved.value
 
 
@@ -145,21 +93,6 @@ def test_the_page_stands_alone_and_escapes(experiment: Path, tmp_path: Path) -> 
     assert "url(" not in text.replace("url(#", "")
 
 
-def test_tables_say_the_same(experiment: Path) -> None:
-    report = build_report(load_experiment(experiment))
-    lines = [line for line in markdown(report).splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in lines}) == 1
-    assert len(lines) == 2 + 2
-    assert terminal_table(report).row_count == 2
-
-
-@pytest.mark.skipif(not figures_available(), reason="matplotlib is an extra")
-def test_figures(experiment: Path, tmp_path: Path) -> None:
-    written = write_figures(build_report(load_experiment(experiment)), tmp_path / "figures")
-    assert [path.name for path in written] == ["loss.png", "savings.png", "haystack.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
-
-
 def test_run_folders_are_compared_by_name_and_seed(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_events(tmp_path / f"a{seed}", *training(seed=seed))
@@ -199,6 +132,66 @@ def test_runs_that_cannot_be_compared(tmp_path: Path, named: list[str], baseline
     placed = [re.sub(r"(\w+)$", lambda found: f"{tmp_path}/{found[1]}", each) for each in named]
     with pytest.raises(RunError, match=re.escape(said)):
         load_runs(placed, baseline)
+
+
+def test_losses_on_other_text_or_tokens_are_not_compared(tmp_path: Path) -> None:
+    same = {"seed": 0, "corpus": "python", "tokenizer": "bytes"}
+    write_events(tmp_path / "a", *training(**same))
+    write_events(tmp_path / "b", *training(**same | {"tokenizer": "gpt2"}))
+    write_events(tmp_path / "c", *training(**same | {"corpus": "c4"}))
+    for other, said in (("b", "tokenizer gpt2, not bytes"), ("c", "corpus c4, not python")):
+        with pytest.raises(RunError, match=said):
+            load_runs([str(tmp_path / "a"), str(tmp_path / other)], None)
+
+
+def test_an_arm_on_other_tokens_is_left_out_of_an_experiment(experiment: Path) -> None:
+    for seed in (0, 1):
+        write_events(experiment / f"cold{seed}", *training(tokenizer="bytes"))
+        write_events(experiment / f"hot{seed}", *training(0.7, tokenizer="gpt2"))
+    report = build_report(load_experiment(experiment))
+    assert [each.arm for each in report.results] == ["cold"]
+    assert any("left out of the losses" in note and "tokenizer gpt2, not bytes" in note for note in report.notes)
+
+
+def test_a_missing_baseline_is_said(experiment: Path) -> None:
+    for name in ("cold0", "cold1", "hay-cold0", "hay-cold1"):
+        write_events(experiment / name, *training(end=False))
+    report = build_report(load_experiment(experiment))
+    assert report.results == []
+    assert "Nothing of the baseline, cold, is complete yet." in report.notes
+
+
+def test_a_run_is_not_an_experiment(tmp_path: Path) -> None:
+    write_events(tmp_path / "run", *training())
+    with pytest.raises(RunError, match="the folder of one run"):
+        load_experiment(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match=r"experiment\.json is missing"):
+        load_experiment(tmp_path / "empty")
+
+
+def test_an_experiment_and_diagnostics_can_be_compared(experiment: Path, tmp_path: Path) -> None:
+    whole = load_runs([str(experiment)], None)
+    assert whole.baseline == "cold"
+    with pytest.raises(RunError, match='no arm is named "warm"'):
+        load_runs([str(experiment)], "warm")
+    for name, accuracy in (("low", 0.3), ("high", 0.9)):
+        write_events(tmp_path / name, *training(accuracy=accuracy, seed=0, command="eval haystack"))
+    report = build_report(load_runs([f"cold={tmp_path}/low", f"set={tmp_path}/high"], None))
+    assert [each.accuracy.value for each in report.diagnostics[0]] == [0.3, 0.9]
+    write_events(tmp_path / "warm", *training(command="warmup"))
+    with pytest.raises(RunError, match="a run of `proctool warmup`"):
+        load_runs([str(tmp_path / "warm")], None)
+
+
+def test_a_donor_that_is_gone_leaves_its_cost_unknown(tmp_path: Path) -> None:
+    write_events(tmp_path / "cold", *training(seed=0))
+    folder = write_events(tmp_path / "set", *training(0.7, seed=0))
+    (folder / "config.json").write_text(json.dumps({"seed": 0, "init": str(tmp_path / "gone.safetensors")}))
+    report = build_report(load_runs([str(tmp_path / "cold"), str(folder)], None))
+    assert report.results[1].saved is not None
+    assert report.results[1].saved_total is None
+    assert any("what its warm-up cost is unknown" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1}'])

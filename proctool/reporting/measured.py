@@ -1,0 +1,189 @@
+"""One training run's folder as numbers: its curve, what it cost, on what it ran and where its weights came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proctool import artifact
+from proctool.errors import RunError
+from proctool.reporting.compare import Curve, Run
+from proctool.reporting.metrics import MetricsLog, read_metrics
+from proctool.reporting.roles import Start
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """One diagnostic from one arm with one seed: accuracy (share of targets right) on held-out samples."""
+
+    tokens: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    samples: int | None
+    """Held-out samples scored: what sampling noise there is."""
+    exact_match: float | None = None
+    """Share of samples with every target right, at the end."""
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What losses are measured on; they are comparable where corpus and tokenizer are the same."""
+
+    corpus: str | None
+    tokenizer: str | None
+    context: int | None
+    content: str | None
+    """Hash of the token store."""
+
+    def differs(self, other: Setting) -> str | None:
+        """What makes losses incomparable, in words; None where nothing does."""
+        for name in ("corpus", "tokenizer"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine is not None and theirs is not None and mine != theirs:
+                return f"{name} {mine}, not {theirs}"
+        return None
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """What an arm's warm-ups cost together."""
+
+    tokens: float | None = 0.0
+    """None, as flops, where it is not known."""
+    flops: float | None = 0.0
+    tasks: tuple[str, ...] = ()
+
+
+def run_of(log: MetricsLog, warmup: Warmup) -> Run | None:
+    """A pretraining run; None without a held-out loss."""
+    tokens, loss = log.measured("loss")
+    if not tokens:
+        return None
+    curve = Curve(np.array(tokens, float), np.array(loss, float))
+    others = {}
+    for measure in ("accuracy", "exact_match"):
+        at, shares = log.measured(measure)
+        if at:
+            others[measure] = Curve(np.array(at, float), np.array(shares, float))
+    return Run(curve, warmup.tokens, flops_of(log), warmup.flops, steps=log.steps, shares=others)
+
+
+def joined(runs: Sequence[Run]) -> Run:
+    """The same arm and seed with several budgets as one run. Raises ValueError for none."""
+    if len(runs) == 1:
+        return runs[0]
+    ordered = sorted(runs, key=lambda run: run.curve.end)
+    most = ordered[-1]
+    budgets = Curve(np.array([run.curve.end for run in ordered]), np.array([run.curve.final for run in ordered]))
+    return dataclasses.replace(most, by_budget=budgets)
+
+
+def score_of(log: MetricsLog, samples: int | None) -> Score:
+    """A diagnostic's run."""
+    tokens, accuracy = log.measured("accuracy")
+    exact = log.measured("exact_match")[1]
+    return Score(tuple(tokens), tuple(accuracy), samples, exact[-1] if exact else None, log.steps)
+
+
+def setting_of(log: MetricsLog) -> Setting:
+    """What a pretraining run was measured on, as far as it says."""
+    start = log.start or {}
+    return Setting(start.get("corpus"), start.get("tokenizer"), start.get("context"), start.get("corpus_content"))
+
+
+def start_of(log: MetricsLog, warmup: Warmup) -> Start:
+    """Where a run's weights came from."""
+    rows = (log.start or {}).get("carried") or []
+    carried = tuple((str(row["component"]), str(row["source"]), str(row.get("reason", ""))) for row in rows)
+    return Start(warmup.tasks, carried)
+
+
+def warmup_of(logs: Iterable[MetricsLog]) -> Warmup:
+    """The warm-ups with these logs together."""
+    tokens, flops, tasks = 0.0, 0.0, []
+    known = True
+    for log in logs:
+        spent = flops_of(log)
+        tokens += log.tokens
+        known = known and spent is not None
+        flops += spent or 0.0
+        task = (log.start or {}).get("task")
+        if task:
+            tasks.append(str(task))
+    return Warmup(tokens, flops if known else None, tuple(tasks))
+
+
+def warmup_from_lineage(folder: Path, log: MetricsLog) -> Warmup:
+    """What stands behind a run folder of its own, from the lineage in its artifact and the log beside its init.
+
+    Its tokens are None where it had a donor, but neither its own artifact nor the donor's is there to say.
+    Raises ArtifactError where one of them is damaged.
+    """
+    settings = read_settings(folder)
+    init = settings.get("init")
+    if not (init or settings.get("parents")):
+        return Warmup()
+    parents = _parents(folder, (log.end or {}).get("artifact"), init)
+    if parents is None:
+        return Warmup(None, None)
+    spent = {each["content"]: each["about"] for each in _all(parents) if "about" in each}
+    tokens = float(sum(int(about.get("tokens", 0)) for about in spent.values()))
+    tasks = tuple(str(about["task"]) for about in spent.values() if "task" in about)
+    return Warmup(tokens, _donor_flops(init, set(spent)), tasks)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """A run folder's config.json; empty where there is none that can be read."""
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _parents(folder: Path, written: str | None, init: str | None) -> list[Mapping[str, Any]] | None:
+    """The donors of a run: as its own artifact records them, else as the init says them of itself."""
+    for path in [Path(written), folder / Path(written).name] if written else []:
+        if path.is_file():
+            return list(artifact.read_header(path).parents)
+    if init is not None and Path(init).is_file():
+        return [artifact.read_header(Path(init)).as_parent]
+    return None
+
+
+def _all(parents: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    for each in parents:
+        yield each
+        yield from _all(each.get("parents", ()))
+
+
+def _donor_flops(init: str | None, contents: set[str]) -> float | None:
+    """From the log in the init's folder, where it is the only donor and the log is that of the run that made it."""
+    if init is None or len(contents) != 1:
+        return None
+    log = MetricsLog(Path(init).parent)
+    log.update()
+    return flops_of(log) if log.end is not None and log.end.get("content") in contents else None
+
+
+def flops_of(log: MetricsLog) -> float | None:
+    """Operations of a completed run: as recorded, else 6 per parameter and token (Kaplan et al. 2020, section 2.1)."""
+    for event in (log.end, log.start):
+        if event and "flops" in event:
+            return float(event["flops"])
+    parameters = (log.start or {}).get("parameters")
+    return 6.0 * parameters * log.tokens if parameters else None
+
+
+def completed(folder: Path) -> MetricsLog:
+    """The log of a run that has ended. Raises RunError."""
+    log = read_metrics(folder)
+    if log.end is None:
+        raise RunError(f"{folder}: this run is not complete (step {log.step} of {log.steps or '?'}); finish it first")
+    return log

@@ -1,0 +1,211 @@
+"""Tables written out: for a terminal, in Markdown, in LaTeX (booktabs), and the numbers behind them as tidy CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from proctool.reporting.interval import Estimate
+from proctool.reporting.report import Report
+from proctool.reporting.sheets import Sheet, sheets, substitution, summary
+
+_NAME = 20
+"""Columns of a terminal that a name may take; a longer one goes on below."""
+
+
+def terminal_tables(report: Report) -> list[Table]:
+    """The summary, and the substitutive curve where one has several lengths; for a Rich console."""
+    shown = [summary(report, brief=True)]
+    if any(each.has_lengths for each in report.substitutions):
+        shown.append(substitution(report))
+    return [_terminal(each, report.baseline) for each in shown if each.rows]
+
+
+def _terminal(sheet: Sheet, baseline: str) -> Table:
+    table = Table(header_style="bold", border_style="dim", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for index, head in enumerate(sheet.heads):
+        table.add_column(head, justify="right" if index else "left", no_wrap=index == 0, overflow="fold")
+    for name, *cells in sheet.rows:
+        # Intervals go under their means, so that the table fits 80 columns.
+        under = (cell.replace(" [", "\n[") for cell in cells)
+        table.add_row(_folded(name), *under, style="dim" if name == baseline else "")
+    return table
+
+
+def _folded(name: str) -> str:
+    """A long name over several lines, broken after dashes where it has some."""
+    lines = [""]
+    for part in re.findall(r"[^-]+-*|-+", name):
+        if lines[-1] and len(lines[-1] + part) > _NAME:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def markdown(report: Report) -> str:
+    """The tables, the verdicts and the notes in Markdown."""
+    parts = []
+    for sheet in sheets(report):
+        heads, body = list(sheet.heads), [list(row) for row in sheet.rows]
+        lines = [_line(heads), _line(["---"] * sheet.words + ["---:"] * (len(heads) - sheet.words)), *map(_line, body)]
+        table = "\n".join(lines)
+        if sheet.name == "summary":
+            parts += [table, "\n".join(f"- {_plain(each)}" for each in report.verdicts)]
+        else:
+            parts += [f"**{_plain(sheet.title)}**", table, *([f"*{sheet.note}*"] if sheet.note else [])]
+    parts += [f"*{_plain(each)}*" for each in report.notes]
+    return "\n\n".join(each for each in parts if each)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is: names may hold its marks, and HTML's."""
+    return re.sub(r"([\\`*_<>])", r"\\\1", " ".join(text.split()))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "\N{EN DASH}": "--", "\N{MINUS SIGN}": "$-$",
+    "\N{GREATER-THAN OR EQUAL TO}": r"$\geq$", "\N{MULTIPLICATION SIGN}": r"$\times$", "[": "{[}", "]": "{]}",
+}  # fmt: skip
+
+
+def latex(report: Report) -> str:
+    r"""A LaTeX table for each sheet, to be \input; it needs the packages booktabs and fontenc with T1."""
+    return "\n".join(
+        [
+            r"% Needs \usepackage[T1]{fontenc} and \usepackage{booktabs}. Brackets are 95 % intervals over seeds.",
+            *(_latex_table(each) for each in sheets(report)),
+        ]
+    )
+
+
+def _latex_table(sheet: Sheet) -> str:
+    columns = "l" * sheet.words + "r" * (len(sheet.heads) - sheet.words)
+    # A tabular of its own in each head, so that long ones break.
+    heads = [_latex_head(each, "l" if place < sheet.words else "r") for place, each in enumerate(sheet.heads)]
+    lines = [
+        "\\begin{table}",
+        "  \\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}",
+        f"  \\caption{{{_tex(sheet.title)}.{' ' + _tex(sheet.note) if sheet.note else ''}}}",
+        f"  \\label{{tab:{sheet.name}}}",
+        f"  \\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+        "    \\toprule",
+        f"    {' & '.join(heads)} \\\\",
+        "    \\midrule",
+        *(f"    {' & '.join(map(_latex_cell, row))} \\\\" for row in sheet.rows),
+        "    \\bottomrule",
+        "  \\end{tabular}",
+        "\\end{table}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _latex_head(text: str, side: str) -> str:
+    words = text.split()
+    if len(text) <= 12 or len(words) < 2:
+        return _tex(text)
+    middle = min(range(1, len(words)), key=lambda at: abs(len(" ".join(words[:at])) - len(text) / 2))
+    top, bottom = (_tex(" ".join(part)) for part in (words[:middle], words[middle:]))
+    return f"\\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}{top} \\\\ {bottom}\\end{{tabular}}"
+
+
+def _latex_cell(text: str) -> str:
+    mean, bracket, interval = text.partition(" [")
+    small = f" {{\\scriptsize {_tex('[' + interval)}}}" if bracket else ""
+    return re.sub(r"(?<=\d) (?=\\%)", r"\\,", _tex(mean)) + small
+
+
+def _tex(text: str) -> str:
+    """Escaped; characters that pdflatex with T1 fonts lacks become question marks."""
+    return "".join(_LATEX.get(each, each if each.isprintable() and ord(each) < 0x180 else "?") for each in text)
+
+
+_COLUMNS = (
+    "source", "quantity", "arm", "diagnostic", "tokens", "step", "seed", "seeds", "value", "low", "high", "method",
+    "unit",
+)  # fmt: skip
+
+
+def tidy_csv(report: Report) -> str:
+    """One number a row: means with their intervals, then what each seed measured, then published numbers."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_rows(report))
+    return text.getvalue()
+
+
+def _rows(report: Report) -> Iterator[dict[str, Any]]:
+    for result in report.results:
+        quantities: list[tuple[str, Estimate | None, str]] = [
+            ("final loss", result.final_loss, "nats per token"),
+            ("perplexity", result.perplexity, ""),
+            ("tokens to target", result.tokens, "corpus tokens"),
+        ]
+        if not result.is_baseline:
+            quantities += [
+                ("gain", result.gain, "nats per token"),
+                ("perplexity ratio", result.perplexity_ratio, ""),
+                ("corpus tokens saved", result.saved, "share"),
+                ("tokens saved, warm-up counted", result.saved_total, "share"),
+                ("FLOPs saved, warm-up counted", result.saved_flops, "share"),
+            ]
+        yield from (_row(name, result.arm, found, unit=unit) for name, found, unit in quantities if found)
+    for control in report.controls:
+        if control.beyond:
+            name = f"better than {control.control.arm}"
+            yield _row(name, control.control.of, control.beyond, unit="nats per token")
+    for group in report.diagnostics:
+        for each in group:
+            yield _row("accuracy", each.arm, each.accuracy, diagnostic=each.diagnostic, unit="share")
+    for curve in report.substitutions:
+        for point in curve.points:
+            for name, found in (("rate of substitution", point.rate), ("marginal rate", point.marginal)):
+                if found:
+                    yield _row(name, point.arm, found, tokens=point.procedural, unit="corpus per procedural token")
+    yield from _measured(report)
+    for quoted in report.published:
+        yield {
+            "source": f"published, {quoted.section}",
+            "quantity": f"{quoted.measure}: {quoted.what}",
+            "arm": quoted.arm,
+            "step": "" if quoted.step is None else quoted.step,
+            "value": quoted.published,
+        }
+
+
+def _row(quantity: str, arm: str, found: Estimate, **more: Any) -> dict[str, Any]:
+    ends = {} if found.low is None else {"low": found.low, "high": found.high, "method": found.method}
+    return {"source": "here", "quantity": quantity, "arm": arm, "seeds": found.n, "value": found.value, **ends, **more}
+
+
+def _measured(report: Report) -> Iterator[dict[str, Any]]:
+    """Every held-out measurement of every seed: the curves."""
+    for arm, runs in report.experiment.runs.items():
+        for seed, run in sorted(runs.items()):
+            for tokens, loss in zip(run.curve.tokens, run.curve.loss, strict=True):
+                yield _point("loss", arm, seed, float(tokens), float(loss), unit="nats per token")
+            if run.by_budget is not None:
+                for tokens, loss in zip(run.by_budget.tokens, run.by_budget.loss, strict=True):
+                    yield _point("final loss of a budget", arm, seed, float(tokens), float(loss), unit="nats per token")
+    for diagnostic, scores in report.experiment.scores.items():
+        for arm, by_seed in scores.items():
+            for seed, score in sorted(by_seed.items()):
+                for at, share in zip(score.tokens, score.accuracy, strict=True):
+                    yield _point("accuracy", arm, seed, at, share, diagnostic=diagnostic, unit="share")
+
+
+def _point(quantity: str, arm: str, seed: int, tokens: float, value: float, **more: Any) -> dict[str, Any]:
+    return {"source": "here", "quantity": quantity, "arm": arm, "tokens": tokens, "seed": seed, "value": value, **more}

@@ -1,0 +1,158 @@
+"""Run folders that belong to no experiment, as one: curves by the names they are given and their seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from proctool.errors import RunError
+from proctool.reporting.compare import Run
+from proctool.reporting.experiment import RECORD, Experiment, load_experiment
+from proctool.reporting.measured import (
+    Score,
+    Setting,
+    completed,
+    joined,
+    read_settings,
+    run_of,
+    score_of,
+    setting_of,
+    start_of,
+    warmup_from_lineage,
+)
+from proctool.reporting.metrics import MetricsLog
+from proctool.reporting.roles import Start
+
+
+def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
+    """Run folders of `pretrain` and `eval`, each written FOLDER or NAME=FOLDER; or one experiment's folder.
+
+    One name several times is one arm: seed by seed, and with one seed several times, budget by budget. The first name
+    is the baseline unless `baseline` names another. Raises RunError, ArtifactError (a damaged file).
+    """
+    if len(named) == 1 and (Path(named[0]) / RECORD).is_file():
+        return _with_baseline(load_experiment(Path(named[0])), baseline)
+    found: dict[str, dict[int, list[tuple[Path, Run]]]] = {}
+    scores: dict[str, dict[str, dict[int, Score]]] = {}
+    starts: dict[str, Start] = {}
+    settings: dict[str, tuple[Path, Setting]] = {}
+    names: list[str] = []
+    remarks: list[str] = []
+    for each in named:
+        name, folder = _named_folder(each)
+        if (folder / RECORD).is_file():
+            raise RunError(f"{folder}: the folder of a whole experiment; compare it alone, or name its runs")
+        log = completed(folder)
+        names.append(name)
+        diagnostic = _diagnostic_of(folder, log)
+        warmup = warmup_from_lineage(folder, log)
+        if warmup.tokens is None:
+            remarks.append(f"{name}: what its warm-up cost is unknown; neither its model nor its donor's is there.")
+        starts.setdefault(name, start_of(log, warmup))
+        if diagnostic is not None:
+            by_seed = scores.setdefault(diagnostic, {}).setdefault(name, {})
+            _keep(by_seed, _seed_of(folder, log, len(by_seed)), _score(folder, log), name, folder)
+            continue
+        run = run_of(log, warmup)
+        if run is None:
+            raise RunError(f"{log.path}: no held-out losses to compare")
+        of_arm = found.setdefault(name, {})
+        of_arm.setdefault(_seed_of(folder, log, len(of_arm)), []).append((folder, run))
+        settings.setdefault(str(folder), (folder, setting_of(log)))
+    base = baseline or names[0]
+    if base not in names:
+        raise RunError(f'baseline: no run is named "{base}" (there are: {", ".join(dict.fromkeys(names))})')
+    _check_settings(list(settings.values()))
+    runs = {name: {seed: _one(name, seed, each) for seed, each in of.items()} for name, of in found.items()}
+    _check_seeds(runs, base)
+    for group in scores.values():
+        _check_seeds(group, base)
+    return Experiment(None, {}, base, runs, scores, starts=starts, remarks=tuple(dict.fromkeys(remarks)))
+
+
+def _with_baseline(experiment: Experiment, baseline: str | None) -> Experiment:
+    if baseline is None or baseline == experiment.baseline:
+        return experiment
+    if baseline not in experiment.arms:
+        raise RunError(f'baseline: no arm is named "{baseline}" (there are: {", ".join(experiment.arms)})')
+    return dataclasses.replace(experiment, baseline=baseline)
+
+
+def _named_folder(written: str) -> tuple[str, Path]:
+    name, equals, folder = written.partition("=")
+    if equals and not Path(written).exists():
+        return name, Path(folder)
+    path = Path(written)
+    # A stage's folder is called pretrain-ARM-s0-1a2b3c4d: the arm is what it is known by.
+    found = re.fullmatch(r"[a-z]+-(.+)-s\d+-[0-9a-f]{8}", path.name)
+    return (found[1] if found else path.name or str(path.resolve().name)), path
+
+
+def _diagnostic_of(folder: Path, log: MetricsLog) -> str | None:
+    """The name of the diagnostic that a run is, None for pretraining. Raises RunError for anything else."""
+    command = str((log.start or {}).get("command", "pretrain"))
+    if command == "pretrain":
+        return None
+    kind, _, name = command.partition(" ")
+    if kind != "eval":
+        raise RunError(f"{folder}: a run of `proctool {command}`; runs of pretrain and of eval are compared")
+    return name
+
+
+def _score(folder: Path, log: MetricsLog) -> Score:
+    score = score_of(log, read_settings(folder).get("eval_samples"))
+    if not score.accuracy:
+        raise RunError(f"{log.path}: no held-out accuracies to compare")
+    return score
+
+
+def _keep(by_seed: dict[int, Any], seed: int, measured: Any, name: str, folder: Path) -> None:
+    if seed in by_seed:
+        raise RunError(f"{folder}: {name} already has a run with seed {seed}; give it a name of its own: NAME={folder}")
+    by_seed[seed] = measured
+
+
+def _one(name: str, seed: int, runs: Sequence[tuple[Path, Run]]) -> Run:
+    """Runs with one seed as several budgets of it. Raises RunError where two have the same budget."""
+    seen: dict[float, Run] = {}
+    for folder, run in runs:
+        if run.curve.end in seen:
+            raise RunError(
+                f"{folder}: {name} already has a run with seed {seed}; give it a name of its own: NAME={folder}"
+            )
+        seen[run.curve.end] = run
+    return joined(list(seen.values()))
+
+
+def _seed_of(folder: Path, log: MetricsLog, default: int) -> int:
+    return int((log.start or {}).get("seed", read_settings(folder).get("seed", default)))
+
+
+def _check_settings(settings: Sequence[tuple[Path, Setting]]) -> None:
+    if not settings:
+        return
+    first, expected = settings[0]
+    for folder, setting in settings[1:]:
+        differs = setting.differs(expected)
+        if differs is not None:
+            raise RunError(f"{folder}: cannot be compared with {first}: it has the {differs}; losses would mislead")
+
+
+def _check_seeds(group: Mapping[str, Mapping[int, Any]], base: str) -> None:
+    if not group:
+        return
+    if base not in group:
+        raise RunError(f"baseline: {base} has no run of the kind to compare {' and '.join(group)} with")
+    for name, by_seed in group.items():
+        if not by_seed.keys() & group[base].keys():
+            raise RunError(
+                f"{name} (seeds {_listed(by_seed)}) and {base} (seeds {_listed(group[base])}) have no seed in common; "
+                "runs are compared seed by seed"
+            )
+
+
+def _listed(seeds: Mapping[int, Any]) -> str:
+    return ", ".join(map(str, sorted(seeds)))

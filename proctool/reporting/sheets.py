@@ -1,0 +1,240 @@
+"""A report's tables, as text in cells: what each says, whatever it is written out as (see render.py, page.py)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from proctool.reporting.compare import ArmResult, Run
+from proctool.reporting.diagnose import DiagnosticResult
+from proctool.reporting.interval import Estimate, estimate
+from proctool.reporting.published import shown
+from proctool.reporting.report import Report
+from proctool.reporting.verdict import with_interval
+from proctool.units import format_count
+
+NONE = "\N{EN DASH}"
+_PARTS = (1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Shares of the corpus budget at which losses are listed; the paper lists steps 1100, 2100, 5100 and 10000."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table. Intervals stand in their cells as `mean [low, high]`."""
+
+    name: str
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    words: int = 1
+    """Columns at the left that hold words, not numbers."""
+
+
+def summary(report: Report, brief: bool = False) -> Sheet:
+    """A row per arm with everything that matters; `brief` leaves out losses' intervals and decimals."""
+    base = report.baseline
+    heads = ["arm"]
+    if report.results:
+        given = report.results[0].given_loss
+        target = f"{report.results[0].target_loss:.3f}" if given else f"{base}'s loss"
+        heads += ["final loss", "gain", f"tokens to {target}", "saved", "saved in total"]
+    heads += [f"{each[0].diagnostic} accuracy" for each in report.diagnostics]
+    by_arm = {result.arm: result for result in report.results}
+    scores = [{result.arm: result for result in each} for each in report.diagnostics]
+    rows = []
+    for arm in report.experiment.arms:
+        if arm not in by_arm and not any(arm in score for score in scores):
+            continue
+        cells = [arm]
+        if report.results:
+            cells += _loss_cells(by_arm.get(arm), brief)
+        rows.append((*cells, *(_accuracy(score.get(arm), 0 if brief else 1) for score in scores)))
+    return Sheet("summary", "In short", tuple(heads), tuple(rows))
+
+
+def sheets(report: Report) -> list[Sheet]:
+    """Every table that there is something for, the summary first."""
+    made = [summary(report), saved(report), losses(report), diagnostics(report), components(report)]
+    made += [substitution(report), published(report)]
+    return [each for each in made if each.rows]
+
+
+def saved(report: Report) -> Sheet:
+    """Tokens to the target loss, and what of tokens and computation is saved."""
+    heads = ("arm", "seeds", "procedural tokens", "corpus tokens", "saved", "saved, warm-up counted", "FLOPs saved")
+    rows = [
+        (
+            each.arm,
+            str(len(each.seeds)),
+            NONE if each.warmup_tokens is None else format_count(each.warmup_tokens),
+            _tokens(each),
+            *([NONE] * 3 if each.is_baseline else [_share(each, each.saved), _percent(each.saved_total)]),
+            *([] if each.is_baseline else [_percent(each.saved_flops)]),
+        )
+        for each in report.results
+    ]
+    if not report.results:
+        return Sheet("saved", "", heads, ())
+    first = report.results[0]
+    target = f"a loss of {first.target_loss:.3f}" if first.given_loss else f"{first.arm}'s final loss"
+    return Sheet("saved", f"Corpus tokens to {target}", heads, tuple(rows) if len(rows) > 1 else ())
+
+
+def losses(report: Report) -> Sheet:
+    """Perplexity at equal corpus tokens, on the way and at the end; the gain in nats and as a ratio."""
+    runs = {each.arm: [report.experiment.runs[each.arm][seed] for seed in each.seeds] for each in report.results}
+    marks = _marks([run for of in runs.values() for run in of])
+    heads = ("arm", *(f"perplexity at {format_count(mark)}" for mark in marks), "gain in nats", "ratio of perplexities")
+    rows = [
+        (
+            each.arm,
+            *(_perplexity(runs[each.arm], mark) for mark in marks),
+            *([NONE] * 2 if each.is_baseline else [_nats(each.gain), with_interval(each.perplexity_ratio, 1, 3, "")]),
+        )
+        for each in report.results
+    ]
+    return Sheet("loss", "Held-out perplexity at equal corpus tokens", heads, tuple(rows))
+
+
+def _marks(runs: Sequence[Run]) -> list[float]:
+    """Tokens that every run has seen: the budgets where there are several, else parts of the smallest budget."""
+    if not runs:
+        return []
+    most = min(run.road.end for run in runs)
+    least = max(float(run.road.tokens[0]) for run in runs)
+    budgets = sorted({float(each) for run in runs if run.by_budget for each in run.by_budget.tokens})
+    return [mark for mark in (budgets or [part * most for part in _PARTS]) if max(least, 1) <= mark <= most]
+
+
+def _perplexity(runs: Sequence[Run], tokens: float) -> str:
+    return shown("perplexity", estimate([run.road.loss_at(tokens) for run in runs]).exponential)
+
+
+def diagnostics(report: Report) -> Sheet:
+    """Accuracy by diagnostic and arm, with the mean over diagnostics as the paper gives it."""
+    names = [each[0].diagnostic for each in report.diagnostics]
+    by_name = [{result.arm: result for result in each} for each in report.diagnostics]
+    heads = ["arm", *names] + (["mean"] if len(names) > 1 else [])
+    rows = []
+    for arm in report.experiment.arms:
+        found = [results.get(arm) for results in by_name]
+        if any(found):
+            cells = [arm, *(_accuracy(each, 1) for each in found)]
+            rows.append((*cells, _mean(found)) if len(names) > 1 else tuple(cells))
+    chances = [group[0].chance for group in report.diagnostics]
+    if rows and any(chances):
+        guessed = [NONE if each is None else f"{100 * each:.1f} %" for each in chances]
+        rows.append(("guessing", *guessed, *([NONE] if len(names) > 1 else [])))
+    return Sheet("diagnostics", "Accuracy on held-out samples of each diagnostic", tuple(heads), tuple(rows))
+
+
+def _mean(found: Sequence[DiagnosticResult | None]) -> str:
+    known = [each.accuracy.value for each in found if each is not None]
+    return f"{100 * fmean(known):.1f} %" if len(known) == len(found) else NONE
+
+
+def components(report: Report) -> Sheet:
+    """Which weights carried it: arms by what they take over, where arms differ in that."""
+    starts = {arm: report.experiment.starts.get(arm) for arm in report.experiment.arms}
+    warmed = {arm: start for arm, start in starts.items() if start is not None and start.tasks}
+    names = [each[0].diagnostic for each in report.diagnostics]
+    heads = ["arm", "warmed up on", "carried over", *(["gain in nats"] if report.results else [])]
+    if len({start.components for start in warmed.values()}) < 2:
+        return Sheet("components", "", tuple(heads), ())
+    gains = {each.arm: each for each in report.results}
+    by_name = [{result.arm: result for result in each} for each in report.diagnostics]
+    rows = []
+    for arm, start in starts.items():
+        cells = [arm, NONE, NONE] if start is None or not start.tasks else [
+            arm, " + ".join(start.tasks), ", ".join(start.components) or "nothing"
+        ]  # fmt: skip
+        if report.results:
+            result = gains.get(arm)
+            cells.append(NONE if result is None or result.is_baseline else _nats(result.gain))
+        rows.append((*cells, *(_accuracy(results.get(arm), 1) for results in by_name)))
+    return Sheet("components", "Which weights carry it", (*heads, *names), tuple(rows), words=3)
+
+
+def substitution(report: Report) -> Sheet:
+    """The substitutive curve: corpus tokens needed against procedural tokens, and the rate of exchange."""
+    heads = ("arm", "procedural tokens", "corpus tokens needed", "replaced per procedural token", "marginal rate")
+    rows = []
+    for each in report.substitutions:
+        if report.experiment.starts[each.points[0].arm].control is not None:
+            continue  # their savings stand in the other tables
+        rows.append((report.baseline, "0", _count(each.corpus_alone), NONE, NONE))
+        for point in each.points:
+            needed = "never" if point.corpus is None else _count(point.corpus)
+            rows.append(
+                (point.arm, format_count(point.procedural), needed, _rate(point.rate), _rate(point.marginal))
+            )  # fmt: skip
+    unique = tuple(dict.fromkeys(rows))
+    return Sheet("substitution", "Corpus tokens for the same loss, against procedural tokens", heads, unique)
+
+
+def published(report: Report) -> Sheet:
+    """Published numbers, each labelled with where it stands, beside what was measured here."""
+    rows = [
+        (
+            each.what + (f", step {each.step}" if each.step is not None else ""),
+            each.section,
+            each.arm,
+            shown(each.measure, each.published),
+            NONE if each.here is None else shown(each.measure, each.here),
+        )
+        for each in report.published
+    ]
+    note = "Published numbers are quoted, not measured here; models, data and budgets differ where the recipe does."
+    heads = ("what", "where published", "arm", "published", "measured here")
+    return Sheet("published", "Published numbers beside those measured here", heads, tuple(rows), note, words=3)
+
+
+def _loss_cells(result: ArmResult | None, brief: bool) -> list[str]:
+    if result is None:
+        return [NONE] * 5
+    loss, gain = _nats(result.final_loss), _nats(result.gain)
+    if brief:
+        loss, gain = loss.partition(" [")[0], gain.partition(" [")[0]
+    if result.is_baseline:
+        return [loss, NONE, _tokens(result), NONE, NONE]
+    total = _percent(result.saved_total)
+    return [loss, gain, _tokens(result), _share(result, result.saved), total.partition(" [")[0] if brief else total]
+
+
+def _tokens(result: ArmResult) -> str:
+    if result.tokens is not None:
+        return format_count(result.tokens.value)
+    return f"in {result.reached} of {len(result.seeds)}" if result.reached else "never"
+
+
+def _share(result: ArmResult, found: Estimate | None) -> str:
+    return ("\N{GREATER-THAN OR EQUAL TO} " if result.at_least and found is not None else "") + _percent(found)
+
+
+def _percent(found: Estimate | None) -> str:
+    return NONE if found is None else with_interval(found, 100)
+
+
+def _nats(found: Estimate) -> str:
+    return with_interval(found, 1, 3, "")
+
+
+def _accuracy(result: DiagnosticResult | None, digits: int) -> str:
+    return NONE if result is None else with_interval(result.accuracy, 100, digits)
+
+
+def _count(found: Estimate) -> str:
+    if found.low is None or found.high is None or found.low == found.high:
+        return format_count(found.value)
+    text = f"{format_count(found.value)} [{format_count(found.low)}, {format_count(found.high)}]"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _rate(found: Estimate | None) -> str:
+    if found is None:
+        return NONE
+    digits = 0 if not found.value else min(3, max(0, 1 - math.floor(math.log10(abs(found.value)))))
+    return with_interval(found, 1, digits, "")

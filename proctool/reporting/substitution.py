@@ -1,0 +1,106 @@
+"""The substitutive curve: how many corpus tokens are needed for the same loss, against procedural tokens spent.
+
+Arms that differ in nothing but the length of their warm-up make one curve, which begins at the baseline: no procedural
+tokens, its own corpus tokens. The *rate of substitution* of a point is the corpus tokens that each procedural token
+replaces, on average from the baseline on; the *marginal* rate is the slope between a point and the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from proctool.reporting.compare import Arms, Run
+from proctool.reporting.interval import Estimate, estimate
+from proctool.reporting.roles import Start
+
+
+@dataclass(frozen=True)
+class Point:
+    """One arm on a substitutive curve."""
+
+    arm: str
+    procedural: float
+    """Tokens of its warm-up."""
+    corpus: Estimate | None
+    """Corpus tokens to the target loss; None, as below, where a seed never reaches it."""
+    rate: Estimate | None
+    """Corpus tokens replaced per procedural token, from the baseline on."""
+    marginal: Estimate | None
+    """The same from the point before on. None for the first, where it is the rate."""
+    needed: tuple[float, ...] | None
+    """Corpus tokens by seed."""
+
+
+@dataclass(frozen=True)
+class Substitution:
+    """One warm-up in several lengths, shortest first."""
+
+    task: str
+    points: tuple[Point, ...]
+    seeds: tuple[int, ...]
+    corpus_alone: Estimate
+    """Corpus tokens that the baseline needs."""
+    alone: tuple[float, ...]
+    """The same by seed."""
+
+    @property
+    def has_lengths(self) -> bool:
+        """Whether there is more than one length of warm-up: a curve rather than a point."""
+        return len(self.points) > 1
+
+
+def substitute(arms: Arms, starts: Mapping[str, Start], baseline: str, loss: float | None = None) -> list[Substitution]:
+    """A curve for each treatment among the warmed arms; `loss` as for `compare`."""
+    families: dict[tuple[str, ...], list[str]] = {}
+    for name, runs in arms.items():
+        warmed = name != baseline and all(run.warmup_tokens for run in runs.values())
+        if warmed and name in starts:
+            families.setdefault(starts[name].treatment, []).append(name)
+    found = [_curve(arms, names, " + ".join(starts[names[0]].tasks), baseline, loss) for names in families.values()]
+    return [each for each in found if each is not None]
+
+
+def _curve(arms: Arms, names: Sequence[str], task: str, baseline: str, loss: float | None) -> Substitution | None:
+    """Over the seeds that all its arms share with the baseline, so that slopes are paired."""
+    base = arms[baseline]
+    seeds = sorted(base.keys() & set.intersection(*(set(arms[name]) for name in names)))
+    needed = {name: _needed(arms[name], base, seeds, loss) for name in (baseline, *names)}
+    alone = needed[baseline]
+    if not seeds or alone is None:
+        return None
+    lengths = {name: fmean(arms[name][seed].warmup_tokens or 0 for seed in seeds) for name in names}
+    points: list[Point] = []
+    before, spent_before = alone, 0.0
+    for name in sorted(names, key=lambda each: lengths[each]):
+        mine, spent = needed[name], lengths[name]
+        marginal = None
+        if mine is not None and spent > spent_before:
+            marginal = _slope(before, mine, spent - spent_before)
+        points.append(
+            Point(
+                arm=name,
+                procedural=spent,
+                corpus=None if mine is None else estimate(mine),
+                rate=None if mine is None else _slope(alone, mine, spent),
+                marginal=marginal if points else None,
+                needed=None if mine is None else tuple(mine),
+            )
+        )
+        if mine is not None:
+            before, spent_before = mine, spent
+    return Substitution(task, tuple(points), tuple(seeds), estimate(alone), tuple(alone))
+
+
+def _needed(
+    runs: Mapping[int, Run], base: Mapping[int, Run], seeds: Sequence[int], loss: float | None
+) -> list[float] | None:
+    found = [runs[seed].road.tokens_to(base[seed].road.final if loss is None else loss) for seed in seeds]
+    reached = [tokens for tokens in found if tokens is not None]
+    return reached if len(reached) == len(found) else None
+
+
+def _slope(before: Sequence[float], after: Sequence[float], spent: float) -> Estimate:
+    """Corpus tokens that fall away per procedural token, paired by seed."""
+    return estimate([(one - other) / spent for one, other in zip(before, after, strict=True)])

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from proctool.errors import OptionError
+from proctool.reporting import figures as figure_module
+from proctool.reporting.experiment import load_experiment
+from proctool.reporting.figures import figure_kinds, figures_available, write_figures
+from proctool.reporting.page import page
+from proctool.reporting.render import latex, markdown, terminal_tables, tidy_csv
+from proctool.reporting.report import Report, build_report
+from proctool.reporting.sheets import sheets
+from tests.reporting.made import HOSTILE, substitutive, two_arms
+
+NASTY = "50 % of $x_1 & #2 {a}\\b ~^ [3] | \u4e2d \u00e9 \u2212 <b>"
+"""Everything that LaTeX minds."""
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    return build_report(load_experiment(two_arms(tmp_path / "tiny")))
+
+
+@pytest.fixture
+def exchange(tmp_path: Path) -> Report:
+    return build_report(load_experiment(substitutive(tmp_path / "exchange")))
+
+
+def test_tables_have_a_cell_for_every_head(report: Report, exchange: Report) -> None:
+    names = set()
+    for each in (*sheets(report), *sheets(exchange)):
+        names.add(each.name)
+        assert all(len(row) == len(each.heads) for row in each.rows), each.name
+    assert names == {"summary", "saved", "loss", "diagnostics", "substitution", "published"}
+
+
+def test_markdown_is_well_formed(report: Report) -> None:
+    text = markdown(report)
+    for table in re.findall(r"(?:^\|.*\n?)+", text, flags=re.M):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    assert HOSTILE not in text
+    assert len(terminal_tables(report)) == 1
+
+
+def test_published_numbers_stand_apart(exchange: Report) -> None:
+    quoted = {"62.0", "59.9"}
+    for each in sheets(exchange):
+        cells = {cell for row in each.rows for cell in row}
+        assert (quoted <= cells) == (each.name == "published")
+        if each.name == "published":
+            assert [row[1] for row in each.rows] == ["section 5", "section 5"]
+            assert "quoted, not measured here" in each.note
+    rows = list(csv.DictReader(io.StringIO(tidy_csv(exchange))))
+    assert {row["value"] for row in rows if row["source"] != "here"} == quoted
+    assert {row["source"] for row in rows} == {"here", "published, section 5"}
+    shown = page(exchange)
+    section = re.search(r"<section class='published'>.*?</section>", shown, flags=re.S)
+    assert section is not None
+    assert "59.9" not in shown.replace(section[0], "").replace(exchange.experiment.record["source"], "")
+
+
+def test_csv_has_every_number_once(exchange: Report) -> None:
+    rows = list(csv.DictReader(io.StringIO(tidy_csv(exchange))))
+    keys = [tuple(row[name] for name in ("source", "quantity", "arm", "diagnostic", "tokens", "seed")) for row in rows]
+    assert len(keys) == len(set(keys))
+    mean = next(row for row in rows if row["quantity"] == "corpus tokens saved" and row["arm"] == "set-20k")
+    saved = next(each for each in exchange.results if each.arm == "set-20k").saved
+    assert saved is not None
+    assert float(mean["value"]) == saved.value
+    assert (float(mean["low"]), float(mean["high"]), mean["seeds"]) == (saved.low, saved.high, "3")
+    seeds = [row for row in rows if row["quantity"] == "loss" and row["arm"] == "cold"]
+    assert len(seeds) == 3 * 11
+
+
+def test_json_is_the_report(exchange: Report) -> None:
+    said = json.loads(json.dumps(exchange.as_json()))
+    assert said["substitution"][0]["points"][1]["arm"] == "set-20k"
+    assert said["published"][0]["here"]["n"] == 3
+    assert said["controls"][0]["of"] == "set-20k"
+    assert said["arms"][1]["perplexity_ratio"]["value"] < 1
+
+
+def nasty(root: Path) -> Report:
+    quoted = {"what": NASTY, "section": NASTY, "measure": "accuracy", "step": 100, "diagnostic": "haystack"}
+    return build_report(load_experiment(two_arms(root, published=[quoted | {"arms": {"cold": 0.113, HOSTILE: 0.9}}])))
+
+
+def test_latex_escapes_what_it_minds(tmp_path: Path) -> None:
+    text = latex(nasty(tmp_path / "nasty"))
+    body = re.sub(r"\\textbackslash\{\}|\\[a-zA-Z]+\{\}", "", re.sub(r"^%.*$", "", text, flags=re.M))
+    assert r"50\,\% of \$x\_1 \& \#2 \{a\}" in body
+    assert not re.search(r"(?<!\\)[#$~^](?!-\$)", body.replace("$-$", "").replace(r"$\geq$", ""))
+    assert "\u4e2d" not in text
+    assert body.count(r"\begin{tabular}") == body.count(r"\end{tabular}")
+    for line in text.splitlines():
+        if line.startswith("    cold"):
+            assert line.endswith(r"\\")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
+def test_latex_compiles(tmp_path: Path, exchange: Report) -> None:
+    tables = latex(nasty(tmp_path / "nasty")) + latex(exchange).replace("tab:", "tab:second-")
+    document = (
+        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs}\n\\begin{document}\n"
+        f"{tables}\n\\end{{document}}\n"
+    )
+    (tmp_path / "tables.tex").write_text(document, encoding="utf-8")
+    done = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "-draftmode", "tables.tex"],
+        cwd=tmp_path, capture_output=True, text=True, errors="replace",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "multiply defined" not in done.stdout
+
+
+@pytest.mark.parametrize(("written", "kinds"), [("png,svg , pdf", ("png", "svg", "pdf")), ("none", ())])
+def test_kinds_of_figures(written: str, kinds: tuple[str, ...]) -> None:
+    if figures_available() or not kinds:
+        assert figure_kinds(written) == kinds
+    with pytest.raises(OptionError, match='"gif" is not a kind of figure'):
+        figure_kinds("png,gif")
+
+
+def test_without_matplotlib_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figure_module, "find_spec", lambda name: None)
+    assert figure_kinds(None) == ()
+    with pytest.raises(OptionError, match=re.escape('pip install "proctool[report]"')):
+        figure_kinds("svg")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not figures_available(), reason="matplotlib is an extra")
+def test_figures_are_whole_and_the_same_each_time(report: Report, exchange: Report, tmp_path: Path) -> None:
+    written = write_figures(exchange, tmp_path / "a", ("svg", "pdf", "png"))
+    assert [path.stem for path in written[::3]] == ["loss", "savings", "substitution"]
+    begins = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
+    assert all(path.read_bytes().startswith(begins[path.suffix]) for path in written)
+    for again in write_figures(exchange, tmp_path / "b", ("svg", "pdf")):
+        assert again.read_bytes() == (tmp_path / "a" / again.name).read_bytes(), again.name
+    named = {path.stem for path in write_figures(report, tmp_path / "c", ("svg",))}
+    assert named == {"loss", "savings", "diagnostics", "curve-haystack"}
+    text = (tmp_path / "a" / "loss.svg").read_text(encoding="utf-8")
+    assert "held-out loss" in text  # text stays text, so that it can be searched and edited
