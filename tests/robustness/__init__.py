@@ -1,0 +1,1 @@
+"""Hostile files, faults, and the promises of docs/guarantees.md."""
