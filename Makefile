@@ -2,6 +2,7 @@
 # make test   set up, then every test
 # make check  set up, then what CI runs first: format, lint, types, the fast tests
 # make bench  set up, then measure speeds
+# make results  set up, then every laptop recipe and its report: about an hour on two cores
 # make docs   make docs/tasks.md from the task registry
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check style bench docs clean
+.PHONY: help setup demo results test check style bench docs clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -26,6 +27,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@echo "The demo takes about eleven minutes on two cores. Stopped, 'make demo' goes on where it was."
 	@$(BIN)/proctool run recipes/demo.yaml
+
+results: $(READY)
+	@echo "Every laptop recipe with three seeds: about an hour on two cores. Stopped, 'make results' goes on where it was."
+	@for recipe in recipes/laptop/*.yaml; do $(BIN)/proctool run $$recipe || exit; done
 
 check: $(READY)
 	@echo "Format, lint, types and the fast tests: under two minutes on two cores."

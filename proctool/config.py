@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from proctool import strict_yaml
 from proctool.errors import OptionError
 from proctool.units import parse_count, parse_number
 
@@ -125,32 +126,12 @@ def field_help(cls: type) -> dict[str, str]:
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, read with the safe loader; a key given twice is an error. Raises OptionError."""
-    import yaml
-
-    class StrictLoader(yaml.SafeLoader):
-        pass
-
-    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f'"{key.value}" is given twice', problem_mark=key.start_mark)
-            seen.add(str(key.value))
-        loader.flatten_mapping(node)
-        return loader.construct_mapping(node, deep=True)
-
-    StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            text = file.read(4 * strict_yaml.MOST_CHARACTERS + 1).decode()
     except UnicodeDecodeError as error:
         raise OptionError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    try:
-        values = yaml.load(text, StrictLoader)  # a SafeLoader: plain values only
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise OptionError(f"{path}: not valid YAML{place}: {getattr(error, 'problem', error)}") from None
+    values = strict_yaml.parse(text, str(path))
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -52,6 +52,20 @@ def describe_os_error(error: OSError) -> str:
     return f"{where}: {reason}" if where else reason
 
 
+_LONGEST_LINE = 1000
+
+
+def printable(text: str) -> str:
+    """Text with what does not print, such as a terminal's control codes, written out."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def one_line(message: str) -> str:
+    """A message as one line that is safe to show: files can name things in control codes, or at any length."""
+    line = printable(" ".join(message[: 4 * _LONGEST_LINE].split()))
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 3 :]}"
+
+
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
     """Report a ProctoolError or an OSError as one line on stderr and leave with its exit code.
@@ -72,5 +86,5 @@ def reported() -> Iterator[None]:
         message, code = "interrupted", 130
     else:
         return
-    print(f"proctool: {' '.join(message.split())}", file=sys.stderr)
+    print(f"proctool: {one_line(message)}", file=sys.stderr)
     raise SystemExit(code)

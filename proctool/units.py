@@ -6,6 +6,8 @@ import math
 
 from proctool.errors import OptionError
 
+LARGEST_COUNT = 10**18
+"""Nothing counted here is larger, and arrays and files count in 64 bits."""
 _SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 
 
@@ -17,16 +19,16 @@ def parse_number(text: str | float) -> float:
         value = float(written[:-1] if scale > 1 else written)
     except ValueError:
         raise OptionError(f"{text!r} is not a number; write for example 20000, 2M, 1.5B or 5e-4") from None
-    if not math.isfinite(value):
+    if not math.isfinite(value * scale):
         raise OptionError(f"{text!r} is not a finite number")
     return value * scale
 
 
 def parse_count(text: str | float) -> int:
     """A whole number, with an optional suffix: 20000, 2M, 1.5B. Raises OptionError on anything else."""
-    if isinstance(text, int):
-        return text
-    value = parse_number(text)
+    value = text if isinstance(text, int) else parse_number(text)
+    if abs(value) > LARGEST_COUNT:
+        raise OptionError(f"{text!r} is too large; counts go to {LARGEST_COUNT:.0e}")
     if value != round(value):
         raise OptionError(f"{text!r} is not a whole number; write for example 20000, 2M or 1.5B")
     return round(value)

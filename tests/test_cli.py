@@ -169,7 +169,7 @@ MISTAKES = {
     "too little text": (("pretrain", "--corpus", "short.txt", "--context", 64), "short.txt"),
     "missing corpus": (("pretrain", "--corpus", "no-such.txt"), "no-such.txt"),
     "unknown option in a file": (("warmup", "--config", "bad.yaml"), 'bad.yaml: unknown option "stepz"'),
-    "another tokenizer": (("eval", "perplexity", "warm.safetensors", "--corpus", "text"), "vocabulary of 11"),
+    "no tokenizer": (("eval", "perplexity", "warm.safetensors", "--corpus", "text"), "has no tokenizer"),
     "zero samples": (("generate", "set", "--samples", 0), "samples = 0"),
     "shard out of range": (("generate", "set", "--shard", "4/3"), "shard"),
     "export into a full folder": (("export", "warm.safetensors", "text"), "not an empty folder"),

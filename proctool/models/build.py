@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool import config as strict
+from proctool import strict_json
 from proctool.errors import ModelError
+from proctool.models import bounds
 from proctool.models.shapes import Shape, parse_model
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+_MOST_BYTES = 1 << 20
 _DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "embedding_dropout")
 
 
@@ -56,13 +58,19 @@ def _family_values(shape: Shape, family: str) -> dict[str, Any]:
 def read_config(path: Path) -> dict[str, Any]:
     """A transformers config.json as a mapping. Raises ModelError when it is not one or asks to run code."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError("too large")
+        values = strict_json.loads(path.read_bytes())
+        strict_json.require_shallow(values, 50)
+    except ValueError:
         raise ModelError(f"{path}: not a JSON configuration") from None
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
         raise ModelError(f"{path}: not a transformers configuration (no model_type)")
-    if "auto_map" in values:
-        raise ModelError(f"{path}: asks to run code of its own (auto_map); proctool never does that")
+    try:
+        _require_known(values["model_type"])
+        bounds.require_sane(values["model_type"], values)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
     for noise in ("transformers_version", "_name_or_path", "architectures"):
         values.pop(noise, None)
     return values
@@ -71,15 +79,21 @@ def read_config(path: Path) -> dict[str, Any]:
 def config_of(family: str, values: Mapping[str, Any]) -> PretrainedConfig:
     """The transformers configuration class of `family` filled with `values`. Raises ModelError."""
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        known = strict.suggestion(family, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-        raise ModelError(f'"{family}" is not a causal language model of transformers{known}')
+    _require_known(family)
+    bounds.require_sane(family, values)
     try:
         return AutoConfig.for_model(family, **_with_infinities(values))
     except Exception as error:  # transformers checks configurations in many ways and with many exceptions
         raise ModelError(f"{family}: transformers refuses this configuration: {error}") from None
+
+
+def _require_known(family: str) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if not isinstance(family, str) or family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        known = strict.suggestion(str(family), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+        raise ModelError(f'"{family}" is not a causal language model of transformers{known}')
 
 
 def _with_infinities(value: Any) -> Any:
@@ -96,6 +110,7 @@ def build_model(config: PretrainedConfig, seed: int) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
+    bounds.require_memory(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

@@ -33,7 +33,8 @@ PRESETS = {
 }
 
 _WRITTEN = re.compile(r"(\d+)x(\d+)x(\d+)")
-_MOST = Shape(layers=1000, heads=1000, width=100_000)
+MOST = Shape(layers=1000, heads=1000, width=100_000)
+"""Larger than any model there is: numbers beyond are mistakes, or worse."""
 
 
 def parse_model(spec: str) -> Shape | Path:
@@ -47,8 +48,8 @@ def parse_model(spec: str) -> Shape | Path:
         shape = Shape(*map(int, written.groups()))
         if min(shape.layers, shape.heads, shape.width) < 1:
             raise ModelError(f"model {spec}: layers, heads and width must be at least 1")
-        if shape.layers > _MOST.layers or shape.heads > _MOST.heads or shape.width > _MOST.width:
-            raise ModelError(f"model {spec}: larger than {_MOST}; is that layers x heads x width?")
+        if shape.layers > MOST.layers or shape.heads > MOST.heads or shape.width > MOST.width:
+            raise ModelError(f"model {spec}: larger than {MOST}; is that layers x heads x width?")
         if shape.width % shape.heads:
             raise ModelError(f"model {spec}: width {shape.width} is not a multiple of its {shape.heads} heads")
         return shape
