@@ -44,8 +44,7 @@ def show_plan(planned: Plan, as_json: bool) -> None:
     console.print(table)
     todo = [stage for stage, state in stages if state != "done"]
     tokens = format_count(sum(stage.tokens for stage in todo))
-    known = [cost for stage in todo if (cost := flops(stage)) is not None]
-    total = f"about {_operations(sum(known))} floating-point operations"
+    total = f"about {_operations(sum(map(flops, todo)))} floating-point operations"
     console.print(
         f"{len(todo)} of {len(stages)} stages to run, {tokens} tokens and {total} in all; nothing was run",
         highlight=False,
@@ -54,8 +53,8 @@ def show_plan(planned: Plan, as_json: bool) -> None:
         print(shlex.join(written(stage, planned.root, planned.recipe.launch)))
 
 
-def _operations(number: float | None) -> str:
-    return "?" if number is None else f"{number:.1e}"
+def _operations(number: float) -> str:
+    return f"{number:.1e}"
 
 
 def _as_json(stage: Stage, state: str, planned: Plan) -> dict[str, Any]:

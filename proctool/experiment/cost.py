@@ -1,34 +1,51 @@
-"""What a stage costs, from its options alone: no model is built and no corpus is opened."""
+"""What a stage costs, from its options: its model is laid out without weights, and no corpus is opened."""
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from proctool.evaluation.options import DiagnosticOptions
 from proctool.experiment.graph import Stage
-from proctool.models.shapes import Shape, parse_model
 from proctool.recipe.arms import diagnostic_task, warmup_task
 from proctool.training.options import PretrainOptions, TrainingOptions, WarmupOptions
 
-_VOCABULARIES = {"bytes": 257, "characters": 98}
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+_VOCABULARIES = {"bytes": 257, "characters": 98, "gpt2": 50_257, "codeparrot/codeparrot": 32_768}
 _OTHERWISE = 50_257
-"""GPT-2's, for tokenizers that would have to be read."""
+"""GPT-2's, for tokenizers that would have to be fetched."""
 
 
-def flops(stage: Stage) -> float | None:
-    """Floating-point operations of its training, as `training_flops` counts those of a GPT-2.
+def flops(stage: Stage) -> int:
+    """Floating-point operations of its training, by `training_flops`. Raises ModelError.
 
-    None where the model is a configuration file. Other families differ by some percent, other vocabularies by their
-    output head.
+    A tokenizer that is not at hand is taken to be as large as GPT-2's.
     """
     options = stage.options
     if not isinstance(options, TrainingOptions):
-        return 0.0
-    shape = parse_model(options.model)
-    if not isinstance(shape, Shape):
-        return None
-    vocabulary, context = _extents(stage)
-    matrices = 12 * shape.layers * shape.width**2 + shape.width * (vocabulary + context)
-    attention = 12 * shape.layers * shape.width * stage.length
-    return float(stage.tokens * (6 * matrices + attention))
+        return 0
+    from proctool.models.flops import training_flops
+
+    return training_flops(outlined(stage), stage.tokens, stage.length)
+
+
+def outlined(stage: Stage) -> PreTrainedModel:
+    """The model that a stage trains, without memory for its weights. Raises ModelError."""
+    options = stage.options
+    assert isinstance(options, TrainingOptions), "a transplant trains nothing"
+    return _outlined(options.model, options.family, *_extents(stage))
+
+
+@functools.lru_cache(maxsize=64)
+def _outlined(model: str, family: str, vocabulary: int, context: int) -> PreTrainedModel:
+    from proctool.models.build import model_config
+    from proctool.transplantation.fresh import outline
+
+    config: PretrainedConfig = model_config(model, vocab_size=vocabulary, context=context, family=family)
+    return outline(config)
 
 
 def _extents(stage: Stage) -> tuple[int, int]:
@@ -39,5 +56,14 @@ def _extents(stage: Stage) -> tuple[int, int]:
     if isinstance(options, DiagnosticOptions):
         return diagnostic_task(stage.command[-1], options).vocab_size, stage.length
     if isinstance(options, PretrainOptions):
-        return _VOCABULARIES.get(options.tokenizer, _OTHERWISE), options.context
+        return vocabulary_of(options.tokenizer), options.context
     return _OTHERWISE, stage.length
+
+
+def vocabulary_of(tokenizer: str) -> int:
+    """Tokens of a tokenizer, without asking the network. Raises CorpusError for a file that is none."""
+    if tokenizer not in _VOCABULARIES and Path(tokenizer).exists():
+        from proctool.corpora.tokenizers import load_tokenizer
+
+        return load_tokenizer(tokenizer).vocab_size
+    return _VOCABULARIES.get(tokenizer, _OTHERWISE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from proctool.errors import ModelError
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
@@ -47,11 +49,16 @@ def training_flops(model: PreTrainedModel, tokens: int, length: int) -> int:
 
 
 def _attention(model: PreTrainedModel, length: int) -> int:
+    """Of attention's two products, for one token."""
     from proctool.models.components import components
 
     config = model.config
-    layers = {place.layer for place in components(model).values() if place.component == "attention"}
-    heads = int(config.num_attention_heads or 0) if layers else 0
+    layers: set[int | None]
+    try:
+        layers = {place.layer for place in components(model).values() if place.component == "attention"}
+    except ModelError:  # a family whose parts are not known trains all the same
+        layers = set(range(int(getattr(config, "num_hidden_layers", 0) or 0)))
+    heads = int(getattr(config, "num_attention_heads", 0) or 0) if layers else 0
     if not heads:
         return 0
     size = getattr(config, "head_dim", None) or config.hidden_size // heads

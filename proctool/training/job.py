@@ -13,6 +13,7 @@ from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, ModelError
 from proctool.models.build import build_model, context_of, parameter_count
 from proctool.models.components import train_only
+from proctool.models.flops import training_flops
 from proctool.models.saved import save_model
 from proctool.training.curriculum import Course
 from proctool.training.options import TrainingOptions
@@ -229,18 +230,3 @@ class Job:
 
 def _measures(scores: Scores) -> dict[str, float]:
     return {"loss": scores.loss, "accuracy": scores.accuracy, "exact_match": scores.exact_match}
-
-
-def training_flops(model: PreTrainedModel, tokens: int, length: int) -> int:
-    """Floating-point operations of training on `tokens` tokens in samples of `length`.
-
-    6 per matrix parameter and token, plus attention's 12 x layers x width x length per token, as counted by
-    Chowdhery et al. (PaLM, appendix B); embeddings are look-ups and count only where they are the output head.
-    """
-    config = model.config
-    inputs = {id(weight) for weight in model.get_input_embeddings().parameters()}
-    head = model.get_output_embeddings()
-    matrices = sum(p.numel() for p in model.parameters() if p.dim() >= 2 and id(p) not in inputs)
-    matrices += head.weight.numel() if head is not None and id(head.weight) in inputs else 0
-    attention = 12 * config.num_hidden_layers * config.hidden_size * length
-    return int(tokens * (6 * matrices + attention))
