@@ -33,11 +33,11 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
             for start, stop, targets, loss in ranges(result["by_position"])
         ]
         tables.show({"tokens read before": "right", "scored": "right", "loss": "right"}, rows)
-    per_byte = result["bits_per_byte"]
+    per_byte, per_token = result["bits_per_byte"], result["perplexity"]
     display.say(
         f"{model} on {result['corpus']} ({result['split']}, {format_count(result['documents'])} documents, "
         f"{format_bytes(result['bytes'])}): loss {result['loss']:.4f} nats per token, "
-        f"perplexity {result['perplexity']:.3f}, "
+        + (f"perplexity {per_token:.3f}, " if per_token is not None else "")
         + (f"{per_byte:.4f} bits per byte, " if per_byte is not None else "")
         + f"{result['accuracy']:.1%} right, {format_count(result['targets'])} tokens"
     )

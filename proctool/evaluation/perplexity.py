@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proctool.corpora.documents import Corpus, Document
-from proctool.errors import CorpusError, OptionError
+from proctool.errors import CorpusError, ModelError, OptionError
 from proctool.evaluation.options import PerplexityOptions
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def perplexity(
 ) -> dict[str, Any]:
     """Score every document of a split (or the first few); `listen` is told how many are done.
 
-    Raises ArtifactError, CorpusError, ModelError; OptionError for a context or stride that cannot be.
+    Raises ArtifactError, CorpusError, ModelError (its loss is no finite number, ...); OptionError for a context or
+    stride that cannot be.
     """
     from proctool.corpora.catalog import open_corpus
     from proctool.evaluation.subject import open_subject
@@ -111,6 +113,8 @@ def perplexity(
     if not totals.windows:
         raise CorpusError(f"corpus {corpus.name}: its {options.split} split has no text")
     nats, targets = float(totals.at.sum()), int(totals.count_at.sum())
+    if not math.isfinite(nats):
+        raise ModelError(f"{model}: its loss is not a finite number, so its weights are not those of a sound model")
     about = subject.saved.about
     return {
         "event": "perplexity",
@@ -126,7 +130,7 @@ def perplexity(
         "windows": totals.windows,
         "targets": targets,
         "loss": nats / targets,
-        "perplexity": math.exp(nats / targets),
+        "perplexity": of_loss(nats / targets),
         "bits_per_byte": nats / math.log(2) / read.bytes if read.bytes else None,
         "lossless": read.lossless,
         "end_of_text": {"targets": read.documents, "loss": totals.end_nats / read.documents},
@@ -139,6 +143,11 @@ def perplexity(
             ],
         },
     }
+
+
+def of_loss(loss: float) -> float | None:
+    """Perplexity of a loss in nats per token; None where it is more than a number can say."""
+    return math.exp(loss) if loss < math.log(sys.float_info.max) else None
 
 
 def _documents(corpus: Corpus, options: PerplexityOptions) -> Iterator[Document]:

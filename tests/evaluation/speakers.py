@@ -9,21 +9,31 @@ from typing import Any
 
 import torch
 
+from proctool.corpora.carried import record
+from proctool.corpora.tokenizers import ByteTokenizer, Tokenizer
 from proctool.models.build import build_model, model_config
 from proctool.models.saved import save_model
 
 CONTEXT = 48
 
 
-def save_speaker(path: Path, seed: int = 0, *, context: int = CONTEXT, about: dict[str, Any] | None = None) -> Path:
-    """A model of bytes whose weights are far from those of a fresh one, so that its choices are no coin tosses."""
-    config = model_config("2x2x16", vocab_size=257, context=context, eos_id=256)
+def save_speaker(
+    path: Path,
+    seed: int = 0,
+    *,
+    context: int = CONTEXT,
+    about: dict[str, Any] | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Path:
+    """A model of bytes, or of `tokenizer`, with weights far from fresh ones, so that its choices are no coin tosses."""
+    tokenizer = tokenizer or ByteTokenizer()
+    config = model_config("2x2x16", vocab_size=tokenizer.vocab_size, context=context, eos_id=tokenizer.eos_id)
     model = build_model(config, seed)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=random))
-    save_model(path, model, {"tokenizer": "bytes"} if about is None else about)
+    save_model(path, model, record(tokenizer) if about is None else about)
     return path
 
 
