@@ -538,7 +538,7 @@ class Tokenizers(_Values):
 
 
 class Metrics(Surface):
-    """metrics.jsonl and experiment.json, from which reports are made."""
+    """metrics.jsonl, from which comparisons are made."""
 
     words = (
         '{"event": "eval", "step": 1, "tokens": 5, "loss": 2.0}\n',
@@ -570,8 +570,8 @@ class Metrics(Surface):
         return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
     def check(self, data: bytes) -> None:
-        from proctool.reporting.experiment import load_runs
         from proctool.reporting.report import build_report
+        from proctool.reporting.run_folders import load_runs
 
         self.written("metrics.jsonl", data)
         build_report(load_runs([f"base={self.other}", f"new={self.folder}"], None))

@@ -225,7 +225,7 @@ def _read_parquet(path: str, start: int, stop: int | None, text_field: str) -> I
         for batch in file.iter_batches(batch_size=256, row_groups=groups, columns=[text_field]):
             for text in batch.column(0).to_pylist():
                 yield of_record({text_field: text}, text_field, path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path}: damaged ({_first_line(error)}); get it again") from None
 
 

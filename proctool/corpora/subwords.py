@@ -59,8 +59,14 @@ class SubwordTokenizer(Tokenizer):
         return str(self._backend.to_str())
 
     def encode_batch(self, texts: Sequence[bytes | str]) -> list[Ids]:
-        """Ids without special tokens; bytes that are not UTF-8 are read as U+FFFD."""
-        encodings = self._backend.encode_batch_fast([_as_text(text) for text in texts], add_special_tokens=False)
+        """Ids without special tokens; bytes that are not UTF-8 are read as U+FFFD. Raises CorpusError."""
+        strings = [_as_text(text) for text in texts]
+        try:
+            encodings = self._backend.encode_batch_fast(strings, add_special_tokens=False)
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # see `_parsed`; a vocabulary without an id for the unknown comes out here only
+            raise CorpusError(f"{self.spec}: cannot encode the text ({_first_line(error)})") from None
         return [np.array(encoding.ids, self.dtype) for encoding in encodings]
 
     def decode(self, ids: Sequence[int] | Ids) -> str:

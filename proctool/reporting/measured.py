@@ -63,7 +63,7 @@ class Warmup:
 def run_of(log: MetricsLog, warmup: Warmup) -> Run | None:
     """A pretraining run; None without a held-out loss."""
     tokens, loss = log.measured("loss")
-    if not tokens:
+    if not tokens or tokens[-1] <= 0:
         return None
     curve = Curve(np.array(tokens, float), np.array(loss, float))
     others = {}

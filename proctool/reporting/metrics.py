@@ -27,7 +27,8 @@ class MetricsLog:
     """A run's metrics so far. `update` reads what has been written since the last call.
 
     An interrupted run goes on from its checkpoint and writes some steps a second time: of each step the last
-    writing counts. A torn line, left by a process that was killed, is skipped.
+    writing counts. A torn line, left by a process that was killed, is skipped; an event that holds what cannot be
+    (a step that is no number) is a RunError.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,17 +65,17 @@ class MetricsLog:
     def _take(self, line: bytes) -> None:
         try:
             event = json.loads(line)
-            kind, step = event["event"], int(event.get("step", 0))
-        except (ValueError, KeyError, TypeError):
+            kind = event["event"]
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
+        if kind in ("start", "train", "eval", "end") and (wrong := _wrong(event)):
+            raise RunError(f"{self.path}: a {kind} event with {wrong}; no run writes that, so the file is damaged")
         if kind == "start":
             self.start, self.end = event, None
         elif kind == "train":
-            _rewind(self.train, step)
-            self.train.append(event)
+            _put(self.train, event)
         elif kind == "eval":
-            _rewind(self.evals, step, event.get("split"))
-            self.evals.append(event)
+            _put(self.evals, event)
         elif kind == "end":
             self.end = event
 
@@ -124,15 +125,49 @@ def read_metrics(folder: Path) -> MetricsLog:
     return log
 
 
-def _rewind(events: list[Event], step: int, split: str | None = None) -> None:
-    """Drop what an interrupted attempt had written from `step` on."""
-    events[:] = [each for each in events if int(each["step"]) < step or (split and each.get("split") != split)]
+def _put(events: list[Event], event: Event) -> None:
+    """Add an event where its step belongs, in place of what an interrupted attempt had written from there on.
+
+    Evaluations on other splits stay. Looks at the end alone, so a record of any length is read in one pass.
+    """
+    others = []
+    while events and events[-1]["step"] >= event["step"]:
+        last = events.pop()
+        if last.get("split") != event.get("split"):
+            others.append(last)
+    events += [event, *reversed(others)]
+
+
+_COUNTS = ("step", "steps", "tokens", "seconds", "flops", "parameters", "seed")
+_MOST = 1e30
+
+
+def _wrong(event: Event) -> str | None:
+    """What no training command writes, or None."""
+    for key in _COUNTS:
+        value = event.get(key, 0)
+        if not (_finite(value) and not isinstance(value, bool) and 0 <= value <= _MOST):
+            return f"{key} = {value!r:.40}"
+    if event["event"] in ("train", "eval") and "step" not in event:
+        return "no step"
+    if not isinstance(event.get("content", ""), str):
+        return f"content = {event['content']!r:.40}"
+    carried = event.get("carried") or []
+    if not (
+        isinstance(carried, list)
+        and all(isinstance(row, dict) and {"component", "source"} <= row.keys() for row in carried)
+    ):
+        return f"carried = {carried!r:.40}"
+    return None
 
 
 def _whole(event: Event | None, key: str) -> int | None:
     value = (event or {}).get(key)
-    return int(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return int(value) if _finite(value) else None
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False

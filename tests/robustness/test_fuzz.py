@@ -1,0 +1,101 @@
+"""A short fuzz of every way in; `make fuzz` is the long one. And what it found, each as a case of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuzz import hostile
+from fuzz.surfaces import SURFACES, verdict
+from proctool.corpora import formats
+from proctool.corpora.tokenizers import load_tokenizer
+from proctool.errors import CorpusError, RunError
+from proctool.reporting.metrics import MetricsLog, _put
+
+_ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", [name for name in SURFACES if name != "arguments"])  # it replaces the commands
+def test_damaged_input_is_taken_or_refused_in_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROCTOOL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "work").mkdir()
+    with hostile.within(tmp_path):
+        surface = SURFACES[name](tmp_path / "work")
+        random = Random(f"tests/{name}")
+        seen = {verdict(surface, surface.draw(random)) for _ in range(60)}
+    assert seen <= {"taken", "refused"}
+    assert not list(tmp_path.rglob(hostile.MARK))
+
+
+@pytest.mark.slow
+def test_damaged_command_lines_too() -> None:
+    command = [sys.executable, "-m", "fuzz", "--surface", "arguments", "--inputs", "300", "--seed", "5"]
+    found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+# -- findings --
+
+
+def test_parquet_text_that_is_not_utf8_is_damage(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    spoilt = pyarrow.array([b"\xed\xa0", b"a"]).view(pyarrow.utf8())
+    pyarrow.parquet.write_table(pyarrow.table({"text": spoilt}), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match="damaged"):
+        list(formats.read(str(tmp_path / "a.parquet"), 0, None, "text"))
+
+
+def test_a_tokenizer_that_cannot_encode_the_text_says_so(tmp_path: Path) -> None:
+    model = {"type": "Unigram", "unk_id": None, "vocab": [["<eos>", 0.0], ["a", -1.0]], "byte_fallback": False}
+    made = {"version": "1.0", "added_tokens": [], "model": model}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(made))
+    tokenizer = load_tokenizer(str(tmp_path / "tokenizer.json"))
+    assert [ids.tolist() for ids in tokenizer.encode_batch([b"aa"])] == [[1, 1]]
+    with pytest.raises(CorpusError, match="cannot encode the text"):
+        tokenizer.encode_batch([b"ab"])
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        '{"event": "start", "seed": []}',
+        '{"event": "start", "carried": [{"component": "mlp"}]}',
+        '{"event": "train", "loss": 1.0}',
+        '{"event": "eval", "step": 1e400, "tokens": 1, "loss": 1.0}',
+        '{"event": "eval", "step": "1", "tokens": 1, "loss": 1.0}',
+        '{"event": "eval", "step": 1, "tokens": true, "loss": 1.0}',
+        '{"event": "end", "flops": {}}',
+        '{"event": "end", "seconds": -1}',
+        '{"event": "end", "content": []}',
+        '{"event": "end", "tokens": ' + "9" * 400 + "}",
+    ],
+)
+def test_metrics_that_no_run_writes_are_refused(event: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(event + "\n")
+    with pytest.raises(RunError, match=r"metrics\.jsonl: an? \w+ event with"):
+        MetricsLog(tmp_path).update()
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["validation", "test", None]))))
+def test_of_each_step_the_last_writing_counts(written: list[tuple[int, str | None]]) -> None:
+    events: list[dict[str, object]] = []
+    for number, (step, split) in enumerate(written):
+        _put(events, {"step": step, "split": split, "number": number})
+    kept = [
+        number
+        for number, (step, split) in enumerate(written)
+        if not any(later <= step and of == split for later, of in written[number + 1 :])
+    ]
+    assert sorted(event["number"] for event in events) == kept  # type: ignore[type-var]
+    assert [event["step"] for event in events] == sorted(step for step, _ in (written[number] for number in kept))
