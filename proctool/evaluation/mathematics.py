@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from proctool import config
 from proctool.corpora import questions
 from proctool.corpora.catalog import open_corpus
 from proctool.corpora.documents import VALIDATION
+from proctool.corpora.files import File
 from proctool.corpora.mathematics import TreePart
 from proctool.errors import CorpusError, ModelError
 from proctool.evaluation.options import MathematicsOptions
@@ -90,35 +92,45 @@ def _digest(asked: Sequence[Question]) -> str:
 
 def read_questions(options: MathematicsOptions) -> Iterator[Question]:
     """The questions that are asked, module after module. Raises CorpusError where there are none."""
-    base, _, folder = options.corpus.partition(":")
+    base, _, variant = options.corpus.partition(":")
     if base != "mathematics":
         raise CorpusError(f"{options.corpus}: not mathematics; give mathematics, or mathematics:FOLDER")
-    found = False
-    for split in SPLITS if options.split == "both" else (options.split,):
-        for question in _of_tree(options, split) if folder else _made(options, split):
-            found = True
-            yield question
-    if not found:
+    folder = variant and not variant.isdecimal()  # a number is of questions for training
+    splits = SPLITS if options.split == "both" else (options.split,)
+    modules: dict[str, dict[str, Any]] = {
+        split: _tree(options, split) if folder else dict(questions.modules()[split]) for split in splits
+    }
+    if lacking := next((split for split in splits if not modules[split]), None):
+        raise CorpusError(f"{options.corpus}: no {lacking} questions")
+    names = {name for each in modules.values() for name in each}
+    if unknown := next((part for part in options.modules if not any(part in name for name in names)), None):
         raise CorpusError(
-            f"{options.corpus}: no {options.split} questions"
-            + (f" in modules named {', '.join(options.modules)}" if options.modules else "")
+            f"{options.corpus}: no {' or '.join(splits)} module named {unknown}{config.suggestion(unknown, names)}"
         )
-
-
-def _of_tree(options: MathematicsOptions, split: str) -> Iterator[Question]:
-    corpus = open_corpus(options.corpus)
-    wanted = VALIDATION if split == "interpolate" else split
-    for part in corpus.parts:
-        if not isinstance(part, TreePart) or part.split != wanted:
-            continue
-        for file in part.modules:
-            module = Path(file.name).name.partition(".")[0]
-            if not _is_wanted(module, options):
+    found = False
+    for split in splits:
+        for name, held in modules[split].items():
+            if options.modules and not any(part in name for part in options.modules):
                 continue
-            for document in itertools.islice(TreePart((file,), wanted).documents(), options.questions):
-                if document.problem or document.answer is None:
-                    raise CorpusError(document.problem or f"{file.path}: a question without an answer")
-                yield Question(split, module, _text(document.content, file.path), _text(document.answer, file.path))
+            for question in _of_file(options, split, name, held) if folder else _made(options, split, name):
+                found = True
+                yield question
+    if not found:
+        raise CorpusError(f"{options.corpus}: no questions in {', '.join(sorted(names))}")
+
+
+def _tree(options: MathematicsOptions, split: str) -> dict[str, File]:
+    """The files of a split by module."""
+    parts = (part for part in open_corpus(options.corpus).parts if isinstance(part, TreePart))
+    held = [part for part in parts if part.split == (VALIDATION if split == "interpolate" else split)]
+    return {Path(file.name).name.partition(".")[0]: file for part in held for file in part.modules}
+
+
+def _of_file(options: MathematicsOptions, split: str, module: str, file: File) -> Iterator[Question]:
+    for document in itertools.islice(TreePart((file,), split).documents(), options.questions):
+        if document.problem or document.answer is None:
+            raise CorpusError(document.problem or f"{file.path}: a question without an answer")
+        yield Question(split, module, _text(document.content, file.path), _text(document.answer, file.path))
 
 
 def _text(written: bytes, path: str) -> str:
@@ -128,15 +140,9 @@ def _text(written: bytes, path: str) -> str:
         raise CorpusError(f"{path}: not UTF-8 text") from None
 
 
-def _made(options: MathematicsOptions, split: str) -> Iterator[Question]:
-    for module in questions.modules()[split]:
-        if _is_wanted(module, options):
-            for question, answer in questions.draw(split, module, 0, options.questions or _MADE):
-                yield Question(split, module, f"{question}\n", answer)
-
-
-def _is_wanted(module: str, options: MathematicsOptions) -> bool:
-    return not options.modules or any(part in module for part in options.modules)
+def _made(options: MathematicsOptions, split: str, module: str) -> Iterator[Question]:
+    for question, answer in questions.draw(split, module, 0, options.questions or _MADE):
+        yield Question(split, module, f"{question}\n", answer)
 
 
 def answer_all(
@@ -178,26 +184,20 @@ def greedy(
 ) -> list[list[int]]:
     """The likeliest token again and again: prompts (B, L) -> for each row up to `most` ids (B,), end-of-text included.
 
-    Rows that have ended leave the batch's results alone; reading stops when all have.
+    transformers knows what each family keeps of what it has read; what a folder's generation_config.json asks for
+    (sampling, penalties) is left out.
     """
     import torch
+    from transformers import GenerationConfig
 
+    model.generation_config = GenerationConfig()
+    asked = GenerationConfig(
+        do_sample=False, use_cache=True, max_new_tokens=int(most.max()), eos_token_id=eos_id, pad_token_id=eos_id
+    )
     ids = torch.from_numpy(prompts.astype(np.int64)).to(model.device)  # (B, L)
-    written: list[list[int]] = [[] for _ in range(len(ids))]
-    going = np.ones(len(ids), bool)
-    cache: Any = None
-    with torch.no_grad():
-        read = ids
-        while True:
-            out = model(input_ids=read, use_cache=True, **({"past_key_values": cache} if cache is not None else {}))
-            cache = getattr(out, "past_key_values", None)
-            chosen = out.logits[:, -1].argmax(-1)  # (B,)
-            for row, token in enumerate(chosen.tolist()):
-                if going[row]:
-                    written[row].append(token)
-                    going[row] = token != eos_id and len(written[row]) < most[row]
-            if not going.any():
-                return written
-            ids = torch.cat([ids, chosen[:, None]], 1)
-            # A family without such a cache (a state space model) reads all of it again.
-            read = chosen[:, None] if cache is not None else ids
+    found = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=asked)
+    return [_ended(row[:end], eos_id) for row, end in zip(found[:, ids.shape[1] :].tolist(), most, strict=True)]
+
+
+def _ended(ids: list[int], eos_id: int) -> list[int]:
+    return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
