@@ -188,7 +188,8 @@ def test_questions_made_on_the_spot_are_the_held_out_ones() -> None:
 def test_what_cannot_be_asked_is_one_line(proctool: Callable[..., Said], tmp_path: Path) -> None:
     save_speaker(tmp_path / "m.safetensors", tokenizer=CHARACTERS)
     save_speaker(tmp_path / "warm.safetensors", about={"task": "set"})
-    save_speaker(tmp_path / "short.safetensors", tokenizer=CHARACTERS, context=20)
+    # The longest question with its answer: 38 + 2. The end-of-text that closes it is never read.
+    save_speaker(tmp_path / "short.safetensors", tokenizer=CHARACTERS, context=39)
     write_tree(tmp_path / "tree", TREE)
     write_tree(tmp_path / "easy", {"interpolate": {"arithmetic__sums": SUMS}})
     write_tree(tmp_path / "half", {"interpolate": {"arithmetic__sums": [*SUMS, ("And now?", "")]}})
@@ -208,7 +209,7 @@ def test_what_cannot_be_asked_is_one_line(proctool: Callable[..., Said], tmp_pat
         ("m", "empty", (), "give the root of the official tree"),
         ("m", "tree", ("--questions", 0), "questions = 0: must be at least 1"),
         ("m", "tree", ("--split", "test"), None),
-        ("short", "tree", (), "its context of 20 tokens cannot hold a question of 38 with its answer of 2"),
+        ("short", "tree", (), "its context of 39 tokens cannot hold a question of 38 with its answer of 2"),
         ("warm", "tree", (), "has no tokenizer"),
         ("gone", "tree", (), "no such file"),
     ]:
@@ -218,5 +219,7 @@ def test_what_cannot_be_asked_is_one_line(proctool: Callable[..., Said], tmp_pat
             continue
         assert said.code == 1, (arguments, said.err)
         assert message in said.line
+    save_speaker(tmp_path / "fits.safetensors", tokenizer=CHARACTERS, context=40)
+    assert proctool("eval", "mathematics", "fits.safetensors", "--corpus", "mathematics:tree").code == 0
     said = proctool("eval", "mathematics", "m.safetensors", "--corpus", "python")
     assert (said.code, "python: not mathematics" in said.line) == (1, True)
