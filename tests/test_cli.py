@@ -59,7 +59,7 @@ def test_the_pipeline_from_rules_to_a_hugging_face_model(proctool: Callable[...,
     said = proctool("eval", "perplexity", "model.safetensors", "--corpus", text, "--json")
     assert json.loads(said.out)["loss"] == pytest.approx(end["loss"], rel=0.2)
     said = proctool("eval", "haystack", "--init", "warm.safetensors", "--pairs", 2, *SMALL, "--ramp-steps", 2, "--json")
-    assert 0 <= json.loads(said.out)["accuracy"] <= 1
+    assert 0 <= json.loads(said.out)["scores"]["answer"]["accuracy"] <= 1
     said = proctool("inspect", "model.safetensors")
     assert said.code == 0
     assert "warm.safetensors" in said.out

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from proctool.evaluation.seeds import Trial
 
 Values = Mapping[str, Any]
+RESULTS = "results.jsonl"
+"""Beside the run folders of a study, or in that of a single run."""
 _ROWS = 12
 """Most steps shown of a learning curve; --json has all."""
 
@@ -42,38 +44,31 @@ def command(name: str) -> Callable[..., None]:
 
 
 def settings(name: str, given: Values, study: StudyOptions) -> dict[str, Any]:
-    """The values of a diagnostic's options: the scale's, and over them those that were given. Raises OptionError."""
-    cls = DIAGNOSTICS[name]
-    values = {**(cls.laptop if study.scale == "laptop" else {}), **given}
-    if study.scoring is not None:
-        if "scoring" not in cls.task_options:
-            reason = "its published mask is right" if name == "haystack" else "the official code does not have it"
-            raise OptionError(f"scoring: {name} has one way to be scored only, since {reason}; leave it out")
-        values["scoring"] = study.scoring
-    return values
+    """The values of a diagnostic's options: the scale's, and over them those that were given."""
+    return {**(DIAGNOSTICS[name].laptop if study.scale == "laptop" else {}), **given}
 
 
 def _single(name: str, options: DiagnosticOptions, study: StudyOptions, common: Common) -> None:
-    from proctool.evaluation.diagnostic import artifact_path, diagnostic_job, diagnostic_task
-    from proctool.evaluation.scoring import scores_of
+    from proctool.evaluation.diagnostic import diagnostic_job
+    from proctool.evaluation.seeds import single, write_results
 
     options = dataclasses.replace(options, init=study.init[0] if study.init else None)
-    job = diagnostic_job(name, options)
-    both = "scoring" in options.task_options and not common.dry_run
-    if both and job.output is None:
-        folder = job.run_path
-        folder.mkdir(parents=True, exist_ok=True)
-        job.options = dataclasses.replace(options, run_dir=folder)
-        job.output = artifact_path(folder)  # the other scoring needs the model
-    do(job, common)
-    if both:
-        assert job.output is not None
-        batch = min(options.batch_size, options.eval_samples)
-        scores = scores_of(job.output, diagnostic_task(name, options), options.eval_samples, batch)
-        if _speaks():
-            display.say(_words(name, scores))
-            if common.json:
-                display.emit({"event": "scores", "scores": scores})
+    if common.dry_run:
+        do(diagnostic_job(name, options), common)
+        return
+    trial = single(name, options)
+    with display.training_progress(f"eval {name}") as listen:
+        result = trial.run(listen)
+    if not _speaks():
+        return
+    path = trial.folder / RESULTS
+    write_results(path, [result])
+    display.finished(trial.end)
+    if "official" in result["scores"]:
+        display.say(_words(name, result["scores"]))
+    display.say(f"the result, with its curve: {path}")
+    if common.json:
+        display.emit(result)
 
 
 def _speaks() -> bool:
@@ -100,7 +95,7 @@ def _study(name: str, options: DiagnosticOptions, study: StudyOptions, common: C
     order = {trial.name: number for number, trial in enumerate(planned)}
     results.sort(key=lambda result: order[f"{result['init']}-s{result['seed']}"])
     summaries = summarise(results)
-    path = planned[0].folder.parent / "results.jsonl"
+    path = planned[0].folder.parent / RESULTS
     write_results(path, [*results, *summaries])
     _show(name, summaries)
     display.say(f"every run, and all of these curves: {path}")

@@ -10,8 +10,9 @@ from proctool.evaluation.finetune.options import FinetuneOptions
 
 def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
     quiet_libraries()
-    from proctool.artifact import versions
+    from proctool.artifact import Artifact, versions
     from proctool.evaluation.finetune.job import finetuning
+    from proctool.evaluation.scoring import fingerprint
 
     with display.store_progress() as listen:
         found = finetuning(task, options, listen)
@@ -25,7 +26,19 @@ def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
     metrics = found.score(options.output)
     display.say(f"{task}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items()))
     if common.json:
-        about = {"event": "finetune", "task": task, "seed": options.seed, "versions": versions()}
+        parent = found.job.parents[0] if found.job.parents else None
+        about = {
+            "event": "finetune",
+            "task": task,
+            "init_content": parent.content if isinstance(parent, Artifact) else None,
+            "seed": options.seed,
+            "held_out": {
+                "split": "validation",
+                "samples": len(found.held_out),
+                "sha256": fingerprint(found.held_out),
+            },
+            "versions": versions(),
+        }
         display.emit({**end, **found.job.source.about(), **about, "metrics": metrics})
 
 

@@ -68,7 +68,7 @@ def mathematics(
             shares.append(float(right[chosen].mean()))
             lines.append(
                 {"event": "mathematics-module", **shared, "split": split, "module": name, "questions": len(chosen),
-                 "accuracy": shares[-1]}
+                 "questions_sha256": _digest([asked[n] for n in chosen]), "accuracy": shares[-1]}
             )  # fmt: skip
         mine = [n for n, each in enumerate(asked) if each.split == split]
         lines.append(

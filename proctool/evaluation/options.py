@@ -71,7 +71,8 @@ class ArithmeticOptions(DiagnosticOptions):
     digits: int | None = None
     """Digits of each number (default: the published 5; 10 for reversed-addition)."""
     scoring: Literal["answer", "official"] = "answer"
-    """What is trained and scored: the answer and its stop, or what the published code does by mistake."""
+    """What is trained and scored: the answer and its stop; or, official, what the published code does by mistake: all
+    of the answer but its first digit, the stop, and the padding after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,8 @@ class AdditionOptions(ArithmeticOptions):
 class ReversedAdditionOptions(ArithmeticOptions):
     """Train on addition, least significant digit first, from an init; report the digits and answers that are right."""
 
-    line = "The same with the least significant digit first."
-    laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "digits": 5}
+    line = "Train on addition, least significant digit first, from an init; report the same."
+    laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "digits": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ class SortingOptions(DiagnosticOptions):
 
     task_options = ("items", "symbols")
     line = "Train on sorting from an init; report numbers and whole lists right."
-    laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "items": 6, "symbols": 20}
+    laptop: ClassVar[Mapping[str, Any]] = _LAPTOP
 
     items: int | None = None
     """Numbers in a list (default: 10)."""
@@ -138,9 +139,6 @@ class StudyOptions:
     """Run every init with each of these seeds, such as 0,1,2 (default: the one of --seed)."""
     scale: Literal["paper", "laptop"] = "paper"
     """Settings to start from: the published ones, or ones that suit two cores; other options win over them."""
-    scoring: Literal["answer", "official"] | None = None
-    """Of arithmetic, what is trained and scored: the answer and its stop (default), or, official, what the published
-    code does by mistake: all of the answer but its first digit, the stop, and the padding after it."""
     jobs: int = 1
     """Runs at a time, each in a process of its own with its share of the cores."""
 

@@ -3,6 +3,8 @@
 ROOT/INIT-sSEED/       a run folder with its trained model in model.safetensors
 ROOT/results.jsonl     a line for each run, then one for each init
 
+A single run is its own root: no folder below, one line.
+
 Runs share one process, one after another, or a few: building a model takes a hundredth of the time that importing
 torch does. They are not vectorised over seeds.
 """
@@ -64,6 +66,11 @@ class Trial:
         events = {event["event"] for event in read_events(self.folder)}
         return "done" if "end" in events else "started" if events else "missing"
 
+    @property
+    def end(self) -> Event:
+        """How its training ended, once it has."""
+        return next(event for event in reversed(read_events(self.folder)) if event["event"] == "end")
+
     def run(self, listen: Listen | None = None) -> Event:
         """Train, or go on, or find it done; then score. Returns the line of results. Raises ProctoolError."""
         task = diagnostic_task(self.diagnostic, self.options)
@@ -119,6 +126,13 @@ def trials(diagnostic: str, options: DiagnosticOptions, study: StudyOptions) -> 
                 Trial(diagnostic, label, dataclasses.replace(options, init=init, seed=seed, run_dir=run_dir))
             )
     return planned
+
+
+def single(diagnostic: str, options: DiagnosticOptions) -> Trial:
+    """One init with one seed, in the folder that a training command of these options would take."""
+    (label,) = _labels([options.init or "none"])
+    run_dir = diagnostic_job(diagnostic, options).run_path
+    return Trial(diagnostic, label, dataclasses.replace(options, run_dir=run_dir))
 
 
 def _labels(inits: Sequence[str]) -> list[str]:
@@ -225,6 +239,7 @@ def _summary(init: str, found: Sequence[Event]) -> Event:
             for step in steps
         ],
         "held_out": found[0]["held_out"],
+        "versions": found[0]["versions"],
     }
 
 

@@ -35,10 +35,11 @@ class Subject:
         return self.saved.model().eval().to(PartialState().device)
 
     def about(self) -> dict[str, Any]:
-        """What a result records: the model by file and content, the tokenizer, the versions."""
+        """What a result records: the model by file, content and seed of its training, the tokenizer, the versions."""
         return {
             "model": str(self.saved.path),
             "content": self.saved.artifact.content if self.saved.artifact else None,
+            "model_seed": self.saved.about.get("seed"),
             "tokenizer": self.tokenizer.spec,
             "tokenizer_sha256": self.tokenizer.fingerprint,
             "versions": versions(),

@@ -54,6 +54,7 @@ class Finetuning:
     """A job, and how the model that it writes is scored on the whole held-out set."""
 
     job: Job
+    held_out: Samples
     score: Callable[[Path], dict[str, float]]
 
 
@@ -154,7 +155,7 @@ def _on_glue(
         held_out=Rows(_repeated(splits[True], options.eval_samples), tokenizer.vocab_size, None, about),
         about={"stage": "finetune", "classes": list(labels or ())}, rows=len(splits[False]),
     )  # fmt: skip
-    return Finetuning(job, score)
+    return Finetuning(job, splits[True], score)
 
 
 def _repeated(samples: Samples, count: int) -> Samples:
@@ -209,7 +210,7 @@ def _on_text(
         about={"stage": "finetune", "tokenizer": tokenizer.spec, **(saved.tokenizer_record() if saved else {})},
         rows=len(train),
     )  # fmt: skip
-    return Finetuning(job, score)
+    return Finetuning(job, held_out, score)
 
 
 def _wikitext(

@@ -32,6 +32,7 @@ def look_inside(model: Path, options: InsideOptions) -> dict[str, Any]:
         "event": "inside",
         "model": str(model),
         "content": saved.artifact.content if saved.artifact else None,
+        "model_seed": saved.about.get("seed"),
         "against": {name: other.content for name, other in others.items()},
         "seed": options.seed,
         **heads.as_json(),
