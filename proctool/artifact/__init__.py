@@ -19,7 +19,7 @@ Reading checks structure before it allocates anything, and every hash before it 
 from proctool.artifact.files import replacing, sync_folder
 from proctool.artifact.layout import Artifact, TensorInfo, canonical, versions
 from proctool.artifact.reading import open_artifact, read_header, read_numpy, read_torch, verify
-from proctool.artifact.writing import Verbatim, write
+from proctool.artifact.writing import Verbatim, output, write
 
 __all__ = [
     "Artifact",
@@ -27,6 +27,7 @@ __all__ = [
     "Verbatim",
     "canonical",
     "open_artifact",
+    "output",
     "read_header",
     "read_numpy",
     "read_torch",

@@ -14,11 +14,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from proctool.locks import Taken, claimed, partial_affixes
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Any]:
-    """A binary file that takes the name `path`, fsynced, when the block ends well, and vanishes otherwise."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    """A binary file that takes the name `path`, fsynced, when the block ends well, and vanishes otherwise.
+
+    What a killed process left of such a file goes too. Of several writers at once each has a file of its own, and the
+    last to end gives it the name. Raises OSError.
+    """
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(Taken):
+            held.enter_context(claimed(path))
+        yield from _replacing(path)
+
+
+def _replacing(path: Path) -> Iterator[Any]:
+    begin, end = partial_affixes(path)
+    handle, name = tempfile.mkstemp(prefix=begin, suffix=end, dir=path.parent)
     try:
         with os.fdopen(handle, "w+b") as file:
             yield file

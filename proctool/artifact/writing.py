@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from proctool.artifact.layout import (
 )
 from proctool.artifact.reading import read_header
 from proctool.errors import ArtifactError
+from proctool.locks import Taken, claimed
 
 if TYPE_CHECKING:
     import torch
@@ -88,13 +90,39 @@ def write(
     A tensor may be a function that makes it, called once when its turn to be written comes (in the order of names),
     so that only one is in memory at a time; `shapes` then gives its (dtype, shape). Or it is `Verbatim` from another
     artifact. The file appears under its name complete or not at all.
-    Raises ArtifactError when the folder does not exist, OSError when it cannot be written.
+    Raises ArtifactError when the folder does not exist or another process is writing the file, OSError when it cannot
+    be written.
     """
-    path = Path(path)
+    with output(Path(path)):
+        return _write(Path(path), tensors, kind, about, parents, shapes)
+
+
+@contextlib.contextmanager
+def output(path: Path) -> Iterator[None]:
+    """Hold the name `path` for a file to be written: a command whose work ends in one takes it before it begins.
+
+    Raises ArtifactError when the folder does not exist or another process holds the name.
+    """
     if not path.parent.is_dir():
         raise ArtifactError(f"{path}: the folder {path.parent} does not exist; create it or write elsewhere")
     if path.is_dir():
         raise ArtifactError(f"{path}: is a folder; give the name of a file to write")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(claimed(path))
+        except Taken as holder:
+            raise ArtifactError(f"{path}: is being written by {holder}; wait for it or write elsewhere") from None
+        yield
+
+
+def _write(
+    path: Path,
+    tensors: Mapping[str, NDArray[Any] | torch.Tensor | Verbatim | Callable[[], Any]],
+    kind: str,
+    about: Mapping[str, Any],
+    parents: Sequence[Artifact | Mapping[str, Any]],
+    shapes: Mapping[str, tuple[str, tuple[int, ...]]] | None,
+) -> Artifact:
     described = {name: _describe(tensor, (shapes or {}).get(name)) for name, tensor in sorted(tensors.items())}
     listed = {
         name: {"dtype": dtype, "shape": list(shape), "sha256": "0" * 64} for name, (dtype, shape) in described.items()

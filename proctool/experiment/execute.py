@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import IO, Protocol, Self
+from typing import Protocol, Self
 
 from proctool.errors import Interrupted, RunError
 from proctool.experiment.adopt import adopt
 from proctool.experiment.estimate import seconds_left, stage_seconds, urgency
 from proctool.experiment.graph import Plan, Stage, descendants
 from proctool.experiment.launch import PROCTOOL, accelerated, started
+from proctool.locks import Taken, take
 from proctool.reporting.metrics import MetricsLog
 
 LOG_FILE = "log.txt"
@@ -271,15 +272,13 @@ def _signals() -> Iterator[list[int]]:
 def alone_in(root: Path) -> Iterator[int | None]:
     """Hold the lock of an experiment's folder; its file descriptor. Raises RunError where another run holds it."""
     root.mkdir(parents=True, exist_ok=True)
-    file: IO[str]
-    with (root / ".lock").open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such locks on this system
-            yield None
-            return
-        except OSError:
-            raise RunError(f"{root}: another run (or a stage it left behind) is at work here; wait for it") from None
+    try:
+        file = take(root / ".lock")
+    except Taken as holder:
+        left = "or a stage it left behind"
+        raise RunError(f"{root}: another run ({left}) is at work here: {holder}; wait for it") from None
+    if file is None:
+        yield None
+        return
+    with file:
         yield file.fileno()

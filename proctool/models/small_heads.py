@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from proctool.artifact import replacing
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -58,12 +60,12 @@ def kernel() -> ctypes.CDLL | None:
     try:
         if not built.exists():
             built.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=built.parent) as folder:
+            with tempfile.TemporaryDirectory() as folder, replacing(built) as file:
                 (Path(folder) / "small_heads.c").write_bytes(source)
                 made = Path(folder) / "made.so"
                 command = [compiler, *_FLAGS, "-o", str(made), str(Path(folder) / "small_heads.c")]
                 subprocess.run(command, check=True, capture_output=True, timeout=120)
-                made.replace(built)
+                file.write(made.read_bytes())
         library = ctypes.CDLL(str(built))
     except (OSError, subprocess.SubprocessError):
         return None

@@ -89,21 +89,22 @@ def generate(
         raise OptionError(f"samples = {samples}: must be at least 1")
     stream = Stream(task, seed, split)
     start, stop = shard_range(samples, shard)
-    tokens = np.empty((stop - start, task.length), task.dtype)
-    targets = np.empty(tokens.shape, bool)
-    for first in range(start, stop, 8192):
-        last = min(first + 8192, stop)
-        part = stream.read(first, last)
-        tokens[first - start : last - start] = part.tokens
-        targets[first - start : last - start] = part.targets
-        progress(last - start)
-    about: dict[str, Any] = {
-        "task": task.spec,
-        "options": task.options,
-        "seed": seed,
-        "split": split,
-        "samples": [start, stop],
-        "vocab_size": task.vocab_size,
-        "layout": {role: [ids.start, ids.stop] for role, ids in task.layout.items()},
-    }
-    return artifact.write(output, {"tokens": tokens, "targets": targets}, kind="data", about=about)
+    with artifact.output(output):
+        tokens = np.empty((stop - start, task.length), task.dtype)
+        targets = np.empty(tokens.shape, bool)
+        for first in range(start, stop, 8192):
+            last = min(first + 8192, stop)
+            part = stream.read(first, last)
+            tokens[first - start : last - start] = part.tokens
+            targets[first - start : last - start] = part.targets
+            progress(last - start)
+        about: dict[str, Any] = {
+            "task": task.spec,
+            "options": task.options,
+            "seed": seed,
+            "split": split,
+            "samples": [start, stop],
+            "vocab_size": task.vocab_size,
+            "layout": {role: [ids.start, ids.stop] for role, ids in task.layout.items()},
+        }
+        return artifact.write(output, {"tokens": tokens, "targets": targets}, kind="data", about=about)

@@ -14,7 +14,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from proctool.errors import RunError
 
@@ -166,7 +166,7 @@ def _whole(event: Event | None, key: str) -> int | None:
     return int(value) if _finite(value) else None
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: Any) -> TypeGuard[int | float]:
     try:
         return isinstance(value, int | float) and math.isfinite(value)
     except OverflowError:  # a whole number beyond all floats

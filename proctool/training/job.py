@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,6 +166,14 @@ class Job:
             return [("last", self.output, ""), ("best", best, "best_")]
         return [(self.options.save or "last", self.output, "")]
 
+    @contextlib.contextmanager
+    def _outputs_held(self, writer: bool) -> Iterator[None]:
+        """Keep other processes from the names that this run will write in the end. Raises ArtifactError."""
+        with contextlib.ExitStack() as held:
+            for _, path, _ in self._outputs() if writer else []:
+                held.enter_context(artifact.output(path))
+            yield
+
     def _train(self, run: RunFolder, settings: Mapping[str, Any]) -> Event:
         from proctool.models.faster import faster
         from proctool.training.devices import losing_peers_is_one_line
@@ -187,6 +196,7 @@ class Job:
         }
         course = self.course or Course.fixed(self.source, self.held_out)
         with (
+            self._outputs_held(run.is_writer),
             faster(model, dropout=self.options.dropout),
             tracked(run, self.options.track or (), settings),
             losing_peers_is_one_line(),

@@ -9,9 +9,7 @@ runs/NAME/checkpoints/     step-00000500.safetensors: weights, optimiser, random
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import IO, Any
 from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, RunError
+from proctool.locks import Taken, take
 
 Event = dict[str, Any]
 
@@ -42,16 +41,10 @@ class RunFolder:
         if not writer:
             return
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / ".lock").open("a+")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "another process"
-            raise RunError(f"{path}: this run is in use by {owner}; wait for it or choose another --run-dir") from None
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {os.uname().nodename}")
-        self._lock.flush()
+            self._lock = take(path / ".lock")
+        except Taken as holder:
+            raise RunError(f"{path}: this run is in use by {holder}; wait for it or choose another --run-dir") from None
         if fresh:
             self._clear()
         self._claim()
@@ -86,7 +79,7 @@ class RunFolder:
         """Close the metrics file and release the folder."""
         if self._metrics is not None:
             self._metrics.close()
-        if self.is_writer:
+        if self.is_writer and self._lock is not None:
             self._lock.close()
 
     @property

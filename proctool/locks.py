@@ -1,0 +1,112 @@
+"""Locks on files: held by one process until it ends, however it ends, and saying by whom and for how long.
+
+The system releases a lock (flock) with its process, so one that is found taken belongs to a process at work. Where the
+file system has no locks, everything goes on without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from proctool.units import format_seconds
+
+
+class Taken(Exception):
+    """Another process holds the lock. The message names it: "process 12 on node-3, for 40 s"."""
+
+
+def take(path: Path) -> IO[str] | None:
+    """The lock file `path`, open and locked: closing it releases it. None where there are no locks.
+
+    Raises Taken, OSError.
+    """
+    while True:
+        file = path.open("a+", encoding="utf-8", errors="replace")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                raise Taken(_holder(file)) from None
+        except OSError:
+            file.close()
+            return None
+        # Its holder may have removed the file between our opening and our locking it: then the lock guards nothing.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
+        file.close()
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {os.uname().nodename}")
+    file.flush()
+    return file
+
+
+def _holder(file: IO[str]) -> str:
+    held = max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)  # the wall clock may have been set back
+    file.seek(0)
+    return f"{file.read(200).strip() or 'another process'}, for {format_seconds(held)}"
+
+
+_claimed: dict[str, int] = {}
+_guard = threading.Lock()
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Keep other processes from claiming `path` while the block lasts, and clear away what killed ones left of it.
+
+    Within a process claims nest. Raises Taken, OSError where the folder cannot be written.
+    """
+    key = os.path.abspath(path)
+    with _guard:
+        nested = key in _claimed
+        _claimed[key] = _claimed.get(key, 0) + 1
+    try:
+        with contextlib.nullcontext() if nested else _locked(path):
+            yield
+    finally:
+        with _guard:
+            _claimed[key] -= 1
+            if not _claimed[key]:
+                del _claimed[key]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        file = take(lock)
+    except OSError as error:  # name the file that was asked for
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    if file is None:
+        yield
+        return
+    with file:
+        try:
+            for partial in _partials(path):
+                with contextlib.suppress(OSError):
+                    partial.unlink()
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink()  # while it is held: see `take`
+
+
+def partial_affixes(path: Path) -> tuple[str, str]:
+    """Between which a temporary name of `path` has eight random characters, as tempfile draws them."""
+    return f".{path.name}.", ".partial"
+
+
+def _partials(path: Path) -> list[Path]:
+    begin, end = partial_affixes(path)
+    # The exact form: the file "a" must not take those of the file "a.b" for its own.
+    ours = re.compile(rf"{re.escape(begin)}[a-z0-9_]{{8}}{re.escape(end)}")
+    return [Path(entry.path) for entry in os.scandir(path.parent) if ours.fullmatch(entry.name)]
