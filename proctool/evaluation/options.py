@@ -57,9 +57,9 @@ class HaystackOptions(DiagnosticOptions):
     laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "pairs": 8, "vocab": 64}
 
     pairs: int | None = None
-    """Most key-value pairs in a sample (default: the published 30)."""
+    """Most key-value pairs in a sample (default: the published 30; 8 with --scale laptop)."""
     vocab: int | None = None
-    """Vocabulary size (default: the published 256)."""
+    """Vocabulary size (default: the published 256; 64 with --scale laptop)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class ArithmeticOptions(DiagnosticOptions):
     task_options = ("digits", "scoring")
 
     digits: int | None = None
-    """Digits of each number (default: the published 5; 10 for reversed-addition)."""
+    """Digits of each number (default: the published 5; 3 with --scale laptop)."""
     scoring: Literal["answer", "official"] = "answer"
     """What is trained and scored: the answer and its stop; or, official, what the published code does by mistake: all
     of the answer but its first digit, the stop, and the padding after it."""
@@ -87,8 +87,11 @@ class AdditionOptions(ArithmeticOptions):
 class ReversedAdditionOptions(ArithmeticOptions):
     """Train on addition, least significant digit first, from an init; report the digits and answers that are right."""
 
-    line = "Train on addition, least significant digit first, from an init; report the same."
+    line = "Train on addition, least significant digit first, from an init; report digits and whole answers right."
     laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "digits": 3}
+
+    digits: int | None = None
+    """Digits of each number (default: the published 10; 3 with --scale laptop)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,8 @@ class MultiplicationOptions(ArithmeticOptions):
     line = "Train on multiplication from an init; report digits and whole answers right."
     laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "digits": 2, "model": "2x4x64", "batch_size": 64}
 
+    digits: int | None = None
+    """Digits of each number (default: the published 5; 2 with --scale laptop)."""
     model: str = "4x8x512"
     """A preset (gpt2, ...), layers x heads x width (4x4x64), or a transformers configuration file or folder."""
     batch_size: int = 64
@@ -138,7 +143,8 @@ class StudyOptions:
     seeds: tuple[int, ...] = field(default=(), metadata={"comma": True})
     """Run every init with each of these seeds, such as 0,1,2 (default: the one of --seed)."""
     scale: Literal["paper", "laptop"] = "paper"
-    """Settings to start from: the published ones, or ones that suit two cores; other options win over them."""
+    """Settings to start from: the published ones, or 1500 steps of smaller batches, mostly on smaller samples, which
+    one core does in minutes; other options win over them."""
     jobs: int = 1
     """Runs at a time, each in a process of its own with its share of the cores."""
 
@@ -163,7 +169,7 @@ class PerplexityOptions:
     split: str = "validation"
     """train, validation, or another that the corpus has."""
     documents: int | None = None
-    """Score only the first of the split's documents (default: all)."""
+    """Score only so many of the split's documents, the first ones (default: all)."""
     tokenizer: str | None = None
     """bytes, or any tokenizer by path or name (default: the model's own)."""
     context: int | None = None
@@ -174,7 +180,8 @@ class PerplexityOptions:
     per_position: Path | None = None
     """Write the loss at every position of a window to this CSV file, and show it by ranges."""
     apart_from: str | None = None
-    """Refuse to score when a document stands in the train split of this corpus too."""
+    """Refuse to score when a document stands in the train split of this corpus too, such as what the model was
+    trained on."""
     batch_size: int = 32
     """Windows scored at a time."""
     cache_dir: Path | None = None
