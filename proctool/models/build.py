@@ -36,10 +36,15 @@ def model_config(
     values |= {"vocab_size": vocab_size, "bos_token_id": eos_id, "eos_token_id": eos_id, "pad_token_id": None}
     values["n_positions" if family == "gpt2" else "max_position_embeddings"] = context
     made = config_of(family, values)
-    for name in _DROPOUTS:
-        if hasattr(made, name):
-            setattr(made, name, dropout)
+    set_dropout(made, dropout)
     return made
+
+
+def set_dropout(config: PretrainedConfig, dropout: float) -> None:
+    """Set dropout everywhere the family has it."""
+    for name in _DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, dropout)
 
 
 def _family_values(shape: Shape, family: str) -> dict[str, Any]:

@@ -22,6 +22,13 @@ def faster(model: PreTrainedModel, *, dropout: float = 0.0) -> Iterator[None]:
     eight operations that each keep a result for the backward pass, becomes torch's single one. Results agree to
     rounding. For rows without padding masks only.
     """
+    with one_gelu(model), small_heads(model, dropout=dropout):
+        yield
+
+
+@contextmanager
+def one_gelu(model: PreTrainedModel) -> Iterator[None]:
+    """While the block lasts, GPT-2's GELU is torch's single operation."""
     from transformers.activations import NewGELUActivation
 
     places = [
@@ -33,8 +40,7 @@ def faster(model: PreTrainedModel, *, dropout: float = 0.0) -> Iterator[None]:
     for parent, name, _ in places:
         setattr(parent, name, nn.GELU(approximate="tanh"))
     try:
-        with small_heads(model, dropout=dropout):
-            yield
+        yield
     finally:
         for parent, name, child in places:
             setattr(parent, name, child)

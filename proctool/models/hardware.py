@@ -1,30 +1,93 @@
-"""What known GPUs can do at most: dense products a second, from their makers' data sheets."""
+"""What known GPUs can do at most, and what they hold, from their makers' data sheets."""
 
 from __future__ import annotations
 
-# Floating-point operations a second in fp32, tf32, and bf16 or fp16, without sparsity. The first name found counts.
-_PEAKS = {
-    "GB200": (80e12, 1250e12, 2500e12),
-    "B200": (75e12, 1125e12, 2250e12),
-    "H200": (67e12, 494e12, 989e12),
-    "H100 PCIe": (51e12, 378e12, 756e12),
-    "H100 NVL": (60e12, 417e12, 835e12),
-    "H100": (67e12, 494e12, 989e12),
-    "A100": (19.5e12, 156e12, 312e12),
-    "L40S": (91.6e12, 183e12, 362e12),
-    "L4": (30.3e12, 60e12, 121e12),
-    "A10G": (31.5e12, 35e12, 70e12),
-    "A10": (31.2e12, 62.5e12, 125e12),
-    "RTX 4090": (82.6e12, 82.6e12, 165e12),
-    "RTX 3090": (35.6e12, 35.6e12, 71e12),
-    "V100": (15.7e12, 15.7e12, 125e12),
-    "T4": (8.1e12, 8.1e12, 65e12),
-}
+import re
+from dataclasses import dataclass
+
+from proctool import config
+from proctool.errors import OptionError
+
+_ROOM = 0.95
+
+
+@dataclass(frozen=True)
+class GPU:
+    """One GPU. Products are dense: data sheets that count structured sparsity give twice as much."""
+
+    name: str
+    fp32: float
+    """Floating-point operations a second."""
+    tf32: float
+    half: float
+    """In fp16 and, where there is any, bf16, summed in fp32."""
+    gigabytes: int
+    source: str
+    """The data sheet."""
+    has_bf16: bool = True
+
+    @property
+    def room(self) -> int:
+        """Bytes that a run can have: some are the driver's, CUDA's and lost between allocations."""
+        return int(_ROOM * self.gigabytes * 2**30)
+
+    def peak(self, precision: str) -> float | None:
+        """Floating-point operations a second in fp32, tf32, bf16 or fp16; None for bf16 where there is none."""
+        if precision == "bf16" and not self.has_bf16:
+            return None
+        return {"fp32": self.fp32, "tf32": self.tf32}.get(precision, self.half)
+
+
+_NVIDIA = "https://www.nvidia.com/en-us/data-center/"
+_IMAGES = "https://images.nvidia.com/aem-dam/en-zz/Solutions/"
+_H100, _H200 = _NVIDIA + "h100/", _NVIDIA + "h200/"
+_A100, _V100 = _NVIDIA + "a100/", "https://www.nvidia.com/en-gb/data-center/tesla-v100/"
+_GEFORCE = _IMAGES + "geforce/ada/nvidia-ada-gpu-architecture.pdf"
+_AMPERE = "https://www.nvidia.com/content/PDF/nvidia-ampere-ga-102-gpu-architecture-whitepaper-v2.pdf"
+_A10G = "https://d1.awsstatic.com/product-marketing/ec2/NVIDIA_AWS_A10G_DataSheet_FINAL_02_17_2022.pdf"
+
+# Of several that a short name fits, the first is meant.
+GPUS = (
+    GPU("GB200", 80e12, 1250e12, 2500e12, 186, _NVIDIA + "gb200-nvl72/"),
+    GPU("B200", 75e12, 1125e12, 2250e12, 180, _NVIDIA + "dgx-b200/"),
+    GPU("H200", 67e12, 494e12, 989e12, 141, _H200),
+    GPU("H200 NVL", 60e12, 417e12, 835e12, 141, _H200),
+    GPU("H100", 67e12, 494e12, 989e12, 80, _H100),
+    GPU("H100 PCIe", 51e12, 378e12, 756e12, 80, _H100),
+    GPU("H100 NVL", 60e12, 417e12, 835e12, 94, _H100),
+    GPU("A100 80GB", 19.5e12, 156e12, 312e12, 80, _A100),
+    GPU("A100 40GB", 19.5e12, 156e12, 312e12, 40, _A100),
+    GPU("L40S", 91.6e12, 183e12, 362e12, 48, _NVIDIA + "l40s/"),
+    GPU("L4", 30.3e12, 60e12, 121e12, 24, _NVIDIA + "l4/"),
+    GPU("A10G", 31.5e12, 35e12, 70e12, 24, _A10G),
+    GPU("A10", 31.2e12, 62.5e12, 125e12, 24, _NVIDIA + "products/a10-gpu/"),
+    GPU("RTX 4090", 82.6e12, 82.6e12, 165e12, 24, _GEFORCE),
+    GPU("RTX 3090", 35.6e12, 35.6e12, 71e12, 24, _AMPERE),
+    GPU("V100 32GB", 15.7e12, 15.7e12, 125e12, 32, _V100, has_bf16=False),
+    GPU("V100 16GB", 15.7e12, 15.7e12, 125e12, 16, _V100, has_bf16=False),
+    GPU("T4", 8.1e12, 8.1e12, 65e12, 16, _NVIDIA + "tesla-t4/", has_bf16=False),
+)
+
+
+def find_gpu(name: str) -> GPU:
+    """The GPU of a name as people write it: h100, a100-40gb, "RTX 4090", 4090. Raises OptionError."""
+    asked = _words(name)
+    exact = [gpu for gpu in GPUS if _words(gpu.name) == asked]
+    if found := exact or [gpu for gpu in GPUS if asked and asked <= _words(gpu.name)]:
+        return found[0]
+    known = [gpu.name.lower().replace(" ", "-") for gpu in GPUS]
+    raise OptionError(f'gpu: "{name}" is not known{config.suggestion(name.lower().replace(" ", "-"), known)}')
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """The peak of a GPU by its name (as torch or its maker writes it) in fp32, tf32, bf16 or fp16; None if unknown."""
-    for name, (fp32, tf32, half) in _PEAKS.items():
-        if name.lower() in device_name.lower():
-            return {"fp32": fp32, "tf32": tf32}.get(precision, half)
-    return None
+    """The peak of a GPU by its name (as torch writes it) in fp32, tf32, bf16 or fp16; None if unknown."""
+    words = _words(device_name)
+    fitting = [gpu for gpu in GPUS if _words(gpu.name) <= words]
+    # A card that says nothing of its memory: its sizes are equally fast.
+    fitting = fitting or [gpu for gpu in GPUS if _words(gpu.name.split()[0]) <= words and gpu.name.endswith("GB")]
+    best = max(fitting, key=lambda gpu: len(_words(gpu.name)), default=None)
+    return best.peak(precision) if best else None
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[\s_-]+", name.lower().strip())) - {"", "nvidia"}

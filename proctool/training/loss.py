@@ -12,7 +12,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_LOGITS_AT_ONCE = 1 << 25
+LOGITS_AT_ONCE = 1 << 25
 """Logits held at once; where a batch has more, they are made, scored and dropped chunk by chunk."""
 
 
@@ -48,7 +48,7 @@ class TargetLoss(nn.Module):
         return torch.cat(losses), torch.cat(right)
 
     def _chunks(self, hidden: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-        size = max(1, _LOGITS_AT_ONCE // self.model.config.vocab_size)
+        size = max(1, LOGITS_AT_ONCE // self.model.config.vocab_size)
         return list(zip(torch.split(hidden, size), torch.split(labels, size), strict=True))
 
     def _hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def test_large_vocabularies_in_chunks_give_the_same_gradients(monkeypatch: pytes
     batch = Batch.of(Samples(tokens, np.ones((4, 12), bool)))
     gradients = []
     for limit in (1 << 26, 23 * 5):
-        monkeypatch.setattr("proctool.training.loss._LOGITS_AT_ONCE", limit)
+        monkeypatch.setattr("proctool.training.loss.LOGITS_AT_ONCE", limit)
         model = tiny("gpt2")
         TargetLoss(model)(batch.tokens, batch.positions, batch.labels).backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
