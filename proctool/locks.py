@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -61,7 +60,7 @@ _guard = threading.Lock()
 
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[None]:
-    """Keep other processes from claiming `path` while the block lasts, and clear away what killed ones left of it.
+    """Keep other processes from claiming `path` while the block lasts.
 
     Within a process claims nest. Raises Taken, OSError where the folder cannot be written.
     """
@@ -91,22 +90,7 @@ def _locked(path: Path) -> Iterator[None]:
         return
     with file:
         try:
-            for partial in _partials(path):
-                with contextlib.suppress(OSError):
-                    partial.unlink()
             yield
         finally:
             with contextlib.suppress(OSError):
                 lock.unlink()  # while it is held: see `take`
-
-
-def partial_affixes(path: Path) -> tuple[str, str]:
-    """Between which a temporary name of `path` has eight random characters, as tempfile draws them."""
-    return f".{path.name}.", ".partial"
-
-
-def _partials(path: Path) -> list[Path]:
-    begin, end = partial_affixes(path)
-    # The exact form: the file "a" must not take those of the file "a.b" for its own.
-    ours = re.compile(rf"{re.escape(begin)}[a-z0-9_]{{8}}{re.escape(end)}")
-    return [Path(entry.path) for entry in os.scandir(path.parent) if ours.fullmatch(entry.name)]

@@ -7,46 +7,73 @@ import errno
 import fcntl
 import mmap
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-from proctool.locks import Taken, claimed, partial_affixes
+from typing import IO, Any
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Any]:
     """A binary file that takes the name `path`, fsynced, when the block ends well, and vanishes otherwise.
 
-    What a killed process left of such a file goes too. Of several writers at once each has a file of its own, and the
+    What killed processes left of such a file goes too. Of several writers at once each has a file of its own, and the
     last to end gives it the name. Raises OSError.
     """
-    with contextlib.ExitStack() as held:
-        with contextlib.suppress(Taken):
-            held.enter_context(claimed(path))
-        yield from _replacing(path)
-
-
-def _replacing(path: Path) -> Iterator[Any]:
-    begin, end = partial_affixes(path)
-    handle, name = tempfile.mkstemp(prefix=begin, suffix=end, dir=path.parent)
     try:
-        with os.fdopen(handle, "w+b") as file:
+        _clear_leftovers(path)
+        file, name = _temporary(path)
+    except OSError as error:
+        raise _about(path, error) from error
+    try:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes it private
-        os.replace(name, path)
+            os.chmod(name, 0o666 & ~_umask())  # mkstemp makes it private
+            os.replace(name, path)  # before it is closed, and with that unlocked
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
-        if isinstance(error, OSError) and error.filename in (None, name):  # name the file that was asked for
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        if isinstance(error, OSError) and error.filename in (None, name):
+            raise _about(path, error) from error
         raise
     sync_folder(path.parent)
+
+
+def _about(path: Path, error: OSError) -> OSError:
+    """The same error, naming the file that was asked for."""
+    return OSError(error.errno, error.strerror, str(path))
+
+
+_SUFFIX = ".partial"
+
+
+def _temporary(path: Path) -> tuple[IO[bytes], str]:
+    """A new file beside `path`, locked where there are locks, and its name."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent)
+        file = os.fdopen(handle, "w+b")
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(name)):
+                return file, name
+        file.close()  # another writer took it, not locked yet, for a leftover
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what killed writers of `path` left: temporary files that nobody holds locked."""
+    # The exact form that tempfile gives: the file "a" must not take those of the file "a.b" for its own.
+    form = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(_SUFFIX)}")
+    for entry in os.scandir(path.parent):
+        if form.fullmatch(entry.name):
+            with contextlib.suppress(OSError), open(entry.path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where a writer is at work, or without locks
+                os.unlink(entry.path)
 
 
 def sync_folder(folder: Path) -> None:

@@ -152,7 +152,11 @@ def open_artifact(path: Path, kind: str) -> Artifact:
 def _mapped(artifact: Artifact) -> Iterator[memoryview]:
     with artifact.path.open("rb") as file:
         # Private copy-on-write: torch wants writable memory, and the file is never written through.
-        yield memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        try:
+            view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        except ValueError:  # it is empty by now
+            raise ArtifactError(f"{artifact.path}: was cut short while it was being read") from None
+        yield view
 
 
 def _checked(artifact: Artifact, name: str, view: memoryview) -> memoryview:

@@ -72,7 +72,9 @@ def inspect(
         origins = found.about.get("origins")
         for name, info in found.tensors.items():
             origin = origins.get(name) if isinstance(origins, dict) else None
-            whence = _shown(f"  {origin['source']}: {origin['how']}") if isinstance(origin, dict) else ""
+            whence = (
+                _shown(f"  {origin.get('source', '?')}: {origin.get('how', '?')}") if isinstance(origin, dict) else ""
+            )
             line = f"  {_shown(name):<50}{info.dtype:<6}{list(info.shape)}{whence}"
             console.print(line, highlight=False, markup=False)
 

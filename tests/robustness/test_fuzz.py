@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -18,6 +19,7 @@ from proctool.corpora import formats
 from proctool.corpora.tokenizers import load_tokenizer
 from proctool.errors import CorpusError, RunError
 from proctool.reporting.metrics import MetricsLog, _put
+from tests.conftest import Said
 
 _ROOT = Path(__file__).parents[2]
 
@@ -64,6 +66,13 @@ def test_a_tokenizer_that_cannot_encode_the_text_says_so(tmp_path: Path) -> None
     assert [ids.tolist() for ids in tokenizer.encode_batch([b"aa"])] == [[1, 1]]
     with pytest.raises(CorpusError, match="cannot encode the text"):
         tokenizer.encode_batch([b"ab"])
+
+
+def test_origins_that_do_not_say_whence_are_shown_all_the_same(proctool: Callable[..., Said], tmp_path: Path) -> None:
+    hostile.sealed(tmp_path / "a.safetensors", {"x": ("U8", [1], b"a")}, about={"origins": {"x": {"how": "y"}}})
+    said = proctool("inspect", "a.safetensors", "--tensors")
+    assert said.code == 0
+    assert "?: y" in said.out
 
 
 @pytest.mark.parametrize(
