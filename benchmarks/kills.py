@@ -32,7 +32,7 @@ from proctool.training.run import read_events
 
 _CLOCKS = {"seconds", "tokens_per_second", "run_dir", "artifact", "best_artifact", "versions"}
 _TRAINING = ["--dropout", "0.1", "--log-every", "5", "--eval-every", "20", "--eval-samples", "32"]
-_TRAINING += ["--checkpoint-every", "7", "--batch-size", "8", "--run-dir", "run", "--steps", "300"]
+_TRAINING += ["--checkpoint-every", "7", "--batch-size", "8", "--run-dir", "run", "--steps", "120"]
 _RECIPE = """name: tiny
 model: 2x2x16
 corpus: {inputs}/text

@@ -199,7 +199,7 @@ def of_record(record: Any, text_field: str, where: str) -> Document:
 
 def missing_field(where: str, text_field: str, fields: list[str]) -> str:
     """One line for a record without the field."""
-    named = ", ".join(map(str, fields[:12])) or "none"
+    named = ", ".join(str(name)[:60] for name in fields[:12]) or "none"
     return f'{where}: no field "{text_field}" (its fields: {named}); choose one with --text-field'
 
 

@@ -95,7 +95,7 @@ class Task(ABC):
     @property
     def vocab_size(self) -> int:
         """Token ids are 0..vocab_size - 1."""
-        return sum(len(ids) for ids in self.layout.values())
+        return sum(ids.stop - ids.start for ids in self.layout.values())  # len() of a range has an upper bound
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:

@@ -17,7 +17,8 @@ from fuzz import hostile
 from fuzz.surfaces import SURFACES, verdict
 from proctool.corpora import formats
 from proctool.corpora.tokenizers import load_tokenizer
-from proctool.errors import CorpusError, RunError
+from proctool.errors import CorpusError, OptionError, RunError
+from proctool.procedural.mixture import parse_tasks
 from proctool.reporting.metrics import MetricsLog, _put
 from tests.conftest import Said
 
@@ -56,6 +57,18 @@ def test_parquet_text_that_is_not_utf8_is_damage(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"text": spoilt}), tmp_path / "a.parquet")
     with pytest.raises(CorpusError, match="damaged"):
         list(formats.read(str(tmp_path / "a.parquet"), 0, None, "text"))
+
+
+def test_a_vocabulary_beyond_counting_is_refused() -> None:
+    with pytest.raises(OptionError, match="vocabulary may have at most"):
+        parse_tasks("nca:grid=12,states=2M,length=1024")
+
+
+def test_long_names_of_fields_are_cut(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"x" * 5000: 1}))
+    (found,) = formats.read(str(tmp_path / "a.jsonl"), 0, None, "text")
+    assert found.problem is not None
+    assert len(found.problem) < 1000
 
 
 def test_a_tokenizer_that_cannot_encode_the_text_says_so(tmp_path: Path) -> None:
