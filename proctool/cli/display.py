@@ -154,7 +154,8 @@ def plan(planned: Mapping[str, Any]) -> None:
         "epochs": str(planned["epochs"]) if "epochs" in planned else None,
         "remark": planned.get("remark"),
         "compute": f"{format_count(planned['flops'])} floating-point operations",
-        "memory": f"{format_bytes(planned['state_bytes'])} for weights, gradients and optimiser, beside activations",
+        "memory": f"about {format_bytes(planned['peak_bytes'])} at the peak, of which "
+        f"{format_bytes(planned['state_bytes'])} are weights, gradients and optimiser",
         "task": planned.get("task"),
         "corpus": planned.get("corpus"),
         "run folder": planned["run_dir"],

@@ -25,6 +25,7 @@ _COMMANDS = {
     "pretrain": ("Train a model on a corpus, from scratch or from a warmed model.", "training", "pretrain"),
     "eval": ("Measure what a model can do: one subcommand per evaluation.", "evaluate", "app"),
     "run": ("Run a recipe: every arm and seed of an experiment, as far as it is not done; then report.", "run", "run"),
+    "plan": ("What a recipe or a run takes on named GPUs: operations, memory, hours.", "plan", "plan"),
     "compare": ("Compare pretraining runs: tokens saved, gain at equal tokens.", "compare", "compare"),
     "report": ("Rebuild an experiment's table, verdicts and HTML page.", "report", "report"),
     "corpus": ("Build, merge and look at token stores.", "corpus", "app"),

@@ -143,7 +143,7 @@ def _default(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         value = "yes" if value else "no"
-    return f" Default: {','.join(value) if isinstance(value, tuple) else value}."
+    return f" Default: {','.join(map(str, value)) if isinstance(value, tuple) else value}."
 
 
 def _extra(name: str, kind: Any, default: Any, names: tuple[str, ...], text: str) -> inspect.Parameter:

@@ -225,7 +225,19 @@ def plan(recipe: Recipe, root: Path) -> Plan:
     shorts = {stage.short for stage in graph.stages.values()}
     if len(shorts) < len(graph.stages):
         raise OptionError(f"seeds: two of {len(graph.stages)} stages happen to share a folder name; change a seed")
+    for stage in graph.stages.values():
+        _check_processes(stage, recipe.launch.processes)
     return Plan(recipe, root, tuple(graph.stages.values()), arms, planned)
+
+
+def _check_processes(stage: Stage, processes: int) -> None:
+    """Raise OptionError where the processes of a launch could not share the stage's batch out evenly."""
+    options = stage.options
+    if isinstance(options, TrainingOptions) and options.batch_size % (options.accumulate * processes):
+        raise OptionError(
+            f"launch.processes = {processes}: {stage.name} has batch_size = {options.batch_size}, which is not a "
+            f"multiple of {options.accumulate} micro-batches on {processes} processes; change accumulate or processes"
+        )
 
 
 class _Graph:

@@ -104,6 +104,7 @@ class Job:
             "trained": trained,
             # fp32 weights; of what is trained, gradients and AdamW's two moments too
             "state_bytes": 4 * parameters + 12 * trained,
+            "peak_bytes": self._peak_bytes(model),
             "run_dir": str(self.run_path),
             "output": str(self.output) if self.output else None,
             **self.source.about(),
@@ -115,6 +116,25 @@ class Job:
         if origins:
             planned["carried"] = summary(origins)
         return planned
+
+    def _peak_bytes(self, model: PreTrainedModel) -> int:
+        """What one process of this launch holds at its peak, estimated."""
+        import os
+
+        import torch
+
+        from proctool.models.memory import Layout, training_memory
+        from proctool.training.loss import LOGITS_AT_ONCE
+
+        options = self.options
+        memory = training_memory(
+            model, length=self.source.length, logits_at_once=LOGITS_AT_ONCE, precision=options.precision,
+            dropout=options.dropout, checkpointing=options.gradient_checkpointing,
+            on_cpu=not torch.accelerator.is_available(),
+        )  # fmt: skip
+        devices = int(os.environ.get("WORLD_SIZE", "1"))
+        micro = max(1, options.batch_size // (options.accumulate * devices))
+        return memory.peak(Layout(micro, devices, accumulates=options.accumulate > 1))
 
     def _initial(self) -> tuple[PreTrainedModel, list[Origin], int]:
         """The model before its first step, where its weights come from, and how many of them will be trained."""
