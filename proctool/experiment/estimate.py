@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 from proctool.experiment.graph import Stage
@@ -21,16 +22,26 @@ def urgency(stages: Sequence[Stage]) -> dict[str, float]:
     return longest
 
 
-def stage_seconds(stage: Stage, log: MetricsLog, others: Sequence[tuple[Stage, MetricsLog]]) -> float | None:
-    """Seconds until `stage` is done: from its own pace, else from stages of the same command, else of any."""
-    if log.end is not None:
-        return 0.0
-    pace, step = log.seconds, log.step
-    if pace and step:
-        return max(0, stage.steps - step) * pace / step
-    paces = [(other.command, seen.seconds / seen.tokens) for other, seen in others if seen.seconds and seen.tokens]
-    alike = [pace for command, pace in paces if command == stage.command] or [pace for _, pace in paces]
-    return stage.tokens * median(alike) if alike else None
+class Paces:
+    """Seconds per token of the stages that have any, by command and of all."""
+
+    def __init__(self, seen: Iterable[tuple[Stage, MetricsLog]]) -> None:
+        paces: dict[tuple[str, ...], list[float]] = {}
+        for stage, log in seen:
+            if log.seconds and log.tokens:
+                paces.setdefault(stage.command, []).append(log.seconds / log.tokens)
+        self._alike = {command: median(found) for command, found in paces.items()}
+        self._any = median([pace for found in paces.values() for pace in found]) if paces else None
+
+    def seconds(self, stage: Stage, log: MetricsLog) -> float | None:
+        """Seconds until `stage` is done: from its own pace, else from stages of the same command, else of any."""
+        if log.end is not None:
+            return 0.0
+        pace, step = log.seconds, log.step
+        if pace and step:
+            return max(0, stage.steps - step) * pace / step
+        alike = self._alike.get(stage.command, self._any)
+        return None if alike is None else stage.tokens * alike
 
 
 def seconds_left(
@@ -40,23 +51,31 @@ def seconds_left(
 
     `left` holds, by key, the seconds that each unfinished stage still takes; a stage that is not in it is done.
     """
-    waiting = {stage.key: stage for stage in stages if stage.key in left}
     if any(seconds is None for seconds in left.values()):
         return None
     order = urgency(stages)
-    ends: dict[str, float] = {}
+    children: dict[str, list[int]] = {}
+    missing = [0] * len(stages)  # parents that are not done
+    for number, stage in enumerate(stages):
+        for parent in stage.parents if stage.key in left else ():
+            if parent.key in left:
+                children.setdefault(parent.key, []).append(number)
+                missing[number] += 1
+
+    def turn(number: int) -> tuple[bool, float, int]:
+        return stages[number].key not in running, -order[stages[number].key], number
+
+    ready = [turn(number) for number, stage in enumerate(stages) if stage.key in left and not missing[number]]
+    heapq.heapify(ready)
+    ends: list[tuple[float, int]] = []
     now = 0.0
-    while waiting or ends:
-        ready = [
-            stage
-            for stage in waiting.values()
-            if not any(parent.key in waiting or parent.key in ends for parent in stage.parents)
-        ]
-        for stage in sorted(ready, key=lambda each: (each.key not in running, -order[each.key]))[: jobs - len(ends)]:
-            ends[stage.key] = now + (left[stage.key] or 0.0)
-            del waiting[stage.key]
-        if not ends:
-            break  # what is left waits for a stage that failed
-        first = min(ends, key=lambda key: ends[key])
-        now = ends.pop(first)
+    while ready or ends:
+        while ready and len(ends) < jobs:
+            number = heapq.heappop(ready)[-1]
+            heapq.heappush(ends, (now + (left[stages[number].key] or 0.0), number))
+        now, number = heapq.heappop(ends)
+        for child in children.get(stages[number].key, ()):
+            missing[child] -= 1
+            if not missing[child]:
+                heapq.heappush(ready, turn(child))
     return now

@@ -20,7 +20,7 @@ from typing import Protocol, Self
 
 from proctool.errors import Interrupted, RunError
 from proctool.experiment.adopt import adopt
-from proctool.experiment.estimate import seconds_left, stage_seconds, urgency
+from proctool.experiment.estimate import Paces, seconds_left, urgency
 from proctool.experiment.graph import Plan, Stage, descendants
 from proctool.experiment.launch import PROCTOOL, accelerated, started
 from proctool.locks import Taken, take
@@ -224,13 +224,13 @@ def _reason(ended: Running, code: int) -> str:
 
 def _estimate(progress: Progress, jobs: int) -> None:
     """Fill in the seconds left, of each stage and in all."""
-    seen = [(stage, progress.metrics[stage.key]) for stage in progress.plan.stages]
+    paces = Paces((stage, progress.metrics[stage.key]) for stage in progress.plan.stages)
     overhead = median(progress.overheads) if progress.overheads else 0.0
     waited = {each.stage.key: time.monotonic() - each.started for each in progress.running}
     progress.stage_left = {}
     for stage in (*(each.stage for each in progress.running), *progress.waiting):
         metrics = progress.metrics[stage.key]
-        seconds = stage_seconds(stage, metrics, seen)
+        seconds = paces.seconds(stage, metrics)
         if seconds is not None and not (stage.key in waited and metrics.train):
             seconds += max(0.0, overhead - waited.get(stage.key, 0.0))
         progress.stage_left[stage.key] = seconds
