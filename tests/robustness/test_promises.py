@@ -1,0 +1,79 @@
+"""What docs/guarantees.md promises and no other test holds."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from proctool import artifact
+from proctool.artifact import writing
+from proctool.training.run import read_events
+from proctool.training.warmup import warmup_job
+from tests.robustness.faults import ended, start
+from tests.training.runs import contents, options
+
+
+def test_files_do_not_depend_on_the_place_or_the_process(tmp_path: Path) -> None:
+    """Another folder, zone of time, language, seed of Python's hashes and number of threads: the same bytes."""
+    made = []
+    for number, more in enumerate(({"TZ": "UTC", "LC_ALL": "C"}, {"TZ": "Asia/Tokyo", "LC_ALL": "tr_TR.UTF-8"})):
+        folder = tmp_path / f"folder {number}"
+        folder.mkdir()
+        settings = {**more, "PYTHONHASHSEED": str(number + 1), "OMP_NUM_THREADS": str(number + 1)}
+        process = start(
+            folder, "generate", "dyck", "--k", 4, "--length", 64, "--samples", 300, "-o", "a.safetensors", **settings
+        )
+        code, said = ended(process)
+        assert code == 0, said
+        made.append((folder / "a.safetensors").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_a_run_does_not_depend_on_what_the_process_did_before(tmp_path: Path) -> None:
+    warmup_job(options(tmp_path, "first")).run()
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    random.seed(99)
+    torch.rand(7)
+    warmup_job(options(tmp_path, "second")).run()
+    assert contents(tmp_path / "first.safetensors") == contents(tmp_path / "second.safetensors")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"log_every": 1}, {"checkpoint_every": 2, "keep_checkpoints": 1}, {"spike": 1000.0}, {"eval_every": 3}],
+    ids=lambda changes: " ".join(changes),
+)
+def test_watching_a_run_changes_no_bit_of_it(tmp_path: Path, changes: dict[str, Any]) -> None:
+    warmup_job(options(tmp_path, "plain")).run()
+    warmup_job(options(tmp_path, "watched", **changes)).run()
+    assert contents(tmp_path / "plain.safetensors") == contents(tmp_path / "watched.safetensors")
+
+
+def test_contents_keep_their_name_across_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = {"x": np.arange(6, dtype=np.float32)}
+    here = artifact.write(tmp_path / "here", tensors, kind="data", about={})
+    monkeypatch.setattr(writing, "versions", lambda: {"proctool": "99", "torch": "99"})
+    there = artifact.write(tmp_path / "there", tensors, kind="data", about={})
+    assert there.versions != here.versions
+    assert there.content == here.content
+    assert (tmp_path / "there").read_bytes() != (tmp_path / "here").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_alike_to_rounding(tmp_path: Path) -> None:
+    for name, compiled in (("plain", False), ("compiled", True)):
+        warmup_job(options(tmp_path, name, compile=compiled, dropout=0.0)).run()
+    events = read_events(tmp_path / "compiled")
+    if any("torch.compile does not work here" in event.get("note", "") for event in events):
+        pytest.skip("torch.compile does not work here")
+    plain, compiled_losses = (
+        [event["loss"] for event in read_events(tmp_path / name) if event["event"] == "train"]
+        for name in ("plain", "compiled")
+    )
+    np.testing.assert_allclose(compiled_losses, plain, rtol=1e-4)
