@@ -577,6 +577,56 @@ class Metrics(Surface):
         build_report(load_runs([f"base={self.other}", f"new={self.folder}"], None))
 
 
+class Experiments(_Values):
+    """experiment.json, by which reports go."""
+
+    def make_seeds(self) -> list[bytes]:
+        from proctool.experiment.graph import plan
+        from proctool.experiment.record import record
+        from proctool.recipe import load_recipe
+
+        seeds = []
+        for number, more in enumerate(("", "title: a `b`\nbaseline: x\n")):
+            recipe = self.written("recipe.yaml", (_RECIPE + more).encode())
+            planned = plan(load_recipe(recipe), self.folder / "run")
+            for stage in planned.stages:
+                folder = stage.folder(self.folder / "run")
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in _EVENTS))
+            seeds.append(json.dumps(record(planned, _RECIPE, f"proctool run {number}")).encode())
+        return seeds
+
+    def check(self, data: bytes) -> None:
+        from proctool.reporting.experiment import load_experiment
+        from proctool.reporting.page import page
+        from proctool.reporting.report import build_report
+
+        self.written("run/experiment.json", data)
+        report = build_report(load_experiment(self.folder / "run"))
+        json.dumps(report.as_json())
+        if "<script>alert" in page(report):
+            raise Finding("a script of a stranger is on the page")
+
+
+_RECIPE = """name: a
+model: 1x1x4
+corpus: python
+context: 16
+seeds: [0, 1]
+diagnostics:
+  haystack: {pairs: 2, vocab: 16, steps: 9, ramp_steps: 1, warmup: {steps: 3, ramp_steps: 1}}
+pretrain: {steps: 4, ramp_steps: 1}
+arms:
+  cold: {}
+  x: {warmup: {task: "set:inputs=4", steps: 4, ramp_steps: 1}, components: [attention]}
+"""
+_EVENTS = (
+    {"event": "start", "steps": 4, "seed": 0, "parameters": 100, "flops": 10},
+    {"event": "eval", "step": 0, "tokens": 0, "loss": 3.0, "accuracy": 0.1, "split": "validation"},
+    {"event": "eval", "step": 4, "tokens": 64, "loss": 2.0, "accuracy": 0.2, "split": "validation"},
+    {"event": "end", "step": 4, "tokens": 64, "loss": 2.0, "seconds": 1.0, "content": "0" * 64},
+)
+
 SURFACES: dict[str, type[Surface]] = {
     "artifact": ArtifactBytes,
     "documents": ArtifactDocuments,
@@ -591,6 +641,7 @@ SURFACES: dict[str, type[Surface]] = {
     "parquet": Parquet,
     "tokenizer": Tokenizers,
     "metrics": Metrics,
+    "experiment": Experiments,
 }
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from proctool import artifact
+from proctool import artifact, strict_json
 from proctool.errors import ArtifactError, RunError
 from proctool.reporting.compare import Run
 from proctool.reporting.measured import (
@@ -23,6 +22,7 @@ from proctool.reporting.measured import (
     warmup_of,
 )
 from proctool.reporting.metrics import FILE, MetricsLog
+from proctool.reporting.record_form import wrong_in
 from proctool.reporting.roles import Start
 
 RECORD = "experiment.json"
@@ -112,7 +112,7 @@ def _as_written(start: Start, arm: str, record: Mapping[str, Any]) -> Start:
     about = record.get("about", {}).get(arm)
     if about is None:
         return start
-    treatment = record["recipe"]["arms"].get(about["made_from"], {}).get("treatment") or {}
+    treatment = record.get("recipe", {}).get("arms", {}).get(about["made_from"], {}).get("treatment") or {}
     treated = {"match_scale": "scale", "shuffle": "weights", "noise": "noise"}
     kind = about["control"] or next((kind for key, kind in treated.items() if treatment.get(key)), None)
     return Start(start.tasks, start.carried, kind, tuple(about["of"]), about["made_from"])
@@ -154,10 +154,12 @@ def _read_record(folder: Path) -> dict[str, Any]:
             raise RunError(f"{folder}: the folder of one run, not of an experiment; `proctool compare` takes runs")
         raise RunError(f"{folder}: not the folder of an experiment ({RECORD} is missing); `proctool run` makes one")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        known = record["format"] == 1 and {"stages", "arms", "baseline"} <= record.keys()
-    except (ValueError, KeyError, TypeError):
-        known = False
-    if not known:
-        raise RunError(f"{path}: damaged, or from another version of proctool; run the recipe again to renew it")
+        record = strict_json.loads(path.read_text(encoding="utf-8"))
+        wrong = wrong_in(record)
+    except ValueError:
+        wrong = "the whole"
+    if wrong:
+        raise RunError(
+            f"{path}: damaged, or from another version of proctool ({wrong}); run the recipe again to renew it"
+        )
     return record  # type: ignore[no-any-return]

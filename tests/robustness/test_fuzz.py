@@ -19,10 +19,12 @@ from proctool.corpora import formats
 from proctool.corpora.tokenizers import load_tokenizer
 from proctool.errors import CorpusError, OptionError, RunError
 from proctool.procedural.mixture import parse_tasks
+from proctool.reporting.experiment import load_experiment
 from proctool.reporting.metrics import MetricsLog, _put
 from tests.conftest import Said
 
 _ROOT = Path(__file__).parents[2]
+STAGE = {"name": "a", "folder": "a", "command": [], "donor": None, "tokens": 1}
 
 
 @pytest.mark.parametrize("name", [name for name in SURFACES if name != "arguments"])  # it replaces the commands
@@ -107,6 +109,31 @@ def test_metrics_that_no_run_writes_are_refused(event: str, tmp_path: Path) -> N
     (tmp_path / "metrics.jsonl").write_text(event + "\n")
     with pytest.raises(RunError, match=r"metrics\.jsonl: an? \w+ event with"):
         MetricsLog(tmp_path).update()
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"baseline": 3}, "baseline"),
+        ({"chance": {"haystack": 1e400}}, "chance"),
+        ({"stages": {"a": {}}}, r"stages\.a\.name"),
+        ({"stages": {"a": STAGE | {"folder": "../elsewhere"}}}, r"stages\.a\.folder"),
+        ({"stages": {"a": STAGE | {"donor": "b"}}}, r"stages\.a"),
+        ({"stages": {"a": STAGE}, "arms": {"x": {"0": {"pretrain": "b", "diagnostics": {}}}}}, r"arms\.x\.0"),
+        ({"stages": {"a": STAGE}, "arms": {"x": {"-1": {"pretrain": "a", "diagnostics": {}}}}}, "arms"),
+    ],
+)
+def test_a_record_of_another_form_is_refused(change: dict[str, object], where: str, tmp_path: Path) -> None:
+    good = {"format": 1, "baseline": "x", "stages": {}, "arms": {}}
+    (tmp_path / "experiment.json").write_text(json.dumps(good))
+    assert load_experiment(tmp_path).runs == {}
+    (tmp_path / "experiment.json").write_text(json.dumps(good | change))
+    with pytest.raises(
+        RunError,
+        match=rf"experiment\.json: damaged, or from another version of proctool \({where}\)|"
+        r"\(the whole\)",
+    ):
+        load_experiment(tmp_path)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["validation", "test", None]))))
