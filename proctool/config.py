@@ -21,10 +21,10 @@ from proctool.units import parse_count, parse_number
 T = TypeVar("T")
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
+def suggestion(name: object, known: Iterable[str]) -> str:
     """' (did you mean "set"?)', or the list of what is known when nothing is near."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(str(name), known, n=1)  # in YAML a key may be a number
     if near:
         return f' (did you mean "{near[0]}"?)'
     return f" (known: {', '.join(known)})" if known else ""

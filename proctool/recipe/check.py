@@ -64,7 +64,7 @@ def _underscore(recipe: Recipe) -> None:
 
     def mend(values: Any) -> None:
         if isinstance(values, dict):
-            for key in [key for key in values if "-" in key]:
+            for key in [key for key in values if isinstance(key, str) and "-" in key]:
                 values[key.replace("-", "_")] = values.pop(key)
 
     arms = recipe.arms.values()

@@ -19,6 +19,7 @@ from proctool.corpora import formats
 from proctool.corpora.tokenizers import load_tokenizer
 from proctool.errors import CorpusError, OptionError, RunError
 from proctool.procedural.mixture import parse_tasks
+from proctool.recipe import load_recipe
 from proctool.reporting.experiment import load_experiment
 from proctool.reporting.metrics import MetricsLog, _put
 from tests.conftest import Said
@@ -64,6 +65,13 @@ def test_parquet_text_that_is_not_utf8_is_damage(tmp_path: Path) -> None:
 def test_a_vocabulary_beyond_counting_is_refused() -> None:
     with pytest.raises(OptionError, match="vocabulary may have at most"):
         parse_tasks("nca:grid=12,states=2M,length=1024")
+
+
+def test_options_of_a_recipe_that_are_numbers_are_refused(tmp_path: Path) -> None:
+    warmup = "diagnostics: {haystack: {pairs: 4, warmup: {steps: 1, 3: 1}}}"
+    (tmp_path / "a.yaml").write_text(f"name: b\nmodel: 1x1x4\n{warmup}\narms: {{cold: {{}}}}\n")
+    with pytest.raises(OptionError, match=r"a\.yaml: diagnostics\.haystack"):
+        load_recipe(tmp_path / "a.yaml")
 
 
 def test_long_names_of_fields_are_cut(tmp_path: Path) -> None:
