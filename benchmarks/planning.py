@@ -4,7 +4,7 @@
 less what it had after a tiny run and before its model was made, beside the estimate. Measured twice: with freed memory
 going back at once (MALLOC_MMAP_THRESHOLD_), which is what tensors take, and as glibc does it by itself. Time: the peak
 of this machine's matrix products, the share of it that a short run reaches (its MFU), and at that share the time of
-one twice as long, beside the clock's.
+one twice as long, beside what it took; all on one core and in processor time, so that other work disturbs less.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def measure(changes: dict[str, Any]) -> None:
 
     quiet_libraries()
     with tempfile.TemporaryDirectory() as folder:  # libraries are loaded as they are first used
-        job_of(Path(folder), model="2x2x16", batch_size=1).run()
+        job_of(Path(folder), model="2x2x16", batch_size=1, precision=changes.get("precision", "fp32")).run()
     with tempfile.TemporaryDirectory() as folder:
         job = job_of(Path(folder), **changes)
         options = job.options
@@ -110,44 +110,53 @@ def check_memory() -> None:
         print(f"| {name} | {estimate:.0f} | {measured:.0f} | {estimate / measured:.2f} | {kept:.0f} |", flush=True)
 
 
-def products_peak(size: int = 1024, seconds: float = 3.0) -> float:
-    """The most fp32 operations a second of products of square matrices here."""
+def products_peak(size: int = 1024, rounds: int = 30) -> float:
+    """The most fp32 operations a processor second of products of square matrices here."""
     import torch
 
     a, b = torch.randn(size, size), torch.randn(size, size)
-    best, end = float("inf"), time.monotonic() + seconds
-    while time.monotonic() < end:
-        began = time.perf_counter()
+    spent = []
+    for _ in range(rounds):
+        began = time.process_time()
         a @ b
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
+        spent.append(time.process_time() - began)
+    return 2 * size**3 / min(spent)
 
 
-def seconds_of(steps: int) -> tuple[float, float]:
-    """Seconds of a run of `steps` steps, evaluations left out, and its floating-point operations."""
-    from proctool.training.run import read_events
+def trained(steps: int) -> tuple[float, float]:
+    """Processor seconds of the training steps of a run, all but the first; and their floating-point operations."""
+    marks: list[float] = []
+    flops = 0.0
+
+    def listen(event: dict[str, Any]) -> None:
+        nonlocal flops
+        if event["event"] == "start":
+            flops = event["flops"]
+        elif event["event"] == "train":
+            marks.append(time.process_time())
 
     with tempfile.TemporaryDirectory() as folder:
         job = job_of(Path(folder), steps=steps, **TIMED)
+        job.listeners = [listen]
         job.run()
-        events = read_events(Path(folder) / "run")
-        trained = [event for event in events if event["event"] == "train"]
-        start = next(event for event in events if event["event"] == "start")
-        return sum(start["tokens_per_step"] / event["tokens_per_second"] for event in trained), start["flops"]
+    return marks[-1] - marks[0], flops * (steps - 1) / steps
 
 
 def check_time(steps: int) -> None:
     """MFU of one run, and the time of one twice as long that follows from it."""
+    import torch
+
     from proctool.cli.training import quiet_libraries
 
     quiet_libraries()
-    seconds_of(3)  # compilers and caches
+    torch.set_num_threads(1)
+    trained(3)  # libraries and caches
     peak = products_peak()
-    seconds, flops = seconds_of(steps)
+    seconds, flops = trained(steps)
     mfu = flops / seconds / peak
-    longer, twice = seconds_of(2 * steps)
+    longer, twice = trained(2 * steps)
     predicted = twice / (peak * mfu)
-    print(f"products: {peak / 1e9:.1f} GFLOP/s in fp32; {TIMED['model']}, {steps} steps: MFU {mfu:.2f}")
+    print(f"products: {peak / 1e9:.1f} GFLOP/s in fp32 on one core; {TIMED['model']}, {steps} steps: MFU {mfu:.2f}")
     print(f"{2 * steps} steps: predicted {predicted:.1f} s, measured {longer:.1f} s, ratio {predicted / longer:.2f}")
 
 

@@ -17,6 +17,11 @@ def _first(config: PretrainedConfig, names: tuple[str, ...]) -> Any:
     return next((value for name in names if (value := getattr(config, name, None))), None)
 
 
+def chosen_experts(config: PretrainedConfig) -> int:
+    """Experts that work on one token; 1 where there are none."""
+    return int(_first(config, _CHOSEN) or 1)
+
+
 def active_parameters(model: PreTrainedModel) -> int:
     """Parameters that a token is multiplied with: the chosen experts of all, the head, no look-up tables.
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proctool.errors import ModelError
+from proctool.models.flops import chosen_experts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_LAYER_VALUES = 34
-"""Values that a layer keeps for a token and unit of width, where the graph cannot be followed (routed experts)."""
 _LOGIT_BYTES = 12
 """For each logit at once: its logarithm, and the gradients of both, in fp32."""
 
@@ -126,9 +125,11 @@ def training_memory(
     width, vocabulary = int(config.hidden_size), int(config.vocab_size)
     half = precision in ("bf16", "fp16")
     per_sample, copies = _kept(config.to_json_string(), length, precision, dropout, on_cpu)
-    if per_sample is None:
-        per_sample = layers * _LAYER_VALUES * width * length * (2 if half else 4)
     inner = int(getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * width)
+    if per_sample is None:
+        # Attention and norms; and for each chosen expert its input, gate, other half, their product and its output.
+        routed = chosen_experts(config) * (2 * width + 4 * int(getattr(config, "moe_intermediate_size", None) or inner))
+        per_sample = layers * length * (10 * width + routed) * (2 if half else 4)
     return Memory(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trained=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
