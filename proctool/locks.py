@@ -49,7 +49,7 @@ def take(path: Path) -> IO[str] | None:
 
 
 def _holder(file: IO[str]) -> str:
-    held = max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)  # the wall clock may have been set back
+    held = time.time() - os.fstat(file.fileno()).st_mtime  # below 0 where the clock was set back: said as 0 s
     file.seek(0)
     return f"{file.read(200).strip() or 'another process'}, for {format_seconds(held)}"
 

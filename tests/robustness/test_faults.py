@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from proctool import artifact
 from proctool.artifact import reading
-from proctool.errors import RunError
+from proctool.errors import ArtifactError, RunError
 from proctool.locks import Taken, claimed, take
 from proctool.training.run import RunFolder, read_events
 from proctool.training.warmup import warmup_job
@@ -264,6 +265,15 @@ def test_a_donor_that_goes_while_it_is_read_is_one_line(
     assert "donor.safetensors" in refusal(said)
     assert not Path("made.safetensors").exists()
     assert temporary(Path()) == []
+
+
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_a_file_cut_short_after_its_header_was_read_is_refused(tmp_path: Path, kept: float) -> None:
+    found = artifact.write(tmp_path / "a", {"x": np.ones(1000, np.float32)}, kind="data", about={})
+    os.truncate(tmp_path / "a", int(kept * (tmp_path / "a").stat().st_size))
+    for read in (artifact.verify, artifact.read_numpy, artifact.read_torch):
+        with pytest.raises(ArtifactError, match="cut short|damaged"):
+            read(found)
 
 
 def test_text_that_goes_while_it_is_read_is_one_line(
