@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from proctool.training.run import read_events
 from proctool.training.warmup import warmup_job
 from tests.robustness.faults import ended, start
 from tests.training.runs import contents, options
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    root = Path(__file__).parents[2]
+    promised = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (root / "docs" / "guarantees.md").read_text())
+    assert len(promised) > 15
+    missing = [f"{path}::{name}" for path, name in promised if f"def {name}(" not in (root / path).read_text() and name]
+    assert missing == []
 
 
 def test_files_do_not_depend_on_the_place_or_the_process(tmp_path: Path) -> None:
