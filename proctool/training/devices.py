@@ -77,16 +77,21 @@ def micro_batch(options: TrainingOptions, accelerator: Accelerator) -> int:
     return options.batch_size // (options.accumulate * processes)
 
 
-def is_sharded(accelerator: Accelerator) -> bool:
-    """Whether each process holds a part of every parameter, so that all must run the model in step."""
-    return bool(accelerator.distributed_type == DistributedType.FSDP)
+def is_sharded(module: nn.Module) -> bool:
+    """Whether each process holds a part of every parameter, so that all must run the model in step.
+
+    Asked of the prepared module: on CPUs Accelerate forgets that the launch was for sharding.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(module, FSDPModule)
 
 
 def prepare(
     accelerator: Accelerator, module: TargetLoss, optimiser: torch.optim.Optimizer
 ) -> tuple[nn.Module, AcceleratedOptimizer]:
     """The module to call for a loss, and the optimiser to step. `module` itself stays usable for everything else."""
-    if is_sharded(accelerator):
+    if accelerator.distributed_type == DistributedType.FSDP:
         from torch.distributed.fsdp import register_fsdp_forward_method
 
         plugin = accelerator.state.fsdp_plugin
@@ -102,7 +107,7 @@ def gradients_meet(
     accelerator: Accelerator, prepared: nn.Module, is_last: bool
 ) -> contextlib.AbstractContextManager[None]:
     """Around one micro-batch: processes add their gradients up after the last of a step, sharded ones after each."""
-    if is_last or is_sharded(accelerator):
+    if is_last or is_sharded(prepared):
         return contextlib.nullcontext()
     return accelerator.no_sync(prepared)  # type: ignore[no-any-return]
 

@@ -37,7 +37,7 @@ def evaluate(accelerator: Accelerator, module: TargetLoss, source: Source, sampl
     module.eval()
     totals = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
     with torch.no_grad(), accelerator.autocast():
-        for read, counts in _mine(accelerator, source, samples, batch):
+        for read, counts in _mine(accelerator, source, samples, batch, together=is_sharded(module)):
             part = Batch.of(read, accelerator.device)
             losses, right = module.scores(part.tokens, part.positions, part.labels)
             if not counts:
@@ -57,12 +57,14 @@ def evaluate(accelerator: Accelerator, module: TargetLoss, source: Source, sampl
     return Scores(loss / targets, right_count / targets, whole / samples, int(targets))
 
 
-def _mine(accelerator: Accelerator, source: Source, samples: int, batch: int) -> Iterator[tuple[Samples, bool]]:
+def _mine(
+    accelerator: Accelerator, source: Source, samples: int, batch: int, together: bool
+) -> Iterator[tuple[Samples, bool]]:
     """This process's parts of the held-out samples, and whether they count.
 
-    With a sharded model all processes must run it equally often: one that has no share left takes a sample again.
+    With a sharded model all processes must run it equally often (`together`): one that has no share left takes a
+    sample again.
     """
-    together = is_sharded(accelerator)
     for first in range(0, samples, accelerator.num_processes * batch):
         start = first + accelerator.process_index * batch
         if start < samples:
