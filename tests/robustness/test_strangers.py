@@ -44,9 +44,9 @@ def test_every_good_counterpart_is_taken(tmp_path: Path, monkeypatch: pytest.Mon
     for each in (model, folder, data):
         each.mkdir()
     with hostile.within(tmp_path):
-        command = hostile._model(model, hostile.TINY, hostile.tiny_weights())
+        command = hostile.model_file(model, hostile.TINY, hostile.tiny_weights())
         assert hostile.outcome(command)[0] == 0
-        command = hostile._folder(folder)
+        command = hostile.model_folder(folder)
         assert hostile.outcome([*command, "--dry-run"])[0] == 0
-        command = hostile._data(data, ("U16", bytes(10)), ("BOOL", b"\1" * 5))
+        command = hostile.data_file(data, ("U16", bytes(10)), ("BOOL", b"\1" * 5))
         assert hostile.outcome([*command, "--ramp-steps", "0", "--dry-run"])[0] == 0
