@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import pytest
 from proctool import artifact
 from proctool.artifact import reading
 from proctool.errors import ArtifactError, RunError
+from proctool.experiment.execute import alone_in
 from proctool.locks import Taken, claimed, take
 from proctool.training.run import RunFolder, read_events
 from proctool.training.warmup import warmup_job
@@ -97,6 +99,19 @@ def test_a_second_writer_is_refused_with_owner_and_age(proctool: Run, tmp_path: 
         other.wait()
         assert proctool(*COMMANDS["generate"]).code == 0
     assert temporary(tmp_path) == []
+
+
+def test_a_second_run_of_an_experiment_is_told_of_the_first(tmp_path: Path) -> None:
+    with alone_in(tmp_path):
+        held = (tmp_path / ".lock").stat().st_mtime - 7300
+        os.utime(tmp_path / ".lock", (held, held))
+        with (
+            pytest.raises(RunError, match=rf"at work here: process {os.getpid()} on .*, for 2 h 01 min; wait"),
+            alone_in(tmp_path),
+        ):
+            pass
+    with alone_in(tmp_path):
+        pass
 
 
 def test_writers_of_a_small_file_at_once_do_not_harm_each_other(tmp_path: Path) -> None:
@@ -420,3 +435,24 @@ def test_when_one_process_of_a_run_dies_the_other_stops(dies: int, tmp_path: Pat
         assert ended(process)[0] == 0
     assert contents(tmp_path / "run.safetensors") == contents(tmp_path / "whole.safetensors")
     assert without_clock(read_events(tmp_path / "run")) == without_clock(read_events(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_a_launcher_whose_process_dies_ends_and_goes_on(tmp_path: Path) -> None:
+    def launch(name: str) -> subprocess.Popen[str]:
+        more = ("--steps", 60, "--run-dir", name, "-o", f"{name}.safetensors")
+        launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(_free_port()))
+        command = ("-m", "proctool", "warmup", "--task", TASK, *TRAIN, *more)
+        return start(tmp_path, *command, program=launcher, ACCELERATE_USE_CPU="true")
+
+    assert ended(launch("whole"))[0] == 0
+    launched = launch("run")
+    while launched.poll() is None and len(read_events(tmp_path / "run")) < 16:
+        os.sched_yield()
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(launched.pid)], capture_output=True, text=True)
+    os.kill(max(map(int, listed.stdout.split())), signal.SIGKILL)
+    assert ended(launched)[0] != 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in listed.stdout.split())
+    assert not (tmp_path / "run.safetensors").exists()
+    assert ended(launch("run"))[0] == 0
+    assert contents(tmp_path / "run.safetensors") == contents(tmp_path / "whole.safetensors")
