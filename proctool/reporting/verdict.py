@@ -51,7 +51,7 @@ def savings_verdict(result: ArmResult, baseline: str, controls: Sequence[Control
     """One arm against the baseline and its controls, in a few sentences."""
     arm, target = result.arm, _target(result, baseline)
     seeds = seeds_said(result.seeds)
-    beside = f"; {_control_saves(controls[0])}" if controls else ""
+    beside = "".join(f"; {_control_saves(each)}" for each in _telling(controls))
     over = _over(controls)
     if result.saved is None:
         return _unreached(result, target, seeds, beside) + over
@@ -77,6 +77,16 @@ def savings_verdict(result: ArmResult, baseline: str, controls: Sequence[Control
 def _target(result: ArmResult, baseline: str) -> str:
     loss = f"{result.target_loss:.3f}"
     return f"a loss of {loss}" if result.given_loss else f"{baseline}'s final loss of {loss}"
+
+
+def _telling(controls: Sequence[Controlled]) -> list[Controlled]:
+    """The first control, and the one that comes closest to the arm where that is another.
+
+    A claim that its weakest control supports alone would not be one. What spends more corpus is no rival here.
+    """
+    rivals = [each for each in controls if each.control.kind != "longer" and each.beyond is not None]
+    closest = min(rivals, key=lambda each: each.beyond.value if each.beyond else 0.0, default=None)
+    return [*controls[:1], *([closest] if closest is not None and closest is not controls[0] else [])]
 
 
 def _control_saves(each: Controlled) -> str:

@@ -213,7 +213,7 @@ def test_a_warm_up_of_unknown_cost_is_not_taken_for_free() -> None:
     assert result.saved_flops is None
 
 
-def controlled(treated: float, shuffled: float, seeds: int = 5) -> list[str]:
+def controlled(treated: float, shuffled: float, seeds: int = 5, **others: float) -> list[str]:
     rng = np.random.default_rng(2)
 
     def arm(stretch: float) -> dict[int, Run]:
@@ -227,6 +227,9 @@ def controlled(treated: float, shuffled: float, seeds: int = 5) -> list[str]:
         "set": Start(("set:inputs=8",), carried),
         "set-shuffled": Start(("shuffle(set:inputs=8)",), carried),
     }
+    for kind, way in others.items():
+        runs[f"set-{kind}"] = arm(way)
+        starts[f"set-{kind}"] = Start(("set:inputs=8",), carried, kind=kind, of=("set",))
     return build_report(Experiment(None, {}, "cold", runs, {}, starts=starts)).verdicts
 
 
@@ -241,6 +244,14 @@ def test_a_control_that_does_as_well_is_not_hidden() -> None:
     (said,) = controlled(0.7, 0.7)
     assert "its shuffled control saves 30 %" in said
     assert "its shuffled control (not told from none)" in said
+
+
+def test_the_control_that_comes_closest_stands_in_the_first_sentence() -> None:
+    (said,) = controlled(0.7, 1.0, scale=0.72, mean=1.1, longer=0.5)
+    first = said.partition(". ")[0]
+    assert re.search(r"; its shuffled control .*; its scale-matched control saves 28 %", first)
+    assert "more-corpus" not in first
+    assert "embedding-mean" not in first
 
 
 @pytest.mark.parametrize(
