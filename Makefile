@@ -2,7 +2,7 @@
 # make test   set up, then every test
 # make check  set up, then what CI runs first: format, lint, types, the fast tests
 # make bench  set up, then measure speeds
-# make results  set up, then every laptop recipe and its report: about an hour on two cores
+# make results  set up, then every laptop recipe: the tables of docs/results/; about two hours on two cores
 # make docs   make docs/tasks.md from the task registry
 # make fuzz   damaged input for every way in: INPUTS=100000 for each, SEED=0 (docs/guarantees.md)
 # make lock   build/lock.txt: what setup would install here, each file by its hash
@@ -34,8 +34,12 @@ demo: $(READY)
 	@$(BIN)/proctool run recipes/demo.yaml
 
 results: $(READY)
-	@echo "Every laptop recipe with three seeds: about an hour on two cores. Stopped, 'make results' goes on where it was."
-	@for recipe in recipes/laptop/*.yaml; do $(BIN)/proctool run $$recipe || exit; done
+	@echo "Every laptop recipe with three seeds: about two hours on two cores. Stopped, 'make results' goes on where it was."
+	@mkdir -p docs/results
+	@for name in $(basename $(notdir $(wildcard recipes/laptop/*.yaml))); do \
+	    $(BIN)/proctool run recipes/laptop/$$name.yaml || exit; \
+	    $(BIN)/proctool report runs/$$name --format markdown > docs/results/$$name.md || exit; \
+	done
 
 check: $(READY)
 	@echo "Format, lint, types and the fast tests: under two minutes on two cores."
