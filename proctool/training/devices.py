@@ -54,10 +54,8 @@ def make_accelerator(options: TrainingOptions) -> Accelerator:
         raise RunError("the launch asks for FSDP 1; add --fsdp_version 2")
     if kind == DistributedType.FSDP and options.precision == "fp16":
         raise RunError("precision = fp16: not with sharded models; use bf16")
-    if kind == DistributedType.DEEPSPEED and (reason := _deepspeed_objection(accelerator, options)):
-        raise RunError(reason)
-    if kind in (DistributedType.MEGATRON_LM, DistributedType.XLA):
-        raise RunError(f"the launch asks for {kind.value}; use DDP or FSDP2")
+    if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM, DistributedType.XLA):
+        raise RunError(f"the launch asks for {kind.value}; use DDP or FSDP2 (--use_fsdp --fsdp_version 2)")
     layout = getattr(accelerator, "parallelism_config", None)
     if layout is not None and any(getattr(layout, f"{name}_size", 1) > 1 for name in ("tp", "cp", "sp")):
         raise RunError("the launch asks for tensor, context or sequence parallelism; use DDP or FSDP2")
@@ -176,10 +174,6 @@ def losing_peers_is_one_line() -> Iterator[None]:
 def device_name(device: torch.device) -> str | None:
     """The GPU's name; None for a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
-
-
-def _deepspeed_objection(accelerator: Accelerator, options: TrainingOptions) -> str | None:
-    return "the launch asks for DeepSpeed; use DDP or FSDP2 (--use_fsdp --fsdp_version 2)"
 
 
 def launched_settings() -> dict[str, Any]:
