@@ -32,11 +32,11 @@ from proctool.training.run import read_events
 
 _CLOCKS = {"seconds", "tokens_per_second", "run_dir", "artifact", "best_artifact", "versions"}
 _TRAINING = ["--dropout", "0.1", "--log-every", "5", "--eval-every", "20", "--eval-samples", "32"]
-_TRAINING += ["--checkpoint-every", "7", "--batch-size", "8", "--run-dir", "run", "--steps", "120"]
+_TRAINING += ["--checkpoint-every", "7", "--batch-size", "8", "--run-dir", "run", "--ramp-steps", "5", "--steps", "120"]
 _RECIPE = """name: tiny
 model: 2x2x16
 corpus: {inputs}/text
-context: 16
+context: 32
 seeds: [0, 1]
 warmup: {{steps: 60, batch_size: 8, checkpoint_every: 20}}
 pretrain: {{steps: 100, batch_size: 8, eval_every: 25, eval_samples: 32, checkpoint_every: 20}}

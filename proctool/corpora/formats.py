@@ -208,8 +208,10 @@ def _parquet(path: str) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        file = pyarrow.parquet.ParquetFile(path)
+        _ = file.schema_arrow.names  # decoded only now
+        return file
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path}: not a whole parquet file ({_first_line(error)}); get it again") from None
 
 

@@ -62,6 +62,17 @@ def test_parquet_text_that_is_not_utf8_is_damage(tmp_path: Path) -> None:
         list(formats.read(str(tmp_path / "a.parquet"), 0, None, "text"))
 
 
+def test_parquet_names_that_are_not_utf8_are_damage(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "other": ["b"]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"other", b"oth\xfer"))
+    with pytest.raises(CorpusError, match="not a whole parquet file"):
+        list(formats.read(str(path), 0, None, "text"))
+
+
 def test_a_vocabulary_beyond_counting_is_refused() -> None:
     with pytest.raises(OptionError, match="vocabulary may have at most"):
         parse_tasks("nca:grid=12,states=2M,length=1024")
