@@ -11,6 +11,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -52,8 +53,9 @@ def kernel() -> ctypes.CDLL | None:
     from proctool.corpora.store import cache_folder
 
     source = files("proctool.models").joinpath("small_heads.c").read_bytes()
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
+    given = shlex.split(os.environ.get("CC", ""))  # a compiler may come with words of its own
+    compiler = given or [found for found in map(shutil.which, ("cc", "gcc", "clang")) if found][:1]
+    if not compiler:
         return None
     key = hashlib.sha256(source + repr((compiler, _FLAGS, _processor())).encode()).hexdigest()[:16]
     built = cache_folder() / "kernels" / f"small_heads-{key}.so"
@@ -63,7 +65,7 @@ def kernel() -> ctypes.CDLL | None:
             with tempfile.TemporaryDirectory() as folder, replacing(built) as file:
                 (Path(folder) / "small_heads.c").write_bytes(source)
                 made = Path(folder) / "made.so"
-                command = [compiler, *_FLAGS, "-o", str(made), str(Path(folder) / "small_heads.c")]
+                command = [*compiler, *_FLAGS, "-o", str(made), str(Path(folder) / "small_heads.c")]
                 subprocess.run(command, check=True, capture_output=True, timeout=120)
                 file.write(made.read_bytes())
         library = ctypes.CDLL(str(built))
@@ -126,7 +128,9 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """transformers' attention function: (B, H, T, D) queries, keys, values to (B, T, H, D)."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if query.dtype == torch.float32 and query.device.type == "cpu" and not dropout and attention_mask is None:
+    # Under autocast queries and keys may come in another precision than values: rotary embeddings do that.
+    plain = all(part.dtype == torch.float32 and part.device.type == "cpu" for part in (query, key, value))
+    if plain and not dropout and attention_mask is None:
         return _forward(query, key, value, scale)[0], None
     out = scaled_dot_product_attention(
         query, key, value, attention_mask, dropout, is_causal=attention_mask is None, scale=scale

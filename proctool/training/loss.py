@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from proctool.errors import ModelError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -26,6 +28,7 @@ class TargetLoss(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self._require_own_logits()
 
     def forward(self, tokens: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
         """The summed cross-entropy over the batch's targets, in nats; () float32."""
@@ -62,9 +65,30 @@ class TargetLoss(nn.Module):
         cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
         if cap:
             logits = cap * torch.tanh(logits / cap)
-        if scale := getattr(config, "logit_scale", None):
-            logits = logits * scale
+        for name in ("logit_scale", "lm_head_multiplier"):
+            if scale := getattr(config, name, None):
+                logits = logits * scale
+        if scale := getattr(config, "logits_scaling", None):  # Granite's divides, HyperCLOVA X's multiplies
+            logits = logits * scale if config.model_type == "hyperclovax" else logits / scale
         return logits  # type: ignore[no-any-return]
+
+    def _require_own_logits(self) -> None:
+        """Raise ModelError where the model does more to its logits than is known here: its loss would be wrong."""
+        device = next(self.model.parameters()).device
+        config = self.model.config
+        few = min(4, getattr(config, "max_position_embeddings", None) or 4)
+        tokens = (torch.arange(few, device=device) % config.vocab_size)[None]
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            own = self.model(input_ids=tokens, use_cache=False).logits[0].float()
+            ours = self._logits(self._hidden(tokens, torch.arange(few, device=device)))
+        self.model.train(was_training)
+        if not torch.allclose(own, ours, rtol=1e-2, atol=1e-3, equal_nan=True):
+            raise ModelError(
+                f"{config.model_type}: this family bends its logits in a way that proctool does not know, "
+                "so its loss would be wrong; the family is not supported with this configuration"
+            )
 
     def _loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(self._logits(hidden), labels, reduction="sum")

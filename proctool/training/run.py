@@ -97,11 +97,14 @@ class RunFolder:
         return read_events(self.path)
 
     def begin(self, step: int) -> None:
-        """Open the metrics file to go on from `step`: what a killed run recorded past it is dropped, to be redone."""
+        """Open the metrics file to go on from `step`: what a killed run recorded past it is dropped, to be redone.
+
+        So are checkpoints past it, which are damaged, and would be kept in the place of newer ones.
+        """
         if not self.is_writer:
             return
         kept = [event for event in self.events() if event.get("step", 0) <= step] if step else []
-        for path in self._bests():
+        for path in [*self._bests(), *self._steps()]:
             if _step(path) > step:
                 path.unlink()
         with artifact.replacing(self.path / "metrics.jsonl") as file:
@@ -118,13 +121,18 @@ class RunFolder:
             self._metrics.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, self._metrics.name) from None
-        for listener in self.listeners:
-            listener(event)
+        self._tell(event)
 
     def say(self, note: str) -> None:
         """Tell the listeners something that is no part of the run's record."""
-        for listener in self.listeners:
-            listener({"event": "note", "note": note})
+        self._tell({"event": "note", "note": note})
+
+    def _tell(self, event: Event) -> None:
+        for listener in list(self.listeners):
+            try:
+                listener(event)
+            except OSError:  # a terminal or a pipe that is gone is no reason to stop training
+                self.listeners = [each for each in self.listeners if each is not listener]
 
     # -- checkpoints --
 

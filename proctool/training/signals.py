@@ -1,4 +1,4 @@
-"""Stopping when asked to: SIGTERM (a cluster's preemption) and Ctrl-C."""
+"""Stopping when asked to: SIGTERM (a cluster's preemption), Ctrl-C, SIGHUP (a terminal that is gone)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+_CAUGHT = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class Stop:
@@ -42,13 +45,17 @@ class Stop:
 
 
 class stop_signals:
-    """SIGTERM and SIGINT set a flag instead of killing the process, while the block lasts."""
+    """SIGTERM, SIGINT and SIGHUP set a flag instead of killing the process, while the block lasts.
+
+    SIGHUP is what a dropped ssh session sends; where it is ignored (nohup) it stays so.
+    """
 
     def __enter__(self) -> Stop:
         stop = Stop()
         self._before: Mapping[int, Any] = {}
         with contextlib.suppress(ValueError):  # not the main thread: signals go elsewhere
-            self._before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+            caught = [number for number in _CAUGHT if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, stop) for number in caught}
         return stop
 
     def __exit__(self, *_: object) -> None:

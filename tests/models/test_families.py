@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +11,12 @@ import torch
 from torch.nn import functional
 
 from proctool.errors import ModelError
-from proctool.models.build import config_of, model_config
+from proctool.models.build import build_model, config_of, model_config
 from proctool.models.saved import export, open_model, save_model
 from proctool.procedural.registry import Samples
 from proctool.training.batch import Batch
 from proctool.training.loss import TargetLoss
-from tests.models.tiny import FAMILIES, tiny
+from tests.models.tiny import FAMILIES, tiny, tiny_config
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -33,6 +34,40 @@ def test_the_loss_at_targets_is_the_plain_cross_entropy(family: str) -> None:
         if column > 0
     )
     torch.testing.assert_close(found, torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ("family", "bend"),
+    [
+        ("granite", {"logits_scaling": 8.0}),
+        ("granitemoe", {"logits_scaling": 8.0}),
+        ("falcon_h1", {"lm_head_multiplier": 0.5}),
+        ("cohere", {"logit_scale": 0.5}),
+        ("gemma2", {"final_logit_softcapping": 0.1}),
+    ],
+)
+def test_logits_that_a_family_bends_are_bent_in_the_loss_too(family: str, bend: dict[str, float]) -> None:
+    config = tiny_config(family)
+    for name, value in bend.items():
+        setattr(config, name, value)
+    model = build_model(config, seed=0).eval()
+    tokens = torch.arange(12)[None] % 23
+    expected = functional.cross_entropy(model(tokens).logits[0, :-1], tokens[0, 1:], reduction="sum")
+    found = TargetLoss(model)(tokens, torch.arange(11), tokens[0, 1:])
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_family_that_bends_its_logits_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama")
+    whole = model.forward
+    monkeypatch.setattr(model, "forward", lambda **given: _halved(whole(**given)))
+    with pytest.raises(ModelError, match="bends its logits"):
+        TargetLoss(model)
+
+
+def _halved(out: Any) -> Any:
+    out.logits = out.logits / 2
+    return out
 
 
 @pytest.mark.parametrize("family", FAMILIES)

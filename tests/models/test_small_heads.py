@@ -99,3 +99,14 @@ def test_faster_changes_no_logit_and_leaves_no_trace() -> None:
 @needs_kernel
 def test_the_kernels_library_leaves_the_processors_arithmetic_alone() -> None:
     assert float.fromhex("0x1p-1074") / 1 > 0  # -ffast-math would have flushed it to zero
+
+
+@needs_kernel
+@pytest.mark.parametrize("family", module._PLAIN)
+def test_under_autocast_attention_stays_right(family: str) -> None:
+    model = build_model(model_config("2x2x16", vocab_size=50, context=40, family=family), seed=1)
+    tokens = torch.randint(0, 50, (2, 33))
+    wanted = model(tokens).logits
+    with torch.autocast("cpu", torch.bfloat16), small_heads(model):
+        found = model(tokens).logits
+    torch.testing.assert_close(found.float(), wanted, atol=0.02, rtol=0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -240,3 +241,37 @@ def test_every_setting_that_matters_is_recorded(tmp_path: Path) -> None:
     incidental = {"run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "log_every", "spike", "track"}
     fields = {field.name for field in dataclasses.fields(WarmupOptions)}
     assert fields - incidental <= recorded.keys()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_end_a_session_leave_a_checkpoint(tmp_path: Path, number: int) -> None:
+    job = warmup_job(options(tmp_path, checkpoint_every=100))
+    job.listeners = [lambda event: os.kill(os.getpid(), number) if event["event"] == "train" else None]
+    with pytest.raises(Interrupted):
+        job.run()
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_terminal_that_is_gone_does_not_stop_a_run(tmp_path: Path) -> None:
+    def broken(event: dict[str, Any]) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    job = warmup_job(options(tmp_path))
+    job.listeners = [broken]
+    assert job.run()["step"] == 12
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_newer_ones(tmp_path: Path) -> None:
+    with contextlib.closing(RunFolder(tmp_path / "run", {})) as run:
+        run.begin(0)
+        run.save(100, {"w": torch.ones(2)}, {}, keep=1)
+    later = tmp_path / "run" / "checkpoints" / "step-00000200.safetensors"
+    later.write_bytes(b"damaged")
+    with contextlib.closing(RunFolder(tmp_path / "run", {})) as run:
+        found = run.latest()
+        assert found is not None
+        run.begin(found.about["step"])
+        run.save(150, {"w": torch.ones(2)}, {}, keep=1)
+        newest = run.latest()
+    assert newest is not None
+    assert newest.about["step"] == 150

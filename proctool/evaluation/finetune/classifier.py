@@ -27,6 +27,9 @@ class ClassLoss(TargetLoss):
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.model.score(hidden).float()  # type: ignore[no-any-return]
 
+    def _require_own_logits(self) -> None:
+        pass  # the class head is the whole of it
+
 
 class GradeLoss(ClassLoss):
     """Squared error of grades. "Right" is within half a grade."""
