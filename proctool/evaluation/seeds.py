@@ -82,6 +82,7 @@ class Trial:
         options = self.options
         scores = scores_of(job.output, task, options.eval_samples, min(options.batch_size, options.eval_samples))
         parent = job.parents[0] if job.parents else None
+        full_size = job.course.lessons[-1].size if job.course else None
         return {
             "event": "diagnostic",
             "diagnostic": self.diagnostic,
@@ -93,10 +94,10 @@ class Trial:
             "steps": end["step"],
             "tokens": end["tokens"],
             "scores": scores,
-            "curve": [
+            "curve": [  # of the full task: a curriculum's small samples are easier
                 {key: event[key] for key in ("step", "tokens", "loss", *MEASURES)}
                 for event in read_events(self.folder)
-                if event["event"] == "eval" and event.get("size") is None
+                if event["event"] == "eval" and event.get("size") == full_size
             ],
             "held_out": {
                 "split": "validation",
@@ -213,7 +214,8 @@ def _work(trial: Trial) -> Event:
 def summarise(results: Sequence[Event]) -> list[Event]:
     """For each init, in order: its measures over the seeds, at the end and over the steps.
 
-    A run that stopped early (`--until`) counts with its last measure from there on.
+    A run that stopped early (`--until`) counts with its last measure from there on. Under a curriculum, the curve
+    begins where the last of the runs has come to the full size.
     """
     by_init: dict[str, list[Event]] = {}
     for result in results:
@@ -222,7 +224,8 @@ def summarise(results: Sequence[Event]) -> list[Event]:
 
 
 def _summary(init: str, found: Sequence[Event]) -> Event:
-    steps = sorted({point["step"] for result in found for point in result["curve"]})
+    first = max(result["curve"][0]["step"] for result in found)
+    steps = sorted({point["step"] for result in found for point in result["curve"] if point["step"] >= first})
     return {
         "event": "summary",
         "diagnostic": found[0]["diagnostic"],
@@ -244,8 +247,7 @@ def _summary(init: str, found: Sequence[Event]) -> Event:
 
 
 def _at(result: Event, step: int, measure: str) -> float:
-    reached = [point[measure] for point in result["curve"] if point["step"] <= step]
-    return float(reached[-1] if reached else result["curve"][0][measure])
+    return float([point[measure] for point in result["curve"] if point["step"] <= step][-1])
 
 
 def _over(values: Sequence[float]) -> dict[str, Any]:

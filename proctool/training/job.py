@@ -224,6 +224,8 @@ class Job:
             result = train(model, course, self.options, run, start, self.loss)
         last: dict[str, Any] = {"step": result.step, "tokens": result.tokens, **_measures(result.scores)}
         best = result.best or last
+        # A curriculum that was not finished leaves a model that has never seen samples of the full size.
+        trained_size = {} if result.size is None else {"trained_size": result.size}
         saved = best if self.options.save == "best" else last
         end: Event = {
             "event": "end",
@@ -231,6 +233,7 @@ class Job:
             "step": result.step,
             "tokens": result.tokens,
             **{key: saved[key] for key in ("loss", "accuracy", "exact_match")},
+            **trained_size,
             **({"best": best} if self.options.save in ("best", "both") else {}),
             "seconds": round(result.seconds, 3),
             "run_dir": str(run.path),
@@ -248,6 +251,7 @@ class Job:
                     k: v for k, v in strict.plain(self.options).items() if k not in _INCIDENTAL and k != "init"
                 },
                 "carried": summary(origins),
+                **trained_size,
                 **self.source.about(),
                 **self.about,
             }

@@ -56,6 +56,8 @@ class Result:
     """The last ones; on the first process alone."""
     best: dict[str, Any] | None
     """The evaluation with the lowest held-out loss (of the full size, under a curriculum)."""
+    size: int | None
+    """The size of the last samples trained on, under a curriculum; `scores` are of the full size all the same."""
 
 
 def train(
@@ -98,10 +100,10 @@ def train(
     clock = _Clock(here)
     scores: Scores | None = None
 
-    def note_scores() -> Scores:
+    def note_scores(lesson: Lesson) -> Scores:
         began = time.monotonic()
-        held_out = course.lesson.held_out
-        found = evaluate(accelerator, module, held_out, options.eval_samples, max(1, min(micro, options.eval_samples)))
+        batch = max(1, min(micro, options.eval_samples))
+        found = evaluate(accelerator, module, lesson.held_out, options.eval_samples, batch)
         run.record(
             {
                 "event": "eval",
@@ -111,18 +113,22 @@ def train(
                 "loss": found.loss,
                 "accuracy": found.accuracy,
                 "exact_match": found.exact_match,
-                **_size(course.lesson),
+                **_size(lesson),
                 "seconds": clock.seconds(),
             }
         )
         clock.leave_out(time.monotonic() - began)  # evaluations do not count against the speed
         return found
 
+    def sees(found: Scores) -> None:
+        if early.sees(found, here.step, here.tokens) and options.save in ("best", "both"):
+            checkpoints.write_best(here.step)
+
     def checkpoint() -> None:
         checkpoints.write(dataclasses.replace(here, seconds=clock.seconds()))
 
     if here.step == 0:
-        scores = note_scores()
+        scores = note_scores(course.lesson)
     ahead = read_ahead(course.lesson.source, here.step, options.steps, options.batch_size, share_out)
     with stop_signals() as stop:
         for step in range(here.step, options.steps):
@@ -167,9 +173,8 @@ def train(
                     }
                 )
             if here.step % options.eval_every == 0 or is_last:
-                scores = note_scores()
-                if early.sees(scores, here.step, here.tokens) and options.save in ("best", "both"):
-                    checkpoints.write_best(here.step)
+                scores = note_scores(course.lesson)
+                sees(scores)
                 if not is_last and course.goes_on(scores, early.waited):
                     early.begin_again()
                     lesson = course.lesson
@@ -187,8 +192,17 @@ def train(
                     f"stopped at step {here.step} of {options.steps} with a checkpoint in {run.path}; "
                     f"to go on, run again: {command_again()}"
                 )
+        if not course.is_last:
+            note = (
+                f"the curriculum ended at size {course.lesson.size} of {course.lessons[-1].size}; scoring the full size"
+            )
+            run.record({"event": "note", "step": here.step, "note": note})
+            early.begin_again()
+            scores = note_scores(course.lessons[-1])
+            sees(scores)
     assert scores is not None, "the last step is always evaluated"
-    return Result(here.step, here.tokens, clock.seconds(), scores, checkpoints.weights(), early.best)
+    weights = checkpoints.weights()
+    return Result(here.step, here.tokens, clock.seconds(), scores, weights, early.best, course.lesson.size)
 
 
 class _Clock:

@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 
+from proctool import artifact
 from proctool.errors import OptionError
 from proctool.evaluation.diagnostic import diagnostic_job
 from proctool.evaluation.options import HaystackOptions
+from proctool.evaluation.seeds import single, summarise
 from proctool.models.build import context_of
+from proctool.models.saved import open_model
 from proctool.procedural.mixture import parse_tasks
 from proctool.training.curriculum import Rule, parse_curriculum, task_course
+from proctool.training.devices import make_accelerator
+from proctool.training.evaluate import evaluate
+from proctool.training.loss import TargetLoss
 from proctool.training.run import read_events
 from proctool.training.sources import TaskSource
 from proctool.training.warmup import warmup_job
@@ -99,6 +105,58 @@ def test_patience_grows_samples_too(tmp_path: Path) -> None:
 def test_what_stops_a_run_counts_at_full_size_only(tmp_path: Path) -> None:
     end = warmup_job(options(tmp_path, **{**RUN, "curriculum": "start=2,step=2,accuracy=0"}, until="accuracy=0")).run()
     assert end["step"] == 12, "two evaluations to grow, a third to stop"
+
+
+UNFINISHED: dict[str, Any] = {**RUN, "curriculum": "start=2,step=2,accuracy=1", "lr": 1e-2}
+
+
+@pytest.mark.parametrize("kept", ["last", "best"])
+def test_an_unfinished_curriculum_is_scored_on_full_size_and_says_where_it_ended(tmp_path: Path, kept: str) -> None:
+    asked = options(tmp_path, **UNFINISHED, save=kept)
+    job = warmup_job(asked)
+    end = job.run()
+    *_, small, full = (event for event in read_events(tmp_path / "run") if event["event"] == "eval")
+    assert (small["step"], small["size"]) == (full["step"], 2) == (36, 2)
+    assert full["size"] == 6
+    module = TargetLoss(open_model(asked.output).model())
+    scores = evaluate(make_accelerator(asked), module, job.held_out, asked.eval_samples, 8)
+    assert end["loss"] == full["loss"] == pytest.approx(scores.loss) != pytest.approx(small["loss"])
+    about = artifact.read_header(asked.output).about
+    assert about["metrics"] == {"loss": end["loss"], "accuracy": end["accuracy"]}
+    assert end["trained_size"] == about["trained_size"] == 2
+    (note,) = (event["note"] for event in read_events(tmp_path / "run") if event["event"] == "note")
+    assert "ended at size 2 of 6" in note
+
+
+def test_an_unfinished_curriculum_survives_kills(tmp_path: Path) -> None:
+    evals = 36 // 4 + 1
+    end = same_after_kills(tmp_path, [("eval", evals), ("eval", 2)], **UNFINISHED, checkpoint_every=6)
+    assert end["trained_size"] == 2
+    short = warmup_job(options(tmp_path, "patient", **{**UNFINISHED, "lr": 1e-12}, patience=2, save="both")).run()
+    assert short["step"] < 36
+    assert short["best"]["step"] == short["step"], "scores of a small size do not compare"
+
+
+def test_a_diagnostics_curve_is_that_of_full_size(tmp_path: Path) -> None:
+    def curve(name: str, rule: str) -> list[dict[str, Any]]:
+        asked = HaystackOptions(
+            pairs=4, vocab=32, curriculum=rule, run_dir=tmp_path / name, steps=8, ramp_steps=0, batch_size=8,
+            eval_every=2, eval_samples=16, model="1x2x16",
+        )  # fmt: skip
+        trial = single("haystack", asked)
+        made = trial.run()
+        evals = [event for event in read_events(trial.folder) if event["event"] == "eval"]
+        full = {(event["step"], event["loss"]) for event in evals if event["size"] == 4}
+        assert {(point["step"], point["loss"]) for point in made["curve"]} == full
+        assert made["curve"][-1]["accuracy"] == pytest.approx(made["scores"]["answer"]["accuracy"])
+        found.append(made)
+        return list(made["curve"])
+
+    found: list[dict[str, Any]] = []
+    assert [point["step"] for point in curve("grown", "start=2,step=2,accuracy=0")] == [4, 6, 8]
+    assert [point["step"] for point in curve("unfinished", "start=2,step=2,accuracy=1")] == [8]
+    (summary,) = summarise(found)
+    assert [point["step"] for point in summary["curve"]] == [8], "from where both have come to full size"
 
 
 def test_a_diagnostic_has_room_for_full_size_from_the_start(tmp_path: Path) -> None:
