@@ -51,6 +51,7 @@ def settings(name: str, given: Values, study: StudyOptions) -> dict[str, Any]:
 def _single(name: str, options: DiagnosticOptions, study: StudyOptions, common: Common) -> None:
     from proctool.evaluation.diagnostic import diagnostic_job
     from proctool.evaluation.seeds import single, write_results
+    from proctool.training.job import in_numbers
 
     options = dataclasses.replace(options, init=study.init[0] if study.init else None)
     if common.dry_run:
@@ -63,7 +64,7 @@ def _single(name: str, options: DiagnosticOptions, study: StudyOptions, common: 
         return
     path = trial.folder / RESULTS
     write_results(path, [result])
-    display.finished(trial.end)
+    display.finished(in_numbers(trial.end))
     if "official" in result["scores"]:
         display.say(_words(name, result["scores"]))
     display.say(f"the result, with its curve: {path}")

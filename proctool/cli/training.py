@@ -32,11 +32,13 @@ def do(job: Job, common: Common) -> None:
         else:
             display.plan(planned)
         return
+    from proctool.training.job import in_numbers
+
     with display.training_progress(job.command) as listen:
         job.listeners = [listen]
         end = job.run()
     if int(os.environ.get("RANK", "0")) == 0:  # of the processes of one launch, one speaks
-        display.finished(end)
+        display.finished(in_numbers(end))
         if common.json:
             display.emit(end)
 

@@ -45,13 +45,7 @@ class EarlyStop:
     def sees(self, scores: Scores, step: int, tokens: int) -> bool:
         """Take in an evaluation; whether it is the best so far."""
         if math.isfinite(scores.loss) and (self.best is None or scores.loss < self.best["loss"]):
-            self.best = {
-                "step": step,
-                "tokens": tokens,
-                "loss": scores.loss,
-                "accuracy": scores.accuracy,
-                "exact_match": scores.exact_match,
-            }
+            self.best = {"step": step, "tokens": tokens, **scores.measures()}
             self.waited = 0
             return True
         self.waited += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +31,11 @@ class Scores:
     """Share of samples with every target token right."""
     targets: int
     """Target tokens scored."""
+
+    def measures(self) -> dict[str, float | None]:
+        """Loss, accuracy and exact match as files keep them: JSON has no number for a loss that is not finite."""
+        loss = self.loss if math.isfinite(self.loss) else None
+        return {"loss": loss, "accuracy": self.accuracy, "exact_match": self.exact_match}
 
 
 def evaluate(accelerator: Accelerator, module: TargetLoss, source: Source, samples: int, batch: int) -> Scores:

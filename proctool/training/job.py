@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,6 @@ from proctool.transplantation import Origin, summary
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from proctool.training.evaluate import Scores
     from proctool.training.loss import TargetLoss
 
 # Options that never change what is computed.
@@ -158,7 +158,7 @@ class Job:
             fresh = self.options.resume == "never"
             run = RunFolder(self.run_path, settings, fresh=fresh, writer=process.is_main_process)
         try:
-            run.listeners.extend(self.listeners if process.is_main_process else [])
+            run.listeners.extend(map(_in_numbers, self.listeners if process.is_main_process else ()))
             with run_log(run, settings):
                 return self._finished(run) or self._train(run, settings)
         finally:
@@ -222,7 +222,7 @@ class Job:
             losing_peers_is_one_line(),
         ):
             result = train(model, course, self.options, run, start, self.loss)
-        last: dict[str, Any] = {"step": result.step, "tokens": result.tokens, **_measures(result.scores)}
+        last: dict[str, Any] = {"step": result.step, "tokens": result.tokens, **result.scores.measures()}
         best = result.best or last
         # A curriculum that was not finished leaves a model that has never seen samples of the full size.
         trained_size = {} if result.size is None else {"trained_size": result.size}
@@ -262,5 +262,11 @@ class Job:
         return end
 
 
-def _measures(scores: Scores) -> dict[str, float]:
-    return {"loss": scores.loss, "accuracy": scores.accuracy, "exact_match": scores.exact_match}
+def in_numbers(event: Event) -> Event:
+    """A recorded event for people to see: a loss that was not finite, which JSON has as null, is nan."""
+    found = {key: in_numbers(value) if isinstance(value, dict) else value for key, value in event.items()}
+    return found | {"loss": math.nan} if found.get("loss", 0) is None else found
+
+
+def _in_numbers(listener: Callable[[Event], None]) -> Callable[[Event], None]:
+    return lambda event: listener(in_numbers(event))

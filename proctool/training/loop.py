@@ -110,9 +110,7 @@ def train(
                 "step": here.step,
                 "tokens": here.tokens,
                 "split": "validation",
-                "loss": found.loss,
-                "accuracy": found.accuracy,
-                "exact_match": found.exact_match,
+                **found.measures(),
                 **_size(lesson),
                 "seconds": clock.seconds(),
             }
@@ -166,7 +164,7 @@ def train(
                         "tokens": here.tokens,
                         "loss": float(accelerator.reduce(loss)),
                         "lr": rate,
-                        "grad_norm": norm,
+                        "grad_norm": norm if math.isfinite(norm) else None,  # fp16's overflows
                         "tokens_per_second": round(speed),
                         **({"mfu": speed * flops_per_token / peak / accelerator.num_processes} if peak else {}),
                         "seconds": clock.seconds(),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from proctool import artifact
+from proctool import artifact, strict_json
 from proctool.errors import OptionError, RunError
+from proctool.reporting.metrics import read_metrics
 from proctool.training.guard import Guard
 from proctool.training.warmup import warmup_job
+from tests.conftest import Said
 from tests.training.runs import TASK, options
 
 
@@ -27,6 +30,23 @@ def test_a_bad_gradient_never_reaches_the_weights(tmp_path: Path) -> None:
             assert torch.isfinite(tensor).all(), name
     with pytest.raises(RunError, match="at step"):  # from the checkpoint, and no worse for it
         warmup_job(options(tmp_path, lr=1e30, clip=0, ramp_steps=0)).run()
+
+
+def test_a_last_loss_that_is_not_finite_is_null_and_the_weights_are_written(
+    proctool: Callable[..., Said], tmp_path: Path
+) -> None:
+    command = ("warmup", "--task", TASK, "--model", "1x1x8", "--steps", 1, "--lr", "1e30", "--eval-samples", 8,
+               "--save", "both", "--json")  # fmt: skip
+    for _ in range(2):  # the second finds it done
+        said = proctool(*command)
+        assert said.code == 0, said.err
+        assert "held-out loss nan" in said.err
+        end = strict_json.loads(said.out)
+        assert (end["loss"], end["best"]["loss"] is not None) == (None, False)
+    assert artifact.read_header(Path("warm.safetensors")).about["metrics"]["loss"] is None
+    recorded = [strict_json.loads(line) for line in Path("runs/warm/metrics.jsonl").read_text().splitlines()]
+    assert [event["loss"] for event in recorded if event["event"] == "eval"][1:] == [None]
+    assert read_metrics(Path("runs/warm")).measured("loss")[0] == [0]
 
 
 def test_a_spike_is_measured_against_the_median() -> None:
