@@ -29,18 +29,18 @@ def by_scoring(task: Task) -> dict[str, Task]:
 
 
 def scores_of(model: Path, task: Task, samples: int, batch: int) -> dict[str, dict[str, Any]]:
-    """The measures of a saved model on the held-out samples, by scoring. Raises ArtifactError, ModelError."""
-    from accelerate import Accelerator
-
+    """The measures of a saved model on the held-out samples, by scoring, in fp32. Raises ArtifactError, ModelError."""
+    from proctool.training.devices import accelerator_of
     from proctool.training.evaluate import evaluate
     from proctool.training.loss import TargetLoss
 
-    accelerator = Accelerator()
+    accelerator = accelerator_of("fp32")
     module = TargetLoss(open_model(model).model().to(accelerator.device))
-    return {
-        name: dataclasses.asdict(evaluate(accelerator, module, held_out(scored), samples, batch))
+    found = {
+        name: evaluate(accelerator, module, held_out(scored), samples, batch)
         for name, scored in by_scoring(task).items()
     }
+    return {name: {**scores.measures(), "targets": scores.targets} for name, scores in found.items()}
 
 
 def fingerprint(samples: Samples) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor, nn
 
@@ -41,10 +42,7 @@ def _on_cpu() -> bool:
 
 def make_accelerator(options: TrainingOptions) -> Accelerator:
     """Accelerate's view of this launch. Raises RunError for what the launch asks and the loop cannot do."""
-    try:
-        accelerator = Accelerator(cpu=_on_cpu(), mixed_precision=_AUTOCAST[options.precision])
-    except ValueError as error:
-        raise RunError(f"precision = {options.precision}: {error}") from None
+    accelerator = accelerator_of(options.precision)
     if accelerator.device.type == "cpu" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
         # Accelerate shards on accelerators alone; torch does on CPUs too, which shows the code right without any.
         accelerator.state.distributed_type = DistributedType.FSDP
@@ -59,8 +57,23 @@ def make_accelerator(options: TrainingOptions) -> Accelerator:
     layout = getattr(accelerator, "parallelism_config", None)
     if layout is not None and any(getattr(layout, f"{name}_size", 1) > 1 for name in ("tp", "cp", "sp")):
         raise RunError("the launch asks for tensor, context or sequence parallelism; use DDP or FSDP2")
-    if accelerator.device.type == "cuda" and options.precision != "fp32":
-        torch.set_float32_matmul_precision("high")  # TF32 where a product is left in fp32
+    return accelerator
+
+
+def accelerator_of(precision: str) -> Accelerator:
+    """Accelerate's view of this launch, computing in `precision` whatever this process did before.
+
+    Raises RunError where the device does not have that precision.
+    """
+    autocast = _AUTOCAST[precision]
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != autocast:
+        AcceleratorState._reset_state()  # the processes of the launch stay joined: they are PartialState's
+    try:
+        accelerator = Accelerator(cpu=_on_cpu(), mixed_precision=autocast)
+    except ValueError as error:
+        raise RunError(f"precision = {precision}: {error}") from None
+    if accelerator.device.type == "cuda":  # TF32 where a product is left in fp32
+        torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
     return accelerator
 
 

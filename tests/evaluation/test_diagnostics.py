@@ -23,6 +23,7 @@ from proctool.models.build import build_model, model_config
 from proctool.models.saved import save_model
 from proctool.procedural.registry import build_task, task_class
 from proctool.procedural.streams import SPLITS, Stream
+from proctool.training.devices import make_accelerator
 from tests.conftest import Said
 
 SMALL = (
@@ -166,6 +167,18 @@ def test_both_scorings_are_what_a_plain_loop_over_the_logits_gives(tmp_path: Pat
         assert found[scoring]["exact_match"] == pytest.approx(whole / 300)
         assert found[scoring]["targets"] == total
     assert found["answer"]["accuracy"] != found["official"]["accuracy"]
+
+
+def test_what_trained_before_does_not_change_scores(tmp_path: Path) -> None:
+    task = build_task("addition", {"digits": 2})
+    model = build_model(model_config("1x2x16", vocab_size=task.vocab_size, context=task.length), seed=4)
+    save_model(tmp_path / "m.safetensors", model, {})
+    found = []
+    for precision in ("fp32", "bf16", "fp32"):
+        asked = options_of("addition", precision=precision, batch_size=8)
+        assert make_accelerator(asked).mixed_precision == {"fp32": "no"}.get(precision, precision)
+        found.append(scores_of(tmp_path / "m.safetensors", task, 64, 64))
+    assert found[0] == found[1] == found[2]
 
 
 # -- over seeds --

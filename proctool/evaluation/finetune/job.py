@@ -191,12 +191,11 @@ def _on_text(
         return []
 
     def score(path: Path) -> dict[str, float]:
-        from accelerate import Accelerator
-
+        from proctool.training.devices import accelerator_of
         from proctool.training.evaluate import evaluate
         from proctool.training.loss import TargetLoss
 
-        accelerator = Accelerator()
+        accelerator = accelerator_of("fp32")
         module: TargetLoss = TargetLoss(open_model(path).model().to(accelerator.device))
         rows = Rows(held_out, tokenizer.vocab_size, None, about)
         found = evaluate(accelerator, module, rows, len(held_out), options.batch_size)
