@@ -12,6 +12,8 @@ from proctool.training.job import Job
 from proctool.training.options import WarmupOptions
 from proctool.training.sources import FileSource, TaskSource
 
+_HELD_OUT = "validation"
+
 
 def warmup_job(options: WarmupOptions) -> Job:
     """The job that trains `options.model` on a task's stream, or on a generated file.
@@ -22,6 +24,11 @@ def warmup_job(options: WarmupOptions) -> Job:
     parents: list[Artifact] = []
     if options.data is not None:
         source = FileSource(options.data)
+        if source.file.split == _HELD_OUT:
+            raise OptionError(
+                f"{options.data}: holds samples of the {_HELD_OUT} split, which a warm-up is measured on; "
+                "generate it with --split train"
+            )
         parents = [source.file.artifact]
         task: Task = source.file.task
         seed = source.file.seed
@@ -34,11 +41,11 @@ def warmup_job(options: WarmupOptions) -> Job:
     config = model_config(
         options.model, vocab_size=task.vocab_size, context=context, family=options.family, dropout=options.dropout
     )
-    held_out = TaskSource(task, seed, "validation")
+    held_out = TaskSource(task, seed, _HELD_OUT)
     course = Course.fixed(source, held_out)
     if options.curriculum is not None:
         course = task_course(
-            task, options.curriculum, lambda part: (TaskSource(part, seed), TaskSource(part, seed, "validation"))
+            task, options.curriculum, lambda part: (TaskSource(part, seed), TaskSource(part, seed, _HELD_OUT))
         )
     return Job(
         command="warmup",
