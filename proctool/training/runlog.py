@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import shlex
@@ -27,7 +28,7 @@ def run_log(run: RunFolder, settings: Mapping[str, Any]) -> Iterator[None]:
     if not run.is_writer:
         yield
         return
-    with (run.path / "run.log").open("a", encoding="utf-8") as file:
+    with _opened(run) as file:
         log = _Log(file)
         log("command", shlex.join(sys.argv))
         log("versions", json.dumps(artifact.versions()))
@@ -49,6 +50,22 @@ def run_log(run: RunFolder, settings: Mapping[str, Any]) -> Iterator[None]:
         except BaseException:
             log("failed", traceback.format_exc().rstrip())
             raise
+
+
+@contextlib.contextmanager
+def _opened(run: RunFolder) -> Iterator[TextIO]:
+    """The log, or one that nobody reads where it cannot be opened; closing it fails as quietly as writing."""
+    file: TextIO
+    try:
+        file = (run.path / "run.log").open("a", encoding="utf-8")
+    except OSError as error:
+        run.say(f"no run.log is kept: {describe_os_error(error)}")
+        file = io.StringIO()
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):  # what could not be written is tried once more
+            file.close()
 
 
 class _Log:
