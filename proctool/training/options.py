@@ -5,6 +5,7 @@ No torch here: help and dry runs read these classes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -86,18 +87,19 @@ class TrainingOptions:
             ("log_every", 1), ("checkpoint_every", 1), ("keep_checkpoints", 1), ("ramp_steps", 0), ("seed", 0),
             ("weight_decay", 0), ("clip", 0), ("final_lr", 0),
         ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise OptionError(f"{name} = {getattr(self, name)}: must be at least {least}")
+            value = getattr(self, name)
+            if not least <= value < math.inf:  # nan fails every comparison
+                raise OptionError(f"{name} = {value}: must be {'finite' if value > least else f'at least {least}'}")
         if self.until is not None:
             parse_until(self.until)
         if self.patience is not None and self.patience < 1:
             raise OptionError(f"patience = {self.patience}: must be at least 1")
-        if self.spike is not None and self.spike <= 1:
+        if self.spike is not None and not 1 < self.spike < math.inf:
             raise OptionError(f"spike = {self.spike:g}: must be above 1; 10 is usual")
         if self.train is not None and not parse_components(self.train, "train"):
             raise OptionError("train: nothing would be trained; name at least one component")
-        if self.lr <= 0:
-            raise OptionError(f"lr = {self.lr}: must be positive")
+        if not 0 < self.lr < math.inf:
+            raise OptionError(f"lr = {self.lr}: must be positive, and finite")
         if not 0 <= self.dropout < 1:
             raise OptionError(f"dropout = {self.dropout}: must be from 0 to below 1")
         if not 0 <= self.beta2 < 1:

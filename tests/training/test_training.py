@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 import torch
 
 from proctool import artifact
-from proctool.errors import Interrupted, RunError
+from proctool.errors import Interrupted, OptionError, RunError
 from proctool.procedural.registry import build_task
 from proctool.training.options import WarmupOptions
 from proctool.training.run import RunFolder, read_events
@@ -210,6 +211,15 @@ def test_a_generated_file_trains_as_its_stream_does(tmp_path: Path) -> None:
     assert artifact.read_header(tmp_path / "filed.safetensors").parents[0]["name"] == "set.safetensors"
 
 
+def test_a_file_of_held_out_samples_is_not_trained_on(tmp_path: Path) -> None:
+    from proctool.procedural.dataset import generate
+
+    task, path = build_task("set", {"inputs": 5, "symbols": 9}), tmp_path / "held.safetensors"
+    generate(task, path, samples=96, split="validation")
+    with pytest.raises(OptionError, match=r"held\.safetensors: .* --split train"):
+        warmup_job(options(tmp_path, task=(), data=path))
+
+
 def test_reading_ahead_gives_the_same_samples(tmp_path: Path) -> None:
     source = TaskSource(build_task("set", {"inputs": 5, "symbols": 9}), seed=1)
     for number, tokens in zip(range(3, 6), read_ahead(source, 3, 6, 7, lambda samples: samples.tokens), strict=True):
@@ -233,6 +243,27 @@ def test_schedules_rise_peak_and_end(schedule: str) -> None:
     assert rates[99] == rates[100] == pytest.approx(2.0)
     assert rates[1000] == pytest.approx(2.0 if schedule == "constant" else 0.2)
     assert all(later <= earlier for earlier, later in itertools.pairwise(rates[100:]))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+@pytest.mark.parametrize("name", ["lr", "clip", "weight_decay", "final_lr", "spike", "dropout", "beta2"])
+def test_options_that_are_no_finite_number_are_refused(tmp_path: Path, name: str, value: float) -> None:
+    with pytest.raises(OptionError, match=f"{name} = {value:g}"):
+        options(tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize("log", ["a folder", "a full disk"])
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, log: str) -> None:
+    (tmp_path / "run").mkdir()
+    if log == "a folder":
+        (tmp_path / "run" / "run.log").mkdir()
+    else:
+        (tmp_path / "run" / "run.log").symlink_to("/dev/full")
+    said: list[dict[str, Any]] = []
+    job = warmup_job(options(tmp_path, steps=2, ramp_steps=0))
+    job.listeners = [said.append]
+    assert job.run()["step"] == 2
+    assert any("no run.log" in event.get("note", "") for event in said) == (log == "a folder")
 
 
 def test_every_setting_that_matters_is_recorded(tmp_path: Path) -> None:
