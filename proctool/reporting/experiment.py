@@ -40,6 +40,8 @@ class Experiment:
     """Pretraining by arm and seed."""
     scores: dict[str, dict[str, dict[int, Score]]]
     """Diagnostics by name, arm and seed."""
+    finetunes: dict[str, dict[str, dict[int, Run]]] = field(default_factory=dict)
+    """Fine-tuning of the pretrained models by name, arm and seed; what it cost to get there is not counted."""
     chance: dict[str, float] = field(default_factory=dict)
     """By diagnostic, the accuracy of guessing, where it is known."""
     missing: tuple[str, ...] = ()
@@ -54,7 +56,8 @@ class Experiment:
     @property
     def arms(self) -> list[str]:
         """Every arm that has been measured, the baseline first."""
-        known = [*self.runs, *(arm for scores in self.scores.values() for arm in scores)]
+        groups: list[Mapping[str, Any]] = [*self.scores.values(), *self.finetunes.values()]
+        known = [*self.runs, *(arm for group in groups for arm in group)]
         return sorted(dict.fromkeys(known), key=lambda arm: arm != self.baseline)
 
 
@@ -75,6 +78,8 @@ def load_experiment(folder: Path) -> Experiment:
     scores: dict[str, dict[str, dict[int, Score]]] = {}
     starts: dict[str, Start] = {}
     settings: dict[str, Setting] = {}
+    finetunes: dict[str, dict[str, dict[int, Run]]] = {}
+    tuned_on: dict[str, dict[str, Setting]] = {}
     for arm, by_seed in record["arms"].items():
         for written, measured in by_seed.items():
             seed = int(written)
@@ -91,14 +96,22 @@ def load_experiment(folder: Path) -> Experiment:
                     score = score_of(logs[key], stages[key].get("eval_samples"))
                     scores.setdefault(name, {}).setdefault(arm, {})[seed] = score
                     starts.setdefault(arm, start_of(logs[key], warmup(key)))
+            for name, key in measured.get("finetunes", {}).items():
+                tuned = run_of(logs[key], Warmup()) if logs[key].end is not None else None
+                if tuned is not None:
+                    finetunes.setdefault(name, {}).setdefault(arm, {})[seed] = tuned
+                    tuned_on.setdefault(name, {}).setdefault(arm, setting_of(logs[key]))
     baseline = record["baseline"]
-    remarks = _drop_incomparable(runs, settings, baseline)
+    remarks = _drop_incomparable(runs, settings, baseline, "the losses")
+    for name, arms in finetunes.items():
+        remarks += _drop_incomparable(arms, tuned_on[name], baseline, f"the losses after fine-tuning on {name}")
     return Experiment(
         folder=folder,
         record=record,
         baseline=baseline,
         runs=runs,
         scores=scores,
+        finetunes=finetunes,
         chance=record.get("chance", {}),
         missing=tuple(stage["name"] for key, stage in stages.items() if not _is_done(folder, stage, logs[key])),
         contents={key: found for key, stage in stages.items() if (found := _content(folder, stage, logs[key]))},
@@ -118,14 +131,16 @@ def _as_written(start: Start, arm: str, record: Mapping[str, Any]) -> Start:
     return Start(start.tasks, start.carried, kind, tuple(about["of"]), about["made_from"])
 
 
-def _drop_incomparable(runs: dict[str, dict[int, Run]], settings: Mapping[str, Setting], baseline: str) -> list[str]:
+def _drop_incomparable(
+    runs: dict[str, dict[int, Run]], settings: Mapping[str, Setting], baseline: str, of: str
+) -> list[str]:
     """Leave out arms whose losses are on another text or in other tokens; the words for it."""
     remarks = []
     for arm in [arm for arm in runs if baseline in settings]:
         differs = settings[arm].differs(settings[baseline])
         if differs is not None:
             del runs[arm]
-            remarks.append(f"{arm} is left out of the losses, which do not compare: it has the {differs}.")
+            remarks.append(f"{arm} is left out of {of}, which do not compare: it has the {differs}.")
     return remarks
 
 

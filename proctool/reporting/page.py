@@ -17,7 +17,7 @@ from proctool.reporting.compare import ArmResult
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.interval import Estimate
 from proctool.reporting.report import Report, seeds_of
-from proctool.reporting.sheets import Sheet, sheets, summary
+from proctool.reporting.sheets import Sheet, finetuned, sheets, summary
 from proctool.reporting.substitution import Substitution
 from proctool.reporting.verdict import with_interval
 from proctool.units import format_count
@@ -46,7 +46,8 @@ def page(report: Report) -> str:
         warning=_warning(report.experiment),
         verdicts="\n".join(map(_verdict, report.verdicts or ["Nothing to compare yet."])),
         tables=_tables(report),
-        published=_published(report),
+        finetuned="".join(map(_section, finetuned(report))),
+        published="".join(_section(each, "published") for each in sheets(report) if each.name == "published"),
         notes="\n".join(f'<p class="note">{escape(each)}</p>' for each in report.notes),
         details=_details(report),
         css=_file("page.css"),
@@ -202,17 +203,16 @@ def _tables(report: Report) -> str:
     """The summary, then every other table, each to be unfolded."""
     first, *others = sheets(report) or [summary(report)]
     parts = [_scrolling(first)]
-    parts += [_fold(each.title, _scrolling(each)) for each in others if each.name != "published"]
+    parts += [
+        _fold(each.title, _scrolling(each)) for each in others if not each.name.startswith(("published", "finetuned"))
+    ]
     return "\n".join(parts)
 
 
-def _published(report: Report) -> str:
-    """A section of its own: what others measured never stands in a table of ours."""
-    found = next((each for each in sheets(report) if each.name == "published"), None)
-    if found is None:
-        return ""
-    said = f"<h2>{escape(found.title)}</h2><p class='sub'>{escape(found.note)}</p>"
-    return f"<section class='published'>{said}{_scrolling(found)}</section>"
+def _section(sheet: Sheet, kind: str = "finetuned") -> str:
+    """A section of its own: what others measured, or was measured elsewhere, never stands in a table of ours."""
+    said = f"<h2>{escape(sheet.title)}</h2><p class='sub'>{escape(sheet.note)}</p>"
+    return f"<section class='{kind}'>{said}{_scrolling(sheet)}</section>"
 
 
 def _scrolling(sheet: Sheet) -> str:

@@ -13,17 +13,18 @@ from rich.table import Table
 
 from proctool.reporting.interval import Estimate
 from proctool.reporting.report import Report
-from proctool.reporting.sheets import Sheet, sheets, substitution, summary
+from proctool.reporting.sheets import Sheet, finetuned, sheets, substitution, summary
 
 _NAME = 20
 """Columns of a terminal that a name may take; a longer one goes on below."""
 
 
 def terminal_tables(report: Report) -> list[Table]:
-    """The summary, and the substitutive curve where one has several lengths; for a Rich console."""
+    """The summary, the substitutive curve where one has several lengths, fine-tuning; for a Rich console."""
     shown = [summary(report, brief=True)]
     if any(each.has_lengths for each in report.substitutions):
         shown.append(substitution(report))
+    shown += finetuned(report, brief=True)
     return [_terminal(each, report.baseline) for each in shown if each.rows]
 
 
@@ -133,8 +134,8 @@ def _tex(text: str) -> str:
 
 
 _COLUMNS = (
-    "source", "quantity", "arm", "diagnostic", "tokens", "step", "seed", "seeds", "value", "low", "high", "method",
-    "unit",
+    "source", "quantity", "arm", "diagnostic", "finetune", "tokens", "step", "seed", "seeds", "value", "low", "high",
+    "method", "unit",
 )  # fmt: skip
 
 
@@ -170,6 +171,12 @@ def _rows(report: Report) -> Iterator[dict[str, Any]]:
     for group in report.diagnostics:
         for each in group:
             yield _row("accuracy", each.arm, each.accuracy, diagnostic=each.diagnostic, unit="share")
+    for tuned in (each for results in report.finetunes for each in results):
+        yield _row("final loss", tuned.arm, tuned.final_loss, finetune=tuned.finetune, unit="nats per token")
+        yield _row("perplexity", tuned.arm, tuned.perplexity, finetune=tuned.finetune)
+        if not tuned.is_baseline:
+            yield _row("gain", tuned.arm, tuned.gain, finetune=tuned.finetune, unit="nats per token")
+            yield _row("perplexity ratio", tuned.arm, tuned.perplexity_ratio, finetune=tuned.finetune)
     for curve in report.substitutions:
         for point in curve.points:
             for name, found in (("rate of substitution", point.rate), ("marginal rate", point.marginal)):
@@ -200,6 +207,11 @@ def _measured(report: Report) -> Iterator[dict[str, Any]]:
             if run.by_budget is not None:
                 for tokens, loss in zip(run.by_budget.tokens, run.by_budget.loss, strict=True):
                     yield _point("final loss of a budget", arm, seed, float(tokens), float(loss), unit="nats per token")
+    for name, arms in report.experiment.finetunes.items():
+        for arm, runs in arms.items():
+            for seed, run in sorted(runs.items()):
+                for tokens, loss in zip(run.curve.tokens, run.curve.loss, strict=True):
+                    yield _point("loss", arm, seed, float(tokens), float(loss), finetune=name, unit="nats per token")
     for diagnostic, scores in report.experiment.scores.items():
         for arm, by_seed in scores.items():
             for seed, score in sorted(by_seed.items()):

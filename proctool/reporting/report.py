@@ -10,6 +10,7 @@ from proctool import config
 from proctool.reporting.compare import ArmResult, beyond, compare
 from proctool.reporting.diagnose import DiagnosticResult, diagnose
 from proctool.reporting.experiment import Experiment
+from proctool.reporting.finetuned import FinetuneResult, by_finetune
 from proctool.reporting.interval import BOOTSTRAP_FROM, Estimate
 from proctool.reporting.published import Beside, beside
 from proctool.reporting.roles import controls
@@ -40,6 +41,8 @@ class Report:
     notes: list[str]
     controls: list[Controlled] = field(default_factory=list)
     substitutions: list[Substitution] = field(default_factory=list)
+    finetunes: list[Sequence[FinetuneResult]] = field(default_factory=list)
+    """By fine-tuning, the baseline first."""
     published: list[Beside] = field(default_factory=list)
     """Numbers from the literature, each with what was measured here."""
 
@@ -63,6 +66,12 @@ class Report:
             "controls": [config.plain(each.control) | {"beyond": config.plain(each.beyond)} for each in self.controls],
             "substitution": config.plain(self.substitutions),
             "diagnostics": [config.plain(each) for results in self.diagnostics for each in results],
+            "finetunes": [
+                config.plain(each)
+                | {"perplexity": config.plain(each.perplexity), "perplexity_ratio": config.plain(each.perplexity_ratio)}
+                for results in self.finetunes
+                for each in results
+            ],
             "published": config.plain(self.published),
             "missing": list(self.experiment.missing),
         }
@@ -76,6 +85,7 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
         diagnose(name, scores, base, experiment.chance.get(name)) for name, scores in experiment.scores.items()
     ]
     diagnostics = [each for each in diagnostics if each]
+    tuned = by_finetune(experiment.finetunes, base)
     by_arm = {each.arm: each for each in results}
     controlled = [
         Controlled(each, by_arm[each.arm], beyond(experiment.runs[each.of], experiment.runs[each.arm]))
@@ -86,16 +96,20 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
         experiment=experiment,
         results=results,
         diagnostics=diagnostics,
-        verdicts=verdicts(results, controlled, diagnostics, base),
-        notes=_notes(experiment, results, diagnostics),
+        verdicts=verdicts(results, controlled, diagnostics, base, tuned),
+        notes=_notes(experiment, results, diagnostics, tuned),
         controls=controlled,
         substitutions=substitute(experiment.runs, experiment.starts, base, loss) if results else [],
+        finetunes=tuned,
         published=beside(experiment, results),
     )
 
 
 def _notes(
-    experiment: Experiment, results: Sequence[ArmResult], diagnostics: Sequence[Sequence[DiagnosticResult]]
+    experiment: Experiment,
+    results: Sequence[ArmResult],
+    diagnostics: Sequence[Sequence[DiagnosticResult]],
+    finetunes: Sequence[Sequence[FinetuneResult]],
 ) -> list[str]:
     notes = list(experiment.remarks)
     if results:
@@ -115,6 +129,7 @@ def _notes(
     notes += [f"{each.arm}: over seeds {', '.join(map(str, each.seeds))} alone." for each in uneven]
     estimates = [each.gain for each in results if not each.is_baseline]
     estimates += [each.accuracy for group in diagnostics for each in group]
+    estimates += [each.gain for group in finetunes for each in group if not each.is_baseline]
     return notes + _how_sure(estimates)
 
 

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from proctool.reporting.compare import ArmResult, Run
 from proctool.reporting.diagnose import DiagnosticResult
+from proctool.reporting.finetuned import FinetuneResult
 from proctool.reporting.interval import Estimate, estimate
 from proctool.reporting.published import shown
 from proctool.reporting.report import Report
@@ -58,7 +59,7 @@ def summary(report: Report, brief: bool = False) -> Sheet:
 def sheets(report: Report) -> list[Sheet]:
     """Every table that there is something for, the summary first."""
     made = [summary(report), saved(report), losses(report), diagnostics(report), components(report)]
-    made += [substitution(report), published(report)]
+    made += [substitution(report), *finetuned(report), published(report)]
     return [each for each in made if each.rows]
 
 
@@ -134,6 +135,32 @@ def diagnostics(report: Report) -> Sheet:
 def _mean(found: Sequence[DiagnosticResult | None]) -> str:
     known = [each.accuracy.value for each in found if each is not None]
     return f"{100 * fmean(known):.1f} %" if len(known) == len(found) else NONE
+
+
+def finetuned(report: Report, brief: bool = False) -> list[Sheet]:
+    """Loss and perplexity after each fine-tuning, with the gain beside the one that pretraining ended with.
+
+    `brief` names the fine-tuning at the head of the arms, where a table has no title.
+    """
+    before = {each.arm: each for each in report.results}
+    columns = ("seeds", "final loss", "perplexity", "gain", "ratio of perplexities", "gain before")
+    made = []
+    for place, results in enumerate(report.finetunes, 1):
+        rows = tuple(_finetuned_row(each, before.get(each.arm)) for each in results)
+        title = f"After fine-tuning on {results[0].finetune}"
+        heads = (title if brief else "arm", *columns)
+        note = "Losses and gains in nats per token; the gain before is at the end of pretraining, on its own corpus."
+        made.append(Sheet(f"finetuned-{place}", title, heads, rows, note))
+    return made
+
+
+def _finetuned_row(result: FinetuneResult, before: ArmResult | None) -> tuple[str, ...]:
+    perplexity = shown("perplexity", result.perplexity)
+    cells = (result.arm, str(len(result.seeds)), _nats(result.final_loss), perplexity)
+    if result.is_baseline:
+        return (*cells, NONE, NONE, NONE)
+    ratio = with_interval(result.perplexity_ratio, 1, 3, "")
+    return (*cells, _nats(result.gain), ratio, NONE if before is None else _nats(before.gain))
 
 
 def components(report: Report) -> Sheet:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from proctool.reporting.compare import ArmResult
 from proctool.reporting.diagnose import DiagnosticResult
+from proctool.reporting.finetuned import FinetuneResult
 from proctool.reporting.interval import Estimate
 from proctool.reporting.roles import Control
 
@@ -106,7 +107,7 @@ def _over(controls: Sequence[Controlled]) -> str:
         left = each.beyond
         if left is None:
             continue
-        clear = left.excludes_zero if left.low is not None else abs(left.value) >= _SMALL_LOSS * each.result.target_loss
+        clear = _is_clear(left, each.result.target_loss)
         better = left.value > 0
         amount = with_interval(left if better else left.negated, 1, 3, "" if parts else " nats per token")
         doubt = "" if clear else " (not told from none)"
@@ -127,8 +128,7 @@ def _unreached(result: ArmResult, target: str, seeds: str, beside: str) -> str:
     reaches = (
         f"never reaches {target}" if never else f"reaches {target} in {result.reached} of {len(result.seeds)} seeds"
     )
-    clear = gain.excludes_zero if gain.low is not None else abs(gain.value) >= _SMALL_LOSS * result.target_loss
-    if not clear:
+    if not _is_clear(gain, result.target_loss):
         return f"No effect of {result.arm} is visible: it {reaches} and {ends} ({seeds}); {_unclear(gain)}{beside}."
     return f"{result.arm} {reaches}: it {ends} ({seeds}){beside}."
 
@@ -163,11 +163,39 @@ def diagnostic_verdict(results: Sequence[DiagnosticResult], baseline: str) -> st
     return f"{said} No effect of {_or(alike)} is established: within the noise." if alike else said
 
 
+def finetune_verdict(results: Sequence[FinetuneResult], before: Sequence[ArmResult], baseline: str) -> str:
+    """One fine-tuning over all arms: whose gain is still there."""
+    base, *others = results
+    gains = {each.arm: each.gain for each in before}
+    loss = base.final_loss.value
+    said = [f"After fine-tuning on {base.finetune}, {baseline} ends at {loss:.3f} nats per token"]
+    said[0] += f" ({seeds_said(base.seeds)})"
+    for each in others:
+        better = each.gain.value > 0
+        amount = with_interval(each.gain if better else each.gain.negated, 1, 3, "")
+        clear, had = _is_clear(each.gain, loss), gains.get(each.arm)
+        way = f"{each.arm} ends {amount} {'better' if better else 'worse'}"
+        if len(each.seeds) < len(base.seeds):
+            way += f" (seeds {', '.join(map(str, each.seeds))} alone)"
+        if not clear:
+            way += f", no effect that is visible: {_unclear(each.gain)}"
+        elif better and had is not None and had.value > 0 and _is_clear(had, loss):
+            way += f": the gain that pretraining ended with, {with_interval(had, 1, 3, '')}, survives"
+        said.append(way)
+    return ". ".join(said) + "."
+
+
+def _is_clear(found: Estimate, loss: float) -> bool:
+    """Whether a difference in loss is told from none: over seeds, or with one seed beyond a share of the loss."""
+    return found.excludes_zero if found.low is not None else abs(found.value) >= _SMALL_LOSS * loss
+
+
 def verdicts(
     results: Sequence[ArmResult],
     controls: Sequence[Controlled],
     diagnostics: Sequence[Sequence[DiagnosticResult]],
     baseline: str,
+    finetunes: Sequence[Sequence[FinetuneResult]] = (),
 ) -> list[str]:
     """Every sentence, the arms' first; a control is spoken of with the arm it is one of."""
     told = {each.control.arm for each in controls}
@@ -176,6 +204,7 @@ def verdicts(
         for each in results
         if not each.is_baseline and each.arm not in told
     ]
+    said += [finetune_verdict(each, results, baseline) for each in finetunes if each]
     return said + [diagnostic_verdict(each, baseline) for each in diagnostics if each]
 
 

@@ -1,0 +1,53 @@
+"""What goes on from the pretrained models, compared: whether an arm's gain is still there after fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from proctool.reporting.compare import Run, gain
+from proctool.reporting.interval import Estimate, estimate
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """One arm's held-out loss at the end of a fine-tuning, in nats per token of that one's corpus."""
+
+    finetune: str
+    arm: str
+    seeds: tuple[int, ...]
+    """Those that the baseline has too."""
+    final_loss: Estimate
+    gain: Estimate
+    """The baseline's loss minus the arm's at equal tokens of the fine-tuning, paired by seed."""
+    is_baseline: bool
+
+    @property
+    def perplexity(self) -> Estimate:
+        """exp of the final loss: over seeds, the geometric mean."""
+        return self.final_loss.exponential
+
+    @property
+    def perplexity_ratio(self) -> Estimate:
+        """The arm's perplexity over the baseline's, below 1 where the arm is better."""
+        return self.gain.negated.exponential
+
+
+def compare_finetunes(name: str, arms: Mapping[str, Mapping[int, Run]], baseline: str) -> list[FinetuneResult]:
+    """Each arm against the baseline, which comes first; seeds that only one of them has are left out."""
+    base = arms.get(baseline, {})
+    results = []
+    for arm in sorted(arms, key=lambda each: each != baseline):
+        seeds = tuple(sorted(arms[arm].keys() & base.keys()))
+        if seeds:
+            final = estimate([arms[arm][seed].curve.final for seed in seeds])
+            results.append(FinetuneResult(name, arm, seeds, final, gain(base, arms[arm]), arm == baseline))
+    return results
+
+
+def by_finetune(
+    finetunes: Mapping[str, Mapping[str, Mapping[int, Run]]], baseline: str
+) -> list[Sequence[FinetuneResult]]:
+    """The results of each fine-tuning that the baseline has gone through."""
+    found = [compare_finetunes(name, arms, baseline) for name, arms in finetunes.items()]
+    return [each for each in found if each]
