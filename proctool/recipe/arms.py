@@ -1,13 +1,11 @@
-"""From a recipe to the arms that are run, with every option of their stages.
+"""An arm as it is run, with every option of its stages; forms.py makes them from those that are written.
 
-An arm that is written may be run in several forms: one for each amount of procedural tokens, and the controls made from
-it. Options are built once an arm, with seed 0: whoever makes stages replaces the seed.
+Options are built once an arm, with seed 0: whoever makes stages replaces the seed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,14 +17,13 @@ from proctool.errors import OptionError
 from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import Task, build_task
-from proctool.recipe.form import Arm, Controls, Recipe, Treatment, Values
+from proctool.recipe.form import Arm, Recipe, Treatment, Values
 from proctool.training.options import InitOptions, PretrainOptions, WarmupOptions
 from proctool.transplantation.options import CARRIED
-from proctool.units import format_count
 
 T = TypeVar("T")
 
-_INIT = tuple(each.name for each in dataclasses.fields(InitOptions))
+INIT = tuple(each.name for each in dataclasses.fields(InitOptions))
 _WITH_POSITIONS = ("gpt2", "opt")
 """Families whose position embeddings are learned, so that a treatment can be for them."""
 
@@ -107,9 +104,9 @@ class PlannedArm:
     def treatment_of(self, options: InitOptions) -> Treatment | None:
         """What is done to the weights it carries into the stage with these options."""
         carried = carried_into(options)
-        if self.control == "scale":
-            return Treatment(match_scale=carried)
-        return self.arm.treatment if carried else None
+        if not carried:
+            return None
+        return Treatment(match_scale=carried) if self.control == "scale" else self.arm.treatment
 
     @cached_property
     def _shared(self) -> Values:
@@ -127,6 +124,11 @@ class PlannedArm:
         if diagnostic is not None:
             asked = self._diagnostic_values(diagnostic)
             values |= {key: asked[key] for key in ("model", "family") if key in asked} | asked.get("warmup", {})
+        if self.control == "shuffled" and values.get("data") is not None:
+            raise OptionError(
+                f"{where}.data: a file cannot be shuffled for the shuffled control; name its `task` instead of the "
+                "file, or leave the arm out with `controls: {of: [...]}`"
+            )
         if "task" in values:
             task = _at(f"{where}.task", lambda: parse_tasks(values["task"]))
             values["task"] = ((f"shuffle({task.spec})" if self.control == "shuffled" else task.spec),)
@@ -144,7 +146,7 @@ class PlannedArm:
         """Without a donor, what would be carried over means nothing, and must not tell two equal stages apart."""
         if self.arm.is_warmed or values.get("init") is not None:
             return values
-        return {key: value for key, value in values.items() if key not in _INIT}
+        return {key: value for key, value in values.items() if key not in INIT}
 
 
 def carried_into(options: InitOptions) -> tuple[str, ...]:
@@ -173,95 +175,6 @@ def procedural_tokens(arm: PlannedArm, diagnostic: str | None = None) -> int:
 def config_key(values: Any) -> str:
     """Equal for options that are written alike."""
     return repr(sorted(values.items()))
-
-
-def arms_of(recipe: Recipe) -> dict[str, PlannedArm]:
-    """The arms of a recipe as they are run: those written, by amounts of procedural tokens, then controls.
-
-    Raises OptionError where two would have one name.
-    """
-    planned: dict[str, PlannedArm] = {}
-    forms: dict[str, PlannedArm] = {}
-    for name, arm in recipe.arms.items():
-        amounts = recipe.procedural if arm.procedural is None else arm.procedural
-        if not arm.is_warmed or not amounts:
-            forms[name] = _add(planned, PlannedArm(recipe, name, arm, name))
-        for amount in sorted(amounts if arm.is_warmed else ()):
-            # The form with most procedural tokens is the one that controls are made from.
-            label = f"{name}-{format_count(amount)}"
-            forms[name] = _add(planned, PlannedArm(recipe, label, arm, name, amount=amount))
-    if recipe.controls is not None:
-        _add_controls(planned, forms, recipe.controls)
-    return planned
-
-
-def _add(planned: dict[str, PlannedArm], arm: PlannedArm) -> PlannedArm:
-    if arm.name in planned:
-        raise OptionError(f'arms: "{arm.name}" would be the name of two arms; rename the one that is written')
-    planned[arm.name] = arm
-    return arm
-
-
-def _add_controls(planned: dict[str, PlannedArm], forms: dict[str, PlannedArm], controls: Controls) -> None:
-    for name in controls.of or [name for name, form in forms.items() if form.arm.is_warmed]:
-        source = forms[name]
-        base = forms[source.recipe.baseline]
-        for which in controls.which:
-            make = {"ramp": _ramp, "longer": _longer, "shuffled": _as_it_is, "scale": _as_it_is, "mean": _mean}[which]
-            arm = make(source, base)
-            if arm is None:
-                continue
-            owner, label = (base, base.name) if which in ("ramp", "longer") else (source, source.name)
-            label = f"{label}-{which}"
-            if owner is base and label in planned:
-                if planned[label].arm == arm:  # the same for another arm
-                    planned[label] = dataclasses.replace(planned[label], of=(*planned[label].of, source.name))
-                    continue
-                label = f"{label}-{source.name}"
-            amount = None if owner is base else source.amount
-            _add(planned, PlannedArm(owner.recipe, label, arm, owner.made_from, which, (source.name,), amount))
-
-
-def _ramp(source: PlannedArm, base: PlannedArm) -> Arm | None:
-    """The baseline with the arm's own ramp, or one as long as its warm-up, up to a tenth of the steps."""
-    recipe = source.recipe
-    if recipe.corpus is None or base.pretrain().ramp_steps:
-        return None
-    mine = source.pretrain()
-    steps = mine.ramp_steps or min(max(each.steps for each in source.warmups().values()), mine.steps // 10)
-    return dataclasses.replace(base.arm, pretrain=base.arm.pretrain | {"ramp_steps": max(1, steps)})
-
-
-def _longer(source: PlannedArm, base: PlannedArm) -> Arm | None:
-    """The baseline, its steps raised by as many corpus tokens as the arm's warm-up has."""
-    if source.recipe.corpus is None:
-        return None
-    options = base.pretrain()
-    more = math.ceil(procedural_tokens(source) / (options.batch_size * options.context))
-    return dataclasses.replace(base.arm, pretrain=base.arm.pretrain | {"steps": options.steps + more})
-
-
-def _as_it_is(source: PlannedArm, base: PlannedArm) -> Arm:
-    """What differs is seen to where warm-ups and treatments are built."""
-    return source.arm
-
-
-def _mean(source: PlannedArm, base: PlannedArm) -> Arm:
-    """Nothing but the embeddings' mean; what the arm says of carrying gives way."""
-    pretrain = {key: value for key, value in source.arm.pretrain.items() if key not in _INIT}
-    diagnostics = {
-        name: {key: value for key, value in values.items() if key not in _INIT}
-        for name, values in source.arm.diagnostics.items()
-    }
-    return dataclasses.replace(
-        source.arm,
-        components=("none",),
-        layers=None,
-        embeddings="mean",
-        treatment=None,
-        pretrain=pretrain,
-        diagnostics=diagnostics,
-    )
 
 
 def _build(cls: type[T], values: Values, where: str) -> T:

@@ -14,8 +14,9 @@ from proctool.errors import OptionError, ProctoolError
 from proctool.evaluation.options import DIAGNOSTICS
 from proctool.models.components import COMPONENTS
 from proctool.models.shapes import parse_model
-from proctool.recipe.arms import PlannedArm, arms_of, warmup_task
+from proctool.recipe.arms import PlannedArm, warmup_task
 from proctool.recipe.form import CONTROLS, Arm, Recipe, Treatment, Values
+from proctool.recipe.forms import arms_of
 from proctool.training.options import InitOptions, PretrainOptions, WarmupOptions
 from proctool.transplantation.options import CARRIED
 
@@ -211,7 +212,7 @@ def _check_controls(recipe: Recipe) -> None:
             raise OptionError(f"controls.of: {name} has no warm-up to control")
     if not any(arm.is_warmed for arm in recipe.arms.values()):
         raise OptionError("controls: no arm has a warm-up to control")
-    if not recipe.controls.which:
+    if recipe.controls.which == ():
         raise OptionError(f"controls.which: empty; write standard, or some of {', '.join(CONTROLS)}")
 
 

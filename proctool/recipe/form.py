@@ -8,8 +8,8 @@ from typing import Any, Literal
 Values = dict[str, Any]
 """Options by name, not yet checked against the class they are for."""
 
-Control = Literal["ramp", "longer", "shuffled", "scale", "mean"]
-CONTROLS: tuple[Control, ...] = ("ramp", "longer", "shuffled", "scale", "mean")
+Control = Literal["ramp", "longer", "shuffled", "scale", "embeddings"]
+CONTROLS: tuple[Control, ...] = ("ramp", "longer", "shuffled", "scale", "embeddings")
 """The standard controls; `Controls.which` explains them."""
 
 
@@ -69,10 +69,11 @@ class Arm:
 class Controls:
     """Arms made from others, to tell what a warm-up teaches from its side effects. `controls: standard` is all."""
 
-    which: tuple[Control, ...] = CONTROLS
+    which: tuple[Control, ...] | None = None
     """ramp: the baseline with a learning-rate ramp, where it has none. longer: the baseline with the warm-up's tokens
     as further corpus steps. shuffled: the same warm-up on the task's tokens in random order. scale: fresh weights with
-    the warmed ones' standard deviations. mean: fresh weights, embeddings the warmed ones' mean row."""
+    the warmed ones' standard deviations. embeddings: fresh weights, but for embeddings that start as the arm's do.
+    Default: all that differ from their arm; one that is named and does not is an error."""
     of: tuple[str, ...] = ()
     """The arms that are controlled (default: every arm with a warm-up of its own)."""
 
@@ -82,7 +83,7 @@ class Launch:
     """How stages are started. It changes how fast results come, and `precision` also what they are."""
 
     processes: int = 1
-    """Processes that train one stage together, by accelerate: one for each GPU."""
+    """Processes that train one stage together, by torchrun: one for each GPU."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = None
     """Autocast precision of every stage that does not say its own."""
     sbatch: dict[str, str] = field(default_factory=dict)
@@ -96,7 +97,7 @@ class Published:
     what: str
     """What was measured, in words."""
     section: str
-    """Where it stands in the paper."""
+    """Where it is published, as far as that has been checked: the paper, or the place in it."""
     measure: Literal["loss", "perplexity", "accuracy", "exact_match", "tokens"]
     """accuracy and exact_match are shares from 0 to 1; tokens are corpus tokens to the baseline's final loss."""
     arms: dict[str, float]

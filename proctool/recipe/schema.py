@@ -33,14 +33,14 @@ def recipe_schema() -> Schema:
     donors = _object(dict.fromkeys((*CARRIED, "embeddings"), warmup))
     arm = _of_class(Arm, options | {"donors": donors, "treatment": _of_class(Treatment, {})})
     controls = _of_class(Controls, {})
-    written = {"enum": ["standard", *controls["properties"]["which"]["anyOf"][0]["enum"]]}
+    one, several = controls["properties"]["which"]["anyOf"][0]["anyOf"]
     recipe = _of_class(
         Recipe,
         options
         | {
             "finetune": finetune,
             "arms": {"type": "object", "additionalProperties": {"anyOf": [{"$ref": "#/$defs/arm"}, {"type": "null"}]}},
-            "controls": {"anyOf": [written, controls["properties"]["which"]["anyOf"][1], controls]},
+            "controls": {"anyOf": [{"enum": ["standard", *one["enum"]]}, several, controls]},
             "launch": _of_class(Launch, {}),
             "published": {"type": "array", "items": _of_class(Published, {})},
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,17 +103,20 @@ def test_budgets_are_whole_schedules(root: Path) -> None:
     assert measured["pretrain"] == measured["budgets"]["1"]
 
 
-def test_standard_controls(root: Path) -> None:
-    plan = planned(root, controls="standard", diagnostics=HAYSTACK, arms={"cold": {}, "set": WARM})
-    assert list(plan.arms) == ["cold", "set", "cold-ramp", "cold-longer", "set-shuffled", "set-scale", "set-mean"]
+@pytest.mark.parametrize("embeddings", ["scale", "mean", "sample"])
+def test_standard_controls(root: Path, embeddings: str) -> None:
+    arms = {"cold": {}, "set": WARM | {"embeddings": embeddings}}
+    plan = planned(root, controls="standard", diagnostics=HAYSTACK, arms=arms)
+    assert list(plan.arms) == ["cold", "set", "cold-ramp", "cold-longer", "set-shuffled", "set-scale", "set-embeddings"]
     trained = {arm: stages[0].pretrain for arm, stages in plan.arms.items()}
     # 20 steps of 4 x 17 tokens are 1360; a step of pretraining has 4 x 64.
     assert trained["cold-longer"].steps == 40 + 6  # type: ignore[union-attr]
     assert trained["cold-ramp"].options.ramp_steps == 4  # type: ignore[union-attr]
     assert warmups_of(trained["set-shuffled"])[0].options.task == ("shuffle(set:inputs=8,symbols=100)",)  # type: ignore
     assert trained["set-scale"].donor.options.match_scale == ("attention", "mlp", "norms")  # type: ignore[union-attr]
-    mean = trained["set-mean"].options  # type: ignore[union-attr]
-    assert (mean.components, mean.embeddings) == (("none",), "mean")  # type: ignore[union-attr]
+    bare = trained["set-embeddings"]
+    assert (bare.options.components, bare.options.embeddings) == (("none",), embeddings)  # type: ignore[union-attr]
+    assert bare.donor is trained["set"].donor  # type: ignore[union-attr]
     # The cold diagnostic serves the cold controls, whose difference is in pretraining.
     haystack = {arm: stages[0].diagnostics["haystack"] for arm, stages in plan.arms.items()}
     assert haystack["cold"] is haystack["cold-ramp"] is haystack["cold-longer"]
@@ -120,6 +124,72 @@ def test_standard_controls(root: Path) -> None:
     about = record(plan, "", "")["about"]
     assert (about["set-scale"]["control"], about["set-scale"]["of"]) == ("scale", ["set"])
     assert sum(stage.name.startswith("warmup-set-s0") for stage in plan.stages) == 1
+
+
+def test_the_embeddings_control_starts_them_as_the_arm_does_everywhere(root: Path) -> None:
+    arm = WARM | {
+        "embeddings": "scale",
+        "layers": ["0"],
+        "pretrain": {"components": ["mlp"]},
+        "diagnostics": {"haystack": {"embeddings": "mean", "components": ["mlp"]}},
+    }
+    plan = planned(root, controls="embeddings", diagnostics=HAYSTACK, arms={"cold": {}, "set": arm})
+    stages = plan.arms["set-embeddings"][0]
+    assert stages.pretrain is not None
+    for stage, start in ((stages.pretrain, "scale"), (stages.diagnostics["haystack"], "mean")):
+        options: Any = stage.options
+        assert (options.components, options.embeddings, options.layers) == (("none",), start, None)
+
+
+@pytest.mark.parametrize(
+    ("arm", "which", "said"),
+    [
+        ({}, "embeddings", "controls: x has no control embeddings: its embeddings start fresh in pretraining"),
+        (
+            {"embeddings": "mean", "diagnostics": {"haystack": {"embeddings": "fresh"}}},
+            "embeddings",
+            "its embeddings start fresh in haystack",
+        ),
+        (
+            {"components": ["none"], "embeddings": "scale"},
+            "scale",
+            "controls: x has no control scale: in pretraining it would be the arm itself under another name",
+        ),
+        (
+            {"components": ["none"], "embeddings": "scale"},
+            "embeddings",
+            "in pretraining it would be the arm itself under another name",
+        ),
+        (
+            {"embeddings": "scale", "diagnostics": {"haystack": {"components": ["none"]}}},
+            "scale",
+            "in haystack it would be the arm itself",
+        ),
+        ({"warmup": WARM["warmup"] | {"until": "accuracy=.9"}}, "longer", "with `until` its warm-up may take fewer"),
+        ({"warmup": WARM["warmup"] | {"patience": 3}}, "longer", "with `patience` its warm-up may take fewer"),
+        ({"warmup": WARM["warmup"] | {"curriculum": "start=2,step=2,accuracy=.9"}}, "longer", "with `curriculum` its"),
+    ],
+)
+def test_a_control_that_would_be_none_is_left_out_or_refused(arm: dict[str, Any], which: str, said: str) -> None:
+    """Left out of the standard ones, refused by name."""
+    both = {"cold": {}, "x": WARM | arm}
+    for standard in ("standard", {"of": ["x"]}):
+        assert not any(
+            each.control == which for each in arms(arms=both, controls=standard, diagnostics=HAYSTACK).values()
+        )
+    with pytest.raises(OptionError) as caught:
+        arms(arms=both, controls=which, diagnostics=HAYSTACK)
+    assert said in str(caught.value)
+
+
+def test_a_file_is_not_shuffled_in_silence(proctool: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / "set.safetensors"
+    assert proctool("generate", "set", "--inputs", "8", "--samples", "8", "-o", file).code == 0
+    from_file = {"cold": {}, "x": {"warmup": {"data": str(file)}}}
+    assert "cold-longer" in arms(arms=from_file, controls=["longer", "scale"])
+    for controls in ("standard", "shuffled"):
+        with pytest.raises(OptionError, match=r"arms\.x\.warmup\.data: .* name its `task`"):
+            arms(arms=from_file, controls=controls)
 
 
 def test_a_control_that_serves_several_arms_is_one(root: Path) -> None:
@@ -138,7 +208,7 @@ def test_a_baseline_with_a_ramp_needs_no_other() -> None:
 
 
 def test_launch_sets_the_precision_of_every_stage(root: Path) -> None:
-    plan = planned(root, launch={"processes": 8, "precision": "bf16"}, diagnostics=HAYSTACK)
+    plan = planned(root, launch={"processes": 4, "precision": "bf16"}, diagnostics=HAYSTACK)
     assert {stage.options.precision for stage in plan.stages} == {"bf16"}  # type: ignore[union-attr]
     # How many processes compute it does not change what is computed.
     assert {stage.key for stage in plan.stages} == {
@@ -168,9 +238,11 @@ def test_launch_sets_the_precision_of_every_stage(root: Path) -> None:
             "arms.cold.budgets: the baseline needs its full budget too",
         ),
         ({"controls": "standart"}, "controls.which[0]: 'standart' is not one of the choices"),
+        ({"controls": {"which": []}}, "controls.which: empty"),
+        ({"controls": "mean"}, "controls.which[0]: 'mean' is not one of the choices"),
         ({"controls": {"of": ["cold"]}}, "controls.of: cold has no warm-up"),
         ({"controls": "standard", "arms": {"cold": {}}}, "controls: no arm has a warm-up"),
-        ({"controls": "mean", "arms": {"cold": {}, "x": WARM, "x-mean": WARM}}, '"x-mean" would be the name of two'),
+        ({"controls": "scale", "arms": {"cold": {}, "x": WARM, "x-scale": WARM}}, '"x-scale" would be the name of two'),
         ({"launch": {"processes": 0}}, "launch.processes = 0"),
         ({"launch": {"sbatch": {"time": "1;rm"}}}, "launch.sbatch.time"),
         (
