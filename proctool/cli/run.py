@@ -103,7 +103,12 @@ def run(
 def _emit(planned: Plan, scheduler: Scheduler) -> None:
     from proctool import artifact
     from proctool.experiment import emit
+    from proctool.experiment.adopt import adopt
+    from proctool.experiment.execute import alone_in
 
+    with alone_in(planned.root):
+        adopt(planned)
+        emit.stamp(planned)
     if scheduler is Scheduler.MAKE:
         print(emit.makefile(planned), end="")
         return

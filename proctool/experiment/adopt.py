@@ -26,8 +26,9 @@ def adopt(plan: Plan) -> list[Stage]:
         return []
     adopted = []
     for root, key in _done_elsewhere(plan.root, wanted):
-        stage = wanted.pop(key, None)
-        if stage is not None and stage.is_done(root):
+        stage = wanted.get(key)
+        if stage is not None and stage.is_done(root):  # others may only have planned it
+            del wanted[key]
             _take(stage.folder(root), stage.folder(plan.root))
             adopted.append(stage)
     return adopted

@@ -1,6 +1,7 @@
 """The graph for other schedulers: a Makefile, or job arrays for Slurm. Each stage is the plain proctool command.
 
-A finished stage leaves the file `.done` in its folder, by which the others know that they can start. Commands go on
+A finished stage leaves the file `.done` in its folder, by which the others know that they can start; `stamp` gives it
+to those that are done when the graph is handed over. Commands go on
 from their checkpoints by themselves, so a stage that was interrupted is simply started again.
 """
 
@@ -19,8 +20,20 @@ LARGEST_ARRAY = 1000
 """Tasks in one job array; Slurm's own default limit (MaxArraySize) is 1001."""
 
 
+def stamp(plan: Plan) -> None:
+    """Make every stage's `.done` say what is: those done here, or taken over, have it, parents before children."""
+    for stage in plan.stages:
+        mark = _stamp(stage, plan.root)
+        if stage.is_done(plan.root):
+            mark.touch()
+        else:
+            mark.unlink(missing_ok=True)
+
+
 def makefile(plan: Plan) -> str:
     """Rules for every stage, for the report, and the target `NAME` for all; `make -j N -k NAME` runs them.
+
+    `NAME-report` makes the report of what is done, whatever has failed.
 
     Raises OptionError where a path cannot stand in a Makefile.
     """
@@ -31,7 +44,9 @@ def makefile(plan: Plan) -> str:
     parts = [
         f"# {name}: {len(plan.stages)} stages, made by `proctool run --emit make`.",
         f"# Run them with `make -f THIS-FILE -j 2 -k {name}`: -k goes on past a stage that fails.",
-        f".PHONY: {name}",
+        f"# Where one did, `make -f THIS-FILE {name}-report` reports on the others.",
+        f".PHONY: {name} {name}-report",
+        f"{name}-report:\n\tproctool report {root}",
         f"{name}: {root}/report.html",
         f"{root}/report.html: {done}\n\tproctool report {root}",
     ]
@@ -72,7 +87,7 @@ def slurm(plan: Plan) -> dict[Path, str]:
             )
         submit.append("before=$jobs")
     submit.append(
-        f"sbatch --parsable --dependency=afterany$before --job-name={plan.recipe.name}-report "
+        f"sbatch --parsable --dependency=afterany$before {_report_options(plan)}--job-name={plan.recipe.name}-report "
         f"--output={_quoted(folder / 'report.txt')} --wrap={shlex.quote(shlex.join(['proctool', 'report', str(root)]))}"
     )
     files[folder / "stage.sh"] = _BATCH.format(
@@ -82,7 +97,8 @@ def slurm(plan: Plan) -> dict[Path, str]:
     return files
 
 
-# TERM two minutes before the time limit lets a stage save a checkpoint; it then asks for another turn.
+# TERM two minutes before the time limit lets a stage save a checkpoint; it then asks for another turn. Under torchrun
+# its exit code 130 becomes 1, as that of any failure: so a stage that got further than at its last turn has one more.
 _BATCH = """#!/bin/bash
 {options}#SBATCH --signal=TERM@120
 #SBATCH --requeue
@@ -92,9 +108,15 @@ needs() {{
         [ -e "$stamp" ] || {{ echo "left out: $stamp is missing"; exit 1; }}
     done
 }}
+folder=
 eval "$line"
 code=$?
-if [ $code -eq 130 ]; then
+latest=$(ls "$folder"/checkpoints/step-*.safetensors 2>/dev/null | tail -n 1)
+further() {{
+    [ -n "$latest" ] && [ "$latest" != "$(cat "$folder/.requeued" 2>/dev/null)" ]
+}}
+if [ $code -eq 130 ] || {{ [ $code -ne 0 ] && further; }}; then
+    [ -z "$latest" ] || echo "$latest" > "$folder/.requeued"
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 fi
 exit $code
@@ -109,11 +131,21 @@ def _sbatch(plan: Plan) -> dict[str, str]:
     return options | launch.sbatch
 
 
+def _report_options(plan: Plan) -> str:
+    """The cluster's options for the job that reports, which needs one core and no GPU."""
+    ours = {
+        name: value
+        for name, value in plan.recipe.launch.sbatch.items()
+        if not name.startswith(("gpu", "gres", "node", "ntasks", "tres")) and not name.endswith("-per-gpu")
+    }
+    return "".join(f"--{name}={shlex.quote(value)} " for name, value in ours.items())
+
+
 def _line(stage: Stage, plan: Plan) -> str:
     stamp = _stamp(stage, plan.root)
     words = shlex.join(written(stage, plan.root, plan.recipe.launch))
     needs = "".join(f" {_quoted(_stamp(parent, plan.root))}" for parent in stage.parents)
-    parts = [f"needs{needs}"] if needs else []
+    parts = [f"folder={_quoted(stamp.parent)}", *([f"needs{needs}"] if needs else [])]
     parts += [f"mkdir -p {_quoted(stamp.parent)}", f"{{ [ -e {_quoted(stamp)} ] || srun {words}; }}"]
     return " && ".join([*parts, f"touch {_quoted(stamp)}"])
 

@@ -242,17 +242,38 @@ def _pass_on(stops: list[int], progress: Progress) -> None:
     if stops and not progress.stopping:
         progress.stopping = True
         for each in progress.running:
-            with contextlib.suppress(ProcessLookupError):
-                each.process.send_signal(signal.SIGTERM)
+            if each.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(each.process.pid, signal.SIGTERM)
     if len(stops) > 1:
         for each in progress.running:
             _kill(each)
 
 
 def _kill(each: Running) -> None:
+    family = _family(each.process.pid) if each.process.poll() is None else []
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(each.process.pid, signal.SIGKILL)
+    for member in family:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(member, signal.SIGKILL)
     each.process.wait()
+
+
+def _family(process: int) -> list[int]:
+    """A process and all that descend from it: torchrun's trainers lead groups of their own. Itself, without /proc."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text(errors="replace")
+        except OSError:
+            continue  # it has ended
+        parent = int(text.rpartition(")")[2].split()[1])
+        children.setdefault(parent, []).append(int(stat.parent.name))
+    found = [process]
+    for each in found:  # grows while it is walked
+        found += children.get(each, [])
+    return found
 
 
 @contextlib.contextmanager

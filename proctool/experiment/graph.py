@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from proctool import config
+from proctool.corpora.catalog import NAMES
 from proctool.errors import OptionError
+from proctool.models.shapes import PRESETS
 from proctool.procedural.controls import Control
 from proctool.procedural.mixture import Mixture
 from proctool.procedural.registry import Task
@@ -64,7 +66,7 @@ class Stage:
         given = {name: value for name, value in config.plain(self.options).items() if value is not None}
         options = {name: value for name, value in given.items() if name not in _WITHOUT_MEANING}
         for name in _PATHS & options.keys():
-            options[name] = _fingerprint(options[name]) if isinstance(options[name], str) else options[name]
+            options[name] = _fingerprint(options[name], name) if isinstance(options[name], str) else options[name]
         if "components" in options:
             options["components"] = sorted(options["components"])  # the order they are listed in means nothing
         keys = {name: stage.key for name, stage in self.inputs.items()}
@@ -173,12 +175,24 @@ def _folders(root: Path, changed: int) -> dict[str, str]:
     return {name.rpartition("-")[2]: name for name in sorted(names, reverse=True)}
 
 
+def _path_in(value: str, option: str) -> Path | None:
+    """The path that an option names, in the order in which its reader looks: names that are known first."""
+    if option == "corpus":
+        base, colon, variant = value.partition(":")
+        if base in NAMES:  # python and docstrings read no path; mathematics:30000 is a number
+            takes = colon and base not in ("python", "docstrings") and not variant.isdecimal()
+            return Path(variant).expanduser() if takes and variant else None
+    elif value in PRESETS or value in ("bytes", "characters"):
+        return None
+    return Path(value)
+
+
 @functools.cache
-def _fingerprint(value: str) -> Any:
+def _fingerprint(value: str, option: str) -> Any:
     """A path with its files' sizes and times, so that a changed file counts as a change; a name as it is."""
-    if not any(mark in value for mark in "/\\.") or not Path(value).exists():
+    path = _path_in(value, option)
+    if path is None or not path.exists():
         return value
-    path = Path(value)
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     stats = [(str(each.relative_to(path)), each.stat()) for each in files if each.is_file()]
     return {"path": value, "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]}

@@ -1,4 +1,4 @@
-"""How a stage's command line is started: plainly, or by accelerate over several processes."""
+"""How a stage's command line is started: plainly, or by torchrun over several processes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ def started(stage: Stage, launch: Launch, command: Sequence[str] = PROCTOOL) -> 
     """What stands before the stage's own words, where `command` starts proctool in one process."""
     if launch.processes == 1 or not stage.trains:
         return tuple(command)
-    where = () if accelerated() else ("--cpu",)
-    return (
-        command[0], "-m", "accelerate.commands.launch", *where, "--num_processes", str(launch.processes),
-        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "proctool",
-    )  # fmt: skip
+    # Not by accelerate, which starts a single process where there is no GPU.
+    return (command[0], "-m", "torch.distributed.run", *_processes(launch))
 
 
 def written(stage: Stage, root: Path, launch: Launch) -> list[str]:
     """The same for a script on a machine of its own, with its accelerators."""
     if launch.processes == 1 or not stage.trains:
         return ["proctool", *stage.argv(root)]
-    return ["accelerate", "launch", "--num_processes", str(launch.processes), "-m", "proctool", *stage.argv(root)]
+    return ["torchrun", *_processes(launch), *stage.argv(root)]
+
+
+def _processes(launch: Launch) -> tuple[str, ...]:
+    # `standalone` takes a free port, so that several stages of one machine do not meet.
+    return "--standalone", "--nproc_per_node", str(launch.processes), "-m", "proctool"

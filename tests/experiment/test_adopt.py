@@ -31,6 +31,17 @@ def test_what_another_experiment_has_done_is_taken_over(root: Path) -> None:
     assert second.missing() == []
 
 
+def test_a_plan_alone_does_not_hide_what_another_has_done(root: Path) -> None:
+    planner, worker, last = (planned(root.with_name(name)) for name in ("a", "b", "c"))
+    write_record(planner, "", "")
+    work(worker)
+    shutil.rmtree(planner.root)
+    write_record(planner, "", "")  # earlier by name, and nothing of it done
+    display = work(last)
+    assert display.last is not None
+    assert len(display.last.adopted) == len(last.stages)
+
+
 def test_what_is_not_done_there_is_not_taken(root: Path) -> None:
     first, second = planned(root), planned(root.with_name("second"))
     work(first)

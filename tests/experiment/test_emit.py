@@ -100,9 +100,72 @@ def test_arrays_wait_for_each_other_and_stay_within_the_limit(there: Path, monke
     assert files["submit.sh"].count("--dependency=afterany$before") == 4
     assert "#SBATCH --partition=gpu\n" in files["stage.sh"]
     assert "#SBATCH --gpus=4\n" in files["stage.sh"]
-    assert "srun accelerate launch --num_processes 4 -m proctool pretrain" in files["2-1.txt"]
+    assert "srun torchrun --standalone --nproc_per_node 4 -m proctool pretrain" in files["2-1.txt"]
     submit(plan)
     assert "--dependency=afterany:1:2" in Path("sbatch.log").read_text()
+
+
+def test_the_report_job_has_the_clusters_options_but_no_gpu(root: Path) -> None:
+    sbatch = {"partition": "gpu", "account": "lab", "gres": "gpu:4", "nodes": "1", "gpus-per-node": "4"}
+    files = {path.name: text for path, text in emit.slurm(planned(root, launch={"sbatch": sbatch})).items()}
+    report = files["submit.sh"].splitlines()[-1]
+    assert "--partition=gpu --account=lab " in report
+    assert not any(word in report for word in ("gres", "nodes", "gpus"))
+
+
+def test_make_reports_although_a_stage_failed(there: Path) -> None:
+    plan = planned(Path("runs/tiny"), arms=ARMS)
+    plan.root.mkdir(parents=True)
+    (plan.root / "fail-warmup-set").touch()
+    make(plan)
+    assert not (plan.root / "report.html").exists()
+    assert subprocess.run(["make", "-f", "graph.mk", "tiny-report"], capture_output=True).returncode == 0
+    assert (plan.root / "report.html").exists()
+    assert plan.missing()
+
+
+@pytest.mark.parametrize("code", [1, 130])
+def test_slurm_gives_a_stage_another_turn_while_it_gets_further(there: Path, code: int) -> None:
+    """Each turn ends with `code` and the checkpoint of the step that `steps` says next."""
+    plan = planned(Path("runs/tiny"))
+    for path, text in emit.slurm(plan).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (there / "bin" / "proctool").write_text(
+        f"#!/bin/sh\nwhile [ $# -gt 0 ]; do [ $1 = --run-dir ] && folder=$2; shift; done\n"
+        f'read step < step\nmkdir -p "$folder/checkpoints"\n'
+        f'[ -z "$step" ] || touch "$folder/checkpoints/step-$step.safetensors"\nexit {code}\n'
+    )
+    (there / "bin" / "scontrol").write_text("#!/bin/sh\necho requeued >> asked\n")
+    (there / "bin" / "scontrol").chmod(0o755)
+    asked = []
+    for step in ("", "00000010", "00000010", "00000020", "00000020"):
+        Path("step").write_text(f"{step}\n")
+        subprocess.run(
+            ["bash", "runs/tiny/slurm/stage.sh", "runs/tiny/slurm/1-1.txt"],
+            env={**os.environ, "SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "7"},
+            capture_output=True,
+        )
+        asked.append(len(Path("asked").read_text().splitlines()) if Path("asked").exists() else 0)
+    assert asked == ([1, 2, 3, 4, 5] if code == 130 else [0, 1, 1, 2, 2])
+
+
+def test_what_is_done_is_stamped_and_what_is_lost_is_not(there: Path) -> None:
+    plan = planned(Path("runs/tiny"), arms=ARMS)
+    plan.root.mkdir(parents=True)
+    assert make(plan) == 0
+    for mark in plan.root.glob("*/.done"):
+        mark.unlink()
+    lost = plan.arms["set"][0].pretrain
+    assert lost is not None
+    artifact = lost.artifact(plan.root)
+    assert artifact is not None
+    artifact.unlink()
+    (lost.folder(plan.root) / ".done").touch()
+    before = (plan.root / "calls").read_text()
+    emit.stamp(plan)
+    assert make(plan) == 0
+    assert (plan.root / "calls").read_text()[len(before) :].rpartition("-")[0] == "pretrain-set-s0"
 
 
 def test_make_takes_no_folder_that_it_cannot_name(root: Path) -> None:

@@ -84,6 +84,33 @@ def test_a_changed_corpus_file_changes_the_key(root: Path, tmp_path: Path) -> No
     assert {name for name in before if before[name] != after[name]} == {"pretrain-cold-s0", "pretrain-set-s0"}
 
 
+@pytest.mark.parametrize("named", ["mytext", "c4:mytext", "mathematics:mytext"])
+def test_a_changed_folder_changes_the_key_however_it_is_named(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "mytext"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one")
+    before = keys(root, corpus=named)
+    assert keys(root, corpus=named) == before
+    (folder / "a.txt").write_text("two or three")
+    after = keys(root, corpus=named)
+    assert {name for name in before if before[name] != after[name]} == {"pretrain-cold-s0", "pretrain-set-s0"}
+
+
+@pytest.mark.parametrize("named", ["python", "docstrings", "mathematics", "c4", "mathematics:30000"])
+def test_a_folder_that_a_name_hides_has_no_part_in_the_key(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = keys(root, corpus=named, tokenizer="bytes")
+    for name in (named, named.rpartition(":")[2], "bytes"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "a.txt").write_text("one")
+    assert keys(root, corpus=named, tokenizer="bytes") == before
+
+
 def test_a_diagnostic_of_another_size_has_donors_of_its_own(root: Path) -> None:
     asked = HAYSTACK["haystack"] | {"model": "2x4x16", "warmup": {"steps": 5}}
     plan = planned(root, diagnostics={"haystack": asked})

@@ -82,7 +82,7 @@ def test_published_scale_needs_no_network_to_be_shown(proctool: Callable[..., An
         assert said.code == 0, said.err
         stages = json.loads(said.out)["stages"]
         assert all(stage["state"] == "missing" for stage in stages)
-    assert any(stage["command"][:2] == ["accelerate", "launch"] for stage in stages)
+    assert any(stage["command"][:2] == ["torchrun", "--standalone"] for stage in stages)
 
 
 @pytest.mark.slow
