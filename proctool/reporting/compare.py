@@ -1,12 +1,13 @@
 """What a warm-up saves: curves of held-out loss against corpus tokens, compared arm by arm, paired over seeds.
 
 *Tokens to a loss*: the first crossing of the curve's running minimum, so that noise after a crossing does not undo it.
-Between two measurements loss is taken as linear in log tokens, the shape of learning curves (linear in tokens where the
-first measurement is at 0 tokens). *Saved* is 1 - (arm's tokens to the baseline's final loss) / (baseline's tokens to
-it). Where an arm was trained once, the crossing lies on a schedule that goes on: the arm's learning rate has not fallen
-as far as the baseline's had, so a run planned for the shorter budget would do somewhat better. Where an arm was trained
-with several budgets, each along its own schedule, the crossing is found among their final losses instead. *Gain* is the
-baseline's loss minus the arm's at equal corpus tokens: the additive gain, positive where the arm is better.
+Between two measurements loss is taken as linear in log tokens, the shape of learning curves (linear in tokens from a
+measurement at 0 tokens to the next). *Saved* is 1 - (arm's tokens to the baseline's final loss) / (baseline's tokens
+to it). Where an arm was trained once, the crossing lies on a schedule that goes on: the arm's learning rate has not
+fallen as far as the baseline's had, so a run planned for the shorter budget would do somewhat better. Where an arm was
+trained with several budgets, each along its own schedule, the crossing is found among their final losses instead.
+*Gain* is the baseline's loss minus the arm's at equal corpus tokens: the additive gain, positive where the arm is
+better.
 """
 
 from __future__ import annotations
@@ -49,13 +50,16 @@ class Curve:
             return float(self.tokens[0])
         (t0, t1), (l0, l1) = self.tokens[after - 1 : after + 1], best[after - 1 : after + 1]
         share = (l0 - loss) / (l0 - l1)
-        return float(t0 + share * (t1 - t0) if t0 <= 0 else t0 * (t1 / t0) ** share)
+        return float(t0 + share * (t1 - t0) if t0 <= 0 else t0 * (t1 / t0) ** share)  # linear from 0 alone
 
     def loss_at(self, tokens: float) -> float:
         """The loss after `tokens` corpus tokens (within the measured range), interpolated as in `tokens_to`."""
-        if self.tokens[0] > 0:
-            return float(np.interp(math.log(tokens), np.log(self.tokens), self.loss))
-        return float(np.interp(tokens, self.tokens, self.loss))
+        after = int(np.searchsorted(self.tokens, tokens))
+        if after == 0 or after == len(self.tokens):
+            return float(self.loss[0] if after == 0 else self.loss[-1])
+        t0, t1 = self.tokens[after - 1 : after + 1]
+        share = (tokens - t0) / (t1 - t0) if t0 <= 0 else math.log(tokens / t0) / math.log(t1 / t0)
+        return float(self.loss[after - 1] + share * (self.loss[after] - self.loss[after - 1]))
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ class Run:
     warmup_flops: float | None = 0.0
     by_budget: Curve | None = None
     """Final losses against budgets, where it was trained with several."""
-    steps: int | None = None
-    """Optimiser steps of the run with the largest budget."""
+    tokens_per_step: float | None = None
+    """Of the run with the largest budget."""
     shares: Mapping[str, Curve] = field(default_factory=dict)
     """What else was measured on the held-out text, by name ("accuracy", "exact_match"), against tokens."""
 
@@ -80,6 +84,10 @@ class Run:
     def road(self) -> Curve:
         """Where the tokens to a loss are read: among the budgets' final losses, else along the one run."""
         return self.by_budget or self.curve
+
+    def starts_at(self, loss: float) -> bool:
+        """Whether it is at `loss` already where it is first measured: how early it got there is not known."""
+        return bool(self.road.loss[0] <= loss)
 
     def flops_to(self, tokens: float) -> float | None:
         """Operations up to `tokens` corpus tokens, the warm-up's counted; None where they are not known."""
@@ -174,7 +182,7 @@ def _against(
         saved_flops=flops,
         warmup_tokens=_mean([run.warmup_tokens for _, run in pairs]),
         is_baseline=is_baseline,
-        at_least=everywhere and any(run.road.loss[0] <= at for (_, run), at in zip(pairs, targets, strict=True)),
+        at_least=everywhere and any(run.starts_at(at) for (_, run), at in zip(pairs, targets, strict=True)),
         given_loss=loss is not None,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,7 @@ def load_experiment(folder: Path) -> Experiment:
     remarks = _drop_incomparable(runs, settings, baseline, "the losses")
     for name, arms in finetunes.items():
         remarks += _drop_incomparable(arms, tuned_on[name], baseline, f"the losses after fine-tuning on {name}")
+    remarks += _drop_other_tasks(scores, baseline)
     return Experiment(
         folder=folder,
         record=record,
@@ -128,7 +130,7 @@ def _as_written(start: Start, arm: str, record: Mapping[str, Any]) -> Start:
     treatment = record.get("recipe", {}).get("arms", {}).get(about["made_from"], {}).get("treatment") or {}
     treated = {"match_scale": "scale", "shuffle": "weights", "noise": "noise"}
     kind = about["control"] or next((kind for key, kind in treated.items() if treatment.get(key)), None)
-    return Start(start.tasks, start.carried, kind, tuple(about["of"]), about["made_from"])
+    return dataclasses.replace(start, kind=kind, of=tuple(about["of"]), made_from=about["made_from"])
 
 
 def _drop_incomparable(
@@ -141,6 +143,21 @@ def _drop_incomparable(
         if differs is not None:
             del runs[arm]
             remarks.append(f"{arm} is left out of {of}, which do not compare: it has the {differs}.")
+    return remarks
+
+
+def _drop_other_tasks(scores: Mapping[str, dict[str, dict[int, Score]]], baseline: str) -> list[str]:
+    """Leave out arms whose accuracies are on another form of the task than the baseline's; the words for it."""
+    remarks = []
+    for name, arms in scores.items():
+        base = next(iter(arms.get(baseline, {}).values()), None)
+        if base is None:
+            continue
+        for arm in list(arms):
+            differs = next((said for score in arms[arm].values() if (said := score.differs(base))), None)
+            if differs is not None:
+                del arms[arm]
+                remarks.append(f"{arm} is left out of {name}, whose accuracies do not compare: it has the {differs}.")
     return remarks
 
 

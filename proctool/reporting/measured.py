@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +30,26 @@ class Score:
     exact_match: float | None = None
     """Share of samples with every target right, at the end."""
     steps: int | None = None
+    """Steps taken."""
+    task: str | None = None
+    """The task's full specification, its scoring among it; None where the run does not say."""
+
+    @property
+    def scoring(self) -> str | None:
+        """How the answers of arithmetic are scored: answer, or official."""
+        found = re.search(r"\bscoring=(\w+)", self.task or "")
+        return found[1] if found else None
+
+    def differs(self, other: Score) -> str | None:
+        """What makes accuracies incomparable, in words; None where nothing does."""
+        if self.task is None or other.task is None or self.task == other.task:
+            return None
+        return f"task {self.task}, not {other.task}"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What losses are measured on; they are comparable where corpus and tokenizer are the same."""
+    """What losses are measured on; they are comparable where all of it is the same, as far as it is known."""
 
     corpus: str | None
     tokenizer: str | None
@@ -43,9 +59,11 @@ class Setting:
 
     def differs(self, other: Setting) -> str | None:
         """What makes losses incomparable, in words; None where nothing does."""
-        for name in ("corpus", "tokenizer"):
+        for name in ("corpus", "tokenizer", "context", "content"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine is not None and theirs is not None and mine != theirs:
+                if name == "content":
+                    return f"same corpus by name with other text in it (content {mine:.12}, not {theirs:.12})"
                 return f"{name} {mine}, not {theirs}"
         return None
 
@@ -71,7 +89,13 @@ def run_of(log: MetricsLog, warmup: Warmup) -> Run | None:
         at, shares = log.measured(measure)
         if at:
             others[measure] = Curve(np.array(at, float), np.array(shares, float))
-    return Run(curve, warmup.tokens, flops_of(log), warmup.flops, steps=log.steps, shares=others)
+    return Run(curve, warmup.tokens, flops_of(log), warmup.flops, tokens_per_step=_per_step(log), shares=others)
+
+
+def _per_step(log: MetricsLog) -> float | None:
+    """Tokens of a step, by the last measurement: the same whether it stopped early or not."""
+    last = next((each for each in reversed(log.evals) if each["step"] and "tokens" in each), None)
+    return last["tokens"] / last["step"] if last is not None else None
 
 
 def joined(runs: Sequence[Run]) -> Run:
@@ -88,7 +112,10 @@ def score_of(log: MetricsLog, samples: int | None) -> Score:
     """A diagnostic's run."""
     tokens, accuracy = log.measured("accuracy")
     exact = log.measured("exact_match")[1]
-    return Score(tuple(tokens), tuple(accuracy), samples, exact[-1] if exact else None, log.steps)
+    steps = log.step if log.end is not None else log.steps  # it may have stopped early
+    return Score(
+        tuple(tokens), tuple(accuracy), samples, exact[-1] if exact else None, steps, (log.start or {}).get("task")
+    )
 
 
 def setting_of(log: MetricsLog) -> Setting:
@@ -101,7 +128,8 @@ def start_of(log: MetricsLog, warmup: Warmup) -> Start:
     """Where a run's weights came from."""
     rows = (log.start or {}).get("carried") or []
     carried = tuple((str(row["component"]), str(row["source"]), str(row.get("reason", ""))) for row in rows)
-    return Start(warmup.tasks, carried)
+    layers = read_settings(log.path.parent).get("layers")
+    return Start(warmup.tasks, carried, layers=tuple(sorted(map(str, layers))) if isinstance(layers, list) else ())
 
 
 def warmup_of(logs: Iterable[MetricsLog]) -> Warmup:

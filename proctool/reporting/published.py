@@ -31,6 +31,8 @@ class Beside:
     here: Estimate | None
     """None where it has not been measured, or no run is as long as the published step."""
     step: int | None = None
+    scoring: str | None = None
+    """How it was scored here, where that is not how the published number was."""
 
 
 def beside(experiment: Experiment, results: Sequence[ArmResult]) -> list[Beside]:
@@ -47,9 +49,16 @@ def beside(experiment: Experiment, results: Sequence[ArmResult]) -> list[Beside]
                     published=float(value),
                     here=_here(experiment, {each.arm: each for each in results}, entry, arm),
                     step=entry.get("step"),
+                    scoring=_other_scoring(experiment, entry, arm),
                 )
             )
     return found
+
+
+def _other_scoring(experiment: Experiment, entry: Mapping[str, Any], arm: str) -> str | None:
+    """The published code scores arithmetic by its official mask alone; see evaluation/scoring.py."""
+    scores = experiment.scores.get(entry.get("diagnostic") or "", {}).get(arm, {})
+    return next((score.scoring for score in scores.values() if score.scoring not in (None, "official")), None)
 
 
 def _here(
@@ -81,9 +90,9 @@ def _at(run: Run, measure: str, step: int | None) -> float | None:
         return None
     if step is None:
         return run.road.final if measure == "loss" else curve.final
-    if not run.steps or step > run.steps:
+    if run.tokens_per_step is None or step * run.tokens_per_step > curve.end:
         return None
-    return curve.loss_at(curve.end * step / run.steps)
+    return curve.loss_at(step * run.tokens_per_step)
 
 
 def _scored(score: Score, measure: str, step: int | None) -> float | None:

@@ -33,6 +33,8 @@ class Start:
     """The kind of control it is, as a recipe says it: a key of CONTROLS."""
     of: tuple[str, ...] = ()
     """The arms that it is a control of, as a recipe says it."""
+    layers: tuple[str, ...] = ()
+    """The layers that carrying was limited to, as written; none for all."""
     made_from: str = ""
     """The arm as written in a recipe: forms of one arm differ in the length of their warm-up."""
 
@@ -93,16 +95,22 @@ def controls(starts: Mapping[str, Start]) -> list[Control]:
         of = start.of or [
             other
             for other, theirs in starts.items()
-            if theirs.tasks and theirs.control is None and _alike(start.tasks, theirs.tasks)
+            if theirs.tasks and theirs.control is None and _alike(start, theirs)
         ]
         found += [Control(arm, other, kind) for other in of]
     order = {kind: place for place, kind in enumerate(CONTROLS)}
     return sorted(found, key=lambda each: order.get(each.kind, len(order)))
 
 
-def _alike(mine: tuple[str, ...], theirs: tuple[str, ...]) -> bool:
-    """Whether the tasks are the same but for a shuffled control's shuffling."""
-    return tuple(map(_plain, mine)) == tuple(map(_plain, theirs))
+def _alike(control: Start, arm: Start) -> bool:
+    """Whether the tasks are the same but for a shuffled control's shuffling, and so is what is carried.
+
+    A control without the body carries less by what it is, so it stands beside every arm of its tasks.
+    """
+    if tuple(map(_plain, control.tasks)) != tuple(map(_plain, arm.tasks)):
+        return False
+    same = set(control.components) == set(arm.components) and control.layers == arm.layers
+    return same or control.control in ("embeddings", "mean")
 
 
 def _plain(task: str) -> str:

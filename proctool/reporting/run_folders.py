@@ -39,6 +39,7 @@ def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
     scores: dict[str, dict[str, dict[int, Score]]] = {}
     starts: dict[str, Start] = {}
     settings: dict[str, tuple[Path, Setting]] = {}
+    first: dict[str, tuple[Path, Score]] = {}  # by diagnostic
     names: list[str] = []
     remarks: list[str] = []
     for each in named:
@@ -53,8 +54,10 @@ def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
             remarks.append(f"{name}: what its warm-up cost is unknown; neither its model nor its donor's is there.")
         starts.setdefault(name, start_of(log, warmup))
         if diagnostic is not None:
+            score = _score(folder, log)
             by_seed = scores.setdefault(diagnostic, {}).setdefault(name, {})
-            _keep(by_seed, _seed_of(folder, log, len(by_seed)), _score(folder, log), name, folder)
+            _keep(by_seed, _seed_of(folder, log, len(by_seed)), score, name, folder)
+            _check_task(folder, score, *first.setdefault(diagnostic, (folder, score)))
             continue
         run = run_of(log, warmup)
         if run is None:
@@ -139,6 +142,12 @@ def _check_settings(settings: Sequence[tuple[Path, Setting]]) -> None:
         differs = setting.differs(expected)
         if differs is not None:
             raise RunError(f"{folder}: cannot be compared with {first}: it has the {differs}; losses would mislead")
+
+
+def _check_task(folder: Path, score: Score, first: Path, expected: Score) -> None:
+    differs = score.differs(expected)
+    if differs is not None:
+        raise RunError(f"{folder}: cannot be compared with {first}: it has the {differs}; accuracies would mislead")
 
 
 def _check_seeds(group: Mapping[str, Mapping[int, Any]], base: str) -> None:

@@ -188,16 +188,18 @@ def components(report: Report) -> Sheet:
 def substitution(report: Report) -> Sheet:
     """The substitutive curve: corpus tokens needed against procedural tokens, and the rate of exchange."""
     heads = ("arm", "procedural tokens", "corpus tokens needed", "replaced per procedural token", "marginal rate")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for each in report.substitutions:
         if report.experiment.starts[each.points[0].arm].control is not None:
             continue  # their savings stand in the other tables
         rows.append((report.baseline, "0", _count(each.corpus_alone), NONE, NONE))
         for point in each.points:
             needed = "never" if point.corpus is None else _count(point.corpus)
-            rows.append(
-                (point.arm, format_count(point.procedural), needed, _rate(point.rate), _rate(point.marginal))
-            )  # fmt: skip
+            rates = [_rate(point.rate), _rate(point.marginal)]
+            if point.at_least:
+                needed = f"\N{LESS-THAN OR EQUAL TO} {needed}"
+                rates = [each if each == NONE else f"\N{GREATER-THAN OR EQUAL TO} {each}" for each in rates]
+            rows.append((point.arm, format_count(point.procedural), needed, *rates))
     unique = tuple(dict.fromkeys(rows))
     return Sheet("substitution", "Corpus tokens for the same loss, against procedural tokens", heads, unique)
 
@@ -215,6 +217,12 @@ def published(report: Report) -> Sheet:
         for each in report.published
     ]
     note = "Published numbers are quoted, not measured here; models, data and budgets differ where the recipe does."
+    scored = dict.fromkeys(f"{each.what} ({each.scoring})" for each in report.published if each.scoring)
+    if scored:
+        note += (
+            " The published code scores arithmetic by another mask (official: not the answer's first digit, but the "
+            f"padding after it). Scored otherwise here, so the two do not compare: {', '.join(scored)}."
+        )
     heads = ("what", "where published", "arm", "published", "measured here")
     return Sheet("published", "Published numbers beside those measured here", heads, tuple(rows), note, words=3)
 

@@ -28,9 +28,12 @@ class Point:
     rate: Estimate | None
     """Corpus tokens replaced per procedural token, from the baseline on."""
     marginal: Estimate | None
-    """The same from the point before on. None for the first, where it is the rate."""
+    """The same from the point before on. None for the first, where it is the rate, and after one that is `at_least`."""
     needed: tuple[float, ...] | None
     """Corpus tokens by seed."""
+    at_least: bool = False
+    """Whether a seed is there already where it is first measured: it needs at most `corpus`, the rates are at least
+    what they say."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,14 @@ def _curve(arms: Arms, names: Sequence[str], task: str, baseline: str, loss: flo
         return None
     lengths = {name: fmean(arms[name][seed].warmup_tokens or 0 for seed in seeds) for name in names}
     points: list[Point] = []
-    before, spent_before = alone, 0.0
+    before, spent_before, known = alone, 0.0, True
     for name in sorted(names, key=lambda each: lengths[each]):
         mine, spent = needed[name], lengths[name]
         marginal = None
-        if mine is not None and spent > spent_before:
+        at_least = mine is not None and any(
+            arms[name][seed].starts_at(base[seed].road.final if loss is None else loss) for seed in seeds
+        )
+        if mine is not None and spent > spent_before and known:
             marginal = _slope(before, mine, spent - spent_before)
         points.append(
             Point(
@@ -86,10 +92,11 @@ def _curve(arms: Arms, names: Sequence[str], task: str, baseline: str, loss: flo
                 rate=None if mine is None else _slope(alone, mine, spent),
                 marginal=marginal if points else None,
                 needed=None if mine is None else tuple(mine),
+                at_least=at_least,
             )
         )
         if mine is not None:
-            before, spent_before = mine, spent
+            before, spent_before, known = mine, spent, not at_least
     return Substitution(task, tuple(points), tuple(seeds), estimate(alone), tuple(alone))
 
 

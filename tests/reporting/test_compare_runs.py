@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -13,7 +14,7 @@ from proctool.reporting.experiment import Experiment
 from proctool.reporting.interval import estimate, student_t
 from proctool.reporting.measured import Score, joined
 from proctool.reporting.report import build_report
-from proctool.reporting.roles import Start
+from proctool.reporting.roles import Start, controls
 from proctool.reporting.verdict import diagnostic_verdict, savings_verdict
 
 TOKENS = np.linspace(0, 4e6, 41)
@@ -84,6 +85,17 @@ def test_a_spike_at_the_end_does_not_undo_it() -> None:
     noise = np.zeros(41)
     noise[-1] = 1.0
     assert Curve(TOKENS, falling(TOKENS, noise)).tokens_to(2.2) == Curve(TOKENS, falling(TOKENS)).tokens_to(2.2)
+
+
+def test_losses_are_read_between_measurements_as_tokens_are() -> None:
+    curve = Curve(np.array([0.0, 100, 1000]), np.array([5.0, 4, 3]))
+    assert curve.tokens_to(4.5) == pytest.approx(50)  # linear from 0 alone
+    assert curve.tokens_to(3.5) == pytest.approx(100 * 10**0.5)
+    for loss in (5.0, 4.7, 4.0, 3.8, 3.5, 3.0):
+        tokens = curve.tokens_to(loss)
+        assert tokens is not None
+        assert curve.loss_at(tokens) == pytest.approx(loss)
+    assert Curve(curve.tokens[1:], curve.loss[1:]).loss_at(100 * 10**0.5) == pytest.approx(3.5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -269,6 +281,31 @@ def test_controls_are_known_by_how_they_start(
     tasks: tuple[str, ...], carried: list[tuple[str, str, str]], kind: str | None
 ) -> None:
     assert Start(tasks, tuple(carried)).control == kind
+
+
+def carrying(*names: str, reason: str = "from a", layers: tuple[str, ...] = ()) -> Start:
+    rows = [("attention", "fresh", ""), ("mlp", "fresh", ""), ("embeddings", "scale", "")]
+    return Start(
+        ("set",),
+        tuple((name, "carried", reason) if name in names else (name, *more) for name, *more in rows),
+        layers=layers,
+    )
+
+
+def test_a_control_is_one_of_arms_that_carry_the_same_alone() -> None:
+    arms = {
+        "both": carrying("attention", "mlp"),
+        "att": carrying("attention"),
+        "mlp": carrying("mlp"),
+        "att-first": carrying("attention", layers=("0",)),
+        "att-noise": dataclasses.replace(carrying("attention"), kind="noise"),
+        "first-noise": dataclasses.replace(carrying("attention", layers=("0",)), kind="noise"),
+        "other": dataclasses.replace(carrying("norms"), kind="noise"),
+        "mean": carrying(),
+    }
+    found = [(each.arm, each.of) for each in controls(arms)]
+    assert found[:4] == [("mean", arm) for arm in ("both", "att", "mlp", "att-first")]
+    assert found[4:] == [("att-noise", "att"), ("first-noise", "att-first")]
 
 
 def test_verdicts_say_no_more_than_the_seeds_do() -> None:

@@ -134,25 +134,6 @@ def test_runs_that_cannot_be_compared(tmp_path: Path, named: list[str], baseline
         load_runs(placed, baseline)
 
 
-def test_losses_on_other_text_or_tokens_are_not_compared(tmp_path: Path) -> None:
-    same = {"seed": 0, "corpus": "python", "tokenizer": "bytes"}
-    write_events(tmp_path / "a", *training(**same))
-    write_events(tmp_path / "b", *training(**same | {"tokenizer": "gpt2"}))
-    write_events(tmp_path / "c", *training(**same | {"corpus": "c4"}))
-    for other, said in (("b", "tokenizer gpt2, not bytes"), ("c", "corpus c4, not python")):
-        with pytest.raises(RunError, match=said):
-            load_runs([str(tmp_path / "a"), str(tmp_path / other)], None)
-
-
-def test_an_arm_on_other_tokens_is_left_out_of_an_experiment(experiment: Path) -> None:
-    for seed in (0, 1):
-        write_events(experiment / f"cold{seed}", *training(tokenizer="bytes"))
-        write_events(experiment / f"hot{seed}", *training(0.7, tokenizer="gpt2"))
-    report = build_report(load_experiment(experiment))
-    assert [each.arm for each in report.results] == ["cold"]
-    assert any("left out of the losses" in note and "tokenizer gpt2, not bytes" in note for note in report.notes)
-
-
 def test_a_missing_baseline_is_said(experiment: Path) -> None:
     for name in ("cold0", "cold1", "hay-cold0", "hay-cold1"):
         write_events(experiment / name, *training(end=False))

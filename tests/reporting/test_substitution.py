@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from proctool.reporting.compare import Curve, Run
-from proctool.reporting.experiment import load_experiment
+from proctool.reporting.experiment import Experiment, load_experiment
 from proctool.reporting.report import build_report
 from proctool.reporting.roles import Start
+from proctool.reporting.sheets import substitution
 from proctool.reporting.substitution import substitute
 from tests.reporting.made import substitutive, training, write_events
 
@@ -51,6 +52,22 @@ def test_a_length_that_never_gets_there_is_a_gap() -> None:
     # From a to c, over the gap.
     assert curve.points[2].marginal is not None
     assert curve.points[2].marginal.value == pytest.approx((3.2e6 - 2e6) / 2e5)
+
+
+def test_a_length_that_is_there_at_first_has_a_rate_of_at_least() -> None:
+    there = Run(Curve(np.array([1e6, 2e6]), np.array([1.5, 1.4])), 2e5)
+    arms = {"cold": {0: run()}, "a": {0: run(0.8, 1e5)}, "b": {0: there}, "c": {0: run(0.2, 3e5)}}
+    starts = {"cold": Start(), **dict.fromkeys("abc", Start(("set",)))}
+    (curve,) = substitute(arms, starts, "cold")
+    assert [point.at_least for point in curve.points] == [False, True, False]
+    assert [point.marginal is None for point in curve.points] == [True, False, True]  # none from a bound
+    (*_, bound, _) = substitution(build_report(Experiment(None, {}, "cold", arms, {}, starts=starts))).rows
+    assert bound == (
+        "b",
+        "200k",
+        "\N{LESS-THAN OR EQUAL TO} 1M",
+        *(f"\N{GREATER-THAN OR EQUAL TO} {x}" for x in (15, 22)),
+    )
 
 
 def test_an_experiment_with_budgets(tmp_path: Path) -> None:
