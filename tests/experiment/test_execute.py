@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,9 +14,10 @@ from tiny_experiment import COMMAND, Silent, planned
 
 from proctool.errors import Interrupted, RunError
 from proctool.experiment.estimate import seconds_left, urgency
-from proctool.experiment.execute import Failure, Progress, execute
+from proctool.experiment.execute import Failure, Progress, Running, _kill, execute
 from proctool.experiment.graph import Plan
 from proctool.experiment.progress import PlainDisplay
+from proctool.reporting.metrics import MetricsLog
 
 WARM = {"warmup": {"task": "set:inputs=8"}}
 OTHER = {"warmup": {"task": "identity:inputs=8"}}
@@ -127,8 +131,6 @@ def test_a_second_run_in_the_same_folder_is_refused(root: Path) -> None:
 def test_threads_are_shared_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "6")
     seen: list[str] = []
-    import subprocess
-
     real = subprocess.Popen
 
     def popen(*arguments: object, **options: dict[str, str]) -> object:
@@ -166,3 +168,20 @@ def test_plain_lines(root: Path) -> None:
     assert "skipped pretrain-set-s0" in text
     assert "stages done" in text
     assert "\x1b" not in text
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc on this machine")
+def test_a_killed_launcher_leaves_no_trainer(root: Path) -> None:
+    """As torchrun does, the launcher starts its trainer in a session of its own."""
+    trainer = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
+    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-Sc', {trainer!r}], start_new_session=True)"
+    process = subprocess.Popen([sys.executable, "-Sc", launcher], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    number = int(process.stdout.readline())
+    assert os.getsid(number) != os.getsid(process.pid)
+    stage = planned(root).stages[0]
+    _kill(Running(stage, process, MetricsLog(root), root / "log.txt", 0, 0.0, 0.0))
+    # The pipe ends when the last of those that hold it has.
+    assert select.select([process.stdout], [], [], 20)[0]
+    assert process.stdout.read() == b""
+    process.stdout.close()

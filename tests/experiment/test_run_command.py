@@ -13,6 +13,8 @@ import pytest
 import yaml
 from tiny_experiment import COMMAND, values
 
+from proctool.experiment.execute import alone_in
+
 HAYSTACK = {"haystack": {"pairs": 4, "vocab": 32, "steps": 10, "batch_size": 4, "ramp_steps": 2}}
 
 
@@ -66,6 +68,20 @@ def test_dry_run_shows_and_does_nothing(proctool: Callable[..., Any], recipe: Pa
     proctool("run", recipe)
     planned = json.loads(proctool("run", recipe, "--dry-run", "--json").out)
     assert {stage["state"] for stage in planned["stages"]} == {"done"}
+
+
+def test_what_is_handed_to_a_scheduler_leaves_out_what_another_has_done(
+    proctool: Callable[..., Any], recipe: Path
+) -> None:
+    proctool("run", recipe)
+    done = {path.name for path in Path("runs/tiny").glob("warmup-*")}
+    recipe.write_text(recipe.read_text().replace("name: tiny", "name: second"))
+    said = proctool("run", recipe, "--emit", "make")
+    assert said.code == 0, said.err
+    assert done
+    assert all((Path("runs/second") / name / ".done").exists() for name in done)
+    with alone_in(Path("runs/second")):
+        assert "at work here" in proctool("run", recipe, "--emit", "make").line
 
 
 @pytest.mark.slow
