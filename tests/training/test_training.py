@@ -110,10 +110,12 @@ def test_micro_batches_do_not_change_the_loss(tmp_path: Path, accumulate: int) -
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     common = ["warmup", "--task", TASK, "--model", "2x2x16", "--batch-size", "8", "--steps", "12", "--log-every", "3"]
     common += ["--eval-every", "6", "--eval-samples", "21", "--checkpoint-every", "5"]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "proctool"]
+    # On CPUs `accelerate launch --num_processes 2` alone starts a single process.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "proctool"]
     for name, start in (("one", [sys.executable, "-m", "proctool"]), ("two", launch)):
         command = [*start, *common, "--run-dir", name, "-o", f"{name}.safetensors"]
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert '"WORLD_SIZE": "2"' in (tmp_path / "two" / "run.log").read_text()
     one, two = (read_events(tmp_path / name) for name in ("one", "two"))
     assert [event["event"] for event in one] == [event["event"] for event in two]
     for mine, theirs in zip(one, two, strict=True):
