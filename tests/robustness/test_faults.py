@@ -364,7 +364,7 @@ def test_kills_lose_nothing(name: str, proctool: Run, prepared: dict[str, str], 
 def test_a_worker_killed_while_tokenising_is_one_line(text: Path, tmp_path: Path) -> None:
     """As the system's out-of-memory killer does it."""
     kill = "import multiprocessing, os, signal, sys, threading, time\n"
-    kill += "def watch():\n    while not multiprocessing.active_children(): time.sleep(0.01)\n"
+    kill += "def watch():\n    while len(multiprocessing.active_children()) < 2: time.sleep(0.01)\n"
     kill += "    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)\n"
     kill += "if __name__ == '__main__':\n    threading.Thread(target=watch, daemon=True).start()\n"
     kill += "    from proctool.cli.main import main\n    sys.argv = ['proctool', *sys.argv[1:]]\n    main()\n"
@@ -383,7 +383,7 @@ def test_a_worker_killed_while_tokenising_is_one_line(text: Path, tmp_path: Path
 @pytest.mark.slow
 def test_a_worker_killed_while_training_is_one_line(tmp_path: Path) -> None:
     kill = "import multiprocessing, os, signal, sys, threading, time\n"
-    kill += "def watch():\n    while not multiprocessing.active_children(): time.sleep(0.01)\n"
+    kill += "def watch():\n    while len(multiprocessing.active_children()) < 2: time.sleep(0.01)\n"
     kill += "    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)\n"
     kill += "if __name__ == '__main__':\n    threading.Thread(target=watch, daemon=True).start()\n"
     kill += "    from proctool.cli.main import main\n    sys.argv = ['proctool', *sys.argv[1:]]\n    main()\n"
