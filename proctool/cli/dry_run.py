@@ -10,8 +10,9 @@ from rich.table import Table
 
 from proctool.cli.display import emit
 from proctool.experiment.cost import flops
-from proctool.experiment.graph import Plan, Stage
+from proctool.experiment.graph import Plan
 from proctool.experiment.launch import written
+from proctool.experiment.stage import Stage
 from proctool.units import format_count
 
 

@@ -11,7 +11,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from proctool.experiment.graph import Plan, Stage
+from proctool.experiment.graph import Plan
+from proctool.experiment.stage import Stage
 from proctool.reporting.experiment import RECORD
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proctool.evaluation.options import DiagnosticOptions
-from proctool.experiment.graph import Stage
+from proctool.experiment.stage import Stage
 from proctool.recipe.arms import diagnostic_task, warmup_task
 from proctool.training.options import PretrainOptions, TrainingOptions, WarmupOptions
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proctool.errors import OptionError
-from proctool.experiment.graph import Plan, Stage
+from proctool.experiment.graph import Plan
 from proctool.experiment.launch import written
+from proctool.experiment.stage import Stage
 
 LARGEST_ARRAY = 1000
 """Tasks in one job array; Slurm's own default limit (MaxArraySize) is 1001."""

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
-from proctool.experiment.graph import Stage
+from proctool.experiment.stage import Stage
 from proctool.reporting.metrics import MetricsLog
 
 

@@ -21,8 +21,9 @@ from typing import Protocol, Self
 from proctool.errors import Interrupted, RunError
 from proctool.experiment.adopt import adopt
 from proctool.experiment.estimate import Paces, seconds_left, urgency
-from proctool.experiment.graph import Plan, Stage, descendants
+from proctool.experiment.graph import Plan, descendants
 from proctool.experiment.launch import PROCTOOL, accelerated, started
+from proctool.experiment.stage import Stage
 from proctool.locks import Taken, take
 from proctool.reporting.metrics import MetricsLog
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from proctool.errors import Interrupted, ProctoolError
 from proctool.experiment.execute import LOG_FILE, Display, Failure, Progress, alone_in, skip_after
-from proctool.experiment.graph import Plan, Stage
+from proctool.experiment.graph import Plan
+from proctool.experiment.stage import Stage
 from proctool.reporting.metrics import MetricsLog
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from proctool.experiment.graph import Stage
+from proctool.experiment.stage import Stage
 from proctool.recipe import Launch
 
 PROCTOOL = (sys.executable, "-m", "proctool")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from proctool.errors import OptionError
 from proctool.experiment.cost import flops, outlined
 from proctool.experiment.estimate import seconds_left
-from proctool.experiment.graph import Stage
+from proctool.experiment.stage import Stage
 from proctool.models.hardware import GPU, find_gpu
 from proctool.models.memory import Layout, Memory, training_memory
 from proctool.training.options import PretrainOptions, TrainingOptions

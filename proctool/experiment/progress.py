@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proctool.experiment.execute import Failure, Progress, Running
-from proctool.experiment.graph import Stage
+from proctool.experiment.stage import Stage
 from proctool.reporting.metrics import MetricsLog
 from proctool.units import format_count, format_seconds
 

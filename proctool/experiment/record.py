@@ -13,7 +13,8 @@ from typing import Any
 
 from proctool import artifact, config
 from proctool.experiment.execute import cores
-from proctool.experiment.graph import ArmStages, Plan, Stage, warmups_of
+from proctool.experiment.graph import ArmStages, Plan, warmups_of
+from proctool.experiment.stage import Stage
 from proctool.procedural.diagnostics import Haystack
 from proctool.recipe import PlannedArm, diagnostic_task
 from proctool.reporting.experiment import RECORD

@@ -10,8 +10,9 @@ import pytest
 from tiny_experiment import planned, values
 
 from proctool.errors import OptionError
-from proctool.experiment.graph import Stage, warmups_of
+from proctool.experiment.graph import warmups_of
 from proctool.experiment.record import record
+from proctool.experiment.stage import Stage
 from proctool.recipe import arms_of, build_recipe
 
 WARM = {"warmup": {"task": "set:inputs=8"}}

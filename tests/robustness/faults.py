@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from proctool import artifact
+from benchmarks.kills import contents as whole
+from benchmarks.kills import temporary
+
+__all__ = ["TASK", "TRAIN", "done", "ended", "start", "temporary", "whole"]
 
 TASK = "set:inputs=5,symbols=9"
 TRAIN = ["--model", "2x2x16", "--batch-size", "8", "--eval-samples", "20", "--eval-every", "10", "--log-every", "1"]
@@ -38,19 +41,3 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 def done(folder: Path, *arguments: object) -> None:
     code, said = ended(start(folder, *arguments))
     assert code == 0, said
-
-
-def whole(folder: Path) -> dict[str, str]:
-    """Contents of every artifact under a final name; each must be whole, its every hash right."""
-    found = {}
-    for path in sorted(folder.rglob("*.safetensors")):
-        header = artifact.read_header(path)
-        artifact.verify(header)
-        found[str(path.relative_to(folder))] = header.content
-    return found
-
-
-def temporary(folder: Path) -> list[str]:
-    """Names of temporary files, and of locks that go with their holder."""
-    names = [path.name for path in folder.rglob(".*") if path.is_file() and path.name != ".lock"]
-    return sorted(name for name in names if name.endswith((".partial", ".lock")))

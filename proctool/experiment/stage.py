@@ -1,0 +1,192 @@
+"""One stage of an experiment: a proctool command line and what it is computed from.
+
+A stage's key is a hash of what its command line means: the command, its options, and the keys of the stages whose
+artifacts it reads. Names, folders and the order of options are not part of it. So two arms that need the same donor
+share one stage, and after a change to a recipe only the stages that mean something else are run again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from proctool import config
+from proctool.corpora.catalog import NAMES
+from proctool.models.shapes import PRESETS
+from proctool.reporting.metrics import MetricsLog
+from proctool.training.options import TrainingOptions
+from proctool.transplantation.options import TransplantOptions
+
+KEY_FORMAT = 1
+"""Part of every key. Raised when the same command line comes to compute something else."""
+
+# Options that leave every result as it is.
+_WITHOUT_MEANING = {
+    "run_dir", "output", "resume", "checkpoint_every", "keep_checkpoints", "log_every", "cache_dir", "spike", "track",
+}  # fmt: skip
+# Options that a command line shows even where they are the default.
+_ALWAYS_SHOWN = {"model", "corpus", "context", "steps", "batch_size", "lr", "seed"}
+# Options that may name a file or a folder, whose contents are then part of the meaning.
+_PATHS = {"corpus", "tokenizer", "model", "init", "data", "base", "attention", "mixer", "mlp", "norms", "positions"}
+
+Options = TrainingOptions | TransplantOptions
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One command line: `command` (its words), every option resolved, and the stages whose artifacts it reads."""
+
+    name: str
+    """For people: `warmup-set-s0`. Not part of the key."""
+    command: tuple[str, ...]
+    options: Options
+    inputs: Mapping[str, Stage]
+    """Stages by the option that is the file of their artifact: `init`, or `attention`, `mlp`, `base`, ..."""
+    output: str | None
+    """File name of its own artifact."""
+    length: int
+    """Tokens in one sample."""
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Options that are not given stay out, so that one that is added later changes no key.
+        given = {name: value for name, value in config.plain(self.options).items() if value is not None}
+        options = {name: value for name, value in given.items() if name not in _WITHOUT_MEANING}
+        for name in _PATHS & options.keys():
+            options[name] = fingerprint(options[name], name) if isinstance(options[name], str) else options[name]
+        if "components" in options:
+            options["components"] = sorted(options["components"])  # the order they are listed in means nothing
+        keys = {name: stage.key for name, stage in self.inputs.items()}
+        document = {"format": KEY_FORMAT, "command": self.command, "options": options, "donor": keys.pop("init", None)}
+        if keys:
+            document["inputs"] = keys
+        digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        object.__setattr__(self, "key", digest)
+
+    @property
+    def donor(self) -> Stage | None:
+        """The stage whose model it starts from."""
+        return self.inputs.get("init")
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        """The stages whose artifacts it reads, each once."""
+        return tuple({stage.key: stage for stage in self.inputs.values()}.values())
+
+    @property
+    def trains(self) -> bool:
+        """Whether it takes steps and writes metrics; a transplant does not."""
+        return isinstance(self.options, TrainingOptions)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps it takes."""
+        return self.options.steps if isinstance(self.options, TrainingOptions) else 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens it trains on."""
+        if not isinstance(self.options, TrainingOptions):
+            return 0
+        return self.options.steps * self.options.batch_size * self.length
+
+    @property
+    def short(self) -> str:
+        """The part of its key that its folder's name ends with."""
+        return self.key[:8]
+
+    def folder(self, root: Path) -> Path:
+        """Its folder under `root`: the one with its key, whatever name it was given when it was made."""
+        return root / _folders(root, _changed(root)).get(self.short, f"{self.name}-{self.short}")
+
+    def artifact(self, root: Path) -> Path | None:
+        """Where its artifact goes."""
+        return None if self.output is None else self.folder(root) / self.output
+
+    def argv(self, root: Path) -> list[str]:
+        """What follows `proctool` on its command line: the main options and those that differ from the default."""
+        words = list(self.command)
+        for each in dataclasses.fields(self.options):
+            value = getattr(self.options, each.name)
+            if each.name in ("run_dir", "output"):
+                continue
+            if value is None or (value == each.default and each.name not in _ALWAYS_SHOWN):
+                continue
+            words += _flag(each.name, value)
+        for option, stage in self.inputs.items():
+            words += _flag(option, str(stage.artifact(root)))
+        if self.trains:
+            words += ["--run-dir", str(self.folder(root))]
+        artifact = self.artifact(root)
+        return words if artifact is None else [*words, "-o", str(artifact)]
+
+    def state(self, root: Path) -> str:
+        """ "done" (it has ended and its artifact is there), "started" (it will go on) or "missing"."""
+        artifact = self.artifact(root)
+        if not self.trains:  # its file appears complete or not at all
+            return "done" if artifact is not None and artifact.is_file() else "missing"
+        log = MetricsLog(self.folder(root))
+        log.update()
+        if log.end is not None and (artifact is None or artifact.is_file()):
+            return "done"
+        return "missing" if log.start is None else "started"
+
+    def is_done(self, root: Path) -> bool:
+        """Whether there is nothing left to do."""
+        return self.state(root) == "done"
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        return [flag if value else "--no-" + flag[2:]]
+    if name in ("task", "layers"):  # repeated, as they may hold commas
+        return [word for each in value for word in (flag, each)]
+    return [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
+
+
+def _changed(root: Path) -> int:
+    """When folders in `root` were last made or removed, in the file system's ticks; 0 where it does not exist."""
+    try:
+        return root.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@functools.lru_cache(maxsize=16)
+def _folders(root: Path, changed: int) -> dict[str, str]:
+    """The stages' folders in `root` by the short key at their end. Listed once for each state of `root`."""
+    if not changed:
+        return {}
+    names = [entry.name for entry in os.scandir(root) if "-" in entry.name and not entry.name.startswith(".")]
+    return {name.rpartition("-")[2]: name for name in sorted(names, reverse=True)}
+
+
+def _path_in(value: str, option: str) -> Path | None:
+    """The path that an option names, in the order in which its reader looks: names that are known first."""
+    if option == "corpus":
+        base, colon, variant = value.partition(":")
+        if base in NAMES:  # python and docstrings read no path; mathematics:30000 is a number
+            takes = colon and base not in ("python", "docstrings") and not variant.isdecimal()
+            return Path(variant).expanduser() if takes and variant else None
+    elif value in PRESETS or value in ("bytes", "characters"):
+        return None
+    return Path(value)
+
+
+@functools.cache
+def fingerprint(value: str, option: str) -> Any:
+    """A path with its files' sizes and times, so that a changed file counts as a change; a name as it is."""
+    path = _path_in(value, option)
+    if path is None or not path.exists():
+        return value
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    stats = [(str(each.relative_to(path)), each.stat()) for each in files if each.is_file()]
+    return {"path": value, "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]}
