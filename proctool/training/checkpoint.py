@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
 from proctool import artifact
 from proctool.errors import RunError
-from proctool.training.devices import place_like, plain_name, random_state, restore_random_state, settle, whole
+from proctool.training.devices import random_state, restore_random_state
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from accelerate.optimizer import AcceleratedOptimizer
-
-    from proctool.training.loss import TargetLoss
+    from proctool.training.engine import Engine
     from proctool.training.run import RunFolder
 
 _FORMAT = 2
@@ -48,21 +44,12 @@ class Position:
 class Checkpoints:
     """Saves and restores the model, the optimiser, random numbers, the gradient scaler and `parts`.
 
-    Every process calls each method: sharded tensors are gathered, one at a time, and the first process writes.
+    Every process calls each method: the engine gathers what is sharded, and the first process writes.
     """
 
-    def __init__(
-        self,
-        run: RunFolder,
-        accelerator: Accelerator,
-        module: TargetLoss,
-        optimiser: AcceleratedOptimizer,
-        parts: Mapping[str, HasState],
-        keep: int,
-    ) -> None:
-        self.run, self.accelerator, self.module, self.keep = run, accelerator, module, keep
-        self.optimiser: torch.optim.Optimizer = optimiser.optimizer
-        self.parts = parts
+    def __init__(self, run: RunFolder, engine: Engine, parts: Mapping[str, HasState], keep: int) -> None:
+        self.run, self.engine, self.parts, self.keep = run, engine, parts, keep
+        self.accelerator = engine.accelerator
 
     def restore(self) -> Position | None:
         """Go back to the latest checkpoint; None where there is none. Raises RunError."""
@@ -78,14 +65,11 @@ class Checkpoints:
                 f"{saved.path}: made by {saved.about['processes']} processes, resumed by "
                 f"{self.accelerator.num_processes}; use as many, or --resume never"
             )
+        if saved.about.get("layout") != self.engine.layout:
+            made, now = (each or "DDP or FSDP2" for each in (saved.about.get("layout"), self.engine.layout))
+            raise RunError(f"{saved.path}: made under {made}, resumed under {now}; launch as before, or --resume never")
         tensors = artifact.read_torch(saved, check=False)  # `latest` has just checked every hash
-        parameters = dict(self._parameters())
-        with torch.no_grad():
-            for name, value in _under(tensors, "model/").items():
-                parameters[name].copy_(place_like(value, parameters[name]))
-        for name, value in _under(tensors, "optimiser/").items():
-            owner, _, key = name.rpartition("/")
-            self.optimiser.state[parameters[owner]][key] = place_like(value.clone(), parameters[owner])
+        self.engine.restore(_under(tensors, "model/"), _under(tensors, "optimiser/"))
         mine = _under(tensors, f"random/{self.accelerator.process_index}/")
         restore_random_state(mine, self.accelerator.device)
         if self.accelerator.scaler is not None and saved.about["scaler"]:
@@ -96,10 +80,8 @@ class Checkpoints:
 
     def write(self, position: Position) -> None:
         """Save everything, as of `position`."""
-        tensors = {f"model/{name}": tensor for name, tensor in self.weights().items()}
-        for name, parameter in self._parameters():
-            for key, value in sorted(self.optimiser.state.get(parameter, {}).items()):
-                self._take(tensors, f"optimiser/{name}/{key}", torch.as_tensor(value))
+        tensors = {f"model/{name}": tensor for name, tensor in self.engine.weights().items()}
+        tensors |= {f"optimiser/{name}": tensor for name, tensor in self.engine.optimiser_state().items()}
         for rank, states in enumerate(gather_object([random_state(self.accelerator.device)])):
             tensors |= {f"random/{rank}/{name}": state for name, state in states.items()}
         if self.accelerator.is_main_process:
@@ -107,6 +89,7 @@ class Checkpoints:
             about = {
                 "format": _FORMAT,
                 "processes": self.accelerator.num_processes,
+                **({"layout": self.engine.layout} if self.engine.layout else {}),
                 "position": asdict(position),
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 **{name: part.state() for name, part in self.parts.items()},
@@ -115,26 +98,9 @@ class Checkpoints:
 
     def write_best(self, step: int) -> None:
         """Save the weights alone, as the best so far."""
-        tensors = self.weights()
+        tensors = self.engine.weights()
         if self.accelerator.is_main_process:
             self.run.save_best(step, tensors)
-
-    def weights(self) -> dict[str, Tensor]:
-        """The model's parameters in full, on the CPU of the first process; nothing on the others."""
-        tensors: dict[str, Tensor] = {}
-        for name, parameter in self._parameters():
-            self._take(tensors, name, parameter.detach())
-        return tensors
-
-    def _parameters(self) -> Iterator[tuple[str, Tensor]]:
-        settle(self.module)
-        for name, parameter in self.module.model.named_parameters():
-            yield plain_name(name), parameter
-
-    def _take(self, tensors: dict[str, Tensor], name: str, value: Tensor) -> None:
-        gathered = whole(value)
-        if self.accelerator.is_main_process:
-            tensors[name] = gathered.cpu()
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,28 +1,25 @@
-"""Where a run computes: devices, processes and precision, all through Accelerate.
-
-Whole models on every process (DDP), or models sharded over them (FSDP2, where parameters are DTensors). Whatever the
-layout, `whole` gives a tensor as one process alone would hold it, and `place_like` the way back.
-"""
+"""Where a run computes: devices, processes and precision, all through Accelerate."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from torch import Tensor, nn
+from torch import Tensor
 
 from proctool.errors import RunError
+from proctool.training import zero
+from proctool.training.engine import Engine
 from proctool.training.loss import TargetLoss
 from proctool.training.options import TrainingOptions
-
-if TYPE_CHECKING:
-    from accelerate.optimizer import AcceleratedOptimizer
 
 _AUTOCAST = {"fp32": "no", "tf32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -32,7 +29,25 @@ _GONE = ("closed by peer", "connection reset", "socket", "broken pipe", "timed o
 
 def start_process() -> PartialState:
     """Join the other processes of this launch, over gloo where there is no accelerator. Call before anything else."""
-    return PartialState(cpu=_on_cpu())
+    atexit.unregister(_leave)
+    with zero.unasked():
+        return PartialState(cpu=_on_cpu())
+
+
+def end_process() -> None:
+    """Say that this process's part went well, so that it takes leave of the others when it exits.
+
+    Without that, threads of a backend can abort a process on its way out; after a failure it could wait for ever.
+    """
+    atexit.unregister(_leave)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        # A thread of gloo may still be letting go of the last tensors, for which it needs the interpreter alive.
+        time.sleep(0.1)
 
 
 def _on_cpu() -> bool:
@@ -52,12 +67,21 @@ def make_accelerator(options: TrainingOptions) -> Accelerator:
         raise RunError("the launch asks for FSDP 1; add --fsdp_version 2")
     if kind == DistributedType.FSDP and options.precision == "fp16":
         raise RunError("precision = fp16: not with sharded models; use bf16")
-    if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM, DistributedType.XLA):
-        raise RunError(f"the launch asks for {kind.value}; use DDP or FSDP2 (--use_fsdp --fsdp_version 2)")
+    if kind in (DistributedType.MEGATRON_LM, DistributedType.XLA):
+        raise RunError(f"the launch asks for {kind.value}; use DDP, FSDP2 (--use_fsdp --fsdp_version 2) or DeepSpeed")
     layout = getattr(accelerator, "parallelism_config", None)
     if layout is not None and any(getattr(layout, f"{name}_size", 1) > 1 for name in ("tp", "cp", "sp")):
-        raise RunError("the launch asks for tensor, context or sequence parallelism; use DDP or FSDP2")
+        raise RunError("the launch asks for tensor, context or sequence parallelism; use DDP, FSDP2 or DeepSpeed")
     return accelerator
+
+
+def make_engine(
+    accelerator: Accelerator, module: TargetLoss, optimiser: torch.optim.Optimizer, options: TrainingOptions
+) -> Engine:
+    """Lay the model and the optimiser out as the launch asks. Raises RunError for what the loop cannot do."""
+    if zero.is_asked():
+        return zero.ZeroEngine(accelerator, module, optimiser, options)
+    return Engine(accelerator, module, optimiser)
 
 
 def accelerator_of(precision: str) -> Accelerator:
@@ -69,7 +93,8 @@ def accelerator_of(precision: str) -> Accelerator:
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != autocast:
         AcceleratorState._reset_state()  # the processes of the launch stay joined: they are PartialState's
     try:
-        accelerator = Accelerator(cpu=_on_cpu(), mixed_precision=autocast)
+        with zero.unasked():
+            accelerator = Accelerator(cpu=_on_cpu(), mixed_precision=autocast)
     except ValueError as error:
         raise RunError(f"precision = {precision}: {error}") from None
     if accelerator.device.type == "cuda":  # TF32 where a product is left in fp32
@@ -86,72 +111,6 @@ def micro_batch(options: TrainingOptions, accelerator: Accelerator) -> int:
             f"on {processes} processes"
         )
     return options.batch_size // (options.accumulate * processes)
-
-
-def is_sharded(module: nn.Module) -> bool:
-    """Whether each process holds a part of every parameter, so that all must run the model in step.
-
-    Asked of the prepared module: on CPUs Accelerate forgets that the launch was for sharding.
-    """
-    from torch.distributed.fsdp import FSDPModule
-
-    return isinstance(module, FSDPModule)
-
-
-def prepare(
-    accelerator: Accelerator, module: TargetLoss, optimiser: torch.optim.Optimizer
-) -> tuple[nn.Module, AcceleratedOptimizer]:
-    """The module to call for a loss, and the optimiser to step. `module` itself stays usable for everything else."""
-    if accelerator.distributed_type == DistributedType.FSDP:
-        from torch.distributed.fsdp import register_fsdp_forward_method
-
-        plugin = accelerator.state.fsdp_plugin
-        plugin.cpu_ram_efficient_loading = False  # every process builds the model from the seed
-        module._no_split_modules = module.model._no_split_modules  # layers, to wrap by
-        prepared, wrapped = accelerator.prepare(module, optimiser)
-        register_fsdp_forward_method(prepared, "scores")
-        return prepared, wrapped
-    return accelerator.prepare(module, optimiser)  # type: ignore[no-any-return]
-
-
-def gradients_meet(
-    accelerator: Accelerator, prepared: nn.Module, is_last: bool
-) -> contextlib.AbstractContextManager[None]:
-    """Around one micro-batch: processes add their gradients up after the last of a step, sharded ones after each."""
-    if is_last or is_sharded(prepared):
-        return contextlib.nullcontext()
-    return accelerator.no_sync(prepared)  # type: ignore[no-any-return]
-
-
-def settle(module: nn.Module) -> None:
-    """Let go of gathered parameters: an evaluation leaves some in place of their shards, in memory that is reused."""
-    from torch.distributed.fsdp import FSDPModule
-
-    for part in module.modules():
-        if isinstance(part, FSDPModule):
-            part.reshard()
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """The full tensor on every process; all of them must ask together where it is sharded."""
-    gather = getattr(tensor, "full_tensor", None)
-    return gather() if gather is not None else tensor
-
-
-def place_like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A full tensor on the parameter's device, sharded as the parameter is."""
-    value = value.to(parameter.device)
-    mesh = getattr(parameter, "device_mesh", None)
-    if mesh is None or not value.dim():
-        return value
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(value, mesh, parameter.placements)  # type: ignore[attr-defined]
-
-
-def plain_name(name: str) -> str:
-    """A parameter's name without what wrappers put into it."""
-    return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

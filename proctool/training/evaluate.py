@@ -11,7 +11,7 @@ import torch
 
 from proctool.procedural.registry import Samples
 from proctool.training.batch import Batch, by_length
-from proctool.training.devices import is_sharded
+from proctool.training.engine import is_sharded
 from proctool.training.loss import TargetLoss
 from proctool.training.sources import Source
 

@@ -151,7 +151,7 @@ class Job:
             **{f"source.{key}": value for key, value in self.source.about().items()},
             "parents": [parent.content if isinstance(parent, Artifact) else parent["name"] for parent in self.parents],
         }
-        from proctool.training.devices import start_process
+        from proctool.training.devices import end_process, start_process
 
         process = start_process()
         with process.main_process_first():  # it decides whose folder this is; then the others read it
@@ -160,7 +160,9 @@ class Job:
         try:
             run.listeners.extend(map(_in_numbers, self.listeners if process.is_main_process else ()))
             with run_log(run, settings):
-                return self._finished(run) or self._train(run, settings)
+                end = self._finished(run) or self._train(run, settings)
+            end_process()
+            return end
         finally:
             run.close()
 

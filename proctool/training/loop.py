@@ -19,15 +19,9 @@ from proctool.procedural.registry import Samples
 from proctool.training.batch import Batch, by_length
 from proctool.training.checkpoint import Checkpoints, HasState, Position
 from proctool.training.curriculum import Course, Lesson
-from proctool.training.devices import (
-    device_name,
-    gradients_meet,
-    make_accelerator,
-    micro_batch,
-    prepare,
-    whole,
-)
+from proctool.training.devices import device_name, make_accelerator, make_engine, micro_batch
 from proctool.training.early_stop import EarlyStop
+from proctool.training.engine import Engine
 from proctool.training.evaluate import Scores, evaluate
 from proctool.training.guard import Guard
 from proctool.training.loss import TargetLoss
@@ -83,10 +77,10 @@ def train(
     module = (loss_of or TargetLoss)(model)
     optimiser = make_optimiser(module, lr=options.lr, weight_decay=options.weight_decay, beta2=options.beta2)
     torch.manual_seed(options.seed * accelerator.num_processes + accelerator.process_index)  # dropout
-    prepared, optimiser = prepare(accelerator, module, optimiser)
+    engine = make_engine(accelerator, module, optimiser, options)
     early, guard = EarlyStop(options.until, options.patience), Guard(options.spike)
     parts: dict[str, HasState] = {"early": early, "course": course, "guard": guard}
-    checkpoints = Checkpoints(run, accelerator, module, optimiser, parts, options.keep_checkpoints)
+    checkpoints = Checkpoints(run, engine, parts, options.keep_checkpoints)
     resumed = checkpoints.restore()
     here = resumed or Position()
     run.begin(here.step)
@@ -134,24 +128,17 @@ def train(
                 step, steps=options.steps, peak=options.lr, schedule=options.schedule,
                 ramp_steps=options.ramp_steps, final=options.final_lr,
             )  # fmt: skip
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            engine.set_learning_rate(rate)
             batches, total = next(ahead)
             loss = torch.zeros((), device=accelerator.device)
             for number, batch in enumerate(batches, start=1):
-                batch = _on_device(batch, accelerator.device)
-                with gradients_meet(accelerator, prepared, number == len(batches)):
-                    # DDP averages over processes; the loss is a mean over all targets of the step.
-                    summed = prepared(batch.tokens, batch.positions, batch.labels) / max(total, 1)
-                    accelerator.backward(summed * accelerator.num_processes)
-                loss += summed.detach()
-            norm = float(whole(accelerator.clip_grad_norm_(module.parameters(), options.clip or math.inf)))
+                loss += engine.add_gradients(_on_device(batch, accelerator.device), total, number == len(batches))
+            norm = engine.clip(options.clip)
             if objection := guard.objection(*_agreed_loss(loss, norm, accelerator)):
-                if step:
+                if step and not engine.steps_in_clip:
                     checkpoint()  # the weights are still those from before this step
-                raise RunError(_stopped_by(objection, guard, step, run))
-            optimiser.step()
-            optimiser.zero_grad()
+                raise RunError(_stopped_by(objection, guard, step, run, engine))
+            engine.step()
             here.step, here.tokens = step + 1, here.tokens + options.batch_size * course.lesson.source.length
 
             is_last = here.step == options.steps
@@ -199,7 +186,7 @@ def train(
             scores = note_scores(course.lessons[-1])
             sees(scores)
     assert scores is not None, "the last step is always evaluated"
-    weights = checkpoints.weights()
+    weights = engine.weights()
     return Result(here.step, here.tokens, clock.seconds(), scores, weights, early.best, course.lesson.size)
 
 
@@ -281,6 +268,10 @@ def _agreed_loss(loss: torch.Tensor, norm: float, accelerator: Accelerator) -> t
     return float(accelerator.reduce(loss)), norm if math.isfinite(norm) else 0.0
 
 
-def _stopped_by(objection: str, guard: Guard, step: int, run: RunFolder) -> str:
+def _stopped_by(objection: str, guard: Guard, step: int, run: RunFolder, engine: Engine) -> str:
     kept = f"a checkpoint from before it, of step {step}, is in {run.path}" if step else "nothing was done before it"
+    if engine.steps_in_clip:
+        kept = (
+            f"{engine.layout} knew after the step alone; the last checkpoint in {run.path}, if any, is from before it"
+        )
     return f"{objection} at step {step + 1}; {kept}; {guard.advice(objection)}"

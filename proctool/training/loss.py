@@ -28,6 +28,8 @@ class TargetLoss(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self.in_chunks = True
+        """Whether to hold no more than LOGITS_AT_ONCE. Chunks call the head as often as the batch has targets for."""
         self._require_own_logits()
 
     def forward(self, tokens: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
@@ -51,7 +53,7 @@ class TargetLoss(nn.Module):
         return torch.cat(losses), torch.cat(right)
 
     def _chunks(self, hidden: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-        size = max(1, LOGITS_AT_ONCE // self.model.config.vocab_size)
+        size = max(1, LOGITS_AT_ONCE // self.model.config.vocab_size if self.in_chunks else len(labels))
         return list(zip(torch.split(hidden, size), torch.split(labels, size), strict=True))
 
     def _hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:

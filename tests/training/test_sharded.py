@@ -1,7 +1,8 @@
-"""Two processes over gloo with the model sharded between them (FSDP2): one process's numbers, and exact resume."""
+"""Two processes over gloo with the run sharded between them (FSDP2, DeepSpeed): one process's numbers, exact resume."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,47 +10,110 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from proctool import artifact
+from proctool.errors import RunError
 from proctool.training.run import read_events
 from proctool.training.warmup import warmup_job
 from tests.training.runs import contents, options, without_clock
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-import sys
+import json, sys
 from pathlib import Path
+from proctool.training import loss
 from proctool.training.devices import start_process
 from proctool.training.warmup import warmup_job
 from tests.training.runs import killed_at, options
+loss.LOGITS_AT_ONCE = 64  # the logits of few targets
+changes = json.loads(sys.argv[3])
 start_process()
-job = warmup_job(options(Path(sys.argv[1]), sys.argv[2], dropout=0.0))
-job.listeners = [killed_at("train", 3)] if sys.argv[3:] else []
+job = warmup_job(options(Path(sys.argv[1]), sys.argv[2], **{"dropout": 0.0, **changes}))
+job.listeners = [killed_at("train", 3)] if sys.argv[4:] else []
 job.run()
 """
+FSDP = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
 
 
-def sharded(folder: Path, *words: str) -> int:
+def launched(
+    folder: Path, layout: str, config: object, *words: str, **changes: object
+) -> subprocess.CompletedProcess[str]:
+    """Two processes of the run in `folder` that the first word names."""
     script = folder / "train.py"
     script.write_text(SCRIPT)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--use_fsdp"]
-    launch += ["--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP", str(script), str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*launch, *words], env=environment, capture_output=True, timeout=300).returncode
+    if layout == "fsdp":
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", *FSDP]
+    else:  # Accelerate launches DeepSpeed on accelerators alone; these are the variables it would set
+        (folder / "deepspeed.json").write_text(json.dumps(config))
+        environment["ACCELERATE_USE_DEEPSPEED"] = "true"
+        environment["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(folder / "deepspeed.json")
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    name, *more = words
+    command = [*launch, str(script), str(folder), name, json.dumps(changes), *more]
+    return subprocess.run(command, env=environment, capture_output=True, timeout=300, text=True)
+
+
+LAYOUTS = [("fsdp", None)] + [
+    (f"zero-{stage}", {"zero_optimization": {"stage": stage}, "gradient_clipping": "auto"}) for stage in (2, 3)
+]
 
 
 @pytest.mark.slow
-def test_a_sharded_run_equals_one_process_and_resumes_bit_for_bit(tmp_path: Path) -> None:
-    warmup_job(options(tmp_path, "one", dropout=0.0)).run()
-    assert sharded(tmp_path, "whole") == 0
-    one, whole = (
+@pytest.mark.parametrize(("layout", "config"), LAYOUTS, ids=[layout for layout, _ in LAYOUTS])
+def test_a_sharded_run_equals_one_process_and_resumes_bit_for_bit(tmp_path: Path, layout: str, config: object) -> None:
+    if config:
+        pytest.importorskip("deepspeed")
+    warmup_job(options(tmp_path, "one", dropout=0.0, accumulate=2)).run()
+    whole = launched(tmp_path, layout, config, "whole", accumulate=2)
+    assert whole.returncode == 0, whole.stderr
+    one, two = (
         artifact.read_torch(artifact.read_header(tmp_path / f"{name}.safetensors")) for name in ("one", "whole")
     )
     for name, tensor in one.items():
-        torch.testing.assert_close(tensor, whole[name], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(tensor, two[name], rtol=1e-3, atol=1e-4)
+    for mine, theirs in zip(read_events(tmp_path / "one"), read_events(tmp_path / "whole"), strict=True):
+        for key in mine.keys() & {"loss", "grad_norm", "accuracy"}:
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-4)
 
-    assert sharded(tmp_path, "killed", "kill") != 0
+    assert launched(tmp_path, layout, config, "killed", "kill", accumulate=2).returncode != 0
     assert list((tmp_path / "killed" / "checkpoints").iterdir())
-    assert sharded(tmp_path, "killed") == 0
+    resumed = launched(tmp_path, layout, config, "killed", accumulate=2)
+    assert resumed.returncode == 0, resumed.stderr
     assert contents(tmp_path / "killed.safetensors") == contents(tmp_path / "whole.safetensors")
     assert without_clock(read_events(tmp_path / "killed")) == without_clock(read_events(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "changes", "said"),
+    [
+        ({"zero_optimization": {"stage": 0}}, {}, "launch for DDP"),
+        ({"zero_optimization": {"stage": 2}, "optimizer": {"type": "Adam"}}, {}, "remove it"),
+        ({"zero_optimization": {"stage": 2}, "gradient_clipping": 0.5}, {}, "1.0 by --clip"),
+        ({"zero_optimization": {"stage": 2}, "train_batch_size": 5}, {}, "8 by --batch-size"),
+        ({"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}, {}, "give --precision bf16 too"),
+        ({"zero_optimization": {"stage": 2}}, {"precision": "fp16"}, "use bf16"),
+        ({"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}, {}, "use cpu"),
+        ({"zero_optimization": {"stage": 2, "offload_optimizer": 3}}, {}, "are sections"),
+        ({"bf16": {"enabled": True}}, {"precision": "bf16"}, "specify the ZeRO"),
+    ],
+)
+def test_deepspeed_configurations_that_the_loop_cannot_do_are_refused(
+    config: object, changes: dict[str, object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("deepspeed")
+    from proctool.training import zero
+
+    (tmp_path / "deepspeed.json").write_text(json.dumps(config))
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(tmp_path / "deepspeed.json"))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(RunError, match=said):
+        zero._configuration(options(tmp_path, **changes), Accelerator(cpu=True))
+
+
+def test_deepspeed_in_a_single_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(RunError, match="start it by accelerate launch or torchrun"):
+        warmup_job(options(tmp_path)).run()

@@ -1,0 +1,155 @@
+"""A run's model and optimiser as its launch lays them out, and the steps that depend on it.
+
+Whole models on every process (DDP), or models sharded over them (FSDP2, where parameters are DTensors). Whatever the
+layout, weights and the optimiser's state come out of it as one process alone would hold them, and go back in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+
+from proctool.training.batch import Batch
+from proctool.training.loss import TargetLoss
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class Engine:
+    """Gradients, steps and state of one run. Every process calls each method, in the same order."""
+
+    layout: str | None = None
+    """What a checkpoint's optimiser is cut up by, where it is not written in full."""
+    steps_in_clip = False
+    """Whether `clip` has changed the weights already."""
+
+    def __init__(self, accelerator: Accelerator, module: TargetLoss, optimiser: torch.optim.Optimizer) -> None:
+        self.accelerator, self.module, self.optimiser = accelerator, module, optimiser
+        if accelerator.distributed_type == DistributedType.FSDP:
+            self._prepared, self._stepper = self._sharded()
+        else:
+            self._prepared, self._stepper = accelerator.prepare(module, optimiser)
+        self.optimiser = self._stepper.optimizer  # FSDP2 puts its own parameters into another one
+
+    def _sharded(self) -> Any:
+        from torch.distributed.fsdp import register_fsdp_forward_method
+
+        plugin = self.accelerator.state.fsdp_plugin
+        plugin.cpu_ram_efficient_loading = False  # every process builds the model from the seed
+        self.module._no_split_modules = self.module.model._no_split_modules  # layers, to wrap by
+        prepared, stepper = self.accelerator.prepare(self.module, self.optimiser)
+        register_fsdp_forward_method(prepared, "scores")
+        return prepared, stepper
+
+    def set_learning_rate(self, rate: float) -> None:
+        """For the next step."""
+        for group in self._stepper.param_groups:
+            group["lr"] = rate
+
+    def add_gradients(self, batch: Batch, targets: int, is_last: bool) -> Tensor:
+        """Add a micro-batch's share of the gradient of a step with so many targets in all its processes.
+
+        Returns its share of the mean loss, in nats; () float32.
+        """
+        with self._meeting(is_last):
+            # DDP averages over processes; the loss is a mean over all targets of the step.
+            share = self._prepared(batch.tokens, batch.positions, batch.labels) / max(targets, 1)
+            self.accelerator.backward(share * self.accelerator.num_processes)
+        return share.detach()  # type: ignore[no-any-return]
+
+    def _meeting(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
+        """Processes add their gradients up after the last micro-batch of a step, sharded ones after each."""
+        if is_last or is_sharded(self._prepared):
+            return contextlib.nullcontext()
+        return self.accelerator.no_sync(self._prepared)  # type: ignore[no-any-return]
+
+    def clip(self, limit: float | None) -> float:
+        """The gradient's norm over all parameters and processes, before it is cut to `limit`."""
+        return float(_whole(self.accelerator.clip_grad_norm_(self.module.parameters(), limit or math.inf)))
+
+    def step(self) -> None:
+        """Change the weights by the gradients added up, and forget those."""
+        self._stepper.step()
+        self._stepper.zero_grad()
+
+    # -- state --
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's parameters in full, on the CPU of the first process; nothing on the others."""
+        return self._on_first((name, parameter.detach()) for name, parameter in self._parameters())
+
+    def optimiser_state(self) -> dict[str, Tensor]:
+        """The optimiser's tensors in full, by PARAMETER/KEY, where `weights` are."""
+        return self._on_first(
+            (f"{name}/{key}", torch.as_tensor(value))
+            for name, parameter in self._parameters()
+            for key, value in sorted(self.optimiser.state.get(parameter, {}).items())
+        )
+
+    @torch.no_grad()
+    def restore(self, weights: Mapping[str, Tensor], optimiser_state: Mapping[str, Tensor]) -> None:
+        """Put back what `weights` and `optimiser_state` gave; every process has it all."""
+        parameters = dict(self._parameters())
+        for name, value in weights.items():
+            parameters[name].copy_(_place_like(value, parameters[name]))
+        for name, value in optimiser_state.items():
+            owner, _, key = name.rpartition("/")
+            self.optimiser.state[parameters[owner]][key] = _place_like(value.clone(), parameters[owner])
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        _settle(self.module)
+        for name, parameter in self.module.model.named_parameters():
+            # Wrappers put words of their own into names.
+            yield name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", ""), parameter
+
+    def _on_first(self, tensors: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        # One tensor at a time is whole on a device.
+        found = {}
+        for name, tensor in tensors:
+            gathered = _whole(tensor)
+            if self.accelerator.is_main_process:
+                found[name] = gathered.cpu()
+        return found
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether each process holds a part of every parameter, so that all must run the model in step.
+
+    Asked of the module: on CPUs Accelerate forgets that the launch was for sharding.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(module, FSDPModule) or any(hasattr(each, "ds_id") for each in module.parameters())  # ZeRO 3
+
+
+def _settle(module: nn.Module) -> None:
+    """Let go of gathered parameters: an evaluation leaves some in place of their shards, in memory that is reused."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
+def _whole(tensor: Any) -> Tensor:
+    """The full tensor on every process; all of them must ask together where it is sharded."""
+    gather = getattr(tensor, "full_tensor", None)
+    return gather() if gather is not None else tensor  # type: ignore[no-any-return]
+
+
+def _place_like(value: Tensor, parameter: Tensor) -> Tensor:
+    """A full tensor on the parameter's device, sharded as the parameter is."""
+    value = value.to(parameter.device)
+    mesh = getattr(parameter, "device_mesh", None)
+    if mesh is None or not value.dim():
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, mesh, parameter.placements)  # type: ignore[attr-defined]

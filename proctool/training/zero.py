@@ -1,0 +1,221 @@
+"""Runs laid out by DeepSpeed's ZeRO: optimiser, gradients and (stage 3) weights cut up over the processes.
+
+The launch's DeepSpeed configuration is passed through; batch size, accumulation, clipping, optimiser and schedule are
+the run's own. DeepSpeed would save pickles, so checkpoints are made of what its optimiser holds: each process's part of
+the weights in fp32 and of their moments, gathered into one artifact.
+Source: Rajbhandari et al. 2020, "ZeRO: memory optimizations toward training trillion parameter models", section 5.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from proctool.errors import RunError
+from proctool.training.batch import Batch
+from proctool.training.engine import Engine
+from proctool.training.loss import TargetLoss
+from proctool.training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_ASKED = "ACCELERATE_USE_DEEPSPEED"
+_AT_ONCE = 1 << 26
+"""Numbers of each process gathered at once."""
+_NO_SECTIONS = "zero_optimization, offload_..., bf16 and fp16 are sections with names and values"
+
+
+def is_asked() -> bool:
+    """Whether the launch is for DeepSpeed."""
+    return os.environ.get(_ASKED, "").lower() == "true"
+
+
+@contextlib.contextmanager
+def unasked() -> Iterator[None]:
+    """While the block lasts, Accelerate does not know: it joins the processes as for DDP, on CPUs too."""
+    kept = os.environ.pop(_ASKED, None)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.environ[_ASKED] = kept
+
+
+class ZeroEngine(Engine):
+    """A run whose state DeepSpeed shards. Raises RunError for a configuration that the loop cannot do."""
+
+    steps_in_clip = True  # the norm is known once DeepSpeed has stepped
+
+    def __init__(
+        self, accelerator: Accelerator, module: TargetLoss, optimiser: torch.optim.Optimizer, options: TrainingOptions
+    ) -> None:
+        self.accelerator, self.module = accelerator, module
+        config = _configuration(options, accelerator)
+        self.layout = f"ZeRO {config['zero_optimization']['stage']}"
+        # Stage 3 gathers the head's weights for each call of it: all processes must call it equally often.
+        module.in_chunks = self.layout != "ZeRO 3"
+        with _quietly():
+            import deepspeed
+
+            try:
+                self._deepspeed, self._stepper, *_ = deepspeed.initialize(
+                    model=module, optimizer=optimiser, config=config, dist_init_required=False
+                )
+            except (ValueError, AssertionError) as error:  # its own checks of the configuration
+                said = " ".join(str(error).split())
+                raise RunError(f"DeepSpeed does not take its configuration: {said[:300]}") from None
+        self.optimiser = self._deepspeed.basic_optimizer
+
+    def add_gradients(self, batch: Batch, targets: int, is_last: bool) -> Tensor:
+        """As Engine's; gradients of stages 2 and 3 meet after each micro-batch."""
+        self._deepspeed.set_gradient_accumulation_boundary(is_last)
+        with self.accelerator.autocast():
+            share = self._deepspeed(batch.tokens, batch.positions, batch.labels) / max(targets, 1)
+        self._deepspeed.backward(share * self.accelerator.num_processes)
+        return share.detach()  # type: ignore[no-any-return]
+
+    def clip(self, limit: float | None) -> float:
+        """Step, with gradients cut to the limit of the configuration (the run's); their norm before that."""
+        self._deepspeed.step()
+        return float(self._deepspeed.get_global_grad_norm())
+
+    def step(self) -> None:
+        """Nothing: `clip` has done it."""
+
+    # -- state --
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's parameters in full and in fp32, on the CPU of the first process; nothing on the others."""
+        return self._on_first((name, self._full(parameter)) for name, parameter in self._parameters())
+
+    def _full(self, parameter: torch.nn.Parameter) -> Tensor:
+        import deepspeed
+
+        if parameter.requires_grad:
+            return deepspeed.utils.safe_get_full_fp32_param(parameter)  # type: ignore[no-any-return]
+        with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+            return parameter.detach().clone()
+
+    def optimiser_state(self) -> dict[str, Tensor]:
+        """By NUMBER/KEY: each process's parts of the weights in fp32 and of their moments, a row each."""
+        found = {}
+        for number, part in enumerate(self._parts()):
+            for key, value in {"weights": part.detach(), **self.optimiser.state.get(part, {})}.items():
+                value = torch.as_tensor(value)
+                rows = self._rows(value) if value.dim() else value
+                if self.accelerator.is_main_process:
+                    found[f"{number}/{key}"] = rows
+        return found
+
+    def _rows(self, mine: Tensor) -> Tensor:
+        """Every process's like tensor (N,), as rows (processes, N), on the CPU of the first process."""
+        rows = []
+        for piece in torch.split(mine, _AT_ONCE):
+            gathered = self.accelerator.gather(piece.to(self.accelerator.device)[None])
+            if self.accelerator.is_main_process:
+                rows.append(gathered.cpu())
+        return torch.cat(rows, dim=1) if rows else mine
+
+    @torch.no_grad()
+    def restore(self, weights: Mapping[str, Tensor], optimiser_state: Mapping[str, Tensor]) -> None:
+        """Put back what `weights` and `optimiser_state` gave; every process has it all."""
+        import deepspeed
+
+        for name, parameter in self._parameters():
+            # Stage 3 takes the first process's change for everyone's.
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_id")):
+                if parameter.numel():
+                    parameter.copy_(weights[name])
+        parts = self._parts()
+        for name, value in optimiser_state.items():
+            number, _, key = name.partition("/")
+            part = parts[int(number)]
+            row = value[self.accelerator.process_index].to(part.device) if value.dim() else value
+            if key == "weights":
+                part.copy_(row)
+            else:
+                self.optimiser.state[part][key] = row.clone()
+
+    def _parts(self) -> list[Tensor]:
+        """This process's parts of the weights in fp32, as the optimiser steps them."""
+        parts = getattr(self._deepspeed.optimizer, "fp32_partitioned_groups_flat", None)  # stage 3
+        if parts is not None:
+            return list(parts)
+        return [part for group in self.optimiser.param_groups for part in group["params"]]
+
+
+def _configuration(options: TrainingOptions, accelerator: Accelerator) -> dict[str, Any]:
+    """The launch's DeepSpeed configuration with the run's own numbers in it. Raises RunError."""
+    if not torch.distributed.is_initialized():
+        raise RunError("the launch asks for DeepSpeed in a single process; start it by accelerate launch or torchrun")
+    try:
+        with _quietly():
+            import deepspeed  # noqa: F401
+            from accelerate.utils import DeepSpeedPlugin
+
+            config: dict[str, Any] = DeepSpeedPlugin().deepspeed_config
+    except ImportError:
+        raise RunError("the launch asks for DeepSpeed, which is not installed; pip install deepspeed") from None
+    except (ValueError, OSError) as error:
+        raise RunError(f"the DeepSpeed configuration: {error}") from None
+    except (AttributeError, TypeError):
+        raise RunError(f"the DeepSpeed configuration: {_NO_SECTIONS}") from None
+    if not all(isinstance(config.get(name, {}), dict) for name in ("zero_optimization", "bf16", "fp16")):
+        raise RunError(f"the DeepSpeed configuration: {_NO_SECTIONS}")
+    for section, instead in (("optimizer", "--lr, --beta2, --weight-decay"), ("scheduler", "--schedule")):
+        if section in config:
+            raise RunError(f"the DeepSpeed configuration has {section}, which is the run's own ({instead}); remove it")
+    zero = config["zero_optimization"] = {k: v for k, v in config["zero_optimization"].items() if v != "auto"}
+    if zero.get("stage") not in (1, 2, 3):
+        raise RunError(
+            f"zero_optimization.stage = {zero.get('stage')} in the DeepSpeed configuration: 1, 2 or 3; without "
+            "sharding, launch for DDP"
+        )
+    if any(zero.get(f"offload_{what}", {}).get("device") == "nvme" for what in ("optimizer", "param")):
+        raise RunError("the DeepSpeed configuration offloads to nvme, where checkpoints cannot be made of; use cpu")
+    share = options.batch_size // (options.accumulate * int(accelerator.num_processes))
+    own = {
+        "train_batch_size": (options.batch_size, "--batch-size"),
+        "train_micro_batch_size_per_gpu": (share, "--batch-size and --accumulate"),
+        "gradient_accumulation_steps": (options.accumulate, "--accumulate"),
+        "gradient_clipping": (options.clip or 0.0, "--clip"),
+    }
+    for key, (value, option) in own.items():
+        given = config.pop(key, "auto")
+        if given not in ("auto", value) and (key, given) != ("gradient_accumulation_steps", 1):
+            raise RunError(f'{key} = {given} in the DeepSpeed configuration, {value} by {option}; write "auto" there')
+    # Accumulation is the loop's; DeepSpeed is told with each micro-batch whether it is a step's last.
+    config |= {"train_micro_batch_size_per_gpu": share, "gradient_clipping": options.clip or 0.0}
+    # DeepSpeed's Adam for offloading multiplies its powers of beta up, so that a resumed run's would differ.
+    config |= {"gradient_accumulation_steps": 1, "zero_force_ds_cpu_optimizer": False}
+    for half in ("bf16", "fp16"):
+        section = config.get(half, {})
+        if section.get("enabled") == "auto":
+            section["enabled"] = options.precision == half
+        if section.get("enabled") and options.precision != half:
+            raise RunError(f"{half} is enabled in the DeepSpeed configuration; give --precision {half} too")
+    if options.precision == "fp16":
+        raise RunError("precision = fp16: not with DeepSpeed; use bf16")
+    if options.compile:
+        raise RunError("compile: not with DeepSpeed")
+    if options.train is not None and config.get("bf16", {}).get("enabled"):
+        raise RunError("train: bf16 in the DeepSpeed configuration would round the weights that stay; remove it there")
+    return config
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """DeepSpeed prints and logs to the standard output, which is the command's own."""
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+        logger = logging.getLogger("DeepSpeed")  # made anew by the import
+        logger.setLevel(logging.ERROR)
