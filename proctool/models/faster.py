@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from proctool.models.small_heads import small_heads
 
@@ -19,10 +21,10 @@ def faster(model: PreTrainedModel, *, dropout: float = 0.0) -> Iterator[None]:
     """While the block lasts, `model` computes the same with fewer operations and less memory.
 
     Small heads attend through a kernel of their own (small_heads.py). GPT-2's GELU, which transformers spells out in
-    eight operations that each keep a result for the backward pass, becomes torch's single one. Results agree to
-    rounding. For rows without padding masks only.
+    eight operations that each keep a result for the backward pass, becomes torch's single one, and what comes out of
+    it is made again in the backward pass. Results agree to rounding. For rows without padding masks only.
     """
-    with one_gelu(model), small_heads(model, dropout=dropout):
+    with one_gelu(model), lean_mlp(model), small_heads(model, dropout=dropout):
         yield
 
 
@@ -44,3 +46,40 @@ def one_gelu(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for parent, name, child in places:
             setattr(parent, name, child)
+
+
+@contextmanager
+def lean_mlp(model: PreTrainedModel) -> Iterator[None]:
+    """While the block lasts, GPT-2's MLPs keep their inner activations once: before the GELU, not after it too.
+
+    A quarter of all activations for a hundredth of the time: the GELU is computed again where the backward pass needs
+    it. A compiler decides that for itself.
+    """
+    from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
+
+    changed = [module for module in model.modules() if isinstance(module, GPT2MLP)]
+    for module in changed:
+        module.forward = functools.partial(_lean, module)
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.forward
+
+
+def _lean(mlp: Any, hidden: Tensor) -> Tensor:
+    before = mlp.c_fc(hidden)
+    after = mlp.act(before)
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return mlp.dropout(mlp.c_proj(after))  # type: ignore[no-any-return]
+    kept = after.untyped_storage()._cdata
+
+    def pack(tensor: Tensor) -> Tensor | torch.Size:
+        return tensor.shape if tensor.untyped_storage()._cdata == kept else tensor
+
+    def unpack(packed: Tensor | torch.Size) -> Tensor:
+        return packed if isinstance(packed, Tensor) else mlp.act(before.detach()).reshape(packed)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        projected = mlp.c_proj(after)
+    return mlp.dropout(projected)  # type: ignore[no-any-return]

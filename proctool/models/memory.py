@@ -188,7 +188,7 @@ def _traced(written: str, samples: int, length: int, precision: str, dropout: fl
     from transformers.initialization import no_init_weights
 
     from proctool.models.build import config_of, set_dropout
-    from proctool.models.faster import one_gelu
+    from proctool.models.faster import lean_mlp, one_gelu
 
     values = json.loads(written)
     config = config_of(values.pop("model_type"), values)
@@ -220,6 +220,7 @@ def _traced(written: str, samples: int, length: int, precision: str, dropout: fl
         tokens = torch.zeros((samples, length), dtype=torch.long)
         with (
             one_gelu(model),
+            lean_mlp(model),
             torch.autocast(
                 "cpu",
                 torch.float16 if precision == "fp16" else torch.bfloat16,

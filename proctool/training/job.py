@@ -199,6 +199,7 @@ class Job:
     def _train(self, run: RunFolder, settings: Mapping[str, Any]) -> Event:
         from proctool.models.faster import faster
         from proctool.training.devices import losing_peers_is_one_line
+        from proctool.training.heap import freed_memory_kept
         from proctool.training.loop import train
 
         model, origins, trained = self._initial()
@@ -220,6 +221,7 @@ class Job:
         with (
             self._outputs_held(run.is_writer),
             faster(model, dropout=self.options.dropout),
+            freed_memory_kept(),
             tracked(run, self.options.track or (), settings),
             losing_peers_is_one_line(),
         ):

@@ -41,7 +41,7 @@ class TargetLoss(nn.Module):
         if not torch.is_grad_enabled():
             return torch.stack([self._loss(*part) for part in parts]).sum()
         head = [p for p in self.model.get_output_embeddings().parameters() if p.requires_grad]
-        return _InChunks.apply(self._loss, len(parts[0][1]), hidden, labels, *head)  # type: ignore[no-any-return, no-untyped-call]
+        return _InChunks.apply(self._logits, len(parts[0][1]), hidden, labels, *head)  # type: ignore[no-any-return, no-untyped-call]
 
     def scores(self, tokens: Tensor, positions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """For each target, its cross-entropy in nats and whether it has the highest logit: (T,) and (T,) bool."""
@@ -105,20 +105,25 @@ class _InChunks(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, loss: Callable[[Tensor, Tensor], Tensor], size: int, hidden: Tensor, labels: Tensor, *head: Tensor
+        ctx: Any, logits_of: Callable[[Tensor], Tensor], size: int, hidden: Tensor, labels: Tensor, *head: Tensor
     ) -> Tensor:
         total = torch.zeros((), device=hidden.device)
         sums = [torch.zeros_like(parameter) for parameter in head]
         grad_hidden = torch.empty_like(hidden)
         for start in range(0, len(labels), size):
             chunk = slice(start, start + size)
+            wanted = labels[chunk, None]
             with torch.enable_grad():
                 part = hidden[chunk].detach().requires_grad_()
-                value = loss(part, labels[chunk])
-            grad_hidden[chunk], *grads = torch.autograd.grad(value, [part, *head])
+                logits = logits_of(part)
+            shares = torch.log_softmax(logits.detach(), -1)
+            total -= shares.gather(1, wanted).sum()
+            # The gradient of cross-entropy is softmax - 1 at the label: made in place, where autograd's takes two more
+            # arrays of this size, the largest there are.
+            shares.exp_().scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=shares.dtype))
+            grad_hidden[chunk], *grads = torch.autograd.grad(logits, [part, *head], shares)
             for so_far, grad in zip(sums, grads, strict=True):
                 so_far += grad
-            total += value.detach()
         ctx.save_for_backward(grad_hidden, *sums)
         return total
 
