@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def training_memory(
     layers = max(1, int(getattr(config, "num_hidden_layers", 1)))
     width, vocabulary = int(config.hidden_size), int(config.vocab_size)
     half = precision in ("bf16", "fp16")
-    per_sample, copies = _kept(config.to_json_string(), length, precision, dropout, on_cpu)
+    per_sample, copies = _kept(config.to_json_string(), length, precision, dropout, on_cpu, not checkpointing)
     inner = int(getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * width)
     if per_sample is None:
         # Attention and norms; and for each chosen expert its input, gate, other half, their product and its output.
@@ -160,7 +161,7 @@ def _whole(model: PreTrainedModel, layers: int) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def _kept(config: str, length: int, precision: str, dropout: float, on_cpu: bool) -> tuple[int | None, int]:
+def _kept(config: str, length: int, precision: str, dropout: float, on_cpu: bool, lean: bool) -> tuple[int | None, int]:
     """Bytes that autograd keeps of a forward pass through the body: for each sample, and whatever their number.
 
     (None, 0) for families that look at values (routed experts), which cannot be followed without them.
@@ -169,7 +170,7 @@ def _kept(config: str, length: int, precision: str, dropout: float, on_cpu: bool
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        two, four = (_traced(config, samples, length, precision, dropout, on_cpu) for samples in (2, 4))
+        two, four = (_traced(config, samples, length, precision, dropout, on_cpu, lean) for samples in (2, 4))
     except Exception:  # anything at all can go wrong in a forward pass without values
         return None, 0
     finally:
@@ -177,7 +178,7 @@ def _kept(config: str, length: int, precision: str, dropout: float, on_cpu: bool
     return (four - two) // 2, max(0, 2 * two - four)
 
 
-def _traced(written: str, samples: int, length: int, precision: str, dropout: float, on_cpu: bool) -> int:
+def _traced(written: str, samples: int, length: int, precision: str, dropout: float, on_cpu: bool, lean: bool) -> int:
     """Bytes that autograd keeps of a forward pass of that many samples."""
     import json
 
@@ -220,7 +221,7 @@ def _traced(written: str, samples: int, length: int, precision: str, dropout: fl
         tokens = torch.zeros((samples, length), dtype=torch.long)
         with (
             one_gelu(model),
-            lean_mlp(model),
+            lean_mlp(model) if lean else contextlib.nullcontext(),
             torch.autocast(
                 "cpu",
                 torch.float16 if precision == "fp16" else torch.bfloat16,

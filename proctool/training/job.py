@@ -220,7 +220,7 @@ class Job:
         course = self.course or Course.fixed(self.source, self.held_out)
         with (
             self._outputs_held(run.is_writer),
-            faster(model, dropout=self.options.dropout),
+            faster(model, dropout=self.options.dropout, checkpointing=self.options.gradient_checkpointing),
             freed_memory_kept(),
             tracked(run, self.options.track or (), settings),
             losing_peers_is_one_line(),
