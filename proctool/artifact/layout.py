@@ -87,3 +87,11 @@ def canonical(value: Any) -> str:
 def digest(value: Any) -> str:
     """SHA-256 of the value's canonical JSON."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def bare_name(name: str) -> str:
+    """The name of a file, a folder or anything else, without the folders of the machine it is on."""
+    with contextlib.suppress(OSError, ValueError):
+        if name.startswith(("/", "~", ".")) or Path(name).exists():
+            return Path(name).name
+    return name

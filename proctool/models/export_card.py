@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool import __version__
-from proctool.artifact import Artifact
+from proctool.artifact import Artifact, bare_name
 from proctool.models.build import context_of
 from proctool.units import format_count
 
@@ -81,7 +81,10 @@ def _front_matter(name: str, about: Mapping[str, Any]) -> str:
                 "results": [
                     {
                         "task": {"type": "text-generation"},
-                        "dataset": {"name": f"{_bare(corpus)} (validation)", "type": _HUB.get(corpus, _bare(corpus))},
+                        "dataset": {
+                            "name": f"{bare_name(corpus)} (validation)",
+                            "type": _HUB.get(corpus, bare_name(corpus)),
+                        },
                         "metrics": [{"type": kind, "name": label, "value": value} for label, kind, value in metrics],
                     }
                 ],
@@ -102,7 +105,7 @@ def _what(saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None
     if tokenizer is None:
         text += " It has no tokenizer: its tokens are the symbols of a procedural task, not text."
     else:
-        text += f" Tokenizer: `{_bare(tokenizer.spec)}`."
+        text += f" Tokenizer: `{bare_name(tokenizer.spec)}`."
     return f"{text} Made with proctool {__version__}."
 
 
@@ -116,7 +119,7 @@ def _history(node: Mapping[str, Any], *, is_this: bool = False) -> Iterator[str]
     for parent in node.get("parents") or []:
         yield from _history(parent)
     about = node.get("about") or {}
-    result = "this model" if is_this else f"`{_bare(node['name'])}`"
+    result = "this model" if is_this else f"`{bare_name(node['name'])}`"
     spent = [f"{format_count(about['tokens'])} tokens"] if "tokens" in about else []
     spent += [f"{about['steps']} steps"] if "steps" in about else []
     spent += [f"seed {about['seed']}"] if "seed" in about else []
@@ -124,7 +127,7 @@ def _history(node: Mapping[str, Any], *, is_this: bool = False) -> Iterator[str]
     if node.get("kind") == "data":
         yield f"Generated `{about.get('task')}` as {result}{amount}."
     elif "corpus" in about:
-        yield f"Trained on the corpus `{_bare(str(about['corpus']))}`{amount}: {result}."
+        yield f"Trained on the corpus `{bare_name(str(about['corpus']))}`{amount}: {result}."
     elif "task" in about:
         task = about["task"] if isinstance(about["task"], str) else " + ".join(map(str, about["task"]))
         yield f"Warmed up on `{task}`{amount}: {result}."
@@ -175,10 +178,14 @@ def _use(name: str, reads_text: bool) -> str:
 def _tree(node: Mapping[str, Any], before: str = "", last: bool | None = None) -> Iterator[str]:
     """The artifact and all it was made from, one line each."""
     about = node.get("about") or {}
-    told = [f"{key} {_bare(str(about[key]))}" for key in ("task", "corpus", "seed", "tokens", "steps") if key in about]
+    told = [
+        f"{key} {bare_name(str(about[key]))}" for key in ("task", "corpus", "seed", "tokens", "steps") if key in about
+    ]
     content = f" {str(node['content'])[:12]}" if node.get("content") else ""
     joint = "" if last is None else "└─ " if last else "├─ "
-    yield f"{before}{joint}{_bare(node['name'])} ({node['kind']}{content})" + (f" {', '.join(told)}" if told else "")
+    yield f"{before}{joint}{bare_name(node['name'])} ({node['kind']}{content})" + (
+        f" {', '.join(told)}" if told else ""
+    )
     parents = node.get("parents") or []
     for number, parent in enumerate(parents, 1):
         deeper = before + ("" if last is None else "   " if last else "│  ")
@@ -193,8 +200,3 @@ def _made_with(artifact: Artifact) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _bare(name: str) -> str:
-    """A name without the folders of the machine it was made on."""
-    return Path(name).name if name.startswith(("/", "~", ".")) else name

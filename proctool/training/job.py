@@ -259,11 +259,23 @@ class Job:
                 **self.source.about(),
                 **self.about,
             }
-            made = save_model(path, model, about, self.parents, weights=held)
+            made = save_model(path, model, _without_folders(about), self.parents, weights=held)
             end |= {f"{prefix}artifact": str(path), f"{prefix}content": made.content}
         run.record(end)
         run.drop_checkpoints()
         return end
+
+
+_NAMES = ("corpus", "tokenizer", "data", "model", "init")
+
+
+def _without_folders(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What an artifact says of itself, whatever folders its makings lay in: the same work gives the same bytes."""
+    return {
+        key: artifact.bare_name(value) if key in _NAMES and isinstance(value, str)
+        else _without_folders(value) if key == "training" else value
+        for key, value in about.items()
+    }  # fmt: skip
 
 
 def in_numbers(event: Event) -> Event:

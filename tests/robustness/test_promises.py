@@ -13,6 +13,8 @@ import torch
 
 from proctool import artifact
 from proctool.artifact import writing
+from proctool.training.options import PretrainOptions
+from proctool.training.pretrain import pretrain_job
 from proctool.training.run import read_events
 from proctool.training.warmup import warmup_job
 from tests.robustness.faults import ended, start
@@ -40,6 +42,23 @@ def test_files_do_not_depend_on_the_place_or_the_process(tmp_path: Path) -> None
         code, said = ended(process)
         assert code == 0, said
         made.append((folder / "a.safetensors").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_a_model_does_not_depend_on_where_its_corpus_lies(tmp_path: Path) -> None:
+    made = []
+    for number in range(2):
+        folder = tmp_path / f"folder {number}"
+        folder.mkdir()
+        (folder / "text.txt").write_text("".join(f"{i} and {i + 1} make {2 * i + 1}\n" for i in range(9000)))
+        pretrain_job(
+            PretrainOptions(
+                corpus=str(folder / "text.txt"), tokenizer="bytes", model="1x1x8", context=16, steps=2, batch_size=4,
+                ramp_steps=1, eval_samples=4, run_dir=folder / "run", output=folder / "m.safetensors",
+                cache_dir=folder / "cache",
+            )
+        ).run()  # fmt: skip
+        made.append((folder / "m.safetensors").read_bytes())
     assert made[0] == made[1]
 
 
