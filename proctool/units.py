@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 from proctool.errors import OptionError
 
@@ -60,3 +61,8 @@ def format_bytes(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def to_perplexity(loss: float) -> float | None:
+    """That of a loss in nats per token; None where no number can say it."""
+    return math.exp(loss) if loss < math.log(sys.float_info.max) else None

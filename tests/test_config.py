@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -78,3 +79,10 @@ def test_yaml_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_field_help_is_the_string_under_the_field() -> None:
     assert config.field_help(Outer) == {"steps": "Steps to take."}
+
+
+@pytest.mark.parametrize(
+    ("loss", "wanted"), [(0.0, 1.0), (1.0, math.e), (1e4, None), (math.nan, None), (math.inf, None)]
+)
+def test_perplexity_is_a_number_or_none(loss: float, wanted: float | None) -> None:
+    assert units.to_perplexity(loss) == wanted

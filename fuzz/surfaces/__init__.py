@@ -5,7 +5,7 @@ command would; whatever it raises but proctool's own errors and the operating sy
 from __future__ import annotations
 
 from fuzz.surfaces.artifacts import ArtifactBytes, ArtifactDocuments, Configurations
-from fuzz.surfaces.base import Surface, verdict
+from fuzz.surfaces.base import Finding, Surface, verdict
 from fuzz.surfaces.commands import Arguments, Recipes, TaskSpecifications
 from fuzz.surfaces.corpora import Gzip, Lines, Parquet, Texts, Tokenizers, Zstandard
 from fuzz.surfaces.reports import Experiments, Metrics
@@ -27,4 +27,4 @@ SURFACES: dict[str, type[Surface]] = {
     "experiment": Experiments,
 }
 
-__all__ = ["SURFACES", "Surface", "verdict"]
+__all__ = ["SURFACES", "Finding", "Surface", "verdict"]

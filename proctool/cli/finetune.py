@@ -24,7 +24,10 @@ def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
         found.job.listeners = [listen_to_training]
         end = found.job.run()
     metrics = found.score(options.output)
-    display.say(f"{task}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items()))
+    shown = {
+        name.replace("_", " "): "no number" if value is None else f"{value:.4g}" for name, value in metrics.items()
+    }
+    display.say(f"{task}: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     if common.json:
         parent = found.job.parents[0] if found.job.parents else None
         about = {

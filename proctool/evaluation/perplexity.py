@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from proctool.artifact import bare_name
 from proctool.corpora.documents import Corpus, Document
 from proctool.errors import CorpusError, ModelError, OptionError
 from proctool.evaluation.options import PerplexityOptions
+from proctool.units import to_perplexity
 
 if TYPE_CHECKING:
     from proctool.corpora.tokenizers import Tokenizer
@@ -131,7 +131,7 @@ def perplexity(
         "windows": totals.windows,
         "targets": targets,
         "loss": nats / targets,
-        "perplexity": of_loss(nats / targets),
+        "perplexity": to_perplexity(nats / targets),
         "bits_per_byte": nats / math.log(2) / read.bytes if read.bytes else None,
         "lossless": read.lossless,
         "end_of_text": {"targets": read.documents, "loss": totals.end_nats / read.documents},
@@ -144,11 +144,6 @@ def perplexity(
             ],
         },
     }
-
-
-def of_loss(loss: float) -> float | None:
-    """Perplexity of a loss in nats per token; None where it is more than a number can say."""
-    return math.exp(loss) if loss < math.log(sys.float_info.max) else None
 
 
 def _documents(corpus: Corpus, options: PerplexityOptions) -> Iterator[Document]:

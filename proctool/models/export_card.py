@@ -6,7 +6,6 @@ what the artifact records and nothing else: no clock, no path, no claim that was
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from proctool import __version__
 from proctool.artifact import Artifact, bare_name
 from proctool.models.build import context_of
-from proctool.units import format_count
+from proctool.units import format_count, to_perplexity
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -154,8 +153,8 @@ def _metrics(about: Mapping[str, Any]) -> list[tuple[str, str, float]]:
     rows = []
     if isinstance(loss := found.get("loss"), int | float):
         rows.append(("loss (nats per token)", "loss", float(loss)))
-        if "corpus" in about:
-            rows.append(("perplexity", "perplexity", math.exp(loss)))
+        if "corpus" in about and (perplexity := to_perplexity(float(loss))) is not None:
+            rows.append(("perplexity", "perplexity", perplexity))
     if isinstance(accuracy := found.get("accuracy"), int | float):
         rows.append(("token accuracy", "accuracy", float(accuracy)))
     return rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from proctool.models.build import _DROPOUTS, build_model, context_of, model_conf
 from proctool.models.saved import SavedModel, load_weights, open_model
 from proctool.procedural.registry import Samples
 from proctool.training.job import Job
+from proctool.units import to_perplexity
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -55,7 +55,7 @@ class Finetuning:
 
     job: Job
     held_out: Samples
-    score: Callable[[Path], dict[str, float]]
+    score: Callable[[Path], dict[str, float | None]]
 
 
 def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None] | None = None) -> Finetuning:
@@ -137,7 +137,7 @@ def _on_glue(
             take_body(model, saved.model())
         return []
 
-    def score(path: Path) -> dict[str, float]:
+    def score(path: Path) -> dict[str, float | None]:
         from proctool.evaluation.finetune.metrics import METRICS
 
         model = build_classifier(with_head, 0)
@@ -190,7 +190,7 @@ def _on_text(
             load_weights(model, saved.weights(), str(saved.path))
         return []
 
-    def score(path: Path) -> dict[str, float]:
+    def score(path: Path) -> dict[str, float | None]:
         from proctool.training.devices import accelerator_of
         from proctool.training.evaluate import evaluate
         from proctool.training.loss import TargetLoss
@@ -199,7 +199,12 @@ def _on_text(
         module: TargetLoss = TargetLoss(open_model(path).model().to(accelerator.device))
         rows = Rows(held_out, tokenizer.vocab_size, None, about)
         found = evaluate(accelerator, module, rows, len(held_out), options.batch_size)
-        scores = {"loss": found.loss, "perplexity": math.exp(found.loss), "accuracy": found.accuracy}
+        measures = found.measures()
+        scores = {
+            "loss": measures["loss"],
+            "perplexity": to_perplexity(found.loss),
+            "accuracy": measures["accuracy"],
+        }
         return {**scores, **(token_accuracy(module, programs, options.batch_size) if programs else {})}
 
     job = _job(
