@@ -110,7 +110,7 @@ class ZeroEngine(Engine):
         for number, part in enumerate(self._parts()):
             for key, value in {"weights": part.detach(), **self.optimiser.state.get(part, {})}.items():
                 value = torch.as_tensor(value)
-                rows = self._rows(value) if value.dim() else value
+                rows = self._rows(value) if value.dim() else value.cpu()
                 if self.accelerator.is_main_process:
                     found[f"{number}/{key}"] = rows
         return found
@@ -138,7 +138,7 @@ class ZeroEngine(Engine):
         for name, value in optimiser_state.items():
             number, _, key = name.partition("/")
             part = parts[int(number)]
-            row = value[self.accelerator.process_index].to(part.device) if value.dim() else value
+            row = (value[self.accelerator.process_index] if value.dim() else value).to(part.device)
             if key == "weights":
                 part.copy_(row)
             else:
