@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	@echo "The demo takes about eleven minutes on two cores. Stopped, 'make demo' goes on where it was."
+	@echo "The demo takes about six minutes on two cores. Stopped, 'make demo' goes on where it was."
 	@$(BIN)/proctool run recipes/demo.yaml
 
 results: $(READY)
