@@ -91,7 +91,12 @@ def digest(value: Any) -> str:
 
 def bare_name(name: str) -> str:
     """The name of a file, a folder or anything else, without the folders of the machine it is on."""
+    return Path(name).name if name.startswith(("/", "~", ".")) else name
+
+
+def name_given(value: str) -> str:
+    """What a command was given as a file, a folder or a name, without folders: for what a file says of itself."""
     with contextlib.suppress(OSError, ValueError):
-        if name.startswith(("/", "~", ".")) or Path(name).exists():
-            return Path(name).name
-    return name
+        if Path(value).exists():
+            return Path(value).name
+    return bare_name(value)

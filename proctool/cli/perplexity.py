@@ -44,7 +44,7 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
     if not result["lossless"]:
         display.say("the tokenizer does not give this text back exactly, so bits per byte do not compare with others'")
     if result["trained_on"]:
-        display.say("these are the documents that the model was trained on")
+        display.say("the model was trained on a corpus of this name: these may be its documents")
     if common.json:
         display.emit(result)
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from proctool.artifact import bare_name
+from proctool.artifact import name_given
 from proctool.corpora.documents import Corpus, Document
 from proctool.errors import CorpusError, ModelError, OptionError
 from proctool.evaluation.options import PerplexityOptions
@@ -123,7 +123,7 @@ def perplexity(
         "corpus": options.corpus,
         "split": options.split,
         "text_sha256": read.digest.hexdigest(),
-        "trained_on": options.split == "train" and about.get("corpus") == bare_name(options.corpus),
+        "trained_on": options.split == "train" and about.get("corpus") == name_given(options.corpus),
         "documents": read.documents,
         "bytes": read.bytes,
         "context": context,

@@ -96,8 +96,25 @@ class Run:
         return self.flops * tokens / self.curve.end + self.warmup_flops
 
 
+class InPerplexity:
+    """The losses of a result as perplexities."""
+
+    final_loss: Estimate
+    gain: Estimate
+
+    @property
+    def perplexity(self) -> Estimate:
+        """exp of the final loss: over seeds, the geometric mean."""
+        return self.final_loss.exponential
+
+    @property
+    def perplexity_ratio(self) -> Estimate:
+        """The arm's perplexity over the baseline's at equal tokens, below 1 where the arm is better."""
+        return self.gain.negated.exponential
+
+
 @dataclass(frozen=True)
-class ArmResult:
+class ArmResult(InPerplexity):
     """An arm against the baseline, over the seeds that both have. Shares are fractions of the baseline's."""
 
     arm: str
@@ -123,16 +140,6 @@ class ArmResult:
     """Whether a seed is at the target already where it is first measured, so that more may be saved."""
     given_loss: bool = False
     """Whether the target was given, rather than the baseline's final loss."""
-
-    @property
-    def perplexity(self) -> Estimate:
-        """exp of the final loss: over seeds, the geometric mean."""
-        return self.final_loss.exponential
-
-    @property
-    def perplexity_ratio(self) -> Estimate:
-        """The arm's perplexity over the baseline's at equal corpus tokens, below 1 where the arm is better."""
-        return self.gain.negated.exponential
 
 
 Arms = Mapping[str, Mapping[int, Run]]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from proctool.reporting.compare import Run, gain
+from proctool.reporting.compare import InPerplexity, Run, gain
 from proctool.reporting.interval import Estimate, estimate
 
 
 @dataclass(frozen=True)
-class FinetuneResult:
+class FinetuneResult(InPerplexity):
     """One arm's held-out loss at the end of a fine-tuning, in nats per token of that one's corpus."""
 
     finetune: str
@@ -21,16 +21,6 @@ class FinetuneResult:
     gain: Estimate
     """The baseline's loss minus the arm's at equal tokens of the fine-tuning, paired by seed."""
     is_baseline: bool
-
-    @property
-    def perplexity(self) -> Estimate:
-        """exp of the final loss: over seeds, the geometric mean."""
-        return self.final_loss.exponential
-
-    @property
-    def perplexity_ratio(self) -> Estimate:
-        """The arm's perplexity over the baseline's, below 1 where the arm is better."""
-        return self.gain.negated.exponential
 
 
 def compare_finetunes(name: str, arms: Mapping[str, Mapping[int, Run]], baseline: str) -> list[FinetuneResult]:

@@ -272,7 +272,7 @@ _NAMES = ("corpus", "tokenizer", "data", "model", "init")
 def _without_folders(about: Mapping[str, Any]) -> dict[str, Any]:
     """What an artifact says of itself, whatever folders its makings lay in: the same work gives the same bytes."""
     return {
-        key: artifact.bare_name(value) if key in _NAMES and isinstance(value, str)
+        key: artifact.name_given(value) if key in _NAMES and isinstance(value, str)
         else _without_folders(value) if key == "training" else value
         for key, value in about.items()
     }  # fmt: skip

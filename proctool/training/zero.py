@@ -137,8 +137,14 @@ class ZeroEngine(Engine):
         parts = self._parts()
         for name, value in optimiser_state.items():
             number, _, key = name.partition("/")
-            part = parts[int(number)]
-            row = (value[self.accelerator.process_index] if value.dim() else value).to(part.device)
+            part = parts[int(number)] if int(number) < len(parts) else None
+            row = value[self.accelerator.process_index] if value.dim() else value
+            if part is None or (row.dim() and row.shape != part.shape):
+                raise RunError(
+                    "the checkpoint was made with another DeepSpeed configuration, which cut the state up otherwise; "
+                    "launch as before, or --resume never"
+                )
+            row = row.to(part.device)
             if key == "weights":
                 part.copy_(row)
             else:

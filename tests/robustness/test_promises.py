@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from proctool import artifact
 from proctool.artifact import writing
@@ -45,17 +48,23 @@ def test_files_do_not_depend_on_the_place_or_the_process(tmp_path: Path) -> None
     assert made[0] == made[1]
 
 
-def test_a_model_does_not_depend_on_where_its_corpus_lies(tmp_path: Path) -> None:
+def test_a_model_does_not_depend_on_where_its_makings_lie(tmp_path: Path) -> None:
     made = []
     for number in range(2):
         folder = tmp_path / f"folder {number}"
         folder.mkdir()
         (folder / "text.txt").write_text("".join(f"{i} and {i + 1} make {2 * i + 1}\n" for i in range(9000)))
+        tokenizer = Tokenizer(WordLevel({"make": 0, "and": 1, "1": 2, "<|endoftext|>": 3}, unk_token="<|endoftext|>"))
+        tokenizer.pre_tokenizer = Whitespace()
+        tokenizer.add_special_tokens(["<|endoftext|>"])
+        (folder / "words").mkdir()
+        tokenizer.save(str(folder / "words" / "tokenizer.json"))
+        warmup_job(options(folder, "warm", model="1x1x8", context=64)).run()
         pretrain_job(
             PretrainOptions(
-                corpus=str(folder / "text.txt"), tokenizer="bytes", model="1x1x8", context=16, steps=2, batch_size=4,
-                ramp_steps=1, eval_samples=4, run_dir=folder / "run", output=folder / "m.safetensors",
-                cache_dir=folder / "cache",
+                corpus=str(folder / "text.txt"), tokenizer=str(folder / "words"), model="1x1x8", context=16, steps=2,
+                batch_size=4, ramp_steps=1, eval_samples=4, run_dir=folder / "run", output=folder / "m.safetensors",
+                init=str(folder / "warm.safetensors"), cache_dir=folder / "cache",
             )
         ).run()  # fmt: skip
         made.append((folder / "m.safetensors").read_bytes())

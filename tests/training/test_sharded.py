@@ -86,6 +86,23 @@ def test_a_sharded_run_equals_one_process_and_resumes_bit_for_bit(tmp_path: Path
 
 
 @pytest.mark.slow
+def test_a_bad_step_under_deepspeed_leaves_the_checkpoint_before_it(tmp_path: Path) -> None:
+    """And a checkpoint whose state is cut up otherwise is refused in a line."""
+    pytest.importorskip("deepspeed")
+    changes = {"lr": 1e30, "ramp_steps": 0, "clip": 0.0, "weight_decay": 0.0, "checkpoint_every": 1}
+    stopped = launched(tmp_path, "zero", {"zero_optimization": {"stage": 2}}, "bad", **changes)
+    assert stopped.returncode != 0
+    assert "ZeRO 2 knew after the step alone" in stopped.stderr
+    saved = artifact.read_header(max((tmp_path / "bad" / "checkpoints").iterdir()))
+    tensors = artifact.read_torch(saved)
+    assert all(bool(tensor.isfinite().all()) for name, tensor in tensors.items() if name.startswith("optimiser/"))
+
+    other = {"zero_optimization": {"stage": 3}}
+    refused = launched(tmp_path, "zero", other, "bad", **changes)
+    assert "made under ZeRO 2, resumed under ZeRO 3; launch as before" in refused.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "changes", "said"),
     [
