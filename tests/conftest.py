@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 # Before torch is imported anywhere: tiny models are fastest, and repeatable, on one thread.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # whatever the shell says
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
