@@ -1,4 +1,4 @@
-"""Memory that one step frees, kept for the next: on a CPU, getting it anew from the kernel took a seventh of the time."""
+"""Memory that one step frees, kept for the next: getting it anew from the kernel took a seventh of a CPU's time."""
 
 from __future__ import annotations
 
