@@ -139,9 +139,12 @@ def training_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 def carried(rows: Sequence[Mapping[str, Any]]) -> None:
     """What was carried over from a warmed model, what was not, and why."""
-    for row in rows:
-        size = f"{row['tensors']} tensors, {format_count(row['parameters'])} parameters"
-        say(f"  {row['component']:<11}{row['source']:<9}{size:<34}{row['reason']}")
+    from proctool.transplantation.origin import read_carried
+
+    for row in read_carried(rows):
+        made = row.provenance
+        size = f"{row.tensors} tensors, {format_count(row.parameters)} parameters"
+        say(f"  {made.component:<11}{made.source:<9}{size:<34}{made.words()}")
 
 
 def plan(planned: Mapping[str, Any]) -> None:

@@ -69,12 +69,12 @@ def inspect(
             _grow(tree, parent)
         console.print(tree)
     if tensors:
+        from proctool.transplantation.origin import read_provenance
+
         origins = found.about.get("origins")
         for name, info in found.tensors.items():
-            origin = origins.get(name) if isinstance(origins, dict) else None
-            whence = (
-                _shown(f"  {origin.get('source', '?')}: {origin.get('how', '?')}") if isinstance(origin, dict) else ""
-            )
+            made = read_provenance(origins.get(name)) if isinstance(origins, dict) else None
+            whence = "" if made is None else _shown(f"  {made.source}: {made.words()}".rstrip(": "))
             line = f"  {_shown(name):<50}{info.dtype:<6}{list(info.shape)}{whence}"
             console.print(line, highlight=False, markup=False)
 
@@ -126,8 +126,9 @@ def _family_tree(node: Mapping[str, Any], tree: Any = None) -> Any:
         if key not in _SAID_APART
     )
     label = Text(_shown(f"{node['name']} ({node['kind']}{content}) {facts}".rstrip()))
-    components = about.get("components")
-    for component, whence in components.items() if isinstance(components, Mapping) else ():
+    from proctool.transplantation.origin import component_words
+
+    for component, whence in component_words(about.get("components")):
         label.append(f"\n  {_shown(component):<11}{_shown(whence)}")
     branch = Tree(label) if tree is None else tree.add(label)
     for parent in parents:

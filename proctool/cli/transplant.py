@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def _transplant(options: TransplantOptions, common: Common) -> None:
     quiet_libraries()
-    from proctool.transplantation import plan_transplant, summary
+    from proctool.transplantation import plan_transplant, records, summary
     from proctool.transplantation.engine import as_json
 
     planned = plan_transplant(options)
@@ -28,7 +28,7 @@ def _transplant(options: TransplantOptions, common: Common) -> None:
             display.emit(as_json(planned))
         return
     display.say(f"transplant: a {planned.target.config.model_type} model")
-    display.carried(summary(planned.origins))
+    display.carried(records(summary(planned.origins)))
     written = planned.write(options.output)
     display.say(f"wrote {options.output} (content {written.content[:12]})")
     if common.json:
@@ -39,7 +39,10 @@ def _table(planned: Transplant) -> None:
     """Every tensor: its shape, whether it is changed or stays as it starts, and from where it comes."""
     rows = [
         ("tensor", "shape", "", "from where"),
-        *((each.tensor, "x".join(map(str, each.shape)) or "1", each.source, each.reason) for each in planned.origins),
+        *(
+            (each.tensor, "x".join(map(str, each.shape)) or "1", each.source, each.provenance.words())
+            for each in planned.origins
+        ),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:

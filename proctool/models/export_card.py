@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from proctool import __version__
 from proctool.artifact import Artifact, bare_name
 from proctool.models.build import context_of
+from proctool.transplantation.origin import component_words, read_carried
 from proctool.units import format_count, to_perplexity
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _history(node: Mapping[str, Any], *, is_this: bool = False) -> Iterator[str]
         task = about["task"] if isinstance(about["task"], str) else " + ".join(map(str, about["task"]))
         yield f"Warmed up on `{task}`{amount}: {result}."
     elif isinstance(about.get("components"), Mapping):
-        whence = ", ".join(f"{component} from {source}" for component, source in about["components"].items())
+        whence = ", ".join(f"{component} {words}" for component, words in component_words(about["components"]))
         yield f"Put together ({whence}): {result}."
     elif not is_this:
         yield f"Began from {result}."
@@ -141,8 +142,9 @@ def _carried(rows: Sequence[Mapping[str, Any]]) -> str:
     return _table(
         ["component", "start", "tensors", "parameters", "why"],
         [
-            [row["component"], row["source"], str(row["tensors"]), format_count(row["parameters"]), row["reason"]]
-            for row in rows
+            [made.component, made.source, str(row.tensors), format_count(row.parameters), made.words()]
+            for row in read_carried(rows)
+            for made in (row.provenance,)
         ],
     )
 

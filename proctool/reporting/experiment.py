@@ -11,6 +11,7 @@ from typing import Any
 from proctool import artifact, strict_json
 from proctool.errors import ArtifactError, RunError
 from proctool.reporting.compare import Run
+from proctool.reporting.controls import Start
 from proctool.reporting.measured import (
     Score,
     Setting,
@@ -24,7 +25,6 @@ from proctool.reporting.measured import (
 )
 from proctool.reporting.metrics import FILE, MetricsLog
 from proctool.reporting.record_form import wrong_in
-from proctool.reporting.roles import Start
 
 RECORD = "experiment.json"
 

@@ -15,8 +15,9 @@ import numpy as np
 from proctool import artifact
 from proctool.errors import RunError
 from proctool.reporting.compare import Curve, Run
+from proctool.reporting.controls import Start
 from proctool.reporting.metrics import MetricsLog, read_metrics
-from proctool.reporting.roles import Start
+from proctool.transplantation.origin import read_carried
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +127,7 @@ def setting_of(log: MetricsLog) -> Setting:
 
 def start_of(log: MetricsLog, warmup: Warmup) -> Start:
     """Where a run's weights came from."""
-    rows = (log.start or {}).get("carried") or []
-    carried = tuple((str(row["component"]), str(row["source"]), str(row.get("reason", ""))) for row in rows)
+    carried = tuple(row.provenance for row in read_carried((log.start or {}).get("carried")))
     layers = read_settings(log.path.parent).get("layers")
     return Start(warmup.tasks, carried, layers=tuple(sorted(map(str, layers))) if isinstance(layers, list) else ())
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from proctool import config
 from proctool.reporting.compare import ArmResult, beyond, compare
+from proctool.reporting.controls import controls
 from proctool.reporting.diagnose import DiagnosticResult, diagnose
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.finetuned import FinetuneResult, by_finetune
 from proctool.reporting.interval import BOOTSTRAP_FROM, Estimate
 from proctool.reporting.published import Beside, beside
-from proctool.reporting.roles import controls
 from proctool.reporting.substitution import Substitution, substitute
 from proctool.reporting.verdict import Controlled, verdicts
 from proctool.units import format_count

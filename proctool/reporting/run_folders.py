@@ -10,6 +10,7 @@ from typing import Any
 
 from proctool.errors import RunError
 from proctool.reporting.compare import Run
+from proctool.reporting.controls import Start
 from proctool.reporting.experiment import RECORD, Experiment, load_experiment
 from proctool.reporting.measured import (
     Score,
@@ -24,7 +25,6 @@ from proctool.reporting.measured import (
     warmup_from_lineage,
 )
 from proctool.reporting.metrics import MetricsLog
-from proctool.reporting.roles import Start
 
 
 def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:

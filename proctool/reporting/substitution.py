@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from proctool.reporting.compare import Arms, Run
+from proctool.reporting.controls import Start
 from proctool.reporting.interval import Estimate, estimate
-from proctool.reporting.roles import Start
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proctool.reporting.compare import ArmResult
+from proctool.reporting.controls import Control
 from proctool.reporting.diagnose import DiagnosticResult
 from proctool.reporting.finetuned import FinetuneResult
 from proctool.reporting.interval import Estimate
-from proctool.reporting.roles import Control
 
 _SMALL = 0.03
 """Savings below this share are not told from none on the word of a single seed."""

@@ -23,7 +23,7 @@ from proctool.training.run import Event, RunFolder
 from proctool.training.runlog import run_log
 from proctool.training.sources import Source
 from proctool.training.trackers import check_trackers, tracked
-from proctool.transplantation import Origin, summary
+from proctool.transplantation import Origin, records, summary
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -114,7 +114,7 @@ class Job:
         if self.rows:
             planned["epochs"] = round(self.options.steps * self.options.batch_size / self.rows, 2)
         if origins:
-            planned["carried"] = summary(origins)
+            planned["carried"] = records(summary(origins))
         return planned
 
     def _peak_bytes(self, model: PreTrainedModel) -> int:
@@ -213,7 +213,7 @@ class Job:
             "parameters": parameter_count(model),
             "trained": trained,
             "flops": training_flops(model, self._tokens, self.source.length),
-            "carried": summary(origins),
+            "carried": records(summary(origins)),
             "seed": self.options.seed,
             **self.source.about(),
         }
@@ -254,7 +254,7 @@ class Job:
                 "training": {
                     k: v for k, v in strict.plain(self.options).items() if k not in _INCIDENTAL and k != "init"
                 },
-                "carried": summary(origins),
+                "carried": records(summary(origins)),
                 **trained_size,
                 **self.source.about(),
                 **self.about,

@@ -23,7 +23,7 @@ from proctool.training.devices import device_name, make_accelerator, make_engine
 from proctool.training.early_stop import EarlyStop
 from proctool.training.engine import Engine
 from proctool.training.evaluate import Scores, evaluate
-from proctool.training.guard import Guard
+from proctool.training.guard import Guard, Objection
 from proctool.training.loss import TargetLoss
 from proctool.training.optimiser import make_optimiser
 from proctool.training.options import TrainingOptions
@@ -137,7 +137,7 @@ def train(
             if objection := guard.objection(*_agreed_loss(loss, norm, accelerator)):
                 if step and not engine.steps_in_clip:
                     checkpoint()  # the weights are still those from before this step
-                raise RunError(_stopped_by(objection, guard, step, run, engine))
+                raise RunError(_stopped_by(objection, step, run, engine))
             engine.step()
             here.step, here.tokens = step + 1, here.tokens + options.batch_size * course.lesson.source.length
 
@@ -268,10 +268,10 @@ def _agreed_loss(loss: torch.Tensor, norm: float, accelerator: Accelerator) -> t
     return float(accelerator.reduce(loss)), norm if math.isfinite(norm) else 0.0
 
 
-def _stopped_by(objection: str, guard: Guard, step: int, run: RunFolder, engine: Engine) -> str:
+def _stopped_by(objection: Objection, step: int, run: RunFolder, engine: Engine) -> str:
     kept = f"a checkpoint from before it, of step {step}, is in {run.path}" if step else "nothing was done before it"
     if engine.steps_in_clip:
         kept = (
             f"{engine.layout} knew after the step alone; the last checkpoint in {run.path}, if any, is from before it"
         )
-    return f"{objection} at step {step + 1}; {kept}; {guard.advice(objection)}"
+    return f"{objection.words()} at step {step + 1}; {kept}; {objection.advice()}"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from proctool.models.components import parse_components
     from proctool.transplantation.engine import BODY, Transplant, plan_transplant, transplant, transplant_into
     from proctool.transplantation.options import TransplantOptions
-    from proctool.transplantation.plan import Origin, summary
+    from proctool.transplantation.origin import Origin, records, summary
     from proctool.transplantation.treatments import EMBEDDINGS
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "TransplantOptions",
     "parse_components",
     "plan_transplant",
+    "records",
     "summary",
     "transplant",
     "transplant_into",
@@ -32,10 +33,11 @@ __all__ = [
 
 _ELSEWHERE = {
     "EMBEDDINGS": "proctool.transplantation.treatments",
-    "Origin": "proctool.transplantation.plan",
+    "Origin": "proctool.transplantation.origin",
     "TransplantOptions": "proctool.transplantation.options",
     "parse_components": "proctool.models.components",
-    "summary": "proctool.transplantation.plan",
+    "records": "proctool.transplantation.origin",
+    "summary": "proctool.transplantation.origin",
 }
 
 

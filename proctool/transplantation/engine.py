@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ from proctool.transplantation.donors import Donor
 from proctool.transplantation.fresh import draw, outline
 from proctool.transplantation.layers import by_component, check_carried, parse_layers
 from proctool.transplantation.options import CARRIED, TransplantOptions
-from proctool.transplantation.plan import Graft, Origin, Step, Target, differences, plan, summary, target_of
+from proctool.transplantation.origin import Origin, records, summary
+from proctool.transplantation.plan import Graft, Step, Target, differences, plan, target_of
 from proctool.transplantation.treatments import Treatment
 from proctool.units import parse_number
 
@@ -116,21 +117,17 @@ class Transplant:
         return value
 
     def _about(self) -> dict[str, Any]:
-        parts: dict[str, str] = {}
+        components: dict[str, list[dict[str, Any]]] = {}
         for row in summary(self.origins):
-            said = row["reason"] if row["source"] not in ("fresh", "base") else row["source"]
-            parts[row["component"]] = "; ".join(filter(None, [parts.get(row["component"]), said]))
+            components.setdefault(row.provenance.component, []).append(row.provenance.record())
         about: dict[str, Any] = {
             "stage": "transplant",
             "command": "transplant",
             "seed": self.options.seed,
-            "components": parts,
+            "components": components,
             "donors": {str(donor): donor.content for donor in self.donors},
-            "carried": summary(self.origins),
-            "origins": {
-                origin.tensor: {"source": origin.source, "how": origin.reason, "from": list(origin.given)}
-                for origin in self.origins
-            },
+            "carried": records(summary(self.origins)),
+            "origins": {origin.tensor: origin.record() for origin in self.origins},
             "config": config_values(self.target.config),
         }
         return about | self._tokenizer()
@@ -141,7 +138,7 @@ class Transplant:
         if embedding.source == "base" and self.target.base is not None:
             return self.target.base.saved.tokenizer_record()
         if embedding.source == "copy":
-            owner = next(donor for donor in self.donors if embedding.given[0].startswith(f"{donor}:"))
+            owner = next(donor for donor in self.donors if str(donor) == embedding.given[0].donor)
             return owner.saved.tokenizer_record()
         return {}
 
@@ -296,6 +293,9 @@ def as_json(planned: Transplant) -> dict[str, Any]:
         "family": planned.target.config.model_type,
         "parameters": sum(origin.size for origin in planned.origins),
         "notes": list(planned.notes),
-        "carried": summary(planned.origins),
-        "tensors": [asdict(origin) for origin in planned.origins],
+        "carried": records(summary(planned.origins)),
+        "tensors": [
+            {"tensor": origin.tensor, "shape": list(origin.shape), "layer": origin.layer, **origin.record()}
+            for origin in planned.origins
+        ],
     }

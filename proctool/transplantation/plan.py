@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,11 +12,11 @@ from proctool.models.components import COMPONENTS, Anatomy, Place, anatomy
 from proctool.transplantation.donors import Donor
 from proctool.transplantation.fresh import seeded
 from proctool.transplantation.layers import donor_layer
+from proctool.transplantation.origin import DonorTensor, Origin, Provenance
 from proctool.transplantation.treatments import (
     EMBEDDINGS,
     Treatment,
     embedding_rows,
-    embedding_words,
     resize_positions,
 )
 
@@ -37,26 +35,6 @@ _FUNCTION = (
     "hidden_act", "activation_function", "hidden_activation", "rope_parameters", "layer_norm_epsilon",
     "layer_norm_eps", "rms_norm_eps", "sliding_window", "num_experts_per_tok", "attn_logit_softcapping",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where one tensor of the target comes from."""
-
-    tensor: str
-    shape: tuple[int, ...]
-    component: str
-    layer: int | None
-    source: str
-    """"fresh", "base"; or how the donor's is taken: "carried", "altered", "cut", "extended", one of `EMBEDDINGS`."""
-    reason: str
-    given: tuple[str, ...] = ()
-    """The tensors it is made from, as FILE:TENSOR."""
-
-    @property
-    def size(self) -> int:
-        """Numbers in the tensor."""
-        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -145,7 +123,7 @@ def plan(
         elif place.component in by_component:
             steps.append(_grafted(target, name, place, by_component[place.component], depth_map))
         else:
-            steps.append(_start(target, name, place, f"{place.component} not among the carried components"))
+            steps.append(_start(target, name, place, "not-carried"))
     for component in by_component:
         if not any(step.make and step.origin.component == component for step in steps):
             raise OptionError(
@@ -185,35 +163,32 @@ def _check_fits(target: Target, donor: Donor, component: str, depth_map: str | N
             raise ModelError(f"{path}: has {theirs} {label}, the target {ours}: weights cannot be carried over")
 
 
-def _start(target: Target, name: str, place: Place, reason: str) -> Step:
+def _start(target: Target, name: str, place: Place, why: str, donors: tuple[str, ...] = ()) -> Step:
     base = target.base
-    source, given = ("base", (f"{base}:{name}",)) if base else ("fresh", ())
-    origin = Origin(name, target.shapes[name], place.component, place.layer, source, reason, given)
+    source, given = ("base", (DonorTensor(str(base), name),)) if base else ("fresh", ())
+    provenance = Provenance(place.component, source, donors=donors, why=why)
+    origin = Origin(name, target.shapes[name], place.layer, provenance, given)
     return Step(origin, None, (base, name) if base else None)
 
 
 def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: str | None) -> Step:
     shape, parts = target.shapes[name], target.anatomy
     if graft.layers is not None and place.component != "positions" and place.layer not in graft.layers:
-        return _start(target, name, place, f"{place.component} outside the layers asked for")
+        return _start(target, name, place, "outside-layers")
     sources: list[tuple[Donor, str]] = []
     for donor in graft.donors:
         theirs = name
         if place.layer is not None:
             layer = donor_layer(depth_map, place.layer, parts.layers, donor.depth)
             if layer is None:
-                return _start(target, name, place, f"past the last of {donor}'s {donor.depth} layers")
+                return _start(target, name, place, "past-donor", (str(donor),))
             theirs = parts.in_layer(name, layer)
         if theirs not in donor.shapes:
             raise ModelError(f"{donor.saved.path}: has no tensor {theirs}, which the target needs")
         sources.append((donor, theirs))
-    source, reason = "carried", f"from {' and '.join(str(donor) for donor, _ in sources)}"
-    if len(sources) > 1:
-        source, reason = "altered", f"average, {reason}"
-    if any(donor.depth != parts.layers for donor in graft.donors) and place.layer is not None:
-        reason += f", layers by {depth_map}"
-    if words := graft.treatment.words():
-        source, reason = "altered", f"{reason}; {', '.join(words)}"
+    source = "altered" if len(sources) > 1 or graft.treatment != Treatment() else "carried"
+    is_mapped = place.layer is not None and any(donor.depth != parts.layers for donor in graft.donors)
+    positions: tuple[int, int] | None = None
     rows = None
     for donor, theirs in sources:
         found = donor.shapes[theirs]
@@ -224,13 +199,9 @@ def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: s
                 f"{donor.saved.path}: tensor {theirs} has shape {found}, the target {shape}: "
                 "weights cannot be carried over"
             )
-        rows, ours, offset = shape[0], shape[0] - parts.position_offset, parts.position_offset
+        rows, offset = shape[0], parts.position_offset
         source = "cut" if found[0] > rows else "extended"
-        reason += (
-            f", the first {ours} of {found[0] - offset} positions"
-            if source == "cut"
-            else f", {found[0] - offset} positions stretched over {ours} by interpolation"
-        )
+        positions = found[0] - offset, rows - offset
 
     def make() -> torch.Tensor:
         given = [donor.read(theirs) for donor, theirs in sources]
@@ -240,30 +211,35 @@ def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: s
             given, lambda: target.start(name), lambda: target.fresh(name), seeded(target.seed, f"treatment/{name}")
         )
 
-    given = tuple(f"{donor}:{theirs}" for donor, theirs in sources)
-    origin = Origin(name, shape, place.component, place.layer, source, reason, given)
-    return Step(origin, make, sources[0] if source == "carried" else None)
+    provenance = Provenance(
+        place.component,
+        source,
+        donors=tuple(str(donor) for donor, _ in sources),
+        treatment=graft.treatment,
+        depth_map=depth_map if is_mapped else None,
+        positions=positions,
+    )
+    given = tuple(DonorTensor(str(donor), theirs) for donor, theirs in sources)
+    return Step(Origin(name, shape, place.layer, provenance, given), make, sources[0] if source == "carried" else None)
 
 
 def _embedding(target: Target, name: str, place: Place, way: str | None, donor: Donor | None) -> Step:
     """The step of the token embedding or of what belongs to an untied head (a bias over the vocabulary too)."""
-    start = _start(target, name, place, "other vocabulary; fresh by --embeddings")
+    start = _start(target, name, place, "other-vocabulary")
     shape = target.shapes[name]
     if way is None:
-        return _start(target, name, place, "embeddings as they start") if target.base else start
+        return _start(target, name, place, "as-started") if target.base else start
     if way == "fresh" or donor is None:
         if target.base is None:
             return start
-        return Step(
-            dataclasses.replace(start.origin, source="fresh", reason="drawn anew", given=()),
-            lambda: target.fresh(name),
-        )
+        drawn = Provenance(place.component, "fresh", why="drawn-anew")
+        return Step(Origin(name, shape, place.layer, drawn), lambda: target.fresh(name))
     theirs = name
     if theirs not in donor.shapes and len(shape) == 2:
         # A tied donor's head is its token embedding.
         theirs = next(each for each, where in target.places.items() if where.component == "embeddings")
     if theirs not in donor.shapes or (len(shape) == 1 and way != "copy"):
-        return dataclasses.replace(start, origin=dataclasses.replace(start.origin, reason="a bias over the vocabulary"))
+        return _start(target, name, place, "vocabulary-bias")
     found = donor.shapes[theirs]
     if way == "copy" and found[0] != shape[0]:
         raise ModelError(
@@ -279,18 +255,6 @@ def _embedding(target: Target, name: str, place: Place, way: str | None, donor: 
         random = seeded(target.seed, "embeddings")  # the same rows for the embedding and an untied head
         return embedding_rows(way, shape[0], donor.read(theirs), lambda: target.fresh(name), random)
 
-    origin = Origin(name, shape, place.component, place.layer, way, embedding_words(way, donor), (f"{donor}:{theirs}",))
+    provenance = Provenance(place.component, way, donors=(str(donor),))
+    origin = Origin(name, shape, place.layer, provenance, (DonorTensor(str(donor), theirs),))
     return Step(origin, make, (donor, theirs) if way == "copy" else None)
-
-
-def summary(origins: Sequence[Origin]) -> list[dict[str, Any]]:
-    """One row per component and way: tensors, parameters, source, reason; in the order of `COMPONENTS`."""
-    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for origin in origins:
-        key = (origin.component, origin.source, origin.reason)
-        row = rows.setdefault(
-            key, dict(zip(("component", "source", "reason"), key, strict=True)) | {"tensors": 0, "parameters": 0}
-        )
-        row["tensors"] += 1
-        row["parameters"] += origin.size
-    return sorted(rows.values(), key=lambda row: COMPONENTS.index(row["component"]))

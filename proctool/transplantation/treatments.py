@@ -25,13 +25,6 @@ sample  each row one of the donor's rows, drawn from the seed
 copy    the donor's own rows, which asks for the same vocabulary size
 """
 
-_WORDS = {
-    "scale": "fresh, with the deviation of",
-    "mean": "every row the mean of",
-    "sample": "rows drawn from",
-    "copy": "the rows of",
-}
-
 
 @dataclass(frozen=True)
 class Treatment:
@@ -122,11 +115,6 @@ def embedding_rows(
     if way == "sample":
         return given[torch.randint(given.shape[0], (rows,), generator=random)]
     raise ValueError(way)
-
-
-def embedding_words(way: str, donor: object) -> str:
-    """What `embedding_rows` does, for people."""
-    return f"{_WORDS[way]} {donor}"
 
 
 def resize_positions(given: torch.Tensor, rows: int, offset: int) -> torch.Tensor:

@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proctool.reporting.compare import ArmResult, Curve, Run, compare
+from proctool.reporting.controls import Start, controls
 from proctool.reporting.diagnose import diagnose
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.interval import estimate, student_t
 from proctool.reporting.measured import Score, joined
 from proctool.reporting.report import build_report
-from proctool.reporting.roles import Start, controls
 from proctool.reporting.verdict import diagnostic_verdict, savings_verdict
+from proctool.transplantation.origin import Provenance
+from proctool.transplantation.treatments import Treatment
 
 TOKENS = np.linspace(0, 4e6, 41)
 
@@ -233,7 +235,7 @@ def controlled(treated: float, shuffled: float, seeds: int = 5, **others: float)
         return {seed: Run(Curve(TOKENS, falling(TOKENS / way)), 1e5) for seed, way in enumerate(ways)}
 
     runs = {"cold": {seed: run() for seed in range(seeds)}, "set": arm(treated), "set-shuffled": arm(shuffled)}
-    carried = (("attention", "carried", "from warm.safetensors"),)
+    carried = (Provenance("attention", "carried", ("warm.safetensors",)),)
     starts = {
         "cold": Start(),
         "set": Start(("set:inputs=8",), carried),
@@ -269,27 +271,26 @@ def test_the_control_that_comes_closest_stands_in_the_first_sentence() -> None:
 @pytest.mark.parametrize(
     ("tasks", "carried", "kind"),
     [
-        (("set",), [("attention", "carried", "from a"), ("mlp", "fresh", "")], None),
-        (("shuffle(set)",), [("attention", "carried", "from a")], "shuffled"),
-        (("set",), [("attention", "fresh", ""), ("mlp", "fresh", ""), ("embeddings", "scale", "")], "embeddings"),
-        (("set",), [("attention", "altered", "from a; scale only"), ("mlp", "fresh", "")], "scale"),
-        (("set",), [("attention", "altered", "from a; shuffled"), ("mlp", "altered", "from a; shuffled")], "weights"),
+        (("set",), [("attention", "carried", Treatment()), ("mlp", "fresh", Treatment())], None),
+        (("shuffle(set)",), [("attention", "carried", Treatment())], "shuffled"),
+        (("set",), [("attention", "fresh", Treatment()), ("embeddings", "scale", Treatment())], "embeddings"),
+        (("set",), [("attention", "altered", Treatment(match_scale=True)), ("mlp", "fresh", Treatment())], "scale"),
+        (("set",), [(each, "altered", Treatment(shuffle=True)) for each in ("attention", "mlp")], "weights"),
+        (("set",), [("attention", "altered", Treatment(noise=0.1))], None),
         ((), [], None),
     ],
 )
 def test_controls_are_known_by_how_they_start(
-    tasks: tuple[str, ...], carried: list[tuple[str, str, str]], kind: str | None
+    tasks: tuple[str, ...], carried: list[tuple[str, str, Treatment]], kind: str | None
 ) -> None:
-    assert Start(tasks, tuple(carried)).control == kind
+    made = (Provenance(component, source, treatment=treatment) for component, source, treatment in carried)
+    assert Start(tasks, tuple(made)).control == kind
 
 
-def carrying(*names: str, reason: str = "from a", layers: tuple[str, ...] = ()) -> Start:
-    rows = [("attention", "fresh", ""), ("mlp", "fresh", ""), ("embeddings", "scale", "")]
-    return Start(
-        ("set",),
-        tuple((name, "carried", reason) if name in names else (name, *more) for name, *more in rows),
-        layers=layers,
-    )
+def carrying(*names: str, layers: tuple[str, ...] = ()) -> Start:
+    rows = {"attention": "fresh", "mlp": "fresh", "embeddings": "scale"}
+    carried = (Provenance(name, "carried" if name in names else source) for name, source in rows.items())
+    return Start(("set",), tuple(carried), layers=layers)
 
 
 def test_a_control_is_one_of_arms_that_carry_the_same_alone() -> None:

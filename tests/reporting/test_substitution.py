@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from proctool.reporting.compare import Curve, Run
+from proctool.reporting.controls import Start
 from proctool.reporting.experiment import Experiment, load_experiment
 from proctool.reporting.report import build_report
-from proctool.reporting.roles import Start
 from proctool.reporting.sheets import substitution
 from proctool.reporting.substitution import substitute
+from proctool.transplantation.origin import Provenance
 from tests.reporting.made import substitutive, training, write_events
 
 TOKENS = np.linspace(0, 4e6, 41)
@@ -25,8 +26,8 @@ def test_planted_rates_are_found() -> None:
     lengths = {"a": (0.75, 1e5), "b": (0.625, 3e5)}
     arms = {"cold": {s: run() for s in range(3)}}
     arms |= {arm: {s: run(stretch, spent) for s in range(3)} for arm, (stretch, spent) in reversed(lengths.items())}
-    start = Start(("set",), (("attention", "carried", "from warm-600.safetensors"),))
-    longer = Start(("set",), (("attention", "carried", "from warm-900.safetensors"),))
+    start = Start(("set",), (Provenance("attention", "carried", ("warm-600.safetensors",)),))
+    longer = Start(("set",), (Provenance("attention", "carried", ("warm-900.safetensors",)),))
     (curve,) = substitute(arms, {"cold": Start(), "a": start, "b": longer}, "cold")
     assert [point.arm for point in curve.points] == ["a", "b"]
     assert [point.rate.value for point in curve.points] == pytest.approx([10, 5])  # type: ignore[union-attr]

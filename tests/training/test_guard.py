@@ -13,7 +13,7 @@ import torch
 from proctool import artifact, strict_json
 from proctool.errors import OptionError, RunError
 from proctool.reporting.metrics import read_metrics
-from proctool.training.guard import Guard
+from proctool.training.guard import Guard, Objection
 from proctool.training.warmup import warmup_job
 from tests.conftest import Said
 from tests.training.runs import TASK, options
@@ -53,12 +53,14 @@ def test_a_spike_is_measured_against_the_median() -> None:
     guard = Guard(10)
     for norm in (1.0, 50.0, *[1.0] * 30):
         assert guard.objection(1.0, norm) is None
-    assert "10 times" in (guard.objection(1.0, 10.5) or "")
+    assert (spike := guard.objection(1.0, 10.5)) == Objection("norm", 10.5, limit=10, usual=1.0)
+    assert "over 10 times its median of 1" in spike.words()
     again = Guard(10)
     again.restore(guard.state())
     assert again.objection(1.0, 10.5) == guard.objection(1.0, 10.5)
     assert Guard(None).objection(1.0, 1e30) is None
-    assert "loss is nan" in (Guard(None).objection(float("nan"), 1.0) or "")
+    assert (bad := Guard(None).objection(float("nan"), 1.0)) is not None
+    assert bad.words() == "the loss is nan"
 
 
 def test_a_spike_must_be_above_one(tmp_path: Path) -> None:

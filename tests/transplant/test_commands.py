@@ -57,9 +57,9 @@ def test_a_dry_run_lists_every_tensor_and_writes_nothing(proctool: Run, folder: 
     assert proctool(*command).code == 0
     made = weights(Path("mixed.safetensors"))
     for row in planned["tensors"]:
-        if row["given"]:
-            file, _, tensor = row["given"][0].partition(":")
-            assert torch.equal(made[row["tensor"]], weights(Path(file))[tensor])
+        if row["from"]:
+            given = row["from"][0]
+            assert torch.equal(made[row["tensor"]], weights(Path(given["donor"]))[given["tensor"]])
 
 
 def test_lineage_goes_back_to_the_generating_tasks(proctool: Run) -> None:

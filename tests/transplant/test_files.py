@@ -63,7 +63,7 @@ def test_the_artifact_is_a_model_whose_head_is_tied_and_every_origin_listed(dono
     assert origins.keys() == saved.artifact.tensors.keys()
     for name, component in places().items():
         letter = {"attention": "a", "mlp": "b", "embeddings": "c"}.get(component)
-        assert origins[name]["from"] == ([f"{letter}.safetensors:{name}"] if letter else []), name
+        assert origins[name]["from"] == ([{"donor": f"{letter}.safetensors", "tensor": name}] if letter else []), name
         assert (origins[name]["source"] == "fresh") == (letter is None)
     heads = {f"{name}.safetensors": artifact.read_header(Path(f"{name}.safetensors")).content for name in "abc"}
     assert {parent["name"]: parent["content"] for parent in saved.artifact.parents} == heads
@@ -224,7 +224,7 @@ def test_donors_with_files_named_alike_are_told_apart(tmp_path: Path) -> None:
             output=tmp_path / "out.safetensors",
         )
     )
-    reasons = {origin.component: origin.reason for origin in planned.origins}
+    reasons = {origin.component: origin.provenance.words() for origin in planned.origins}
     assert reasons["attention"] == "from set/warm.safetensors"
     assert reasons["mlp"] == "from eca/warm.safetensors"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from proctool.transplantation.origin import NOT_TAKEN, Provenance
+
 _BODY = ("attention", "mlp")
 _SHUFFLED_TASK = "shuffle("
 
@@ -27,8 +29,8 @@ class Start:
 
     tasks: tuple[str, ...] = ()
     """Specifications of what its donors were warmed up on; none for a cold start."""
-    carried: tuple[tuple[str, str, str], ...] = ()
-    """(component, source, reason) as `transplantation.summary` gives them."""
+    carried: tuple[Provenance, ...] = ()
+    """Where its components come from."""
     kind: str | None = None
     """The kind of control it is, as a recipe says it: a key of CONTROLS."""
     of: tuple[str, ...] = ()
@@ -41,7 +43,7 @@ class Start:
     @property
     def components(self) -> tuple[str, ...]:
         """The components that come from donors in one way or another."""
-        return tuple(dict.fromkeys(name for name, source, _ in self.carried if source not in ("fresh", "base")))
+        return tuple(dict.fromkeys(each.component for each in self.carried if each.source not in NOT_TAKEN))
 
     @property
     def control(self) -> str | None:
@@ -52,14 +54,13 @@ class Start:
             return None
         if all(task.startswith(_SHUFFLED_TASK) for task in self.tasks):
             return "shuffled"
-        body = [(source, reason) for name, source, reason in self.carried if name in _BODY]
-        given = [reason for source, reason in body if source not in ("fresh", "base")]
+        body = [each for each in self.carried if each.component in _BODY]
+        given = [each.treatment for each in body if each.source not in NOT_TAKEN]
         if body and not given:
             return "embeddings"
-        for mark, kind in (("scale only", "scale"), ("; shuffled", "weights")):
-            if given and all(mark in reason for reason in given):
-                return kind
-        return None
+        if given and all(each.match_scale for each in given):
+            return "scale"
+        return "weights" if given and all(each.shuffle for each in given) else None
 
     @property
     def treatment(self) -> tuple[str, ...]:
@@ -67,7 +68,7 @@ class Start:
         if self.made_from:
             return (self.made_from, self.kind or "")
         # Without the donor's file name, which may hold the warm-up's length.
-        ways = (f"{name}:{source}:{reason.partition(';')[2]}" for name, source, reason in self.carried)
+        ways = (f"{each.component}:{each.source}:{each.treatment}" for each in self.carried)
         return (*self.tasks, *sorted(ways))
 
 
