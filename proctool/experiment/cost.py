@@ -6,10 +6,8 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proctool.evaluation.options import DiagnosticOptions
 from proctool.experiment.stage import Stage
-from proctool.recipe.arms import diagnostic_task, warmup_task
-from proctool.training.options import PretrainOptions, TrainingOptions, WarmupOptions
+from proctool.training.options import PretrainOptions, TrainingOptions
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -51,10 +49,8 @@ def _outlined(model: str, family: str, vocabulary: int, context: int) -> PreTrai
 def _extents(stage: Stage) -> tuple[int, int]:
     """Vocabulary and positions of the model."""
     options = stage.options
-    if isinstance(options, WarmupOptions):
-        return warmup_task(options).vocab_size, options.context or stage.length
-    if isinstance(options, DiagnosticOptions):
-        return diagnostic_task(stage.command[-1], options).vocab_size, stage.length
+    if stage.task is not None:
+        return stage.task.vocab_size, getattr(options, "context", None) or stage.length
     if isinstance(options, PretrainOptions):
         return vocabulary_of(options.tokenizer), options.context
     return _OTHERWISE, stage.length

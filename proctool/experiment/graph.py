@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proctool.errors import OptionError
-from proctool.experiment.stage import Stage, fingerprint
+from proctool.experiment.stage import Label, Stage, fingerprint
 from proctool.procedural.controls import Control
 from proctool.procedural.mixture import Mixture
 from proctool.procedural.registry import Task
@@ -86,7 +86,7 @@ class _Graph:
         budgets = {share: arm.pretrain(share) for share in arm.budgets} if recipe.corpus is not None else {}
         finetunes = {name: arm.finetune(name) for name in recipe.finetune}
         diagnostics = {name: arm.diagnostic(name) for name in recipe.diagnostics}
-        lengths = {name: diagnostic_task(name, asked).length for name, asked in diagnostics.items()}
+        tasks = {name: diagnostic_task(name, asked) for name, asked in diagnostics.items()}
         warmups = {name: _with_tasks(arm.warmups(name)) for name in (None, *diagnostics)}
         made = {}
         for seed in recipe.seeds:
@@ -94,15 +94,17 @@ class _Graph:
             for share, options in budgets.items():
                 part = "" if share == 1 else f"-{share:.3g}"
                 start = self._start(arm, options, warmups[None], seed)
-                stages[share] = self._trained(("pretrain",), f"{arm.name}{part}", options, start, options.context, seed)
+                label = Label("pretrain", f"{arm.name}{part}", seed)
+                stages[share] = self._trained(("pretrain",), label, options, start, options.context)
             measured = {}
             for name, asked in diagnostics.items():
                 start = self._start(arm, asked, warmups[name], seed)
-                measured[name] = self._trained(("eval", name), arm.name, asked, start, lengths[name], seed)
+                label, task = Label(name, arm.name, seed), tasks[name]
+                measured[name] = self._trained(("eval", name), label, asked, start, task.length, task)
             pretrained = next(reversed(stages.values()), None)
             tuned = {
                 name: self._trained(
-                    ("pretrain",), f"{name}-{arm.name}", options, pretrained, options.context, seed, "finetune"
+                    ("pretrain",), Label("finetune", f"{name}-{arm.name}", seed), options, pretrained, options.context
                 )
                 for name, options in finetunes.items()
             }
@@ -115,17 +117,17 @@ class _Graph:
     def _trained(
         self,
         words: tuple[str, ...],
-        label: str,
+        label: Label,
         options: TrainingOptions,
         start: Stage | None,
         length: int,
-        seed: int,
-        verb: str = "",
+        task: Task | None = None,
     ) -> Stage:
         output = "model.safetensors" if words == ("pretrain",) else None
-        seeded = dataclasses.replace(options, seed=seed)
+        assert label.seed is not None
+        seeded = dataclasses.replace(options, seed=label.seed)
         inputs = {} if start is None else {"init": start}
-        return self._shared(Stage(f"{verb or words[-1]}-{label}-s{seed}", words, seeded, inputs, output, length))
+        return self._shared(Stage(label, words, seeded, inputs, output, length, task))
 
     def _start(
         self, arm: PlannedArm, options: InitOptions, warmups: Mapping[str, tuple[WarmupOptions, Task]], seed: int
@@ -134,12 +136,13 @@ class _Graph:
         donors = {
             component: self._shared(
                 Stage(
-                    f"warmup-{_label(task)}-s{seed}",
+                    Label("warmup", _task_names(task), seed),
                     ("warmup",),
                     dataclasses.replace(warmup, seed=seed),
                     {},
                     "warm.safetensors",
                     task.length,
+                    task,
                 )
             )
             for component, (warmup, task) in warmups.items()
@@ -157,27 +160,27 @@ class _Graph:
         else:  # from a file
             inputs = {}
             asked |= {"base": options.init, **dict.fromkeys(carried, (options.init,))}
-        return self._transplant(f"treated-{arm.name}", TransplantOptions(**asked, seed=seed), inputs)
+        return self._transplant(Label("treated", arm.name, seed), TransplantOptions(**asked, seed=seed), inputs)
 
     def _mixture(self, arm: str, donors: Mapping[str, Stage], tasks: Mapping[str, Task], seed: int) -> Stage:
         """Each component from its donor. Whatever the embeddings' start, it is made from copied ones later on."""
         owner = "embeddings" if "embeddings" in donors else next(iter(donors))
         inputs = {name: stage for name, stage in donors.items() if name != "embeddings"}
         options = TransplantOptions(embeddings="copy", vocab_size=tasks[owner].vocab_size, seed=seed)
-        return self._transplant(f"mixed-{arm}", options, {**inputs, "embeddings_from": donors[owner]})
+        return self._transplant(Label("mixed", arm, seed), options, {**inputs, "embeddings_from": donors[owner]})
 
-    def _transplant(self, name: str, options: TransplantOptions, inputs: Mapping[str, Stage]) -> Stage:
-        return self._shared(Stage(f"{name}-s{options.seed}", ("transplant",), options, inputs, "start.safetensors", 0))
+    def _transplant(self, label: Label, options: TransplantOptions, inputs: Mapping[str, Stage]) -> Stage:
+        return self._shared(Stage(label, ("transplant",), options, inputs, "start.safetensors", 0))
 
 
 def _with_tasks(warmups: Mapping[str, WarmupOptions]) -> dict[str, tuple[WarmupOptions, Task]]:
     return {component: (options, warmup_task(options)) for component, options in warmups.items()}
 
 
-def _label(task: Task) -> str:
+def _task_names(task: Task) -> str:
     if isinstance(task, Mixture):
-        return "+".join(_label(each) for each in task.tasks)
-    return f"{task.name}-{_label(task.task)}" if isinstance(task, Control) else task.name
+        return "+".join(_task_names(each) for each in task.tasks)
+    return f"{task.name}-{_task_names(task.task)}" if isinstance(task, Control) else task.name
 
 
 def warmups_of(stage: Stage) -> list[Stage]:

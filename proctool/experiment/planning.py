@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from proctool.errors import OptionError
 from proctool.experiment.cost import flops, outlined
 from proctool.experiment.estimate import seconds_left
-from proctool.experiment.stage import Stage
+from proctool.experiment.stage import Label, Stage
 from proctool.models.hardware import GPU, find_gpu
 from proctool.models.memory import Layout, Memory, training_memory
 from proctool.training.options import PretrainOptions, TrainingOptions
@@ -92,7 +92,7 @@ class RunOptions:
             },
             "",
         )  # fmt: skip
-        return Stage("pretrain", ("pretrain",), options, {}, None, options.context)
+        return Stage(Label("pretrain"), ("pretrain",), options, {}, None, options.context)
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,7 @@ def plan_stages(stages: Sequence[Stage], hardware: HardwareOptions, processes: i
     together = {count: _together(training, count) for count in hardware.gpus}
     groups: dict[tuple[str, TrainingOptions], list[Stage]] = {}
     for stage in training:
-        name = stage.name.rpartition("-s")[0] or stage.name
-        groups.setdefault((name, dataclasses.replace(_training(stage), seed=0)), []).append(stage)
+        groups.setdefault((stage.label.group, dataclasses.replace(_training(stage), seed=0)), []).append(stage)
     plans = []
     for (name, _), group in groups.items():
         first = group[0]

@@ -20,6 +20,7 @@ from typing import Any
 from proctool import config
 from proctool.corpora.catalog import NAMES
 from proctool.models.shapes import PRESETS
+from proctool.procedural.registry import Task
 from proctool.reporting.metrics import MetricsLog
 from proctool.training.options import TrainingOptions
 from proctool.transplantation.options import TransplantOptions
@@ -39,12 +40,31 @@ _PATHS = {"corpus", "tokenizer", "model", "init", "data", "base", "attention", "
 Options = TrainingOptions | TransplantOptions
 
 
+@dataclass(frozen=True)
+class Label:
+    """What people call a stage; not part of its key."""
+
+    kind: str
+    """warmup, pretrain, finetune, mixed, treated, or the name of a diagnostic."""
+    subject: str = ""
+    """The tasks of a warm-up; else the arm."""
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        seed = "" if self.seed is None else f"s{self.seed}"
+        return "-".join(filter(None, (self.kind, self.subject, seed)))
+
+    @property
+    def group(self) -> str:
+        """What stages that differ in the seed alone are called."""
+        return str(dataclasses.replace(self, seed=None))
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """One command line: `command` (its words), every option resolved, and the stages whose artifacts it reads."""
 
-    name: str
-    """For people: `warmup-set-s0`. Not part of the key."""
+    label: Label
     command: tuple[str, ...]
     options: Options
     inputs: Mapping[str, Stage]
@@ -53,6 +73,8 @@ class Stage:
     """File name of its own artifact."""
     length: int
     """Tokens in one sample."""
+    task: Task | None = None
+    """The procedural task that it trains on."""
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,6 +91,11 @@ class Stage:
             document["inputs"] = keys
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
         object.__setattr__(self, "key", digest)
+
+    @property
+    def name(self) -> str:
+        """Its label as text: `warmup-set-s0`."""
+        return str(self.label)
 
     @property
     def donor(self) -> Stage | None:

@@ -122,6 +122,22 @@ def load_experiment(folder: Path) -> Experiment:
     )
 
 
+def arm_of(folder: Path) -> str | None:
+    """The arm that a stage's folder measures, by the record of the experiment around it; None where there is none."""
+    root = folder.absolute().parent
+    if not (root / RECORD).is_file():
+        return None
+    record = _read_record(root)
+    keys = {key for key, stage in record["stages"].items() if stage["folder"] == folder.absolute().name}
+    for arm, by_seed in record["arms"].items():
+        for measured in by_seed.values():
+            of_arm = {measured["pretrain"], *measured.get("budgets", {}).values()}
+            of_arm.update(*(measured.get(kind, {}).values() for kind in ("diagnostics", "finetunes")))
+            if keys & of_arm:
+                return str(arm)
+    return None
+
+
 def _as_written(start: Start, arm: str, record: Mapping[str, Any]) -> Start:
     """With what the recipe says of the arm, which knows more than its runs do."""
     about = record.get("about", {}).get(arm)

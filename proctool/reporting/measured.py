@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from proctool import artifact
-from proctool.errors import RunError
+from proctool.errors import OptionError, RunError
+from proctool.procedural.registry import parse_spec
 from proctool.reporting.compare import Curve, Run
 from proctool.reporting.controls import Start
 from proctool.reporting.metrics import MetricsLog, read_metrics
@@ -38,8 +39,11 @@ class Score:
     @property
     def scoring(self) -> str | None:
         """How the answers of arithmetic are scored: answer, or official."""
-        found = re.search(r"\bscoring=(\w+)", self.task or "")
-        return found[1] if found else None
+        if self.task is None:
+            return None
+        with contextlib.suppress(OptionError):  # a task that is not installed here
+            return getattr(parse_spec(self.task), "scoring", None)
+        return None
 
     def differs(self, other: Score) -> str | None:
         """What makes accuracies incomparable, in words; None where nothing does."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from proctool.errors import RunError
 from proctool.reporting.compare import Run
 from proctool.reporting.controls import Start
-from proctool.reporting.experiment import RECORD, Experiment, load_experiment
+from proctool.reporting.experiment import RECORD, Experiment, arm_of, load_experiment
 from proctool.reporting.measured import (
     Score,
     Setting,
@@ -89,9 +88,7 @@ def _named_folder(written: str) -> tuple[str, Path]:
     if equals and not Path(written).exists():
         return name, Path(folder)
     path = Path(written)
-    # A stage's folder is called pretrain-ARM-s0-1a2b3c4d: the arm is what it is known by.
-    found = re.fullmatch(r"[a-z]+-(.+)-s\d+-[0-9a-f]{8}", path.name)
-    return (found[1] if found else path.name or str(path.resolve().name)), path
+    return arm_of(path) or path.name or path.resolve().name, path
 
 
 def _diagnostic_of(folder: Path, log: MetricsLog) -> str | None:

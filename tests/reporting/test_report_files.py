@@ -14,7 +14,7 @@ from proctool.reporting.page import page, write_page
 from proctool.reporting.report import build_report
 from proctool.reporting.run_folders import load_runs
 from proctool.reporting.sheets import summary
-from tests.reporting.made import HOSTILE, training, two_arms, write_events
+from tests.reporting.made import HOSTILE, Made, training, two_arms, write_events
 
 
 @pytest.fixture
@@ -94,11 +94,13 @@ def test_the_page_stands_alone_and_escapes(experiment: Path, tmp_path: Path) -> 
 
 
 def test_run_folders_are_compared_by_name_and_seed(tmp_path: Path) -> None:
+    experiment = Made(tmp_path)
     for seed in (0, 1):
         write_events(tmp_path / f"a{seed}", *training(seed=seed))
-        write_events(tmp_path / f"pretrain-set-s{seed}-0123abcd", *training(0.7, seed=seed))
+        experiment.measured("set", seed, experiment.stage(f"0123-s{seed}", None, training(0.7, seed=seed)), {})
+    experiment.write()
     named = [f"cold={tmp_path}/a0", f"cold={tmp_path}/a1"]
-    named += [str(tmp_path / f"pretrain-set-s{seed}-0123abcd") for seed in (1, 0)]
+    named += [str(tmp_path / f"0123-s{seed}") for seed in (1, 0)]  # known by their experiment's record
     report = build_report(load_runs(named, None))
     assert report.baseline == "cold"
     assert report.results[1].arm == "set"
