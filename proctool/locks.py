@@ -1,19 +1,21 @@
 """Locks on files: held by one process until it ends, however it ends, and saying by whom and for how long.
 
-The system releases a lock (flock) with its process, so one that is found taken belongs to a process at work. Where the
-file system has no locks, everything goes on without.
+The system releases a lock with its process, so one that is found taken belongs to a process at work. Where the file
+system has no locks, everything goes on without.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
+
+from filelock import lock_descriptor
 
 from proctool.units import format_seconds
 
@@ -22,18 +24,21 @@ class Taken(Exception):
     """Another process holds the lock. The message names it: "process 12 on node-3, for 40 s"."""
 
 
-def take(path: Path) -> IO[str] | None:
-    """The lock file `path`, open and locked: closing it releases it. None where there are no locks.
+def take(path: Path, waiting: Callable[[], None] | None = None) -> IO[str] | None:
+    """The lock file `path`, open and locked: closing it releases it. None where the file system has no locks.
 
+    A lock that another process holds is waited for where `waiting` is given, which is called once before.
     Raises Taken, OSError.
     """
     while True:
         file = path.open("a+", encoding="utf-8", errors="replace")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with file:
-                raise Taken(_holder(file)) from None
+            if not lock_descriptor(file.fileno(), blocking=False):
+                if waiting is None:
+                    with file:
+                        raise Taken(_holder(file))
+                waiting()
+                lock_descriptor(file.fileno())
         except OSError:
             file.close()
             return None
@@ -43,7 +48,7 @@ def take(path: Path) -> IO[str] | None:
                 break
         file.close()
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {os.uname().nodename}")
+    file.write(f"process {os.getpid()} on {platform.node()}")
     file.flush()
     return file
 

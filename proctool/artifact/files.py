@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import mmap
 import os
 import re
@@ -14,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+
+from filelock import lock_descriptor
 
 
 @contextlib.contextmanager
@@ -58,7 +59,7 @@ def _temporary(path: Path) -> tuple[IO[bytes], str]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent)
         file = os.fdopen(handle, "w+b")
         with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_descriptor(handle)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(name)):
                 return file, name
@@ -72,8 +73,8 @@ def _clear_leftovers(path: Path) -> None:
     for entry in os.scandir(path.parent):
         if form.fullmatch(entry.name):
             with contextlib.suppress(OSError), open(entry.path, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where a writer is at work, or without locks
-                os.unlink(entry.path)
+                if lock_descriptor(file.fileno(), blocking=False):  # no writer is at work; fails without locks
+                    os.unlink(entry.path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -116,12 +117,16 @@ class BlockWriter:
 
     def _set_direct(self, wanted: bool) -> bool:
         flag = getattr(os, "O_DIRECT", 0)
+        if not flag:
+            return False
+        import fcntl  # wherever O_DIRECT is
+
         try:
             flags = fcntl.fcntl(self._handle, fcntl.F_GETFL)
             fcntl.fcntl(self._handle, fcntl.F_SETFL, flags | flag if wanted else flags & ~flag)
         except OSError:  # the file system has no such thing
             return False
-        return wanted and bool(flag)
+        return wanted
 
     @property
     def room(self) -> memoryview:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from proctool import locks
 from proctool.corpora.shards import Job, Shard, build_part, existing
 from proctool.errors import CorpusError
 
@@ -246,19 +247,10 @@ def locked(folder: Path, listen: Listener | None = None) -> Iterator[None]:
     Where the file system has no locks two builders merely repeat each other's work: shards appear whole, under names
     that stand for their contents.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if listen:
-                listen(Progress(waiting=True))
-            with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            pass
+
+    def waiting() -> None:
+        if listen:
+            listen(Progress(waiting=True))
+
+    with locks.take(folder / ".lock", waiting) or contextlib.nullcontext():
         yield
