@@ -71,7 +71,7 @@ SEED ?= 0
 
 fuzz: $(READY)
 	@echo "$(INPUTS) damaged inputs for every surface: 100000 take about an hour on an idle core."
-	@$(BIN)/python -m fuzz --inputs $(INPUTS) --seed $(SEED)
+	@$(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
 
 # Tools that look at .venv from outside, so that they are no part of what they describe.
 $(TOOLS)/.ready:

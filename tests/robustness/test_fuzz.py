@@ -13,8 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz import hostile
-from fuzz.surfaces import SURFACES, verdict
 from proctool.corpora import formats
 from proctool.corpora.tokenizers import load_tokenizer
 from proctool.errors import CorpusError, OptionError, RunError
@@ -23,6 +21,8 @@ from proctool.recipe import load_recipe
 from proctool.reporting.experiment import load_experiment
 from proctool.reporting.metrics import MetricsLog, _put
 from tests.conftest import Said
+from tests.fuzz import hostile
+from tests.fuzz.surfaces import SURFACES, verdict
 
 _ROOT = Path(__file__).parents[2]
 STAGE = {"name": "a", "folder": "a", "command": [], "donor": None, "tokens": 1}
@@ -44,7 +44,7 @@ def test_damaged_input_is_taken_or_refused_in_one_line(
 
 @pytest.mark.slow
 def test_damaged_command_lines_too() -> None:
-    command = [sys.executable, "-m", "fuzz", "--surface", "arguments", "--inputs", "300", "--seed", "5"]
+    command = [sys.executable, "-m", "tests.fuzz", "--surface", "arguments", "--inputs", "300", "--seed", "5"]
     found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr
 

@@ -1,4 +1,4 @@
-"""Files made to harm (fuzz/hostile.py): each refused in one line that names it, nothing executed, nothing left."""
+"""Files made to harm (tests/fuzz/hostile): each refused in one line that names it, nothing executed, nothing left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import hostile
+from tests.fuzz import hostile
 
 _ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,11 @@ def test_a_hostile_file_is_refused_in_one_line(name: str, monkeypatch: pytest.Mo
 def test_refusing_allocates_next_to_nothing() -> None:
     """All of them in a process whose address space may hardly grow."""
     found = subprocess.run(
-        [sys.executable, "-m", "fuzz.hostile"], cwd=_ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        [sys.executable, "-m", "tests.fuzz.hostile"],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
     )
     assert found.returncode == 0, "\n".join(line for line in found.stdout.splitlines() if not line.startswith("ok"))
     assert ", 0 not refused" in found.stdout

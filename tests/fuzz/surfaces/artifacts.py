@@ -8,8 +8,8 @@ import json
 import struct
 from random import Random
 
-from fuzz import hostile
-from fuzz.surfaces.base import Finding, Surface, Values, refusals
+from tests.fuzz import hostile
+from tests.fuzz.surfaces.base import Finding, Surface, Values, refusals
 
 
 class ArtifactBytes(Surface):

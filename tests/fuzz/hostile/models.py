@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fuzz.hostile.artifacts import sealed
-from fuzz.hostile.cases import CASES, Make, case
-from fuzz.hostile.folders import model_folder
-from fuzz.hostile.tiny import TINY, tiny_weights
+from tests.fuzz.hostile.artifacts import sealed
+from tests.fuzz.hostile.cases import CASES, Make, case
+from tests.fuzz.hostile.folders import model_folder
+from tests.fuzz.hostile.tiny import TINY, tiny_weights
 
 
 def model_file(folder: Path, config: Any, weights: Mapping[str, Any] | None = None) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fuzz.hostile.cases import MIB, case
+from tests.fuzz.hostile.cases import MIB, case
 
 
 def raw_artifact(path: Path, entries: Any, data: bytes = b"", own: Any = None, length: int | None = None) -> Path:

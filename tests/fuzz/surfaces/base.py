@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from fuzz.mutate import mutated, mutated_value
+from tests.fuzz.mutate import mutated, mutated_value
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Finding(Exception):

@@ -1,9 +1,9 @@
 """Many damaged inputs for every surface, with no traceback, hang or leak.
 
-    python -m fuzz --inputs 100000 --seed 0                # every surface, each in a process of its own
-    python -m fuzz --surface recipe --inputs 5000          # one, in this process
-    python -m fuzz --surface recipe --replay FILE          # one input again, with its traceback
-    python -m fuzz --surface artifact --atheris -- -runs=100000    # guided by coverage (pip install atheris)
+    python -m tests.fuzz --inputs 100000 --seed 0                # every surface, each in a process of its own
+    python -m tests.fuzz --surface recipe --inputs 5000          # one, in this process
+    python -m tests.fuzz --surface recipe --replay FILE          # one input again, with its traceback
+    python -m tests.fuzz --surface artifact --atheris -- -runs=100000    # guided by coverage (pip install atheris)
 
 An input that fails is kept in --findings and named; the exit code is then 1.
 """
@@ -29,8 +29,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fuzz.hostile import MARK, within
-from fuzz.surfaces import SURFACES, Finding, Surface, verdict
+from tests.fuzz.hostile import MARK, within
+from tests.fuzz.surfaces import SURFACES, Finding, Surface, verdict
 
 HANG_SECONDS = 10.0
 """Of this process's own computing time, for one input."""
@@ -52,7 +52,7 @@ def main() -> int:
         return one(names[0], asked)
     bad = 0
     for name in names:
-        command = [sys.executable, "-m", "fuzz", "--surface", name, "--inputs", str(asked.inputs)]
+        command = [sys.executable, "-m", "tests.fuzz", "--surface", name, "--inputs", str(asked.inputs)]
         command += ["--seed", str(asked.seed), "--findings", str(asked.findings)]
         code = subprocess.run(command).returncode
         if code < 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fuzz.hostile.cases import MIB, RUN_ME, case
+from tests.fuzz.hostile.cases import MIB, RUN_ME, case
 
 
 def _recipe(folder: Path, text: str | bytes) -> list[str]:

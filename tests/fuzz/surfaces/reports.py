@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from random import Random
 
-from fuzz.mutate import mutated_value
-from fuzz.surfaces.base import Finding, Surface, Values
+from tests.fuzz.mutate import mutated_value
+from tests.fuzz.surfaces.base import Finding, Surface, Values
 
 
 class Metrics(Surface):

@@ -6,9 +6,9 @@ import shlex
 from random import Random
 from typing import Any
 
-from fuzz import hostile
-from fuzz.mutate import mutated
-from fuzz.surfaces.base import ROOT, Finding, Surface
+from tests.fuzz import hostile
+from tests.fuzz.mutate import mutated
+from tests.fuzz.surfaces.base import ROOT, Finding, Surface
 
 
 class Recipes(Surface):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fuzz.hostile.cases import CASES, MARK
+from tests.fuzz.hostile.cases import CASES, MARK
 
 NO_FILE_TO_BLAME = {
     "yaml_with_a_zero_byte_in_a_path",

@@ -8,8 +8,8 @@ import json
 from random import Random
 from typing import Any
 
-from fuzz.mutate import mutated
-from fuzz.surfaces.base import Finding, Surface, Values
+from tests.fuzz.mutate import mutated
+from tests.fuzz.surfaces.base import Finding, Surface, Values
 
 
 class Texts(Surface):

@@ -1,4 +1,4 @@
-"""`python -m fuzz.hostile`: every case, in a process whose address space may hardly grow."""
+"""`python -m tests.fuzz.hostile`: every case, in a process whose address space may hardly grow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fuzz.hostile.cases import CASES, MIB, ROOM_MIB
-from fuzz.hostile.measure import judged
+from tests.fuzz.hostile.cases import CASES, MIB, ROOM_MIB
+from tests.fuzz.hostile.measure import judged
 
 
 def main() -> int:

@@ -4,11 +4,11 @@ command would; whatever it raises but proctool's own errors and the operating sy
 
 from __future__ import annotations
 
-from fuzz.surfaces.artifacts import ArtifactBytes, ArtifactDocuments, Configurations
-from fuzz.surfaces.base import Finding, Surface, verdict
-from fuzz.surfaces.commands import Arguments, Recipes, TaskSpecifications
-from fuzz.surfaces.corpora import Gzip, Lines, Parquet, Texts, Tokenizers, Zstandard
-from fuzz.surfaces.reports import Experiments, Metrics
+from tests.fuzz.surfaces.artifacts import ArtifactBytes, ArtifactDocuments, Configurations
+from tests.fuzz.surfaces.base import Finding, Surface, verdict
+from tests.fuzz.surfaces.commands import Arguments, Recipes, TaskSpecifications
+from tests.fuzz.surfaces.corpora import Gzip, Lines, Parquet, Texts, Tokenizers, Zstandard
+from tests.fuzz.surfaces.reports import Experiments, Metrics
 
 SURFACES: dict[str, type[Surface]] = {
     "artifact": ArtifactBytes,

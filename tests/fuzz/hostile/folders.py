@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fuzz.hostile.artifacts import raw_artifact
-from fuzz.hostile.cases import RUN_ME, case
-from fuzz.hostile.tiny import TINY, tiny_weights
+from tests.fuzz.hostile.artifacts import raw_artifact
+from tests.fuzz.hostile.cases import RUN_ME, case
+from tests.fuzz.hostile.tiny import TINY, tiny_weights
 
 
 def model_folder(folder: Path, config: Any = None, **files: Any) -> list[str]:

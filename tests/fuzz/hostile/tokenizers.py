@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fuzz.hostile.cases import RUN_ME, case
-from fuzz.hostile.tiny import TINY
+from tests.fuzz.hostile.cases import RUN_ME, case
+from tests.fuzz.hostile.tiny import TINY
 
 
 def _tokenizer(folder: Path, **files: Any) -> list[str]:
