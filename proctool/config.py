@@ -45,6 +45,8 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         name = str(key).replace("-", "_")
         if name not in fields:
             raise OptionError(f'{where}: unknown option "{key}"{suggestion(name, fields)}')
+        if name in arguments:
+            raise OptionError(f'{where}: option "{name}" is given twice, with a dash and with an underscore')
         arguments[name] = convert(value, hints[name], f"{where}.{name}" if where else name)
     for name, field in fields.items():
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -83,11 +85,14 @@ def convert(value: Any, kind: Any, where: str) -> Any:
         return value if isinstance(value, kind) else build(kind, value, where)
     if kind is bool:
         written = str(value).lower()
-        if written not in ("true", "false", "yes", "no"):
+        if written not in ("true", "false", "yes", "no", "on", "off"):
             raise OptionError(f"{where}: expected true or false, got {value!r}")
-        return written in ("true", "yes")
+        return written in ("true", "yes", "on")
     if (isinstance(value, bool | Mapping | Sequence) and not isinstance(value, str)) or value is None:
-        raise OptionError(f"{where}: expected a single {_name(kind)}, got {value!r}")
+        hint = (
+            f'; for the word, write "{str(value).lower()}" in quotes' if isinstance(value, bool) and kind is str else ""
+        )
+        raise OptionError(f"{where}: expected a single {_name(kind)}, got {value!r}{hint}")
     try:
         if kind is int:
             return parse_count(value)
@@ -95,9 +100,8 @@ def convert(value: Any, kind: Any, where: str) -> Any:
             return parse_number(value)
     except OptionError as error:
         raise OptionError(f"{where}: {error}") from None
-    if kind is Path:
-        return Path(str(value))
-    return str(value)
+    text = str(getattr(value, "written", value))  # a number from YAML, where text is meant
+    return Path(text) if kind is Path else text
 
 
 def _name(kind: Any) -> str:
@@ -125,7 +129,7 @@ def field_help(cls: type) -> dict[str, str]:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, read with the safe loader; a key given twice is an error. Raises OptionError."""
+    """The mapping in a YAML file; see `strict_yaml.parse`. Raises OptionError."""
     try:
         with path.open("rb") as file:
             text = file.read(4 * strict_yaml.MOST_CHARACTERS + 1).decode()

@@ -1,4 +1,7 @@
-"""YAML from people and from strangers: plain values only, in text of bounded length, depth and expansion.
+"""YAML 1.2 (its core schema) from people and from strangers, in text of bounded length, depth and expansion.
+
+PyYAML alone reads YAML 1.1, in which `no` is false, 24:00:00 is 86400 and 0123 is 83. Here a scalar is a number only
+where the core schema says so, every number keeps the text it was written as, and keys are always text.
 
 An alias repeats what its anchor stands for. A few lines of aliases of aliases can so mean more values than any memory
 holds, although parsing them costs nothing; they are counted out before anything walks over them.
@@ -6,6 +9,7 @@ holds, although parsing them costs nothing; they are counted out before anything
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from proctool.errors import OptionError
@@ -17,9 +21,48 @@ MOST_DEPTH = 50
 MOST_VALUES = 1 << 18
 """Values once every alias is written out."""
 
+_TAG = "tag:yaml.org,2002:"
+# The core schema (YAML 1.2.2, section 10.3.2), and `<<`, which shares options between arms.
+_SCALARS = {
+    "null": re.compile(r"(?:~|null|Null|NULL|)\Z"),
+    "bool": re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"),
+    "int": re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z"),
+    "float": re.compile(
+        r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
+    ),
+    "merge": re.compile(r"<<\Z"),
+}
+
+
+class WrittenInt(int):
+    """A whole number that remembers its text: an account 0123 stays 0123."""
+
+    written: str
+
+
+class WrittenFloat(float):
+    """A real number that remembers its text: an arm 1.10 is not 1.1."""
+
+    written: str
+
+
+def _int(text: str) -> int:
+    number = WrittenInt(int(text[2:], {"0o": 8, "0x": 16}[text[:2]]) if text[:2] in ("0o", "0x") else int(text))
+    number.written = text
+    return number
+
+
+def _float(text: str) -> float:
+    number = WrittenFloat(text.replace(".", "", 1) if text.lstrip("+-")[:2].lower() in (".i", ".n") else text)
+    number.written = text
+    return number
+
 
 def parse(text: str, where: str) -> Any:
-    """The value of a YAML text, read with the safe loader; a key given twice is an error. Raises OptionError."""
+    """The value of a YAML text: mappings, lists, text, numbers, true, false and None. Keys are text as written.
+
+    A key given twice is an error. Raises OptionError.
+    """
     import yaml
 
     if len(text) > MOST_CHARACTERS:
@@ -49,16 +92,34 @@ def parse(text: str, where: str) -> Any:
                 _count(node)
             return node
 
-    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=key.start_mark)
+            if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f'"{key.value}" is given twice', problem_mark=key.start_mark)
-            seen.add(str(key.value))
-        loader.flatten_mapping(node)
-        return loader.construct_mapping(node, deep=True)
+            seen.add(key.value)
+        loader.flatten_mapping(node)  # `<<`; what is written beside it goes over it
+        return {key.value: loader.construct_object(value, deep=True) for key, value in node.value}
 
-    StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    def scalar(make: Any) -> Any:
+        return lambda loader, node: make(loader.construct_scalar(node))
+
+    StrictLoader.yaml_implicit_resolvers = {}
+    for name, pattern in _SCALARS.items():
+        StrictLoader.add_implicit_resolver(_TAG + name, pattern, None)
+    StrictLoader.yaml_constructors = {None: yaml.SafeLoader.construct_undefined}  # no dates, sets or binary data
+    for name, construct in {
+        "map": mapping,
+        "seq": lambda loader, node: loader.construct_sequence(node, deep=True),
+        "str": scalar(str),
+        "null": scalar(lambda text: None),
+        "bool": scalar(lambda text: text.lower() == "true"),
+        "int": scalar(_int),
+        "float": scalar(_float),
+    }.items():
+        StrictLoader.add_constructor(_TAG + name, construct)
 
     try:
         return yaml.load(text, StrictLoader)  # a SafeLoader: plain values only
@@ -67,7 +128,7 @@ def parse(text: str, where: str) -> Any:
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise OptionError(f"{where}: not valid YAML{place}: {getattr(error, 'problem', None) or error}") from None
     except (ValueError, OverflowError, RecursionError, KeyError, AttributeError, TypeError, IndexError) as error:
-        # What looks like a number or a date and is none: 2024-13-45, a number of ten thousand digits, !!int x.
+        # What is tagged as a number and is none (!!int x), and a number of ten thousand digits.
         raise OptionError(f"{where}: not valid YAML: {error}") from None
 
 

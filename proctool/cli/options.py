@@ -100,6 +100,8 @@ def _known(names: Iterable[str], values: Mapping[str, Any], where: str) -> dict[
         name = str(key).replace("-", "_")
         if name not in names:
             raise OptionError(f'{where}: unknown option "{key}"{config.suggestion(name, names)}')
+        if name in known:
+            raise OptionError(f'{where}: option "{name}" is given twice, with a dash and with an underscore')
         known[name] = value
     return known
 
@@ -108,10 +110,11 @@ def _assignment(written: str) -> tuple[str, Any]:
     name, equals, value = written.partition("=")
     if not equals:
         raise OptionError(f"--set {written}: write option=value")
+    name = name.strip().replace("-", "_")  # of two assignments to one option the last counts, however it is spelled
     try:
-        return name.strip(), strict_yaml.parse(value, f"--set {name}")
+        return name, strict_yaml.parse(value, f"--set {name}")
     except OptionError:
-        return name.strip(), value
+        return name, value
 
 
 def _flag(cls: type, field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:

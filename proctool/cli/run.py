@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -116,7 +117,7 @@ def _emit(planned: Plan, scheduler: Scheduler) -> None:
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with artifact.replacing(path) as file:
-            file.write(text.encode())
+            file.write(os.fsencode(text))  # a path need not be UTF-8
     print(f"bash {shlex.quote(str(planned.root / 'slurm' / 'submit.sh'))}")
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,29 +36,45 @@ def stamp(plan: Plan) -> None:
 def makefile(plan: Plan) -> str:
     """Rules for every stage, for the report, and the target `NAME` for all; `make -j N -k NAME` runs them.
 
-    `NAME-report` makes the report of what is done, whatever has failed.
+    `NAME-report` makes the report of what is done, whatever has failed. Paths stand in recipe lines alone, where the
+    shell reads them: no quoting lets make have a space or a percent sign in the name of a target.
 
-    Raises OptionError where a path cannot stand in a Makefile.
+    Raises OptionError where a path cannot stand in a line.
     """
     root, name = plan.root, plan.recipe.name
-    if re.search(r"[\s#$%:=;|&*?\[\]\\'\"]", str(root)):
-        raise OptionError(f"{root}: make cannot work in folders with such a name; choose another with --runs")
-    done = " \\\n    ".join(str(_stamp(stage, root)) for stage in plan.stages)
+    report = _recipe(["proctool", "report", str(root)])
+    targets = {stage.key: stage.folder(root).name for stage in plan.stages}
     parts = [
         f"# {name}: {len(plan.stages)} stages, made by `proctool run --emit make`.",
         f"# Run them with `make -f THIS-FILE -j 2 -k {name}`: -k goes on past a stage that fails.",
         f"# Where one did, `make -f THIS-FILE {name}-report` reports on the others.",
-        f".PHONY: {name} {name}-report",
-        f"{name}-report:\n\tproctool report {root}",
-        f"{name}: {root}/report.html",
-        f"{root}/report.html: {done}\n\tproctool report {root}",
+        " \\\n    ".join([f".PHONY: {name} {name}-report", *targets.values()]),
+        f"{name}-report:\n\t{report}",
+        " \\\n    ".join([f"{name}:", *targets.values()]) + f"\n\t{report}",
     ]
     for stage in plan.stages:
-        stamp = _stamp(stage, root)
-        parents = "".join(f" {_stamp(parent, root)}" for parent in stage.parents)
-        command = shlex.join(written(stage, root, plan.recipe.launch)).replace("$", "$$")
-        parts.append(f"{stamp}:{parents}\n\t@mkdir -p {stamp.parent}\n\t{command}\n\t@touch $@")
+        mark = _stamp(stage, root)
+        parents = "".join(f" {targets[parent.key]}" for parent in stage.parents)
+        unless = f"@[ -e {_recipe([str(mark)])} ] || {{ mkdir -p {_recipe([str(mark.parent)])}"
+        command = _recipe(written(stage, root, plan.recipe.launch))
+        shown = f"printf '%s\\n' {_recipe([shlex.join(written(stage, root, plan.recipe.launch))])}"
+        rule = f"{unless} && {shown} && {command} && touch {_recipe([str(mark)])}; }}"
+        parts.append(f"{targets[stage.key]}:{parents}\n\t{rule}")
     return "\n\n".join(parts) + "\n"
+
+
+def _recipe(words: Sequence[str]) -> str:
+    return _joined(words).replace("$", "$$")
+
+
+def _joined(words: Sequence[str]) -> str:
+    """Words as a shell reads them, on one line. Raises OptionError where one holds a line break."""
+    for word in words:
+        if not word.isprintable() and any(unicodedata.category(each) == "Cc" for each in word):
+            raise OptionError(
+                f"{word!r}: a line break or another control character cannot stand in a script; rename it"
+            )
+    return shlex.join(words)
 
 
 def slurm(plan: Plan) -> dict[Path, str]:
@@ -70,10 +88,10 @@ def slurm(plan: Plan) -> dict[Path, str]:
     submit = [
         "#!/bin/bash",
         f"# {plan.recipe.name}: {len(plan.stages)} stages. Submit from the folder in which this was written:",
-        f"#   bash {shlex.quote(str(folder / 'submit.sh'))}",
+        f"#   bash {_quoted(folder / 'submit.sh')}",
         "# Submitted again after a failure or a time limit, it does what is left.",
         "set -euo pipefail",
-        f"cd {shlex.quote(str(Path.cwd()))}",
+        f"cd {_quoted(Path.cwd())}",
         "before=",
     ]
     for level, stages in enumerate(_levels(plan.stages), 1):
@@ -89,21 +107,48 @@ def slurm(plan: Plan) -> dict[Path, str]:
         submit.append("before=$jobs")
     submit.append(
         f"sbatch --parsable --dependency=afterany$before {_report_options(plan)}--job-name={plan.recipe.name}-report "
-        f"--output={_quoted(folder / 'report.txt')} --wrap={shlex.quote(shlex.join(['proctool', 'report', str(root)]))}"
+        f"--output={shlex.quote(_in_pattern(folder / 'report.txt'))} "
+        f"--wrap={shlex.quote(_joined(['proctool', 'report', str(root)]))}"
     )
+    options = _sbatch(plan)
     files[folder / "stage.sh"] = _BATCH.format(
-        options="".join(f"#SBATCH --{name}={value}\n" for name, value in _sbatch(plan).items())
+        options="".join(f"#SBATCH {_directive(name, value)}\n" for name, value in options.items()),
+        signals=" ".join(dict.fromkeys(["TERM", _signal(options["signal"])])),
     )
     files[folder / "submit.sh"] = "\n".join(submit) + "\n"
     return files
 
 
-# TERM two minutes before the time limit lets a stage save a checkpoint; it then asks for another turn. Under torchrun
-# its exit code 130 becomes 1, as that of any failure: so a stage that got further than at its last turn has one more.
+# TERM two minutes before the time limit, or what `sbatch: {signal: ...}` asks for, lets a stage save a checkpoint; it
+# then asks for another turn. Slurm signals the stage itself, or with `B:` this script, which passes it on as TERM: by
+# scancel, because srun takes a TERM of its own as the order to kill the stage. Under torchrun the exit code 130 becomes
+# 1, as that of any failure: so a stage that got further than at its last turn has one more.
 _BATCH = """#!/bin/bash
-{options}#SBATCH --signal=TERM@120
-#SBATCH --requeue
+{options}#SBATCH --requeue
 line=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" "$1")
+asked= child=
+forward() {{
+    asked=1
+    [ -z "$child" ] || stop
+}}
+stop() {{
+    if command -v scancel >/dev/null; then scancel --signal=TERM "$SLURM_JOB_ID"; else kill -TERM "$child"; fi
+}}
+trap forward {signals}
+srun() {{
+    [ -z "$asked" ] || return 130
+    command srun "$@" &
+    child=$!
+    [ -z "$asked" ] || stop
+    while
+        asked=
+        wait "$child"
+        code=$?
+        [ -n "$asked" ]  # it was the signal that ended the wait, not the stage
+    do :; done
+    child=
+    return $code
+}}
 needs() {{
     for stamp in "$@"; do
         [ -e "$stamp" ] || {{ echo "left out: $stamp is missing"; exit 1; }}
@@ -126,7 +171,8 @@ exit $code
 
 def _sbatch(plan: Plan) -> dict[str, str]:
     launch = plan.recipe.launch
-    options = {"output": f"{plan.root}/slurm/%x-%a.txt", "ntasks": "1"}
+    output = f"{_in_pattern(plan.root / 'slurm')}/%x-%a.txt"
+    options = {"output": output, "ntasks": "1", "signal": "TERM@120"}
     if launch.processes > 1 and not any(name.startswith("gpus") or name == "gres" for name in launch.sbatch):
         options["gpus"] = str(launch.processes)
     return options | launch.sbatch
@@ -137,14 +183,43 @@ def _report_options(plan: Plan) -> str:
     ours = {
         name: value
         for name, value in plan.recipe.launch.sbatch.items()
-        if not name.startswith(("gpu", "gres", "node", "ntasks", "tres")) and not name.endswith("-per-gpu")
+        if not name.startswith(("gpu", "gres", "node", "ntasks", "tres", "exclusive", "signal"))
+        and not name.endswith("-per-gpu")
     }
-    return "".join(f"--{name}={shlex.quote(value)} " for name, value in ours.items())
+    return "".join(f"--{name}={shlex.quote(value)} " if value else f"--{name} " for name, value in ours.items())
+
+
+def _directive(name: str, value: str) -> str:
+    """An option as `#SBATCH` lines have it: no shell reads them; sbatch knows quotes, backslashes and comments."""
+    if re.fullmatch(r"[\w@%+=:,./-]*", value):
+        return f"--{name}={value}" if value else f"--{name}"
+    escaped = re.sub(r'(["\\])', r"\\\1", value)
+    return f'--{name}="{escaped}"'
+
+
+def _in_pattern(path: Path) -> str:
+    """A path where Slurm expands %x and the like. Raises OptionError where it could not."""
+    if "\\" in str(path):
+        raise OptionError(f"{path}: Slurm expands no %x in a path with a backslash; choose another folder with --runs")
+    _quoted(path)
+    return str(path).replace("%", "%%")
+
+
+def _signal(written: str) -> str:
+    """The signal's name in an option of sbatch such as B:USR1@300. Raises OptionError."""
+    found = re.fullmatch(r"(?:[RB]{1,2}:)?(?:SIG)?([A-Z][A-Z0-9]*|[0-9]+)(?:@[0-9]+)?", written)
+    name = found[1] if found else ""
+    known = {each.name.removeprefix("SIG") for each in signal.Signals} | {str(each.value) for each in signal.Signals}
+    if name not in known - {"KILL", "STOP", str(int(signal.SIGKILL)), str(int(signal.SIGSTOP))}:
+        raise OptionError(
+            f"launch.sbatch.signal: {written!r} names no signal that a stage can catch; write for example B:USR1@300"
+        )
+    return name
 
 
 def _line(stage: Stage, plan: Plan) -> str:
     stamp = _stamp(stage, plan.root)
-    words = shlex.join(written(stage, plan.root, plan.recipe.launch))
+    words = _joined(written(stage, plan.root, plan.recipe.launch))
     needs = "".join(f" {_quoted(_stamp(parent, plan.root))}" for parent in stage.parents)
     parts = [f"folder={_quoted(stamp.parent)}", *([f"needs{needs}"] if needs else [])]
     parts += [f"mkdir -p {_quoted(stamp.parent)}", f"{{ [ -e {_quoted(stamp)} ] || srun {words}; }}"]
@@ -168,4 +243,4 @@ def _stamp(stage: Stage, root: Path) -> Path:
 
 
 def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
+    return _joined([str(path)])

@@ -47,6 +47,12 @@ def build_recipe(values: Mapping[str, Any]) -> Recipe:
         if isinstance(values.get(key), Mapping):
             # `cold:` with nothing after it is YAML's null, and means no differences.
             values[key] = {str(name): {} if each is None else each for name, each in values[key].items()}
+    launch = values.get("launch")
+    if isinstance(launch, Mapping) and isinstance(launch.get("sbatch"), Mapping):
+        # `exclusive:` and `exclusive: true` are the flag alone; `exclusive: false` leaves it out.
+        sbatch = {name: "" if each is None or each is True else each for name, each in launch["sbatch"].items()}
+        sbatch = {name: each for name, each in sbatch.items() if each is not False}
+        values["launch"] = {**launch, "sbatch": sbatch}
     match values.get("controls"):
         case "standard":
             values["controls"] = {}
@@ -63,27 +69,24 @@ def build_recipe(values: Mapping[str, Any]) -> Recipe:
 def _underscore(recipe: Recipe) -> None:
     """Write option names with underscores, in place, so that layers that spell them differently still overlay."""
 
-    def mend(values: Any) -> None:
+    def mend(values: Any, where: str) -> None:
         if isinstance(values, dict):
             for key in [key for key in values if isinstance(key, str) and "-" in key]:
-                values[key.replace("-", "_")] = values.pop(key)
+                name = key.replace("-", "_")
+                if name in values:
+                    raise OptionError(f'{where}: option "{name}" is given twice, with a dash and with an underscore')
+                values[name] = values.pop(key)
 
-    arms = recipe.arms.values()
-    for values in (
-        recipe.warmup,
-        recipe.pretrain,
-        *recipe.finetune.values(),
-        *(arm.warmup for arm in arms),
-        *(arm.pretrain for arm in arms),
-    ):
-        mend(values)
-    for arm in arms:
-        for values in arm.donors.values():
-            mend(values)
-    for group in (recipe.diagnostics, *(arm.diagnostics for arm in arms)):
-        for options in group.values():
-            mend(options)
-            mend(options.get("warmup"))
+    groups: list[tuple[str, Any]] = [("warmup", recipe.warmup), ("pretrain", recipe.pretrain)]
+    groups += [(f"finetune.{name}", values) for name, values in recipe.finetune.items()]
+    groups += [(f"diagnostics.{name}", values) for name, values in recipe.diagnostics.items()]
+    for name, arm in recipe.arms.items():
+        groups += [(f"arms.{name}.warmup", arm.warmup), (f"arms.{name}.pretrain", arm.pretrain)]
+        groups += [(f"arms.{name}.donors.{each}", values) for each, values in arm.donors.items()]
+        groups += [(f"arms.{name}.diagnostics.{each}", values) for each, values in arm.diagnostics.items()]
+    for where, values in groups:
+        mend(values, where)
+        mend(values.get("warmup"), f"{where}.warmup")
 
 
 def _check(recipe: Recipe) -> None:
@@ -150,7 +153,7 @@ def _check_launch(recipe: Recipe) -> None:
     if launch.processes < 1:
         raise OptionError(f"launch.processes = {launch.processes}: must be at least 1")
     for name, value in launch.sbatch.items():
-        if not re.fullmatch(r"[a-z][a-z-]*", name) or not re.fullmatch(r"[^\s'\"`$\\;|&<>]*", value):
+        if not re.fullmatch(r"[a-z][a-z-]*", name) or not value.isprintable():
             raise OptionError(
                 f"launch.sbatch.{name}: write an option of sbatch and its value, such as {{partition: gpu}}"
             )

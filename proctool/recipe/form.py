@@ -87,7 +87,7 @@ class Launch:
     precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = None
     """Autocast precision of every stage that does not say its own."""
     sbatch: dict[str, str] = field(default_factory=dict)
-    """Options of sbatch for `--emit slurm`: {partition: gpu, time: "24:00:00"}."""
+    """Options of sbatch for `--emit slurm`: {partition: gpu, time: 24:00:00, exclusive: true}."""
 
 
 @dataclass(frozen=True)

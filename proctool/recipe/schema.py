@@ -22,6 +22,8 @@ Schema = dict[str, Any]
 
 _NUMBER = r"^[-+]?[0-9_]*\.?[0-9_]+([eE][-+]?[0-9]+)?[kKmMbBgGtT]?$"
 """Numbers that YAML reads as text: 2M, 1.5B, 5e-4."""
+_FLAG: Schema = {"type": ["string", "number", "boolean", "null"]}
+"""The value of an option of sbatch; true or nothing for one that has no value."""
 
 
 def recipe_schema() -> Schema:
@@ -41,7 +43,7 @@ def recipe_schema() -> Schema:
             "finetune": finetune,
             "arms": {"type": "object", "additionalProperties": {"anyOf": [{"$ref": "#/$defs/arm"}, {"type": "null"}]}},
             "controls": {"anyOf": [{"enum": ["standard", *one["enum"]]}, several, controls]},
-            "launch": _of_class(Launch, {}),
+            "launch": _of_class(Launch, {"sbatch": {"type": "object", "additionalProperties": _FLAG}}),
             "published": {"type": "array", "items": _of_class(Published, {})},
         },
     )

@@ -245,7 +245,7 @@ def test_launch_sets_the_precision_of_every_stage(root: Path) -> None:
         ({"controls": "standard", "arms": {"cold": {}}}, "controls: no arm has a warm-up"),
         ({"controls": "scale", "arms": {"cold": {}, "x": WARM, "x-scale": WARM}}, '"x-scale" would be the name of two'),
         ({"launch": {"processes": 0}}, "launch.processes = 0"),
-        ({"launch": {"sbatch": {"time": "1;rm"}}}, "launch.sbatch.time"),
+        ({"launch": {"sbatch": {"time": "1\nrm"}}}, "launch.sbatch.time"),
         (
             {"published": [{"what": "p", "section": "5", "measure": "loss", "arms": {"sett": 1}}]},
             'published[0].arms: "sett" is not an arm (did you mean "set"?)',

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,8 @@ from tiny_experiment import FAKE, planned
 
 from proctool.errors import OptionError
 from proctool.experiment import emit
-from proctool.experiment.graph import Plan
+from proctool.experiment.graph import Plan, plan
+from proctool.recipe import load_recipe
 
 ARMS = {
     "cold": {}, "set": {"warmup": {"task": "set:inputs=8"}}, "sort": {"warmup": {"task": "sort:inputs=8"}},
@@ -168,6 +171,102 @@ def test_what_is_done_is_stamped_and_what_is_lost_is_not(there: Path) -> None:
     assert (plan.root / "calls").read_text()[len(before) :].rpartition("-")[0] == "pretrain-set-s0"
 
 
-def test_make_takes_no_folder_that_it_cannot_name(root: Path) -> None:
-    with pytest.raises(OptionError, match="choose another with --runs"):
-        emit.makefile(planned(root.with_name("with space")))
+# Every character that a shell, make, sbatch or Slurm's file names treat as its own.
+ODD = "my 'runs' $HOME $(x) #1 100% \"q\" ~ * ;|&<> = : `d` é"
+
+
+def sbatch_words(line: str) -> list[str]:
+    """The words of a `#SBATCH` line as sbatch cuts them (get_argument in Slurm's src/sbatch/opt.c)."""
+    words, word, quote, place = [], "", "", len("#SBATCH")
+    while place < len(line):
+        letter = line[place]
+        if letter == "\\":
+            place += 1
+            word += line[place]
+        elif quote:
+            quote, word = ("", word) if letter == quote else (quote, word + letter)
+        elif letter in "\"'":
+            quote = letter
+        elif letter == "#":
+            break
+        elif letter.isspace():
+            words, word = [*words, word] if word else words, ""
+        else:
+            word += letter
+        place += 1
+    assert not quote
+    return [*words, word] if word else words
+
+
+@pytest.mark.parametrize("run", [make, submit])
+@pytest.mark.parametrize("folder", [ODD, "back\\slash"])
+def test_folders_of_any_name(there: Path, run: object, folder: str) -> None:
+    plan = planned(Path(folder) / "tiny", arms=ARMS)
+    plan.root.mkdir(parents=True)
+    if run is submit and "\\" in folder:  # Slurm would write to a file named %x-%a.txt
+        with pytest.raises(OptionError, match="backslash"):
+            emit.slurm(plan)
+        return
+    assert run(plan) == 0  # type: ignore[operator]
+    assert plan.missing() == []
+    assert (plan.root / "report.html").exists()
+
+
+def test_no_form_holds_a_line_break(there: Path) -> None:
+    for made in (planned(Path("two\nlines/tiny")), planned(Path("tiny"), corpus="two\nlines")):
+        for form in (emit.makefile, emit.slurm):
+            with pytest.raises(OptionError, match="line break"):
+                form(made)
+
+
+def test_options_of_sbatch_arrive_as_they_are_written(there: Path) -> None:
+    path = there / "r.yaml"
+    path.write_text(
+        "name: tiny\nmodel: 2x2x16\ncorpus: python\narms: {cold: {}}\nlaunch:\n  sbatch:\n"
+        "    time: 24:00:00\n    begin: 16:00\n    account: 0123\n    cpus-per-task: 010\n    nodes: 1\n"
+        "    constraint: a100|h100\n    comment: 'it''s #1 \"x\" \\ $HOME'\n"
+        "    exclusive: true\n    hold:\n    contiguous: false\n"
+    )
+    files = {each.name: text for each, text in emit.slurm(plan(load_recipe(path), Path(ODD) / "tiny")).items()}
+    lines = [line for line in files["stage.sh"].splitlines() if line.startswith("#SBATCH")]
+    options = [word for line in lines for word in sbatch_words(line)]
+    wanted = {
+        "--time=24:00:00", "--begin=16:00", "--account=0123", "--cpus-per-task=010", "--nodes=1",
+        "--constraint=a100|h100", "--comment=it's #1 \"x\" \\ $HOME", "--exclusive", "--hold", "--ntasks=1",
+        "--signal=TERM@120", "--requeue", f"--output={ODD.replace('%', '%%')}/tiny/slurm/%x-%a.txt",
+    }  # fmt: skip
+    assert set(options) == wanted
+    report = shlex.split(files["submit.sh"].splitlines()[-1])
+    assert {"--time=24:00:00", "--constraint=a100|h100", '--comment=it\'s #1 "x" \\ $HOME'} < set(report)
+
+
+@pytest.mark.parametrize("sent", ["TERM", "USR1"])
+def test_a_signal_to_the_script_reaches_the_stage_and_asks_for_another_turn(there: Path, sent: str) -> None:
+    plan = planned(Path("runs/tiny"), launch={"sbatch": {"signal": "B:USR1@300"}})
+    for path, text in emit.slurm(plan).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    script = Path("runs/tiny/slurm/stage.sh")
+    signals = [line for line in script.read_text().splitlines() if line.startswith("#SBATCH --signal")]
+    assert signals == ["#SBATCH --signal=B:USR1@300"]
+    fakes = {
+        "proctool": "trap 'echo saved >> log; exit 130' TERM\necho $$ > stage\nwhile :; do sleep 0.02; done\n",
+        "scontrol": 'echo "$@" >> log\n',
+        "scancel": '[ "$*" = "--signal=TERM 70" ] && kill -TERM $(cat stage)\n',
+    }
+    for name, text in fakes.items():
+        (there / "bin" / name).write_text("#!/bin/bash\n" + text)
+        (there / "bin" / name).chmod(0o755)
+    numbers = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "7", "SLURM_JOB_ID": "70"}
+    process = subprocess.Popen(["bash", script, "runs/tiny/slurm/1-1.txt"], env={**os.environ, **numbers})
+    while not Path("stage").exists() or not Path("stage").read_text():
+        assert process.poll() is None
+    process.send_signal(getattr(signal, f"SIG{sent}"))
+    assert process.wait(timeout=60) == 130
+    assert Path("log").read_text().splitlines() == ["saved", "requeue 7_0"]
+
+
+@pytest.mark.parametrize("written", ["USR9@60", "B:KILL@60", "STOP", "9", "TERM @60", "@60", ""])
+def test_a_signal_that_no_stage_can_catch_is_refused(root: Path, written: str) -> None:
+    with pytest.raises(OptionError, match=r"launch\.sbatch\.signal"):
+        emit.slurm(planned(root, launch={"sbatch": {"signal": written}}))
