@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from proctool import strict_yaml
 from proctool.errors import OptionError
+from proctool.paths import user_path
 from proctool.units import parse_count, parse_number
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     except OptionError as error:
         raise OptionError(f"{where}: {error}") from None
     text = str(getattr(value, "written", value))  # a number from YAML, where text is meant
-    return Path(text) if kind is Path else text
+    return user_path(text) if kind is Path else text
 
 
 def _name(kind: Any) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from proctool import __version__
+from proctool.errors import OptionError
+from proctool.paths import user_path
 
 FORMAT = 1
 HEADER_LIMIT = 64 << 20
@@ -96,7 +98,7 @@ def bare_name(name: str) -> str:
 
 def name_given(value: str) -> str:
     """What a command was given as a file, a folder or a name, without folders: for what a file says of itself."""
-    with contextlib.suppress(OSError, ValueError):
-        if Path(value).exists():
+    with contextlib.suppress(OSError, ValueError, OptionError):
+        if user_path(value).exists():
             return Path(value).name
     return bare_name(value)

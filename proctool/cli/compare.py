@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from proctool.cli.report import Form
+from proctool.paths import AS_PATH
 
 
 def compare(
@@ -26,7 +27,9 @@ def compare(
         float | None,
         typer.Option(help="The loss to be reached, in nats per token.", show_default="the baseline's final one"),
     ] = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write an HTML page with the curves here.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write an HTML page with the curves here.", **AS_PATH)
+    ] = None,
     form: Annotated[Form, typer.Option("--format", help="How the result is written.")] = Form.TERMINAL,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from proctool.cli import display
 from proctool.errors import printable
+from proctool.paths import AS_PATH
 from proctool.units import format_bytes, format_count
 
 _LONGEST = 500
@@ -17,7 +18,7 @@ _LONGEST = 500
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="An artifact of proctool.")],
+    file: Annotated[Path, typer.Argument(help="An artifact of proctool.", **AS_PATH)],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     lineage: Annotated[
         bool, typer.Option("--lineage", help="Draw the family tree, back to the tasks and corpora that made it.")
@@ -142,8 +143,8 @@ def _family_tree(node: Mapping[str, Any], tree: Any = None) -> Any:
 
 
 def export(
-    file: Annotated[Path, typer.Argument(help="A model artifact.")],
-    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    file: Annotated[Path, typer.Argument(help="A model artifact.", **AS_PATH)],
+    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.", **AS_PATH)],
 ) -> None:
     """Write a Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load."""
     from proctool.cli.training import quiet_libraries

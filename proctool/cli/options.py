@@ -15,6 +15,7 @@ import typer
 
 from proctool import config, strict_yaml
 from proctool.errors import OptionError
+from proctool.paths import AS_PATH
 
 Options = TypeVar("Options")
 
@@ -150,7 +151,8 @@ def _default(value: Any) -> str:
 
 
 def _extra(name: str, kind: Any, default: Any, names: tuple[str, ...], text: str) -> inspect.Parameter:
-    return _parameter(name, kind, default, typer.Option(*names, help=text, show_default=False))
+    settings = AS_PATH if kind == Path | None else {}
+    return _parameter(name, kind, default, typer.Option(*names, help=text, show_default=False, **settings))
 
 
 def _parameter(name: str, kind: Any, default: Any, option: Any) -> inspect.Parameter:
@@ -159,4 +161,5 @@ def _parameter(name: str, kind: Any, default: Any, option: Any) -> inspect.Param
 
 def argument(name: str, kind: Any, text: str, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
     """A positional argument for `with_options`."""
-    return _parameter(name, kind, default, typer.Argument(help=text))
+    settings = AS_PATH if kind in (Path, Path | None) else {}
+    return _parameter(name, kind, default, typer.Argument(help=text, **settings))

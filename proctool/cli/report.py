@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from proctool.paths import AS_PATH
+
 if TYPE_CHECKING:
     from proctool.reporting.report import Report
 
@@ -27,9 +29,12 @@ class Form(StrEnum):
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="An experiment's folder, such as runs/demo.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="An experiment's folder, such as runs/demo.", show_default=False, **AS_PATH)
+    ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where the page goes.", show_default="FOLDER/report.html")
+        Path | None,
+        typer.Option("--output", "-o", help="Where the page goes.", show_default="FOLDER/report.html", **AS_PATH),
     ] = None,
     form: Annotated[Form, typer.Option("--format", help="How the tables are written.")] = Form.TERMINAL,
     figures: Annotated[

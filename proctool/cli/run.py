@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proctool.errors import CorpusError, OptionError, RunError
+from proctool.paths import AS_PATH
 
 if TYPE_CHECKING:
     from proctool.experiment.execute import Display, Failure
@@ -36,13 +37,13 @@ def _print_schema(wanted: bool) -> None:
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(help="The experiment: a YAML file.", show_default=False)],
+    recipe: Annotated[Path, typer.Argument(help="The experiment: a YAML file.", show_default=False, **AS_PATH)],
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Stages at a time (default: one per core up to 4; 1 with an accelerator).")
     ] = None,
-    runs: Annotated[Path, typer.Option("--runs", help="Folder in which the experiment's folder is made.")] = Path(
-        "runs"
-    ),
+    runs: Annotated[
+        Path, typer.Option("--runs", help="Folder in which the experiment's folder is made.", **AS_PATH)
+    ] = Path("runs"),
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the stages and what they cost; run nothing.")
     ] = False,

@@ -11,6 +11,7 @@ from proctool.corpora import files, hub, installed, mathematics
 from proctool.corpora.documents import Corpus, Part
 from proctool.corpora.store import cache_folder
 from proctool.errors import CorpusError
+from proctool.paths import is_path
 
 DEFAULT_FIELD = "text"
 
@@ -48,7 +49,7 @@ def open_corpus(name: str, *, text_field: str | None = None, cache_dir: Path | s
     if base in hub.PUBLISHED:
         return hub.open_published(name, hub.PUBLISHED[base], variant, text_field, memory)
     field = text_field or DEFAULT_FIELD
-    if base == "hub" or (re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name) and not Path(name).exists()):
+    if base == "hub" or (re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name) and not is_path(name)):
         repository, _, configuration = name.removeprefix("hub:").partition(":")
         return hub.open_repository(name, repository, configuration or None, field, memory)
     if re.fullmatch(r"[\w-]+", name) and not Path(name).exists():

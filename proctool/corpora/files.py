@@ -13,6 +13,7 @@ from typing import Any
 from proctool.corpora import formats
 from proctool.corpora.documents import Document, Part, block_size
 from proctool.errors import CorpusError
+from proctool.paths import user_path
 
 HASHED_BELOW = 256 << 20
 """Total bytes up to which files are identified by their contents; larger sets by size and modification time."""
@@ -108,7 +109,7 @@ def find(pattern: str) -> list[tuple[Path, str]]:
     A folder gives the files below it that have a suffix we read, hidden ones left out. Raises CorpusError when there
     are none.
     """
-    path = Path(pattern).expanduser()
+    path = user_path(pattern)
     if path.is_file():
         return [(path, path.name)]
     if path.is_dir():

@@ -18,6 +18,7 @@ from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, Document, Part
 from proctool.corpora.formats import SKIP_HINT
 from proctool.corpora.questions import LEVELS, OWN_SPLITS, PER_PART, QuestionsPart
 from proctool.errors import CorpusError
+from proctool.paths import user_path
 
 _TURN = 64
 """Questions taken from a module before the next one's turn: so any budget holds all modules and levels alike."""
@@ -36,7 +37,7 @@ def open_mathematics(name: str, variant: str) -> Corpus:
     Raises CorpusError.
     """
     if variant and not variant.isdecimal():
-        return _tree(name, Path(variant).expanduser())
+        return _tree(name, user_path(variant))
     count = int(variant) if variant else DEFAULT_QUESTIONS
     each = PER_PART * len(LEVELS)
     if count < each:

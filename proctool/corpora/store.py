@@ -24,7 +24,8 @@ from proctool.corpora.documents import TRAIN, Corpus, Part
 from proctool.corpora.rows import Rows, mapped
 from proctool.corpora.shards import FORMAT, Job, Shard
 from proctool.corpora.tokenizers import Tokenizer
-from proctool.errors import CorpusError
+from proctool.errors import CorpusError, OptionError
+from proctool.paths import user_path
 
 HELD_OUT_BYTES = 64 << 20
 """Text taken of a corpus's own validation (or test) split: the first 64 MiB, to the end of a shard."""
@@ -78,7 +79,12 @@ class TokenStore:
 
 def cache_folder() -> Path:
     """$PROCTOOL_CACHE, or ~/.cache/proctool."""
-    return Path(os.environ.get("PROCTOOL_CACHE") or "~/.cache/proctool").expanduser()
+    chosen = os.environ.get("PROCTOOL_CACHE")
+    try:
+        return user_path(chosen or "~/.cache/proctool")
+    except OptionError as error:
+        hint = "" if chosen else "; or set PROCTOOL_CACHE to a folder for what proctool keeps"
+        raise OptionError(f"{error}{hint}") from None
 
 
 def open_store(

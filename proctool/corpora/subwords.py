@@ -13,6 +13,7 @@ import numpy as np
 
 from proctool.corpora.tokenizers import END_OF_TEXT, Ids, Tokenizer, _as_text
 from proctool.errors import CorpusError
+from proctool.paths import is_path, user_path
 
 _END_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]", "[EOS]", "<end_of_text>")
 _MOST_IDS = 10**7
@@ -102,19 +103,19 @@ def holds_tokenizer(folder: Path) -> bool:
 
 def load_subwords(spec: str) -> SubwordTokenizer:
     """A tokenizer from a file, a folder or the hub. Raises CorpusError."""
-    path = Path(spec).expanduser()
+    path = user_path(spec)
     if path.is_file():
         return _from_json(spec, path)
     if not path.is_dir():
-        if path.is_absolute() or spec.startswith((".", "~")) or path.suffix == ".json":
-            raise CorpusError(f"{spec}: no such tokenizer file or folder")
+        if is_path(spec) or path.suffix == ".json":
+            raise CorpusError(f"tokenizer {spec}: no such file or folder")
         return _from_transformers(spec)
     for vocab, merges in _GPT2_PAIRS:
         if (path / vocab).is_file() and (path / merges).is_file() and not (path / "tokenizer.json").is_file():
             return _gpt2(spec, path / vocab, path / merges)
     if (path / "tokenizer.json").is_file():
         return _from_json(spec, path / "tokenizer.json")
-    return _from_transformers(spec)
+    return _from_transformers(spec, path)
 
 
 def _from_json(spec: str, path: Path) -> SubwordTokenizer:
@@ -163,13 +164,17 @@ def _gpt2(spec: str, vocab_file: Path, merges_file: Path) -> SubwordTokenizer:
     return SubwordTokenizer(spec, backend, END_OF_TEXT)
 
 
-def _from_transformers(spec: str) -> SubwordTokenizer:
+def _from_transformers(spec: str, folder: Path | None = None) -> SubwordTokenizer:
     import transformers
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
-        hf = transformers.AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
+        hf = transformers.AutoTokenizer.from_pretrained(
+            folder or spec, trust_remote_code=False, local_files_only=folder is not None
+        )
     except Exception as error:  # whatever the hub client, the network or a foreign file raises
+        if folder is not None:
+            raise CorpusError(f"tokenizer {spec}: no tokenizer in this folder ({_first_line(error)})") from None
         where = "offline mode is on" if os.environ.get("HF_HUB_OFFLINE") else "no network, or no such name"
         raise CorpusError(
             f'tokenizer "{spec}": not a local path, and the hub could not give it ({where}: {_first_line(error)}); '

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proctool.errors import CorpusError, ModelError, OptionError
+from proctool.paths import is_path, user_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -94,7 +95,7 @@ def blimp(
 
 def read_pairs(data: str) -> list[Pair]:
     """The pairs in a .jsonl file, in all of a folder (by name), or in a repository of the hub. Raises CorpusError."""
-    path = Path(data)
+    path = user_path(data)
     if path.is_dir():
         files = sorted(path.glob("*.jsonl"))
         if not files:
@@ -102,7 +103,7 @@ def read_pairs(data: str) -> list[Pair]:
         return [pair for file in files for pair in _read_file(file)]
     if path.is_file():
         return list(_read_file(path))
-    if data.count("/") != 1 or path.suffix:
+    if is_path(data) or data.count("/") != 1 or path.suffix:
         raise CorpusError(f"{data}: no such file or folder; BLiMP comes as .jsonl files, or from the hub: {REPOSITORY}")
     return list(_read_hub(data))
 

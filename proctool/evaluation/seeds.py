@@ -31,6 +31,7 @@ from proctool.errors import Interrupted, OptionError, RunError
 from proctool.evaluation.diagnostic import HELD_OUT_SEED, artifact_path, diagnostic_job, diagnostic_task, held_out
 from proctool.evaluation.options import DiagnosticOptions, StudyOptions
 from proctool.evaluation.scoring import fingerprint, scores_of
+from proctool.paths import user_path
 from proctool.reporting.interval import Estimate, estimate
 from proctool.training.run import read_events
 from proctool.training.signals import command_again, stop_signals
@@ -138,7 +139,7 @@ def single(diagnostic: str, options: DiagnosticOptions) -> Trial:
 
 def _labels(inits: Sequence[str]) -> list[str]:
     """A short name for each init: its file's, with the folder's before it where two files are named alike."""
-    paths = [Path(init) for init in inits]
+    paths = [user_path(init) for init in inits]
     names = [path.name if path.is_dir() else path.stem for path in paths]
     labels = []
     for name, path in zip(names, paths, strict=True):

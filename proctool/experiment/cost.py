@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proctool.experiment.stage import Stage
+from proctool.paths import user_path
 from proctool.training.options import PretrainOptions, TrainingOptions
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _extents(stage: Stage) -> tuple[int, int]:
 
 def vocabulary_of(tokenizer: str) -> int:
     """Tokens of a tokenizer, without asking the network. Raises CorpusError for a file that is none."""
-    if tokenizer not in _VOCABULARIES and Path(tokenizer).exists():
+    if tokenizer not in _VOCABULARIES and user_path(tokenizer).exists():
         from proctool.corpora.tokenizers import load_tokenizer
 
         return load_tokenizer(tokenizer).vocab_size

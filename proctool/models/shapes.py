@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proctool import config
 from proctool.errors import ModelError
+from proctool.paths import user_path
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def parse_model(spec: str) -> Shape | Path:
         if shape.width % shape.heads:
             raise ModelError(f"model {spec}: width {shape.width} is not a multiple of its {shape.heads} heads")
         return shape
-    path = Path(spec)
+    path = user_path(spec)
     if path.exists():
         path = path / "config.json" if path.is_dir() else path
         if not path.is_file():

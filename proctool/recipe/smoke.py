@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from proctool.models.shapes import Shape, parse_model
+from proctool.paths import user_path
 from proctool.recipe.form import Arm, Recipe, Values
 
 # A step is as long as the longest sample: 2048 tokens in published settings.
@@ -83,9 +83,9 @@ def _narrow(model: str) -> str:
 
 def _local(corpus: str | None) -> str | None:
     """A corpus that is there without network, or made in seconds."""
-    if corpus is None or Path(corpus).exists():
+    if corpus is None or user_path(corpus).exists():
         return corpus
     base, _, variant = corpus.partition(":")
-    if base in ("python", "docstrings") or (variant and Path(variant).exists()):
+    if base in ("python", "docstrings") or (variant and user_path(variant).exists()):
         return corpus
     return "mathematics:2" if base == "mathematics" else "python"

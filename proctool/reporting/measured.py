@@ -14,6 +14,7 @@ import numpy as np
 
 from proctool import artifact
 from proctool.errors import OptionError, RunError
+from proctool.paths import user_path
 from proctool.procedural.registry import parse_spec
 from proctool.reporting.compare import Curve, Run
 from proctool.reporting.controls import Start
@@ -181,11 +182,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def _parents(folder: Path, written: str | None, init: str | None) -> list[Mapping[str, Any]] | None:
     """The donors of a run: as its own artifact records them, else as the init says them of itself."""
-    for path in [Path(written), folder / Path(written).name] if written else []:
+    for path in [user_path(written), folder / Path(written).name] if written else []:
         if path.is_file():
             return list(artifact.read_header(path).parents)
-    if init is not None and Path(init).is_file():
-        return [artifact.read_header(Path(init)).as_parent]
+    if init is not None and user_path(init).is_file():
+        return [artifact.read_header(user_path(init)).as_parent]
     return None
 
 
@@ -199,7 +200,7 @@ def _donor_flops(init: str | None, contents: set[str]) -> float | None:
     """From the log in the init's folder, where it is the only donor and the log is that of the run that made it."""
     if init is None or len(contents) != 1:
         return None
-    log = MetricsLog(Path(init).parent)
+    log = MetricsLog(user_path(init).parent)
     log.update()
     return flops_of(log) if log.end is not None and log.end.get("content") in contents else None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from proctool.errors import RunError
+from proctool.paths import user_path
 from proctool.reporting.compare import Run
 from proctool.reporting.controls import Start
 from proctool.reporting.experiment import RECORD, Experiment, arm_of, load_experiment
@@ -32,8 +33,8 @@ def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
     One name several times is one arm: seed by seed, and with one seed several times, budget by budget. The first name
     is the baseline unless `baseline` names another. Raises RunError, ArtifactError (a damaged file).
     """
-    if len(named) == 1 and (Path(named[0]) / RECORD).is_file():
-        return _with_baseline(load_experiment(Path(named[0])), baseline)
+    if len(named) == 1 and (user_path(named[0]) / RECORD).is_file():
+        return _with_baseline(load_experiment(user_path(named[0])), baseline)
     found: dict[str, dict[int, list[tuple[Path, Run]]]] = {}
     scores: dict[str, dict[str, dict[int, Score]]] = {}
     starts: dict[str, Start] = {}
@@ -85,9 +86,9 @@ def _with_baseline(experiment: Experiment, baseline: str | None) -> Experiment:
 
 def _named_folder(written: str) -> tuple[str, Path]:
     name, equals, folder = written.partition("=")
-    if equals and not Path(written).exists():
-        return name, Path(folder)
-    path = Path(written)
+    if equals and not user_path(written).exists():
+        return name, user_path(folder)
+    path = user_path(written)
     return arm_of(path) or path.name or path.resolve().name, path
 
 

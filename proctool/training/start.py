@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proctool.errors import ArtifactError
 from proctool.models.saved import SavedModel, open_model
+from proctool.paths import user_path
 from proctool.training.options import InitOptions
 from proctool.transplantation import Origin, parse_components, transplant_into
 
@@ -20,7 +20,7 @@ def open_init(options: InitOptions) -> SavedModel | None:
     parse_components(options.components)
     if options.init in (None, "none"):
         return None
-    path = Path(str(options.init))
+    path = user_path(str(options.init))
     if not path.exists():
         raise ArtifactError(f"{path}: no such file; --init takes a warmed model, a Hugging Face folder, or none")
     return open_model(path)

@@ -18,6 +18,7 @@ from proctool.errors import ArtifactError, ModelError, OptionError
 from proctool.models.build import context_of, model_config
 from proctool.models.components import parse_components
 from proctool.models.saved import SavedModel, config_values, open_model
+from proctool.paths import user_path
 from proctool.transplantation.donors import Donor
 from proctool.transplantation.fresh import draw, outline
 from proctool.transplantation.layers import by_component, check_carried, parse_layers
@@ -191,11 +192,11 @@ def plan_transplant(options: TransplantOptions) -> Transplant:
     opened: dict[str, Donor] = {}
 
     def donor(path: str) -> Donor:
-        if not Path(path).exists():
+        if not user_path(path).exists():
             raise ArtifactError(f"{path}: no such file; a donor is a model artifact or a Hugging Face folder")
-        key = str(Path(path).resolve())
+        key = str(user_path(path).resolve())
         if key not in opened:
-            opened[key] = Donor(open_model(Path(path)))
+            opened[key] = Donor(open_model(user_path(path)))
         return opened[key]
 
     given: dict[str, tuple[Donor, ...]] = {}
@@ -216,7 +217,7 @@ def plan_transplant(options: TransplantOptions) -> Transplant:
     _tell_apart(donors)
     if not donors:
         raise OptionError("transplant: no donor is given; name one with --attention, --mlp, --norms, ... FILE")
-    base = Donor(open_model(Path(options.base))) if options.base else None
+    base = Donor(open_model(user_path(options.base))) if options.base else None
     model = outline(base.config if base else _configuration(options, donors[0]))
     target = target_of(model, lambda name: draw(model, name, options.seed), options.seed, base)
     if base is not None:

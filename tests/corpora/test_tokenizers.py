@@ -153,7 +153,7 @@ def test_a_vocabulary_that_does_not_fit_the_model_is_said(tokenizer):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("not json", "not a tokenizers JSON file"), (None, "no such tokenizer file")],
+    [("not json", "not a tokenizers JSON file"), (None, "no such file or folder")],
 )
 def test_bad_tokenizer_files_are_named(tmp_path, content, said):
     path = tmp_path / "tokenizer.json"

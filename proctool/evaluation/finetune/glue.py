@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from proctool.errors import CorpusError
+from proctool.paths import is_path, user_path
 from proctool.procedural.registry import Samples
 
 if TYPE_CHECKING:
@@ -70,7 +71,10 @@ class Examples:
 def read_examples(name: str, data: str, held_out: bool) -> Examples:
     """One split of the task `name`, from a folder or the hub. Raises CorpusError."""
     task = TASKS[name]
-    rows = _rows(task, Path(data), held_out) if Path(data).is_dir() else _hub_rows(name, data, held_out)
+    folder = user_path(data)
+    if not folder.is_dir() and is_path(data):
+        raise CorpusError(f"{data}: no such folder")
+    rows = _rows(task, folder, held_out) if folder.is_dir() else _hub_rows(name, data, held_out)
     examples = Examples([], [])
     for where, texts, label in rows:
         examples.texts.append(texts)

@@ -17,6 +17,7 @@ from proctool.evaluation.finetune.code import Programs, read_programs, token_acc
 from proctool.evaluation.finetune.options import FinetuneOptions
 from proctool.models.build import _DROPOUTS, build_model, context_of, model_config
 from proctool.models.saved import SavedModel, load_weights, open_model
+from proctool.paths import user_path
 from proctool.procedural.registry import Samples
 from proctool.training.job import Job
 from proctool.units import to_perplexity
@@ -62,7 +63,7 @@ def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None
     """What fine-tunes on `task`. Raises OptionError, ArtifactError, CorpusError, ModelError."""
     if task not in TASKS:
         raise OptionError(f'"{task}" is not a task to fine-tune on{config.suggestion(task, TASKS)}')
-    saved = None if options.init == "none" else open_model(Path(options.init))
+    saved = None if options.init == "none" else open_model(user_path(options.init))
     tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else saved.tokenizer() if saved else None
     if tokenizer is None:
         raise ModelError(f"{options.init}: has no tokenizer; name the one to use by --tokenizer")
@@ -178,8 +179,8 @@ def _on_text(
     if task == "py150":
         if options.data is None:
             raise OptionError("data: py150 needs the folder of CodeXGLUE's train.txt and test.txt: --data FOLDER")
-        train = read_programs(Path(data), "train", tokenizer, context).samples
-        programs = read_programs(Path(data), "held out", tokenizer, context)
+        train = read_programs(user_path(data), "train", tokenizer, context).samples
+        programs = read_programs(user_path(data), "held out", tokenizer, context)
         held_out = programs.samples
     else:
         train, held_out = _wikitext(data, options, tokenizer, context, progress)

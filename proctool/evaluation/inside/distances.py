@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool.errors import ModelError, OptionError
+from proctool.paths import user_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +59,7 @@ def open_against(saved: SavedModel, names: Sequence[str], seed: int) -> dict[str
             fresh = build_model(saved.config, int(saved.about.get("seed", seed)))
             label, other = FRESH, Other(dict(fresh.named_parameters()), None)
         else:
-            found = open_model(Path(name))
+            found = open_model(user_path(name))
             label = Path(name).stem
             other = Other(found.weights(), found.artifact.content if found.artifact else None)
         if label in others:
