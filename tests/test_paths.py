@@ -37,7 +37,7 @@ def test_readers_of_paths_expand_them(home: Path) -> None:
     assert open_corpus("~/*.txt").stored_bytes == 4
     assert parse_model("~") == home / "config.json"
     assert config.convert("~/x", Path, "here") == home / "x"
-    with pytest.raises(CorpusError, match=r"^tokenizer ~/none: no such file or folder$"):
+    with pytest.raises(CorpusError, match=r"^~/none: no such file or folder$"):
         load_tokenizer("~/none")
 
 

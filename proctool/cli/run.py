@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import sys
 from enum import StrEnum
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from proctool.errors import CorpusError, OptionError, RunError
+from proctool.cli.display import say
+from proctool.errors import RunError
 from proctool.paths import AS_PATH
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def run(
     another experiment under the same --runs has done is taken over from it.
     """
     from proctool.experiment.graph import plan
+    from proctool.experiment.inputs import check_inputs
     from proctool.recipe import load_recipe
     from proctool.recipe.smoke import smoke as smaller
 
@@ -75,7 +76,8 @@ def run(
     if smoke:
         loaded = smaller(loaded)
     planned = plan(loaded, runs / loaded.name)
-    _check_corpora(planned, quick=dry_run or emit is not None)
+    for note in check_inputs(planned, quick=dry_run or emit is not None):
+        say(f"run: {note}")
     if dry_run:
         from proctool.cli.dry_run import show_plan
 
@@ -152,21 +154,3 @@ def _try_out(planned: Plan) -> list[Failure]:
 
     with _display() as display:
         return execute_here(planned, lambda words: app(words, standalone_mode=False), display)
-
-
-def _check_corpora(planned: Plan, quick: bool) -> None:
-    """A misspelt corpus is caught before anything is trained; `quick` asks neither network nor disk.
-
-    Raises OptionError.
-    """
-    from proctool.corpora import open_corpus
-    from proctool.corpora.catalog import NAMES
-    from proctool.training.options import PretrainOptions
-
-    for name in {stage.options.corpus for stage in planned.stages if isinstance(stage.options, PretrainOptions)}:
-        if quick and (name.partition(":")[0] in NAMES or not re.fullmatch(r"[\w-]+", name)):
-            continue
-        try:
-            open_corpus(name)
-        except CorpusError as error:
-            raise OptionError(f"corpus: {error}") from None

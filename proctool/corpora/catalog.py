@@ -49,12 +49,27 @@ def open_corpus(name: str, *, text_field: str | None = None, cache_dir: Path | s
     if base in hub.PUBLISHED:
         return hub.open_published(name, hub.PUBLISHED[base], variant, text_field, memory)
     field = text_field or DEFAULT_FIELD
-    if base == "hub" or (re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name) and not is_path(name)):
+    if _is_repository(name):
         repository, _, configuration = name.removeprefix("hub:").partition(":")
         return hub.open_repository(name, repository, configuration or None, field, memory)
     if re.fullmatch(r"[\w-]+", name) and not Path(name).exists():
         raise CorpusError(f'no corpus, file or folder "{name}"{config.suggestion(name, NAMES)}')
     return _of_files(name, files.listed(files.find(name)), field)
+
+
+_ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+def is_local(name: str) -> bool:
+    """Whether `name` stands for files on this machine: neither a name of the table above nor a repository."""
+    base, _, variant = name.partition(":")
+    if base in NAMES:
+        return bool(variant) and base not in ("python", "docstrings") and not variant.isdecimal()
+    return not _is_repository(name)
+
+
+def _is_repository(name: str) -> bool:
+    return name.startswith("hub:") or (_ON_THE_HUB.fullmatch(name) is not None and not is_path(name))
 
 
 def _of_files(name: str, found: Sequence[files.File], text_field: str) -> Corpus:

@@ -152,6 +152,12 @@ def built(
     return TokenStore(corpus.name, folder, tokenizer, context, budget, tuple(shards), corpus.whole, corpus.splits)
 
 
+def is_built(corpus: Corpus, tokenizer: Tokenizer, budget: int | None, cache_dir: Path | str | None = None) -> bool:
+    """Whether the store is there as far as the budget asks, so that the corpus need not be read."""
+    folder = store_folder(corpus, tokenizer, cache_dir)
+    return _listed(folder, corpus, tokenizer, Goal(TRAIN, "tokens", budget)) is not None
+
+
 def store_folder(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path | str | None = None) -> Path:
     """Where the shards of a corpus under a tokenizer lie. Shards are told apart by their keys."""
     name = re.sub(r"[^\w.=-]+", "-", Path(corpus.name).name).strip("-.")[:60] or "corpus"

@@ -108,7 +108,7 @@ def load_subwords(spec: str) -> SubwordTokenizer:
         return _from_json(spec, path)
     if not path.is_dir():
         if is_path(spec) or path.suffix == ".json":
-            raise CorpusError(f"tokenizer {spec}: no such file or folder")
+            raise CorpusError(f"{spec}: no such file or folder")
         return _from_transformers(spec)
     for vocab, merges in _GPT2_PAIRS:
         if (path / vocab).is_file() and (path / merges).is_file() and not (path / "tokenizer.json").is_file():

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proctool.errors import OptionError
-from proctool.experiment.stage import Label, Stage, fingerprint
+from proctool.experiment import identity
+from proctool.experiment.stage import Label, Stage
 from proctool.procedural.controls import Control
 from proctool.procedural.mixture import Mixture
 from proctool.procedural.registry import Task
@@ -52,7 +53,7 @@ class Plan:
 
 def plan(recipe: Recipe, root: Path) -> Plan:
     """The stages of a recipe, with their folders under `root`. Raises OptionError."""
-    fingerprint.cache_clear()  # files may have changed since the last plan
+    identity.forget()
     graph = _Graph()
     planned = arms_of(recipe)
     arms = {name: graph.arm(arm) for name, arm in planned.items()}

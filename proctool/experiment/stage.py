@@ -1,8 +1,9 @@
 """One stage of an experiment: a proctool command line and what it is computed from.
 
 A stage's key is a hash of what its command line means: the command, its options, and the keys of the stages whose
-artifacts it reads. Names, folders and the order of options are not part of it. So two arms that need the same donor
-share one stage, and after a change to a recipe only the stages that mean something else are run again.
+artifacts it reads. Files count by what they hold (identity.py). Names, folders and the order of options are not part of
+it. So two arms that need the same donor share one stage, and after a change to a recipe only the stages that mean
+something else are run again.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from proctool import config
-from proctool.corpora.catalog import NAMES
-from proctool.models.shapes import PRESETS
+from proctool.experiment.identity import identity
 from proctool.procedural.registry import Task
 from proctool.reporting.metrics import MetricsLog
 from proctool.training.options import TrainingOptions
@@ -34,8 +34,6 @@ _WITHOUT_MEANING = {
 }  # fmt: skip
 # Options that a command line shows even where they are the default.
 _ALWAYS_SHOWN = {"model", "corpus", "context", "steps", "batch_size", "lr", "seed"}
-# Options that may name a file or a folder, whose contents are then part of the meaning.
-_PATHS = {"corpus", "tokenizer", "model", "init", "data", "base", "attention", "mixer", "mlp", "norms", "positions"}
 
 Options = TrainingOptions | TransplantOptions
 
@@ -80,9 +78,7 @@ class Stage:
     def __post_init__(self) -> None:
         # Options that are not given stay out, so that one that is added later changes no key.
         given = {name: value for name, value in config.plain(self.options).items() if value is not None}
-        options = {name: value for name, value in given.items() if name not in _WITHOUT_MEANING}
-        for name in _PATHS & options.keys():
-            options[name] = fingerprint(options[name], name) if isinstance(options[name], str) else options[name]
+        options = {name: identity(name, value) for name, value in given.items() if name not in _WITHOUT_MEANING}
         if "components" in options:
             options["components"] = sorted(options["components"])  # the order they are listed in means nothing
         keys = {name: stage.key for name, stage in self.inputs.items()}
@@ -194,26 +190,3 @@ def _folders(root: Path, changed: int) -> dict[str, str]:
         return {}
     names = [entry.name for entry in os.scandir(root) if "-" in entry.name and not entry.name.startswith(".")]
     return {name.rpartition("-")[2]: name for name in sorted(names, reverse=True)}
-
-
-def _path_in(value: str, option: str) -> Path | None:
-    """The path that an option names, in the order in which its reader looks: names that are known first."""
-    if option == "corpus":
-        base, colon, variant = value.partition(":")
-        if base in NAMES:  # python and docstrings read no path; mathematics:30000 is a number
-            takes = colon and base not in ("python", "docstrings") and not variant.isdecimal()
-            return Path(variant).expanduser() if takes and variant else None
-    elif value in PRESETS or value in ("bytes", "characters"):
-        return None
-    return Path(value)
-
-
-@functools.cache
-def fingerprint(value: str, option: str) -> Any:
-    """A path with its files' sizes and times, so that a changed file counts as a change; a name as it is."""
-    path = _path_in(value, option)
-    if path is None or not path.exists():
-        return value
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    stats = [(str(each.relative_to(path)), each.stat()) for each in files if each.is_file()]
-    return {"path": value, "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]}

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tiny_experiment import planned
+
+from proctool import artifact
+from proctool.corpora.tokenizers import ByteTokenizer
 
 WARM = {"warmup": {"task": "set:inputs=8"}}
 HAYSTACK = {"haystack": {"pairs": 4, "vocab": 32, "steps": 10, "batch_size": 4, "ramp_steps": 2}}
@@ -84,19 +91,108 @@ def test_a_changed_corpus_file_changes_the_key(root: Path, tmp_path: Path) -> No
     assert {name for name in before if before[name] != after[name]} == {"pretrain-cold-s0", "pretrain-set-s0"}
 
 
-@pytest.mark.parametrize("named", ["mytext", "c4:mytext", "mathematics:mytext"])
-def test_a_changed_folder_changes_the_key_however_it_is_named(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
-) -> None:
+# How a corpus can be named, and the file of it that is changed.
+NAMED = {
+    "mytext": "mytext/a.txt",
+    "mytext/a.txt": "mytext/a.txt",
+    "mytext/*.txt": "mytext/a.txt",
+    "**/*.txt": "mytext/a.txt",
+    "~/mytext": "mytext/a.txt",
+    "~/mytext/*.txt": "mytext/a.txt",
+    "linked": "mytext/a.txt",
+    "c4:mytext": "mytext/a.jsonl",
+    "c4:~/mytext": "mytext/a.jsonl",
+    "wikitext:mytext": "mytext/a.txt",
+    "mathematics:mytext": "mytext/train-easy/a.txt",
+    "mathematics:~/mytext": "mytext/train-easy/a.txt",
+}
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "mytext"
-    folder.mkdir()
-    (folder / "a.txt").write_text("one")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "linked").symlink_to("mytext")
+    return tmp_path
+
+
+@pytest.mark.parametrize("named", NAMED)
+def test_a_changed_file_changes_the_key_however_it_is_named(root: Path, there: Path, named: str) -> None:
+    file = there / NAMED[named]
+    file.parent.mkdir(parents=True)
+    file.write_text("one\n1\n")
     before = keys(root, corpus=named)
+    os.utime(file, (1, 1))  # copied or checked out again: the same text
     assert keys(root, corpus=named) == before
-    (folder / "a.txt").write_text("two or three")
+    file.write_text("two\n2\n")
     after = keys(root, corpus=named)
     assert {name for name in before if before[name] != after[name]} == {"pretrain-cold-s0", "pretrain-set-s0"}
+    if "/a.txt" not in named:
+        file.with_name(f"b{file.suffix}").write_text("three\n3\n")
+        assert keys(root, corpus=named)["pretrain-cold-s0"] != after["pretrain-cold-s0"]
+
+
+def test_an_unchanged_corpus_that_was_moved_keeps_its_key(root: Path, there: Path) -> None:
+    (there / "mytext").mkdir()
+    (there / "mytext" / "a.txt").write_text("one")
+    before = keys(root, corpus="mytext")
+    assert (
+        keys(root, corpus="linked")
+        == keys(root, corpus="~/mytext")
+        == keys(root, corpus=str(there / "mytext"))
+        == before
+    )
+    (there / "mytext").rename(there / "moved")
+    assert keys(root, corpus="moved") == before
+
+
+def write_model(path: Path, number: float, seed: int = 0) -> None:
+    about = {"config": {"model_type": "gpt2", "seed": seed}}
+    artifact.write(path, {"w": np.full(3, number, np.float32)}, kind="model", about=about, parents=())
+
+
+def write_folder(path: Path, number: float, seed: int = 0) -> None:
+    path.mkdir(exist_ok=True)
+    (path / "config.json").write_text(json.dumps({"seed": seed}))
+    save_file({"w": np.full(3, number, np.float32)}, path / "model.safetensors")
+
+
+@pytest.mark.parametrize("write", [write_model, write_folder])
+@pytest.mark.parametrize("treated", [False, True])
+def test_an_init_counts_by_what_it_holds(root: Path, there: Path, write: Any, treated: bool) -> None:
+    arm = {"init": "~/init.x"} | ({"treatment": {"shuffle": ["mlp"]}} if treated else {})
+
+    def made() -> dict[str, str]:
+        return {name: key for name, key in keys(root, arms={"cold": {}, "a": arm}).items() if name.endswith("-a-s0")}
+
+    found = []
+    for number, seed in ((1.0, 0), (2.0, 0), (1.0, 1), (1.0, 0)):
+        write(there / "init.x", number, seed)
+        found.append(made())
+    assert found[3] == found[0]
+    for other in found[1:3]:
+        assert all(other[name] != key for name, key in found[0].items())
+
+
+def test_a_tokenizer_and_a_configuration_count_by_what_they_hold(root: Path, there: Path) -> None:
+    tokenizer, model = ByteTokenizer().definition, there / "model"
+    (there / "t").mkdir()
+    model.mkdir()
+
+    def write(other: bool) -> dict[str, str]:
+        text = tokenizer.replace("<|endoftext|>", "</s>") if other else tokenizer
+        (there / "t" / "tokenizer.json").write_text(text)
+        (model / "weights.bin").write_text(str(other))  # not read
+        return keys(root, tokenizer="~/t", model="2x2x16")
+
+    before, after = write(False), write(True)
+    assert {name for name in before if before[name] != after[name]} == {"pretrain-cold-s0", "pretrain-set-s0"}
+    assert write(False) == before
+    (model / "config.json").write_text('{"model_type": "gpt2"}')
+    first = keys(root, model="~/model")
+    (model / "config.json").write_text('{"model_type": "gpt2", "n_layer": 3}')
+    second = keys(root, model="~/model")
+    assert all(first[name] != second[name] for name in first)
 
 
 @pytest.mark.parametrize("named", ["python", "docstrings", "mathematics", "c4", "mathematics:30000"])

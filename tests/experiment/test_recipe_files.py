@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,23 @@ def test_it_fits_the_schema(path: Path) -> None:
     depth = len(path.relative_to(FOLDER).parts) - 1
     first = path.read_text(encoding="utf-8").splitlines()[0]
     assert first == f"# yaml-language-server: $schema={'../' * depth}recipe.schema.json"
+
+
+# Of all stage keys of a recipe. A change makes every finished stage of its users run again.
+KEYS = {
+    "demo": "c24e933ebf5adef6",
+    "laptop/haystack": "6ea94bddb6a58102",
+    "laptop/mixture": "8d833e62f72126f2",
+    "paper/c4-finetuned": "73d73198df0ebab4",
+    "paper/mathematics-substitutive": "de1f09ef8e36bc30",
+    "paper/weights": "57c42df606edfa4a",
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_its_stages_keep_their_keys(name: str, tmp_path: Path) -> None:
+    stages = plan(load_recipe(FOLDER / f"{name}.yaml"), tmp_path).stages
+    assert hashlib.sha256("".join(stage.key for stage in stages).encode()).hexdigest()[:16] == KEYS[name]
 
 
 def test_the_schema_file_is_the_one_that_is_printed(proctool: Callable[..., Any]) -> None:

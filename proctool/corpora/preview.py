@@ -1,0 +1,51 @@
+"""A look at a corpus's first documents: whether training and validation will have a row at all."""
+
+from __future__ import annotations
+
+from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, split_of
+from proctool.corpora.tokenizers import Tokenizer
+from proctool.errors import CorpusError
+
+_MOST_BYTES = 64 << 20
+"""Text after which the question is left to the token store: far more than a row of either split takes."""
+
+
+def require_rows(corpus: Corpus, tokenizer: Tokenizer | None, context: int, *, skip_bad: bool = False) -> None:
+    """Read documents until train and validation have a row of `context` tokens; usually a hundred or so.
+
+    Without a tokenizer a document is enough. Raises CorpusError: a bad document, or too little text.
+    """
+    documents = dict.fromkeys((TRAIN, VALIDATION), 0)
+    tokens = dict.fromkeys((TRAIN, VALIDATION), 0)
+    rows = dict.fromkeys((TRAIN, VALIDATION), False)
+    seen = 0
+    for part in corpus.parts:
+        if part.split is not None and rows.get(part.split, True):
+            continue
+        for document in part.documents():
+            if document.problem and not skip_bad:
+                raise CorpusError(document.problem)
+            split = part.split or split_of(document.digest, corpus.held_out)
+            if document.problem or split not in rows:
+                continue
+            documents[split] += 1
+            length = context if tokenizer is None else _length(document.content + (document.answer or b""), tokenizer)
+            tokens[split] += length
+            # Whole documents fill rows one by one; others end to end.
+            rows[split] |= length <= context if corpus.whole else tokens[split] >= context
+            seen += document.size
+            if rows[part.split or TRAIN] and (part.split is not None or all(rows.values())):
+                break
+            if seen > _MOST_BYTES:
+                return
+    for split, enough in rows.items():
+        if not enough:
+            share = f" ({corpus.held_out:.0%} of them go to it)" if split == VALIDATION else ""
+            raise CorpusError(
+                f"corpus {corpus.name}: its {split} split has {documents[split]} documents with {tokens[split]} tokens, "
+                f"too few for one row of {context}; add documents{share}"
+            )
+
+
+def _length(text: bytes, tokenizer: Tokenizer) -> int:
+    return len(tokenizer.encode_batch([text])[0]) + 1

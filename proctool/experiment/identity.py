@@ -1,0 +1,93 @@
+"""What an option that names a file stands for in a stage's key: what will be read, wherever it lies.
+
+A changed file gives another key; an unchanged one that was moved, linked or named otherwise gives the same. Where
+nothing can be read the option stands for itself: `inputs.py` refuses it before anything is trained.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from proctool import artifact
+from proctool.errors import ProctoolError
+from proctool.models.shapes import parse_model
+from proctool.paths import user_path
+
+
+def identity(option: str, value: Any) -> Any:
+    """The value of an option as a key has it: the same, or a mapping where it names files."""
+    if isinstance(value, list):
+        return [identity(option, each) for each in value]
+    return _read(option, value) if option in _READERS and isinstance(value, str) else value
+
+
+@functools.cache
+def _read(option: str, value: str) -> Any:
+    try:
+        found = _READERS[option](value)
+    except (ProctoolError, OSError):
+        return value
+    return value if found is None else {"content": found}
+
+
+def forget() -> None:
+    """Look at files again: they may have changed since the last plan."""
+    _read.cache_clear()
+
+
+def _corpus(value: str) -> str | None:
+    """Files by name and contents (large ones by size and time), as the token store tells them apart."""
+    from proctool.corpora.catalog import is_local, open_corpus
+
+    if not is_local(value):
+        return None
+    return _digest([part.identity for part in open_corpus(value).parts])
+
+
+def _tokenizer(value: str) -> str | None:
+    """All that decides how it encodes."""
+    from proctool.corpora.tokenizers import BUILT_IN, load_tokenizer
+
+    return load_tokenizer(value).fingerprint if value not in BUILT_IN and user_path(value).exists() else None
+
+
+def _configuration(value: str) -> str | None:
+    found = parse_model(value)
+    return hashlib.sha256(found.read_bytes()).hexdigest() if isinstance(found, Path) else None
+
+
+def _weights(value: str) -> str | None:
+    """An artifact's tensors and what it says of them; of a model folder the configuration and the weight files."""
+    path = user_path(value)
+    if path.is_dir():
+        named = [path / "config.json", *sorted(path.glob("*.safetensors"))]
+        return _digest([[file.name, _sha256(file)] for file in named])
+    if not path.exists():
+        return None
+    header = artifact.read_header(path)
+    return _digest([header.content, header.about])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+_READERS: dict[str, Callable[[str], str | None]] = {
+    "corpus": _corpus,
+    "validation": _corpus,
+    "tokenizer": _tokenizer,
+    "model": _configuration,
+    **dict.fromkeys(
+        ("init", "data", "base", "attention", "mixer", "mlp", "norms", "positions", "embeddings_from"), _weights
+    ),
+}

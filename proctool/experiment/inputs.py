@@ -1,0 +1,99 @@
+"""What a plan's stages will read, looked at before the first of them trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from proctool.errors import CorpusError, OptionError, ProctoolError
+from proctool.experiment.graph import Plan
+from proctool.experiment.stage import Stage
+from proctool.training.options import InitOptions, PretrainOptions
+from proctool.transplantation.options import CARRIED, TransplantOptions
+
+if TYPE_CHECKING:
+    from proctool.corpora.tokenizers import Tokenizer
+
+T = TypeVar("T")
+
+
+def check_inputs(plan: Plan, *, quick: bool) -> list[str]:
+    """Open what stages that are not done will read: models, tokenizers, corpora with their field and their splits.
+
+    `quick` asks no network, and returns a note for each thing that could not be looked at. Raises OptionError.
+    """
+    notes: dict[str, None] = {}
+    models, texts = dict.fromkeys(_models(plan.missing())), dict.fromkeys(_texts(plan.missing()))
+    for option, path in models:
+        _of(option, lambda path=path: _open_model(path))  # type: ignore[misc]
+    for text in texts:
+        _check_text(*text, quick=quick, notes=notes)
+    return list(notes)
+
+
+def _models(stages: list[Stage]) -> Iterator[tuple[str, str]]:
+    """Options that name a model on disk, with the path."""
+    for stage in stages:
+        options = stage.options
+        if isinstance(options, InitOptions) and options.init not in (None, "none") and "init" not in stage.inputs:
+            yield "init", str(options.init)
+        if isinstance(options, TransplantOptions):
+            for name in (*CARRIED, "base", "embeddings_from"):
+                given: Any = getattr(options, name)
+                if name not in stage.inputs:
+                    yield from ((name, each) for each in ((given,) if isinstance(given, str) else given or ()))
+
+
+def _texts(stages: list[Stage]) -> Iterator[tuple[Any, ...]]:
+    for stage in stages:
+        options = stage.options
+        if isinstance(options, PretrainOptions):
+            yield (
+                options.corpus, options.text_field, options.tokenizer, options.context, options.budget,
+                options.cache_dir, bool(getattr(options, "skip_bad", False)),
+            )  # fmt: skip
+
+
+def _open_model(path: str) -> None:
+    from proctool.models.saved import open_model
+    from proctool.paths import user_path
+
+    if not user_path(path).exists():
+        raise OptionError(f"{path}: no such file or folder")
+    open_model(user_path(path))
+
+
+def _check_text(
+    name: str, field: str | None, tokenizer: str, context: int, budget: int | None, cache: Any, skip_bad: bool,
+    *, quick: bool, notes: dict[str, None],
+) -> None:  # fmt: skip
+    from proctool.corpora import open_corpus
+    from proctool.corpora.catalog import is_local
+    from proctool.corpora.preview import require_rows
+    from proctool.corpora.store import is_built
+
+    found = _of("tokenizer", lambda: _load(tokenizer, quick))
+    if found is None:
+        notes[f'tokenizer "{tokenizer}" is not a local path; it is taken to be a name on the hub'] = None
+    if quick and not is_local(name):
+        return
+    corpus = _of("corpus", lambda: open_corpus(name, text_field=field, cache_dir=cache))
+    if found is None or not is_built(corpus, found, budget, cache):
+        _of("corpus", lambda: require_rows(corpus, found, context, skip_bad=skip_bad))
+
+
+def _load(spec: str, quick: bool) -> Tokenizer | None:
+    from proctool.corpora.tokenizers import BUILT_IN, load_tokenizer
+    from proctool.paths import is_path
+
+    return None if quick and spec not in BUILT_IN and not is_path(spec) else load_tokenizer(spec)
+
+
+def _of(option: str, look: Callable[[], T]) -> T:
+    """What `look` returns; its errors get the option's name."""
+    try:
+        return look()
+    except CorpusError as error:
+        raise OptionError(f"{option}: {str(error).removeprefix(f'{option} ')}") from None
+    except ProctoolError as error:
+        raise OptionError(f"{option}: {error}") from None
