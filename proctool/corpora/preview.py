@@ -40,10 +40,11 @@ def require_rows(corpus: Corpus, tokenizer: Tokenizer | None, context: int, *, s
                 return
     for split, enough in rows.items():
         if not enough:
-            share = f" ({corpus.held_out:.0%} of them go to it)" if split == VALIDATION else ""
+            by_hash = split == VALIDATION and None in {part.split for part in corpus.parts}
             raise CorpusError(
-                f"corpus {corpus.name}: its {split} split has {documents[split]} documents with {tokens[split]} tokens, "
-                f"too few for one row of {context}; add documents{share}"
+                f"corpus {corpus.name}: its {split} split has {documents[split]} documents with {tokens[split]} "
+                f"tokens, too few for one row of {context}; add documents"
+                + (f" ({corpus.held_out:.0%} of them go to it)" if by_hash else "")
             )
 
 
