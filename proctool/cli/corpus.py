@@ -106,6 +106,7 @@ def _build(options: BuildOptions, common: Common) -> None:
 
 def _planned(corpus: Corpus, tokenizer: Tokenizer, common: Common) -> None:
     size = corpus.stored_bytes
+    display.notes(corpus.notes)
     display.say(
         f"{corpus.name}: {len(corpus.parts)} parts, {format_bytes(size) if size is not None else 'unknown size'} as "
         f"stored, splits {', '.join(corpus.splits)}; nothing was written"
@@ -116,6 +117,7 @@ def _planned(corpus: Corpus, tokenizer: Tokenizer, common: Common) -> None:
 
 
 def _told(store: TokenStore, common: Common) -> None:
+    display.notes(store.notes)
     about: dict[str, Any] = {"event": "corpus", "corpus": store.corpus, "tokenizer": store.tokenizer.spec}
     for split in store.splits:
         counts = {what: store.count(split, what) for what in ("documents", "bytes", "tokens")}
@@ -126,9 +128,8 @@ def _told(store: TokenStore, common: Common) -> None:
         )
     rows = len(store.split())
     about |= {"rows": rows, "context": store.context, "content": store.content, "skipped": store.skipped}
-    left_out = f", {store.skipped} bad documents left out" if store.skipped else ""
     display.say(
-        f"{store.corpus}: {format_count(rows)} training rows of {store.context} tokens{left_out} in {store.folder} "
+        f"{store.corpus}: {format_count(rows)} training rows of {store.context} tokens in {store.folder} "
         f"(content {store.content[:12]})"
     )
     if common.json:

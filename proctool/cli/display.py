@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from proctool.units import format_bytes, format_count, format_seconds
@@ -18,6 +18,12 @@ _PLAIN_SECONDS = 10.0
 def say(text: str) -> None:
     """A line for people."""
     print(text, file=sys.stderr, flush=True)
+
+
+def notes(lines: Iterable[str]) -> None:
+    """What there is to say of a corpus or its token store: a line each."""
+    for line in lines:
+        say(line)
 
 
 def emit(result: Mapping[str, Any]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from proctool import config
-from proctool.corpora import files, hub, installed, mathematics
+from proctool.corpora import files, hub, installed, mathematics, walk
 from proctool.corpora.documents import Corpus, Part
 from proctool.corpora.store import cache_folder
 from proctool.errors import CorpusError
@@ -53,7 +54,8 @@ def open_corpus(name: str, *, text_field: str | None = None, cache_dir: Path | s
         return hub.open_repository(name, repository, configuration or None, field, memory)
     if re.fullmatch(r"[\w-]+", name) and not Path(name).exists():
         raise CorpusError(f'no corpus, file or folder "{name}"{config.suggestion(name, NAMES)}')
-    return _of_files(name, files.listed(files.find(name)), field)
+    found = walk.find(name)
+    return replace(_of_files(name, files.listed(found.files), field), notes=found.notes)
 
 
 def _of_files(name: str, found: Sequence[files.File], text_field: str) -> Corpus:

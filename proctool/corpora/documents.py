@@ -87,6 +87,8 @@ class Corpus:
     """Documents are kept whole within a row (questions with their answers)."""
     stored_bytes: int | None = None
     """Size of its files, where that is known beforehand."""
+    notes: tuple[str, ...] = ()
+    """Lines to say where it is used: what was left out, where its splits come from."""
 
     @property
     def block(self) -> int:
@@ -121,6 +123,11 @@ class Corpus:
                 raise CorpusError(document.problem)
             if split is None or split == (part.split or split_of(document.digest, self.held_out)):
                 yield document
+
+
+def bad_documents(count: int) -> str:
+    """`1 bad document`, `2 bad documents`."""
+    return f"{count} bad document{'s' if count > 1 else ''}"
 
 
 def split_of(digest: int, held_out: float) -> str:

@@ -1,8 +1,7 @@
-"""Local files as corpora: which files a path or pattern names, what identifies them, how they are cut into parts."""
+"""Local files as corpora: what identifies them, how they are cut into parts."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -100,31 +99,6 @@ class FilesPart(Part):
             span.file.check_unchanged()
             yield from formats.read(span.file.path, span.start, span.stop, self.text_field, self.reading)
             span.file.check_unchanged()
-
-
-def find(pattern: str) -> list[tuple[Path, str]]:
-    """The files that a path, a folder or a glob names, with their names within it, sorted by name.
-
-    A folder gives the files below it that have a suffix we read, hidden ones left out. Raises CorpusError when there
-    are none.
-    """
-    path = Path(pattern).expanduser()
-    if path.is_file():
-        return [(path, path.name)]
-    if path.is_dir():
-        below = sorted((found.relative_to(path).as_posix(), found) for found in path.rglob("*") if found.is_file())
-        visible = [(found, name) for name, found in below if not any(part[0] == "." for part in name.split("/"))]
-        known = [(found, name) for found, name in visible if formats.kind_of(name) is not None]
-        if not known:
-            seen = ", ".join(sorted({found.suffix or found.name for found, _ in visible})[:8]) or "nothing"
-            raise CorpusError(f"{path}: no files to read in this folder (it holds {seen}); {formats.WE_READ}")
-        return known
-    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if os.path.isfile(match)]
-    if not matches:
-        what = "no file matches this pattern" if glob.has_magic(pattern) else "no such file or folder"
-        raise CorpusError(f"{pattern}: {what}")
-    root = Path(os.path.commonpath([match.parent for match in matches]))
-    return [(match, match.relative_to(root).as_posix()) for match in matches]
 
 
 def listed(found: Iterable[tuple[Path, str]]) -> list[File]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from proctool import artifact
-from proctool.corpora import files, formats
+from proctool.corpora import files, formats, walk
 from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, Document, Part
 from proctool.corpora.wikitext import articles, is_validation, open_wikitext
 from proctool.errors import CorpusError
@@ -190,7 +190,7 @@ def _ask_the_hub(name: str, sources: Sequence[tuple[str, Source]]) -> dict[str, 
 
 
 def _local(name: str, known: Published, folder: str, field: str) -> Corpus:
-    found = files.listed(files.find(folder))
+    found = files.listed(walk.find(folder).files)
     if known.articles and all(formats.kind_of(file.path) == "text" for file in found):
         return open_wikitext(name, found)
     formats_by_kind = {"lines": "json", "parquet": "parquet"}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from proctool import artifact
 from proctool.corpora.build import Goal, Listener, build, locked
-from proctool.corpora.documents import TRAIN, Corpus, Part
+from proctool.corpora.documents import TRAIN, Corpus, Part, bad_documents
 from proctool.corpora.rows import Rows, mapped
 from proctool.corpora.shards import FORMAT, Job, Shard
 from proctool.corpora.tokenizers import Tokenizer
@@ -43,6 +43,7 @@ class TokenStore:
     shards: tuple[Shard, ...]
     whole: bool
     splits: tuple[str, ...]
+    corpus_notes: tuple[str, ...] = ()
 
     def split(self, name: str = TRAIN) -> Rows:
         """The rows of a split. Raises CorpusError where there is no such split, or not one row of it."""
@@ -65,6 +66,13 @@ class TokenStore:
     def skipped(self) -> int:
         """Bad documents that were left out."""
         return sum(shard.skipped for shard in self.shards)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines to say where the store is used: the corpus's own, and how many documents were left out."""
+        if not self.skipped:
+            return self.corpus_notes
+        return *self.corpus_notes, f"{self.corpus}: {bad_documents(self.skipped)} left out of its token store"
 
     def count(self, split: str, what: str = "tokens") -> int:
         """`what` ("tokens", "bytes", "documents") a split holds, rows or not."""
@@ -143,7 +151,9 @@ def built(
                 made = build(jobs, goal, workers=workers, skip_bad=skip_bad, listen=progress)
                 write_index(folder, corpus, tokenizer, own, made, parts=len(jobs))
                 shards = [*own, *made]
-    return TokenStore(corpus.name, folder, tokenizer, context, budget, tuple(shards), corpus.whole, corpus.splits)
+    return TokenStore(
+        corpus.name, folder, tokenizer, context, budget, tuple(shards), corpus.whole, corpus.splits, corpus.notes
+    )
 
 
 def store_folder(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path | str | None = None) -> Path:
