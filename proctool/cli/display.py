@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from proctool.errors import in_utf8
 from proctool.units import format_bytes, format_count, format_seconds
 
 _PLAIN_SECONDS = 10.0
@@ -17,7 +18,7 @@ _PLAIN_SECONDS = 10.0
 
 def say(text: str) -> None:
     """A line for people."""
-    print(text, file=sys.stderr, flush=True)
+    print(in_utf8(text), file=sys.stderr, flush=True)
 
 
 def notes(lines: Iterable[str]) -> None:

@@ -116,7 +116,7 @@ def _emit(planned: Plan, scheduler: Scheduler) -> None:
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with artifact.replacing(path) as file:
-            file.write(text.encode())
+            file.write(text.encode(errors="surrogateescape"))  # names of files as they are
     print(f"bash {shlex.quote(str(planned.root / 'slurm' / 'submit.sh'))}")
 
 

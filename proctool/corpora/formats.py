@@ -208,7 +208,7 @@ def _parquet(path: str) -> Any:
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(pyarrow.OSFile(os.fsencode(path)))
         _ = file.schema_arrow.names  # decoded only now
         return file
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
