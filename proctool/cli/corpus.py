@@ -28,7 +28,9 @@ class CorpusOptions:
     tokenizer: str = "bytes"
     """bytes, characters, or any tokenizer by path or name."""
     text_field: str | None = None
-    """The field of JSON lines or parquet that holds the text."""
+    """The field of a record that holds the text; meta.text is within meta."""
+    skip_bad: bool = False
+    """Leave out documents that cannot be read instead of stopping."""
     cache_dir: Path | None = None
     """Where token stores are kept (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
 
@@ -36,9 +38,8 @@ class CorpusOptions:
         """The corpus and the tokenizer."""
         from proctool.corpora import load_tokenizer, open_corpus
 
-        return open_corpus(self.corpus, text_field=self.text_field, cache_dir=self.cache_dir), load_tokenizer(
-            self.tokenizer
-        )
+        corpus = open_corpus(self.corpus, text_field=self.text_field, skip_bad=self.skip_bad, cache_dir=self.cache_dir)
+        return corpus, load_tokenizer(self.tokenizer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,6 @@ class BuildOptions(CorpusOptions):
     """Take only as much as holds this many training tokens, for example 655M."""
     workers: int | None = None
     """Processes (default: one a core)."""
-    skip_bad: bool = False
-    """Leave out documents that cannot be read instead of stopping."""
     shard: str | None = None
     """Build share i/n only (i from 1), for a job array; then `proctool corpus merge`."""
 
@@ -89,7 +88,6 @@ def _build(options: BuildOptions, common: Common) -> None:
             "cache_dir": options.cache_dir,
             "progress": listen,
             "workers": options.workers,
-            "skip_bad": options.skip_bad,
         }
         if options.shard is not None:
             if options.budget is not None:
@@ -157,6 +155,7 @@ def _inspect(options: InspectOptions, common: Common) -> None:
         text = document.content.decode("utf-8", "replace") + answer
         print(text if len(text) <= 600 else f"{text[:600]} ... ({len(text)} characters)")
         print("-" * 40)
+    display.notes(corpus.skipped.notes if corpus.skipped else ())
     if options.verify:
         from proctool.corpora.store import built
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from proctool import config
 from proctool.corpora import files, hub, installed, mathematics, walk
-from proctool.corpora.documents import Corpus, Part
+from proctool.corpora.documents import Corpus, Part, Skipped
 from proctool.corpora.store import cache_folder
 from proctool.errors import CorpusError
 
@@ -26,14 +26,21 @@ NAMES = {
 }
 
 
-def open_corpus(name: str, *, text_field: str | None = None, cache_dir: Path | str | None = None) -> Corpus:
+def open_corpus(
+    name: str, *, text_field: str | None = None, skip_bad: bool | None = None, cache_dir: Path | str | None = None
+) -> Corpus:
     """The corpus that `name` names.
 
     A name of the table above; a file, folder or glob pattern (.txt, source code, .jsonl, .parquet; .gz or .zst); or
     hub:OWNER/NAME[:CONFIGURATION] for any dataset of the hub (`hub:` may be left out where no such path exists).
-    `text_field` is the field of a record that holds its text. Raises CorpusError when there is nothing of that name,
-    or nothing to read in it.
+    `text_field` is the field of a record that holds its text; `skip_bad` leaves out documents that cannot be read.
+    Raises CorpusError when there is nothing of that name, or nothing to read in it.
     """
+    corpus = _opened(name, text_field, Path(cache_dir or cache_folder()) / "hub")
+    return replace(corpus, skipped=Skipped()) if skip_bad else corpus
+
+
+def _opened(name: str, text_field: str | None, memory: Path) -> Corpus:
     base, _, variant = name.partition(":")
     if base == "python" and variant in ("", "site"):
         sources = installed.standard_library()
@@ -45,7 +52,6 @@ def open_corpus(name: str, *, text_field: str | None = None, cache_dir: Path | s
         return Corpus(name, installed.docstrings(sources), stored_bytes=sum(file.size for file in sources) // 10)
     if base == "mathematics":
         return mathematics.open_mathematics(name, variant)
-    memory = Path(cache_dir or cache_folder()) / "hub"
     if base in hub.PUBLISHED:
         return hub.open_published(name, hub.PUBLISHED[base], variant, text_field, memory)
     field = text_field or DEFAULT_FIELD

@@ -29,8 +29,8 @@ _KINDS = {
 _KIND_OF = {suffix: kind for kind, suffixes in _KINDS.items() for suffix in suffixes}
 WE_READ = "we read .txt, source code such as .py and .md, .jsonl (these also .gz or .zst) and .parquet"
 
-SKIP_HINT = "mend it, or leave such documents out: proctool corpus build --skip-bad"
-RECODE_HINT = "convert it (iconv -f LATIN1 -t UTF-8), or leave such documents out: proctool corpus build --skip-bad"
+SKIP_HINT = "mend it, or leave such documents out with --skip-bad"
+RECODE_HINT = "convert it (iconv -f LATIN1 -t UTF-8), or leave such documents out with --skip-bad"
 
 
 def kind_of(name: str) -> str | None:

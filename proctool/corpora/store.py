@@ -98,13 +98,12 @@ def open_store(
     cache_dir: Path | str | None = None,
     progress: Listener | None = None,
     workers: int | None = None,
-    skip_bad: bool = False,
 ) -> TokenStore:
     """The token store of a corpus, built where it is missing.
 
     `budget` training tokens are taken from the corpus's beginning (all of it when None). Building is parallel over
     `workers` processes, may be killed and run again, and may be asked of several processes at once: one builds, the
-    others wait. `skip_bad` leaves out documents that cannot be read instead of stopping there.
+    others wait.
     Raises CorpusError: nothing to read, a bad document, too few tokens for one row.
     """
     if context < 2:
@@ -117,7 +116,6 @@ def open_store(
         cache_dir=cache_dir,
         progress=progress,
         workers=workers,
-        skip_bad=skip_bad,
     )
     store.split(TRAIN)  # too little text is said here, not in the middle of a run
     return store
@@ -132,7 +130,6 @@ def built(
     cache_dir: Path | str | None = None,
     progress: Listener | None = None,
     workers: int | None = None,
-    skip_bad: bool = False,
 ) -> TokenStore:
     """`open_store`, whether or not there is enough for one row."""
     if budget is not None and budget < 1:
@@ -146,9 +143,9 @@ def built(
             # Whoever held the lock before may have built it.
             shards = _listed(folder, corpus, tokenizer, goal)
             if shards is None:
-                own = build_own_splits(corpus, tokenizer, folder, workers=workers, skip_bad=skip_bad, listen=progress)
+                own = build_own_splits(corpus, tokenizer, folder, workers=workers, listen=progress)
                 jobs = train_jobs(corpus, tokenizer, folder, own)
-                made = build(jobs, goal, workers=workers, skip_bad=skip_bad, listen=progress)
+                made = build(jobs, goal, workers=workers, skip_bad=corpus.skipped is not None, listen=progress)
                 write_index(folder, corpus, tokenizer, own, made, parts=len(jobs))
                 shards = [*own, *made]
     return TokenStore(
@@ -168,7 +165,6 @@ def build_own_splits(
     folder: Path,
     *,
     workers: int | None = None,
-    skip_bad: bool = False,
     listen: Listener | None = None,
 ) -> list[Shard]:
     """The shards of a corpus's own validation and further splits; none where documents are divided by their hash."""
@@ -178,7 +174,7 @@ def build_own_splits(
         if split != TRAIN and parts:
             jobs = [_job(corpus, tokenizer, folder, part, np.empty(0, np.uint64)) for part in parts]
             goal = Goal(split, "bytes", HELD_OUT_BYTES)
-            made += build(jobs, goal, workers=workers, skip_bad=skip_bad, listen=listen)
+            made += build(jobs, goal, workers=workers, skip_bad=corpus.skipped is not None, listen=listen)
     return made
 
 

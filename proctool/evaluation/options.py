@@ -165,7 +165,9 @@ class PerplexityOptions:
     corpus: str = "python"
     """A corpus by name (python, ...), or a file or folder of text."""
     text_field: str | None = None
-    """The field of JSON or Parquet records that holds the text (default: text, or what the named corpus uses)."""
+    """The field of a record that holds the text; meta.text is within meta (default: text, or the named corpus's)."""
+    skip_bad: bool = False
+    """Leave out documents that cannot be read instead of stopping."""
     split: str = "validation"
     """train, validation, or another that the corpus has."""
     documents: int | None = None
@@ -207,6 +209,8 @@ class MathematicsOptions:
     """Only modules whose name contains one of these: algebra, numbers__gcd, ... (default: all)."""
     tokenizer: str | None = None
     """characters, bytes, or any tokenizer by path or name (default: the model's own)."""
+    skip_bad: bool = False
+    """Leave out questions that cannot be read instead of stopping."""
     batch_size: int = 64
     """Questions answered at a time."""
 

@@ -84,7 +84,6 @@ def perplexity(
     Raises ArtifactError, CorpusError, ModelError (its loss is no finite number, ...); OptionError for a context or
     stride that cannot be.
     """
-    from proctool.corpora.catalog import open_corpus
     from proctool.evaluation.subject import open_subject
     from proctool.training.loss import TargetLoss
 
@@ -95,11 +94,11 @@ def perplexity(
     stride = options.stride or context
     if stride > context:
         raise OptionError(f"stride = {stride}: longer than the context of {context}, so tokens would be left out")
-    corpus = open_corpus(options.corpus, text_field=options.text_field, cache_dir=options.cache_dir)
+    corpus = _opened(options.corpus, options)
     if options.split not in corpus.splits:
         raise CorpusError(f'corpus {corpus.name} has no split "{options.split}"; it has {", ".join(corpus.splits)}')
     if options.apart_from is not None:
-        other = open_corpus(options.apart_from, text_field=options.text_field, cache_dir=options.cache_dir)
+        other = _opened(options.apart_from, options)
         check_apart(_documents(corpus, options), other, options)
 
     tokenizer, read = subject.tokenizer, Read()
@@ -126,6 +125,8 @@ def perplexity(
         "trained_on": options.split == "train" and about.get("corpus") == name_given(options.corpus),
         "documents": read.documents,
         "bytes": read.bytes,
+        "skipped": len(corpus.skipped.problems) if corpus.skipped else 0,
+        "notes": [*corpus.notes, *(corpus.skipped.notes if corpus.skipped else ())],
         "context": context,
         "stride": stride,
         "windows": totals.windows,
@@ -144,6 +145,12 @@ def perplexity(
             ],
         },
     }
+
+
+def _opened(name: str, options: PerplexityOptions) -> Corpus:
+    from proctool.corpora.catalog import open_corpus
+
+    return open_corpus(name, text_field=options.text_field, skip_bad=options.skip_bad, cache_dir=options.cache_dir)
 
 
 def _documents(corpus: Corpus, options: PerplexityOptions) -> Iterator[Document]:

@@ -173,7 +173,9 @@ class PretrainOptions(InitOptions, TrainingOptions):
     corpus: str = "python"
     """A corpus by name (python, ...), or a file or folder of text."""
     text_field: str | None = None
-    """The field of JSON or Parquet records that holds the text (default: text, or what the named corpus uses)."""
+    """The field of a record that holds the text; meta.text is within meta (default: text, or the named corpus's)."""
+    skip_bad: bool | None = None
+    """Leave out documents that cannot be read instead of stopping."""
     tokenizer: str = "bytes"
     """bytes, or any tokenizer by path or name."""
     context: int = 128

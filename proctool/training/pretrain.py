@@ -25,7 +25,9 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     donor = open_init(options)
     tokenizer = load_tokenizer(options.tokenizer)
     store = open_store(
-        open_corpus(options.corpus, text_field=options.text_field, cache_dir=options.cache_dir),
+        open_corpus(
+            options.corpus, text_field=options.text_field, skip_bad=options.skip_bad, cache_dir=options.cache_dir
+        ),
         tokenizer,
         options.context,
         budget=options.budget,

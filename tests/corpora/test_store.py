@@ -213,7 +213,7 @@ def test_bad_documents_stop_the_build_or_are_counted(tmp_path, texts):
     with pytest.raises(CorpusError, match=r"bad\.jsonl: the line at byte \d+: not a JSON object on one line"):
         open_store(corpus, BYTES, 64)
     assert list(tmp_path.rglob("*.safetensors")), "what was built is kept"
-    store = open_store(corpus, BYTES, 64, skip_bad=True)
+    store = open_store(open_corpus(str(path), skip_bad=True), BYTES, 64)
     assert store.skipped == 1
     assert store.count("train", "documents") + store.count("validation", "documents") == len(texts) - 1
 
