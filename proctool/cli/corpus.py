@@ -29,6 +29,8 @@ class CorpusOptions:
     """bytes, characters, or any tokenizer by path or name."""
     text_field: str | None = None
     """The field of a record that holds the text; meta.text is within meta."""
+    validation: str | None = None
+    """Take the validation documents from this corpus; --corpus is for training."""
     skip_bad: bool = False
     """Leave out documents that cannot be read instead of stopping."""
     cache_dir: Path | None = None
@@ -38,7 +40,13 @@ class CorpusOptions:
         """The corpus and the tokenizer."""
         from proctool.corpora import load_tokenizer, open_corpus
 
-        corpus = open_corpus(self.corpus, text_field=self.text_field, skip_bad=self.skip_bad, cache_dir=self.cache_dir)
+        corpus = open_corpus(
+            self.corpus,
+            text_field=self.text_field,
+            validation=self.validation,
+            skip_bad=self.skip_bad,
+            cache_dir=self.cache_dir,
+        )
         return corpus, load_tokenizer(self.tokenizer)
 
 

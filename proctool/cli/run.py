@@ -161,7 +161,8 @@ def _check_corpora(planned: Plan, quick: bool) -> None:
     from proctool.corpora.catalog import NAMES
     from proctool.training.options import PretrainOptions
 
-    for name in {stage.options.corpus for stage in planned.stages if isinstance(stage.options, PretrainOptions)}:
+    options = [stage.options for stage in planned.stages if isinstance(stage.options, PretrainOptions)]
+    for name in {each.corpus for each in options} | {each.validation for each in options if each.validation}:
         if quick and (name.partition(":")[0] in NAMES or not re.fullmatch(r"[\w-]+", name)):
             continue
         try:

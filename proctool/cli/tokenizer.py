@@ -25,6 +25,8 @@ class TrainTokenizerOptions:
     """Ids, the 256 bytes and end-of-text among them."""
     text_field: str | None = None
     """The field of a record that holds the text; meta.text is within meta."""
+    validation: str | None = None
+    """Take the validation documents from this corpus; --corpus is for training."""
     skip_bad: bool = False
     """Leave out documents that cannot be read instead of stopping."""
     sample: int = 1_000_000_000
@@ -39,7 +41,9 @@ def _train(options: TrainTokenizerOptions, common: Common) -> None:
 
     if options.sample < 1:
         raise OptionError(f"sample = {options.sample}: must be at least 1 byte")
-    corpus = open_corpus(options.corpus, text_field=options.text_field, skip_bad=options.skip_bad)
+    corpus = open_corpus(
+        options.corpus, text_field=options.text_field, validation=options.validation, skip_bad=options.skip_bad
+    )
     display.notes(corpus.notes)
     folder = options.output or Path(f"{Path(options.corpus.partition(':')[0]).name}-tokenizer")
     if common.dry_run:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proctool.corpora import formats
+from proctool.corpora import formats, kinds
 from proctool.corpora.documents import Document, Part, block_size
 from proctool.errors import CorpusError
 
@@ -76,7 +76,10 @@ class FilesPart(Part):
     @property
     def identity(self) -> dict[str, Any]:
         """Files by name and contents, stretches, the field and the format."""
+        tables = any(kinds.kind_of(span.file.path) == "table" for span in self.spans) and self.reading is None
         return {
+            # Files of tables were text to earlier versions.
+            **({"kinds": [kinds.kind_of(span.file.path) for span in self.spans]} if tables else {}),
             "files": [[*span.file.identity, span.start, span.stop] for span in self.spans],
             "text_field": self.text_field,
             "split": self.split,
@@ -88,7 +91,7 @@ class FilesPart(Part):
     def size(self) -> int | None:
         """Bytes as stored."""
         return sum(
-            span.file.size if span.stop is None or formats.kind_of(span.file.path) == "parquet"
+            span.file.size if span.stop is None or kinds.kind_of(span.file.path) == "parquet"
             else min(span.stop, span.file.size) - span.start
             for span in self.spans
         )  # fmt: skip

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from proctool.corpora import formats
+from proctool.corpora import kinds, repository
 from proctool.errors import CorpusError
 
 
@@ -18,7 +20,8 @@ class Found:
     files: list[tuple[Path, str]]
     """Each with its name within what was opened."""
     notes: tuple[str, ...] = ()
-    is_folder: bool = False
+    splits: Mapping[str, str] = field(default_factory=dict)
+    """By name, where a folder's files are named by their splits."""
 
 
 def find(pattern: str) -> Found:
@@ -30,6 +33,7 @@ def find(pattern: str) -> Found:
     """
     path = Path(pattern).expanduser()
     if path.is_file():
+        kinds.require_known(str(path))
         return Found([(path, path.name)])
     if path.is_dir():
         return _below(path)
@@ -37,6 +41,8 @@ def find(pattern: str) -> Found:
     if not matches:
         what = "no file matches this pattern" if glob.has_magic(pattern) else _missing(path)
         raise CorpusError(f"{pattern}: {what}")
+    for match in matches:
+        kinds.require_known(str(match))
     root = Path(os.path.commonpath([match.parent for match in matches]))
     kept, notes = _once([(match, match.relative_to(root).as_posix()) for match in matches])
     return Found(kept, notes)
@@ -45,7 +51,13 @@ def find(pattern: str) -> Found:
 def _missing(path: Path) -> str:
     if path.is_symlink():
         return f"a link to {os.readlink(path)}, which does not exist"
-    return "no such file or folder"
+    while not path.parent.is_dir():
+        path = path.parent
+    try:
+        near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
+    except OSError:
+        near = []
+    return "no such file or folder" + (f" (did you mean {path.with_name(near[0])}?)" if near else "")
 
 
 @dataclass
@@ -94,15 +106,16 @@ def _below(folder: Path) -> Found:
     except OSError as error:
         raise CorpusError(f"{error.filename or folder}: {error.strerror or error}") from None
     for path in sorted(tree.broken):
-        if formats.kind_of(path.name) is not None:
+        if kinds.kind_of(path.name) is not None:
             raise CorpusError(f"{path}: {_missing(path)}; restore the file, or remove the link")
     notes = tuple(f"{path}: {_missing(path)}; left out" for path in sorted(tree.broken))
-    known = [(path, name) for path, name in tree.files if formats.kind_of(name) is not None]
+    known = [(path, name) for path, name in repository.data_files(tree.files) if kinds.kind_of(name) is not None]
     if not known:
         seen = ", ".join(sorted({path.suffix or path.name for path, _ in tree.files})[:8]) or "nothing"
-        raise CorpusError(f"{folder}: no files to read in this folder (it holds {seen}); {formats.WE_READ}")
+        raise CorpusError(f"{folder}: no files to read in this folder (it holds {seen}); {kinds.WE_READ}")
     kept, twice = _once(known)
-    return Found(kept, (*notes, *twice), is_folder=True)
+    splits, line = repository.splits_of([name for _, name in kept])
+    return Found(kept, (*notes, *twice, *((f"{folder}: {line}",) if line else ())), splits)
 
 
 def _once(files: list[tuple[Path, str]]) -> tuple[list[tuple[Path, str]], tuple[str, ...]]:

@@ -166,6 +166,8 @@ class PerplexityOptions:
     """A corpus by name (python, ...), or a file or folder of text."""
     text_field: str | None = None
     """The field of a record that holds the text; meta.text is within meta (default: text, or the named corpus's)."""
+    validation: str | None = None
+    """Take the validation documents from this corpus: all of it, or its own split."""
     skip_bad: bool = False
     """Leave out documents that cannot be read instead of stopping."""
     split: str = "validation"

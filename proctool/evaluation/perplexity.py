@@ -94,7 +94,7 @@ def perplexity(
     stride = options.stride or context
     if stride > context:
         raise OptionError(f"stride = {stride}: longer than the context of {context}, so tokens would be left out")
-    corpus = _opened(options.corpus, options)
+    corpus = _opened(options.corpus, options, options.validation)
     if options.split not in corpus.splits:
         raise CorpusError(f'corpus {corpus.name} has no split "{options.split}"; it has {", ".join(corpus.splits)}')
     if options.apart_from is not None:
@@ -120,6 +120,7 @@ def perplexity(
         "event": "perplexity",
         **subject.about(),
         "corpus": options.corpus,
+        **({} if options.validation is None else {"validation": options.validation}),
         "split": options.split,
         "text_sha256": read.digest.hexdigest(),
         "trained_on": options.split == "train" and about.get("corpus") == name_given(options.corpus),
@@ -147,10 +148,16 @@ def perplexity(
     }
 
 
-def _opened(name: str, options: PerplexityOptions) -> Corpus:
+def _opened(name: str, options: PerplexityOptions, validation: str | None = None) -> Corpus:
     from proctool.corpora.catalog import open_corpus
 
-    return open_corpus(name, text_field=options.text_field, skip_bad=options.skip_bad, cache_dir=options.cache_dir)
+    return open_corpus(
+        name,
+        text_field=options.text_field,
+        validation=validation,
+        skip_bad=options.skip_bad,
+        cache_dir=options.cache_dir,
+    )
 
 
 def _documents(corpus: Corpus, options: PerplexityOptions) -> Iterator[Document]:

@@ -35,7 +35,20 @@ _WITHOUT_MEANING = {
 # Options that a command line shows even where they are the default.
 _ALWAYS_SHOWN = {"model", "corpus", "context", "steps", "batch_size", "lr", "seed"}
 # Options that may name a file or a folder, whose contents are then part of the meaning.
-_PATHS = {"corpus", "tokenizer", "model", "init", "data", "base", "attention", "mixer", "mlp", "norms", "positions"}
+_PATHS = {
+    "corpus",
+    "validation",
+    "tokenizer",
+    "model",
+    "init",
+    "data",
+    "base",
+    "attention",
+    "mixer",
+    "mlp",
+    "norms",
+    "positions",
+}
 
 Options = TrainingOptions | TransplantOptions
 
@@ -198,7 +211,7 @@ def _folders(root: Path, changed: int) -> dict[str, str]:
 
 def _path_in(value: str, option: str) -> Path | None:
     """The path that an option names, in the order in which its reader looks: names that are known first."""
-    if option == "corpus":
+    if option in ("corpus", "validation"):
         base, colon, variant = value.partition(":")
         if base in NAMES:  # python and docstrings read no path; mathematics:30000 is a number
             takes = colon and base not in ("python", "docstrings") and not variant.isdecimal()

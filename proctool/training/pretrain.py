@@ -26,7 +26,11 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     tokenizer = load_tokenizer(options.tokenizer)
     store = open_store(
         open_corpus(
-            options.corpus, text_field=options.text_field, skip_bad=options.skip_bad, cache_dir=options.cache_dir
+            options.corpus,
+            text_field=options.text_field,
+            validation=options.validation,
+            skip_bad=options.skip_bad,
+            cache_dir=options.cache_dir,
         ),
         tokenizer,
         options.context,

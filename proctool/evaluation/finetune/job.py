@@ -71,8 +71,9 @@ def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None
     context = options.context or limit or 1024
     if limit is not None and context > limit:
         raise OptionError(f"context = {context}: the model takes at most {limit} tokens")
-    if options.skip_bad and task != "wikitext":
-        raise OptionError(f"skip_bad: {task} is read whole or not at all; leave the option out")
+    for name in ("skip_bad", "validation"):
+        if getattr(options, name) and task != "wikitext":
+            raise OptionError(f"{name}: is for wikitext; {task} has files of its own, leave the option out")
     if task in glue.TASKS:
         return _on_glue(task, options, saved, tokenizer, made, context)
     return _on_text(task, options, saved, tokenizer, made, context, progress)
@@ -226,7 +227,7 @@ def _wikitext(
     from proctool.corpora.catalog import open_corpus
     from proctool.corpora.store import open_store
 
-    corpus = open_corpus(data, skip_bad=options.skip_bad, cache_dir=options.cache_dir)
+    corpus = open_corpus(data, validation=options.validation, skip_bad=options.skip_bad, cache_dir=options.cache_dir)
     store = open_store(corpus, tokenizer, context, cache_dir=options.cache_dir, progress=progress)
     found = []
     for split in ("train", "validation"):

@@ -17,6 +17,8 @@ class FinetuneOptions(TrainingOptions):
     """A model with its tokenizer: an artifact or a Hugging Face folder; none: fresh weights of --model."""
     data: str | None = None
     """A folder with the official files, a corpus for wikitext, or a repository on the hub (default: the task's)."""
+    validation: str | None = None
+    """wikitext: take the validation documents from this corpus; --data is for training."""
     skip_bad: bool | None = None
     """wikitext: leave out documents that cannot be read instead of stopping."""
     tokenizer: str | None = None
