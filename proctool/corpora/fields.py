@@ -8,6 +8,7 @@ from typing import Any
 from proctool.corpora.documents import Document
 
 SKIP_HINT = "mend it, or leave such documents out with --skip-bad"
+RECODE_HINT = "convert it (iconv -f LATIN1 -t UTF-8), or leave such documents out with --skip-bad"
 MISSING = object()
 
 

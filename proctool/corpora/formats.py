@@ -9,7 +9,7 @@ from typing import IO
 
 from proctool.corpora import columns, compression, tables
 from proctool.corpora.documents import Document
-from proctool.corpora.fields import SKIP_HINT, of_record
+from proctool.corpora.fields import RECODE_HINT, SKIP_HINT, of_record
 from proctool.corpora.kinds import kind_of, require_text
 from proctool.errors import CorpusError
 
@@ -18,8 +18,6 @@ VERSION = 2
 
 TEXT_DOCUMENT, SMALLEST_PIECE = 64 << 10, 4 << 10
 """Bytes up to which a text file is one document, and the least it is cut into where it is longer."""
-
-RECODE_HINT = "convert it (iconv -f LATIN1 -t UTF-8), or leave such documents out with --skip-bad"
 
 
 def stretches(path: str, size: int, block: int, reading: str | None) -> list[tuple[int, int | None]]:

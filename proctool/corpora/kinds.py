@@ -100,7 +100,7 @@ def _other_than_text(head: bytes) -> str | None:
             return f"{code}, not UTF-8; convert it: iconv -f {code} -t UTF-8"
     if head.count(0) * 20 > len(head):
         shares = [head[first::2].count(0) * 2 / len(head) for first in (0, 1)]
-        if max(shares) > 0.4 and min(shares) < 0.1:
+        if max(shares) > 0.7 and min(shares) < 0.1:
             code = "UTF-16LE" if shares[1] > shares[0] else "UTF-16BE"
             return f"UTF-16 without a byte order mark, not UTF-8; convert it: iconv -f {code} -t UTF-8"
         return f"binary, not text; {WE_READ}"

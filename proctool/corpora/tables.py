@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from proctool.corpora import compression
 from proctool.corpora.documents import Document
-from proctool.corpora.fields import SKIP_HINT, missing_field, of_record
+from proctool.corpora.fields import RECODE_HINT, SKIP_HINT, missing_field, of_record
 from proctool.errors import CorpusError
 
 _LONGEST_FIELD = (1 << 31) - 1
@@ -62,8 +62,7 @@ def read_table(path: str, start: int, stop: int | None, text_field: str) -> Iter
                     raise CorpusError(missing_field(where, text_field, header))
                 place = header.index(text_field)
             elif bad is not None:
-                hint = "convert it (iconv -f LATIN1 -t UTF-8), or leave such documents out with --skip-bad"
-                yield Document(b"", problem=f"{where}: not UTF-8 at byte {bad}; {hint}")
+                yield Document(b"", problem=f"{where}: not UTF-8 at byte {bad}; {RECODE_HINT}")
             elif row and len(row) != len(header):
                 problem = f"{where}: {len(row)} fields, the first line has {len(header)}; {SKIP_HINT}"
                 yield Document(b"", problem=problem)

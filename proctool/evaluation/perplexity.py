@@ -111,7 +111,10 @@ def perplexity(
             _score(module, pool[first : first + options.batch_size], totals, tokenizer.eos_id)
         listen(read.documents)
     if not totals.windows:
-        raise CorpusError(f"corpus {corpus.name}: its {options.split} split has no text")
+        raise CorpusError(
+            f"corpus {corpus.name}: its {options.split} split is empty: it has no document with text; give more "
+            "documents, or score all of a corpus with --validation"
+        )
     nats, targets = float(totals.at.sum()), int(totals.count_at.sum())
     if not math.isfinite(nats):
         raise ModelError(f"{model}: its loss is not a finite number, so its weights are not those of a sound model")
