@@ -28,9 +28,9 @@ class CorpusOptions:
     tokenizer: str = "bytes"
     """bytes, characters, or any tokenizer by path or name."""
     text_field: str | None = None
-    """The field of a record that holds the text; meta.text is within meta."""
+    """Field of a record with its text, such as text or meta.text."""
     validation: str | None = None
-    """Take the validation documents from this corpus; --corpus is for training."""
+    """Corpus for validation; all of --corpus is then for training."""
     skip_bad: bool = False
     """Leave out documents that cannot be read instead of stopping."""
     cache_dir: Path | None = None

@@ -24,9 +24,9 @@ class TrainTokenizerOptions:
     vocab_size: int = 32_000
     """Ids, the 256 bytes and end-of-text among them."""
     text_field: str | None = None
-    """The field of a record that holds the text; meta.text is within meta."""
+    """Field of a record with its text, such as text or meta.text."""
     validation: str | None = None
-    """Take the validation documents from this corpus; --corpus is for training."""
+    """Corpus for validation; all of --corpus is then for training."""
     skip_bad: bool = False
     """Leave out documents that cannot be read instead of stopping."""
     sample: int = 1_000_000_000

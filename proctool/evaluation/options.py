@@ -165,9 +165,9 @@ class PerplexityOptions:
     corpus: str = "python"
     """A corpus by name (python, ...), or a file or folder of text."""
     text_field: str | None = None
-    """The field of a record that holds the text; meta.text is within meta (default: text, or the named corpus's)."""
+    """Field of a record with its text, such as text or meta.text."""
     validation: str | None = None
-    """Take the validation documents from this corpus: all of it, or its own split."""
+    """Corpus for validation; its validation split, or all of it."""
     skip_bad: bool = False
     """Leave out documents that cannot be read instead of stopping."""
     split: str = "validation"

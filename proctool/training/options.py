@@ -173,9 +173,9 @@ class PretrainOptions(InitOptions, TrainingOptions):
     corpus: str = "python"
     """A corpus by name (python, ...), or a file or folder of text."""
     text_field: str | None = None
-    """The field of a record that holds the text; meta.text is within meta (default: text, or the named corpus's)."""
+    """Field of a record with its text, such as text or meta.text."""
     validation: str | None = None
-    """Take the validation documents from this corpus; --corpus is for training."""
+    """Corpus for validation; all of --corpus is then for training."""
     skip_bad: bool | None = None
     """Leave out documents that cannot be read instead of stopping."""
     tokenizer: str = "bytes"
