@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import sys
 from collections.abc import Iterator
 
@@ -55,8 +56,24 @@ def describe_os_error(error: OSError) -> str:
 _LONGEST_LINE = 1000
 
 
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+
+
+def in_utf8(text: str, backslash: str = "\\") -> str:
+    """Text that UTF-8 can hold. Python keeps byte ff of a file name that is not UTF-8 as U+DCFF; it becomes `\\xff`."""
+    if text.isascii():
+        return text
+
+    def written(half: re.Match[str]) -> str:
+        code = ord(half.group())
+        return f"{backslash}x{code - 0xDC00:02x}" if 0xDC80 <= code < 0xDD00 else f"{backslash}u{code:04x}"
+
+    return _HALF_A_PAIR.sub(written, text)
+
+
 def printable(text: str) -> str:
     """Text with what does not print, such as a terminal's control codes, written out."""
+    text = in_utf8(text)
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -82,6 +99,11 @@ def reported() -> Iterator[None]:
         raise SystemExit(0) from None
     except OSError as error:
         message, code = describe_os_error(error), 1
+    except UnicodeEncodeError as error:
+        if in_utf8(error.object) == error.object:
+            raise
+        # safetensors, tokenizers and pyarrow take no name that is not UTF-8.
+        message, code = f"{error.object}: not UTF-8, so a library cannot use it; rename the file or folder", 1
     except KeyboardInterrupt:
         message, code = "interrupted", 130
     else:

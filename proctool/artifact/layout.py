@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from proctool import __version__
-from proctool.errors import OptionError
+from proctool.errors import OptionError, in_utf8
 from proctool.paths import user_path
 
 FORMAT = 1
@@ -82,8 +82,12 @@ def versions() -> dict[str, str]:
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: the same value always gives the same text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """JSON with sorted keys and no spaces: the same value always gives the same text.
+
+    A file name that is not UTF-8 stands in it as it is printed, `x\\xff.jsonl`, since UTF-8 must hold the text.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return in_utf8(text, backslash="\\\\")
 
 
 def digest(value: Any) -> str:

@@ -28,7 +28,11 @@ class CorpusOptions:
     tokenizer: str = "bytes"
     """bytes, characters, or any tokenizer by path or name."""
     text_field: str | None = None
-    """The field of JSON lines or parquet that holds the text."""
+    """Field of a record with its text, such as text or meta.text."""
+    validation: str | None = None
+    """Corpus for validation; all of --corpus is then for training."""
+    skip_bad: bool = False
+    """Leave out documents that cannot be read instead of stopping."""
     cache_dir: Path | None = None
     """Where token stores are kept (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
 
@@ -36,9 +40,14 @@ class CorpusOptions:
         """The corpus and the tokenizer."""
         from proctool.corpora import load_tokenizer, open_corpus
 
-        return open_corpus(self.corpus, text_field=self.text_field, cache_dir=self.cache_dir), load_tokenizer(
-            self.tokenizer
+        corpus = open_corpus(
+            self.corpus,
+            text_field=self.text_field,
+            validation=self.validation,
+            skip_bad=self.skip_bad,
+            cache_dir=self.cache_dir,
         )
+        return corpus, load_tokenizer(self.tokenizer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +60,6 @@ class BuildOptions(CorpusOptions):
     """Take only as much as holds this many training tokens, for example 655M."""
     workers: int | None = None
     """Processes (default: one a core)."""
-    skip_bad: bool = False
-    """Leave out documents that cannot be read instead of stopping."""
     shard: str | None = None
     """Build share i/n only (i from 1), for a job array; then `proctool corpus merge`."""
 
@@ -89,7 +96,6 @@ def _build(options: BuildOptions, common: Common) -> None:
             "cache_dir": options.cache_dir,
             "progress": listen,
             "workers": options.workers,
-            "skip_bad": options.skip_bad,
         }
         if options.shard is not None:
             if options.budget is not None:
@@ -106,6 +112,7 @@ def _build(options: BuildOptions, common: Common) -> None:
 
 def _planned(corpus: Corpus, tokenizer: Tokenizer, common: Common) -> None:
     size = corpus.stored_bytes
+    display.notes(corpus.notes)
     display.say(
         f"{corpus.name}: {len(corpus.parts)} parts, {format_bytes(size) if size is not None else 'unknown size'} as "
         f"stored, splits {', '.join(corpus.splits)}; nothing was written"
@@ -116,6 +123,7 @@ def _planned(corpus: Corpus, tokenizer: Tokenizer, common: Common) -> None:
 
 
 def _told(store: TokenStore, common: Common) -> None:
+    display.notes(store.notes)
     about: dict[str, Any] = {"event": "corpus", "corpus": store.corpus, "tokenizer": store.tokenizer.spec}
     for split in store.splits:
         counts = {what: store.count(split, what) for what in ("documents", "bytes", "tokens")}
@@ -126,9 +134,8 @@ def _told(store: TokenStore, common: Common) -> None:
         )
     rows = len(store.split())
     about |= {"rows": rows, "context": store.context, "content": store.content, "skipped": store.skipped}
-    left_out = f", {store.skipped} bad documents left out" if store.skipped else ""
     display.say(
-        f"{store.corpus}: {format_count(rows)} training rows of {store.context} tokens{left_out} in {store.folder} "
+        f"{store.corpus}: {format_count(rows)} training rows of {store.context} tokens in {store.folder} "
         f"(content {store.content[:12]})"
     )
     if common.json:
@@ -156,6 +163,7 @@ def _inspect(options: InspectOptions, common: Common) -> None:
         text = document.content.decode("utf-8", "replace") + answer
         print(text if len(text) <= 600 else f"{text[:600]} ... ({len(text)} characters)")
         print("-" * 40)
+    display.notes(corpus.skipped.notes if corpus.skipped else ())
     if options.verify:
         from proctool.corpora.store import built
 

@@ -6,9 +6,10 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from proctool.errors import in_utf8
 from proctool.units import format_bytes, format_count, format_seconds
 
 _PLAIN_SECONDS = 10.0
@@ -17,7 +18,13 @@ _PLAIN_SECONDS = 10.0
 
 def say(text: str) -> None:
     """A line for people."""
-    print(text, file=sys.stderr, flush=True)
+    print(in_utf8(text), file=sys.stderr, flush=True)
+
+
+def notes(lines: Iterable[str]) -> None:
+    """What there is to say of a corpus or its token store: a line each."""
+    for line in lines:
+        say(line)
 
 
 def emit(result: Mapping[str, Any]) -> None:

@@ -41,6 +41,7 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
         + (f"{per_byte:.4f} bits per byte, " if per_byte is not None else "")
         + f"{result['accuracy']:.1%} right, {format_count(result['targets'])} tokens"
     )
+    display.notes(result["notes"])
     if not result["lossless"]:
         display.say("the tokenizer does not give this text back exactly, so bits per byte do not compare with others'")
     if result["trained_on"]:

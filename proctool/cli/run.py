@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from enum import StrEnum
@@ -120,7 +119,7 @@ def _emit(planned: Plan, scheduler: Scheduler) -> None:
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with artifact.replacing(path) as file:
-            file.write(os.fsencode(text))  # a path need not be UTF-8
+            file.write(text.encode(errors="surrogateescape"))  # names of files as they are
     print(f"bash {shlex.quote(str(planned.root / 'slurm' / 'submit.sh'))}")
 
 

@@ -24,7 +24,11 @@ class TrainTokenizerOptions:
     vocab_size: int = 32_000
     """Ids, the 256 bytes and end-of-text among them."""
     text_field: str | None = None
-    """The field of JSON lines or parquet that holds the text."""
+    """Field of a record with its text, such as text or meta.text."""
+    validation: str | None = None
+    """Corpus for validation; all of --corpus is then for training."""
+    skip_bad: bool = False
+    """Leave out documents that cannot be read instead of stopping."""
     sample: int = 1_000_000_000
     """Bytes of training text to look at."""
     output: Path | None = None
@@ -37,7 +41,10 @@ def _train(options: TrainTokenizerOptions, common: Common) -> None:
 
     if options.sample < 1:
         raise OptionError(f"sample = {options.sample}: must be at least 1 byte")
-    corpus = open_corpus(options.corpus, text_field=options.text_field)
+    corpus = open_corpus(
+        options.corpus, text_field=options.text_field, validation=options.validation, skip_bad=options.skip_bad
+    )
+    display.notes(corpus.notes)
     folder = options.output or Path(f"{Path(options.corpus.partition(':')[0]).name}-tokenizer")
     if common.dry_run:
         size = format_bytes(corpus.stored_bytes) if corpus.stored_bytes is not None else "unknown"
@@ -48,6 +55,7 @@ def _train(options: TrainTokenizerOptions, common: Common) -> None:
     with display.progress("reading text", options.sample, "bytes") as shown:
         trained = train_bpe(corpus, options.vocab_size, folder, sample=options.sample, listen=shown.update)
     rate = compression(trained, corpus)
+    display.notes(corpus.skipped.notes if corpus.skipped else ())
     display.say(f"wrote {folder}: {trained.vocab_size} ids, {rate:.2f} bytes a token; use it as --tokenizer {folder}")
     if common.json:
         display.emit(

@@ -1,19 +1,21 @@
-"""Opening files that may be compressed: .gz with the standard library, .zst with the extra `[zstd]`."""
+"""Opening files that may be compressed: .gz, .bz2 and .xz with the standard library, .zst with the extra `[zstd]`."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import zlib
 from typing import IO, cast
 
 from proctool.errors import CorpusError
 
-_SUFFIXES = (".gz", ".zst")
+_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 
 def of(name: str) -> str | None:
-    """The compression that a file's suffix names: ".gz", ".zst" or None."""
+    """The compression that a file's suffix names, such as ".gz"; None where it is none."""
     return next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), None)
 
 
@@ -27,6 +29,10 @@ def opened(path: str) -> IO[bytes]:
     kind = of(path)
     if kind == ".gz":
         return cast(IO[bytes], gzip.open(path, "rb"))
+    if kind == ".bz2":
+        return bz2.open(path, "rb")
+    if kind == ".xz":
+        return lzma.open(path, "rb")
     if kind == ".zst":
         try:
             import zstandard
@@ -82,7 +88,7 @@ class _Frames(io.RawIOBase):
 
 def broken_file_errors() -> tuple[type[BaseException], ...]:
     """What reading a damaged compressed file raises."""
-    errors: tuple[type[BaseException], ...] = (EOFError, zlib.error, gzip.BadGzipFile)
+    errors: tuple[type[BaseException], ...] = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
     try:
         import zstandard
     except ImportError:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from proctool.errors import CorpusError
@@ -76,6 +76,24 @@ class Part(ABC):
         """Its documents in order. Raises CorpusError where reading cannot go on."""
 
 
+@dataclass
+class Skipped:
+    """Bad documents that were left out, each counted once however often it is read."""
+
+    problems: set[str] = field(default_factory=set)
+
+    def note(self, problem: str) -> None:
+        """Leave this one out."""
+        self.problems.add(problem)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line about them, and the first of them; none where there was none."""
+        if not self.problems:
+            return ()
+        return (f"{bad_documents(len(self.problems))} left out, such as {min(self.problems)}",)
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A named list of parts."""
@@ -87,6 +105,10 @@ class Corpus:
     """Documents are kept whole within a row (questions with their answers)."""
     stored_bytes: int | None = None
     """Size of its files, where that is known beforehand."""
+    notes: tuple[str, ...] = ()
+    """Lines to say where it is used: what was left out, where its splits come from."""
+    skipped: Skipped | None = None
+    """Where bad documents are counted and left out; None where the first one is an error."""
 
     @property
     def block(self) -> int:
@@ -110,17 +132,27 @@ class Corpus:
         return tuple(sorted(names, key=lambda name: (name != TRAIN, name != VALIDATION, name)))
 
     def documents(self, split: str | None = None) -> Iterator[Document]:
-        """The documents of one split (all of them when None), in order. Raises CorpusError on the first bad one."""
+        """The documents of one split (all of them when None), in order.
+
+        Raises CorpusError on the first bad one, unless they are to be left out.
+        """
         return itertools.chain.from_iterable(self._read(part, split) for part in self.parts)
 
     def _read(self, part: Part, split: str | None) -> Iterator[Document]:
         if split is not None and part.split not in (None, split):
             return
         for document in part.documents():
-            if document.problem:
+            if document.problem and self.skipped is None:
                 raise CorpusError(document.problem)
-            if split is None or split == (part.split or split_of(document.digest, self.held_out)):
+            if document.problem and self.skipped is not None:
+                self.skipped.note(document.problem)
+            elif split is None or split == (part.split or split_of(document.digest, self.held_out)):
                 yield document
+
+
+def bad_documents(count: int) -> str:
+    """`1 bad document`, `2 bad documents`."""
+    return f"{count} bad document{'s' if count > 1 else ''}"
 
 
 def split_of(digest: int, held_out: float) -> str:

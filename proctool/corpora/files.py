@@ -1,8 +1,7 @@
-"""Local files as corpora: which files a path or pattern names, what identifies them, how they are cut into parts."""
+"""Local files as corpora: what identifies them, how they are cut into parts."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proctool.corpora import formats
+from proctool.corpora import formats, kinds
 from proctool.corpora.documents import Document, Part, block_size
 from proctool.errors import CorpusError
-from proctool.paths import user_path
 
 HASHED_BELOW = 256 << 20
 """Total bytes up to which files are identified by their contents; larger sets by size and modification time."""
@@ -78,7 +76,10 @@ class FilesPart(Part):
     @property
     def identity(self) -> dict[str, Any]:
         """Files by name and contents, stretches, the field and the format."""
+        tables = any(kinds.kind_of(span.file.path) == "table" for span in self.spans) and self.reading is None
         return {
+            # Files of tables were text to earlier versions.
+            **({"kinds": [kinds.kind_of(span.file.path) for span in self.spans]} if tables else {}),
             "files": [[*span.file.identity, span.start, span.stop] for span in self.spans],
             "text_field": self.text_field,
             "split": self.split,
@@ -90,7 +91,7 @@ class FilesPart(Part):
     def size(self) -> int | None:
         """Bytes as stored."""
         return sum(
-            span.file.size if span.stop is None or formats.kind_of(span.file.path) == "parquet"
+            span.file.size if span.stop is None or kinds.kind_of(span.file.path) == "parquet"
             else min(span.stop, span.file.size) - span.start
             for span in self.spans
         )  # fmt: skip
@@ -101,31 +102,6 @@ class FilesPart(Part):
             span.file.check_unchanged()
             yield from formats.read(span.file.path, span.start, span.stop, self.text_field, self.reading)
             span.file.check_unchanged()
-
-
-def find(pattern: str) -> list[tuple[Path, str]]:
-    """The files that a path, a folder or a glob names, with their names within it, sorted by name.
-
-    A folder gives the files below it that have a suffix we read, hidden ones left out. Raises CorpusError when there
-    are none.
-    """
-    path = user_path(pattern)
-    if path.is_file():
-        return [(path, path.name)]
-    if path.is_dir():
-        below = sorted((found.relative_to(path).as_posix(), found) for found in path.rglob("*") if found.is_file())
-        visible = [(found, name) for name, found in below if not any(part[0] == "." for part in name.split("/"))]
-        known = [(found, name) for found, name in visible if formats.kind_of(name) is not None]
-        if not known:
-            seen = ", ".join(sorted({found.suffix or found.name for found, _ in visible})[:8]) or "nothing"
-            raise CorpusError(f"{path}: no files to read in this folder (it holds {seen}); {formats.WE_READ}")
-        return known
-    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if os.path.isfile(match)]
-    if not matches:
-        what = "no file matches this pattern" if glob.has_magic(pattern) else "no such file or folder"
-        raise CorpusError(f"{pattern}: {what}")
-    root = Path(os.path.commonpath([match.parent for match in matches]))
-    return [(match, match.relative_to(root).as_posix()) for match in matches]
 
 
 def listed(found: Iterable[tuple[Path, str]]) -> list[File]:

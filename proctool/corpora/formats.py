@@ -1,14 +1,16 @@
-"""Reading documents out of files: plain text, source code, JSON lines and parquet, compressed or not."""
+"""Reading documents out of files: plain text, source code and records, compressed or not."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO
 
-from proctool.corpora import compression
+from proctool.corpora import columns, compression, tables
 from proctool.corpora.documents import Document
+from proctool.corpora.fields import RECODE_HINT, SKIP_HINT, of_record
+from proctool.corpora.kinds import kind_of, require_text
 from proctool.errors import CorpusError
 
 VERSION = 2
@@ -17,28 +19,6 @@ VERSION = 2
 TEXT_DOCUMENT, SMALLEST_PIECE = 64 << 10, 4 << 10
 """Bytes up to which a text file is one document, and the least it is cut into where it is longer."""
 
-_KINDS = {
-    "text": (".txt", ".text", ".tokens", ".raw", ".tex"),
-    "source": (
-        ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".rs", ".go", ".java", ".js", ".ts", ".rb", ".jl", ".r",
-        ".sh", ".sql", ".md", ".rst", ".html", ".css", ".yaml", ".toml",
-    ),
-    "lines": (".jsonl", ".ndjson", ".json"),
-    "parquet": (".parquet",),
-}  # fmt: skip
-_KIND_OF = {suffix: kind for kind, suffixes in _KINDS.items() for suffix in suffixes}
-WE_READ = "we read .txt, source code such as .py and .md, .jsonl (these also .gz or .zst) and .parquet"
-
-SKIP_HINT = "mend it, or leave such documents out: proctool corpus build --skip-bad"
-RECODE_HINT = "convert it (iconv -f LATIN1 -t UTF-8), or leave such documents out: proctool corpus build --skip-bad"
-
-
-def kind_of(name: str) -> str | None:
-    """The format that a file's suffix names, below any compression; None when it is none of ours."""
-    stem = compression.without_suffix(name)
-    dot = stem.rfind(".")
-    return _KIND_OF.get(stem[dot:].lower()) if dot > stem.rfind("/") else None
-
 
 def stretches(path: str, size: int, block: int, reading: str | None) -> list[tuple[int, int | None]]:
     """Where to cut one file so that each piece is about `block` bytes: [(start, stop), ...]."""
@@ -46,10 +26,10 @@ def stretches(path: str, size: int, block: int, reading: str | None) -> list[tup
     if size <= block:
         return [(0, None)]
     if kind == "parquet":
-        groups: int = _parquet(path).num_row_groups
+        groups: int = columns.parquet(path).num_row_groups
         step = max(1, groups * block // size)
         return [(start, min(start + step, groups)) for start in range(0, groups, step)]
-    if kind not in ("text", "lines") or compression.of(path):
+    if kind not in ("text", "lines") or compression.of(path) or tables.holds_a_list(path):
         return [(0, None)]
     return [(start, min(start + block, size)) for start in range(0, size, block)]
 
@@ -61,24 +41,25 @@ def read(path: str, start: int, stop: int | None, text_field: str, reading: str 
     """
     kind = reading or kind_of(path) or "text"
     try:
+        if kind in ("text", "source", "lines", "table"):
+            require_text(path)
         for document in READERS[kind](path, start, stop, text_field):
             if document.content or document.problem:
                 yield document
     except compression.broken_file_errors() as error:
-        raise CorpusError(
-            f"{path}: its compressed data is damaged or cut off ({error}); what comes before it is kept: "
-            "get the file again, or take less with --budget"
-        ) from None
+        raise CorpusError(damaged(path, error)) from None
     except OSError as error:
+        if error.errno is None and compression.of(path):  # what bz2 raises
+            raise CorpusError(damaged(path, error)) from None
         raise CorpusError(f"{path}: {error.strerror or error}") from None
 
 
-def utf8(text: str) -> bytes:
-    """UTF-8 of any Python string; half a surrogate pair, which JSON may spell and UTF-8 may not, becomes U+FFFD."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+def damaged(path: str, error: BaseException) -> str:
+    """One line for a compressed file that cannot be read on."""
+    return (
+        f"{path}: its compressed data is damaged or cut off ({error}); what comes before it is kept: "
+        "get the file again, or take less with --budget"
+    )
 
 
 def checked_utf8(content: bytes, where: str, offset: int = 0) -> Document:
@@ -163,7 +144,10 @@ def _read_source(path: str, start: int, stop: int | None, text_field: str) -> It
 
 
 def _read_lines(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
-    """JSON lines: one object a line, its text in `text_field`."""
+    """JSON lines: one object a line, its text in `text_field`; a .json file may be one list of them instead."""
+    if tables.holds_a_list(path):
+        yield from tables.read_list(path, text_field)
+        return
     with compression.opened(path) as file:
         for number, (offset, line) in enumerate(_lines(file, start, stop), 1):
             if line.isspace():
@@ -182,62 +166,11 @@ def _read_lines(path: str, start: int, stop: int | None, text_field: str) -> Ite
             yield of_record(record, text_field, where)
 
 
-def of_record(record: Any, text_field: str, where: str) -> Document:
-    """The document in one record (a row of JSON lines, parquet or the hub)."""
-    if not isinstance(record, dict):
-        return Document(b"", problem=f"{where}: a JSON {type(record).__name__}, expected an object; {SKIP_HINT}")
-    if text_field not in record:
-        return Document(b"", problem=missing_field(where, text_field, list(record)))
-    text = record[text_field]
-    if text is None:
-        return Document(b"")
-    if not isinstance(text, str):
-        kind = type(text).__name__
-        return Document(b"", problem=f'{where}: field "{text_field}" holds {kind}, not text; {SKIP_HINT}')
-    return Document(utf8(text))
-
-
-def missing_field(where: str, text_field: str, fields: list[str]) -> str:
-    """One line for a record without the field."""
-    named = ", ".join(str(name)[:60] for name in fields[:12]) or "none"
-    return f'{where}: no field "{text_field}" (its fields: {named}); choose one with --text-field'
-
-
-def _parquet(path: str) -> Any:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        _ = file.schema_arrow.names  # decoded only now
-        return file
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: not a whole parquet file ({_first_line(error)}); get it again") from None
-
-
-def _read_parquet(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
-    """Parquet: the column `text_field` of row groups start..stop - 1."""
-    import pyarrow
-
-    file = _parquet(path)
-    if text_field not in file.schema_arrow.names:
-        raise CorpusError(missing_field(path, text_field, file.schema_arrow.names))
-    groups = list(range(start, file.num_row_groups if stop is None else stop))
-    try:
-        for batch in file.iter_batches(batch_size=256, row_groups=groups, columns=[text_field]):
-            for text in batch.column(0).to_pylist():
-                yield of_record({text_field: text}, text_field, path)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: damaged ({_first_line(error)}); get it again") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:200]
-
-
 READERS: dict[str, Callable[[str, int, int | None, str], Iterator[Document]]] = {
     "text": _read_text,
     "source": _read_source,
     "lines": _read_lines,
-    "parquet": _read_parquet,
+    "table": tables.read_table,
+    "parquet": columns.read_parquet,
+    "arrow": columns.read_arrow,
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from proctool import artifact
-from proctool.corpora import files, formats
+from proctool.corpora import fields, files, kinds, walk
 from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, Document, Part
 from proctool.corpora.wikitext import articles, is_validation, open_wikitext
 from proctool.errors import CorpusError
@@ -109,7 +109,7 @@ class HubPart(Part):
             if self.of > 1:
                 rows = rows.shard(num_shards=self.of, index=self.number)
             named = (
-                formats.of_record(row, self.text_field, f"{self.label}: record {count}")
+                fields.of_record(row, self.text_field, f"{self.label}: record {count}")
                 for count, row in enumerate(rows, 1)
             )
             found = articles(named) if self.articles else named
@@ -190,14 +190,14 @@ def _ask_the_hub(name: str, sources: Sequence[tuple[str, Source]]) -> dict[str, 
 
 
 def _local(name: str, known: Published, folder: str, field: str) -> Corpus:
-    found = files.listed(files.find(folder))
-    if known.articles and all(formats.kind_of(file.path) == "text" for file in found):
+    found = files.listed(walk.find(folder).files)
+    if known.articles and all(kinds.kind_of(file.path) == "text" for file in found):
         return open_wikitext(name, found)
     formats_by_kind = {"lines": "json", "parquet": "parquet"}
     own = {file for file in found if is_validation(file.name)}
     parts = []
     for file in sorted(found, key=lambda file: (file not in own, file.name)):
-        kind = formats.kind_of(file.path)
+        kind = kinds.kind_of(file.path)
         if kind not in formats_by_kind:
             raise CorpusError(f"{file.path}: {name.partition(':')[0]} is read from .jsonl, .json.gz or .parquet files")
         split = (VALIDATION if file in own else TRAIN) if 0 < len(own) < len(found) else None
@@ -210,6 +210,8 @@ def _explained(what: str, error: BaseException, *, local: bool) -> str:
     reason = str(chain[-1]).strip().partition("\n")[0][:200] or type(chain[-1]).__name__
     if local:
         return f"{what}: cannot be read on ({reason}); what comes before is kept: mend it, or take less with --budget"
+    if any("NotFound" in type(cause).__name__ for cause in chain):
+        return f"{what}: no such file or folder here, and no such dataset on the hub that this machine may read"
     if any(isinstance(cause, OSError) or "connection" in type(cause).__name__.lower() for cause in chain):
         return (
             f"{what}: the hub cannot be reached ({reason}); what was built is kept: run again with a network, or use "

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from proctool.corpora.documents import Document, Part
+from proctool.corpora.fields import utf8
 from proctool.corpora.files import File, listed
-from proctool.corpora.formats import utf8
 
 _SOURCE_PER_PART = 16 << 20
 """Bytes of source in one part of `docstrings`: parsing is what takes the time (about 2 MB/s)."""
@@ -61,7 +61,9 @@ class DocstringsPart(Part):
         """Files by name and contents, and how prose is told from the rest."""
         # ast parses by the running Python's grammar, so a file may give its docstrings under one and not another.
         grammar = list(sys.version_info[:2])
-        return {"docstrings": [file.identity for file in self.files], "rules": 1, "grammar": grammar}
+        return {"docstrings": [file.identity for file in self.files], "rules": 1, "grammar": grammar} | (
+            {"split": self.split} if self.split else {}
+        )
 
     @property
     def size(self) -> int | None:

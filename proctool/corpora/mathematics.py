@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from proctool.corpora import compression, files
 from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, Document, Part
-from proctool.corpora.formats import SKIP_HINT
+from proctool.corpora.fields import SKIP_HINT
 from proctool.corpora.questions import LEVELS, OWN_SPLITS, PER_PART, QuestionsPart
 from proctool.errors import CorpusError
 from proctool.paths import user_path

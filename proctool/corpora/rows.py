@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from proctool import artifact
+from proctool.corpora.documents import VALIDATION
 from proctool.corpora.shards import KIND, Shard
 from proctool.errors import ArtifactError, CorpusError
 from proctool.procedural.registry import Samples
@@ -88,6 +89,17 @@ def _filled(ends: NDArray[np.int64], context: int) -> tuple[NDArray[np.int64], N
     return starts, ends[stops] - starts
 
 
+def _empty(name: str, shards: Sequence[Shard], split: str) -> str:
+    """One line for a split without documents."""
+    others = sorted({other for shard in shards for other in shard.splits if shard.count(other, "documents")})
+    found = sum(shard.count(other, "documents") for shard in shards for other in others)
+    if not found:
+        return f"corpus {name}: holds no text: none of its documents has any; give other files, or another --text-field"
+    mend = "give more documents, or a corpus for validation with --validation" if split == VALIDATION else "give more"
+    where = f"{found} document{'s are' if found > 1 else ' is'} in {' and '.join(others)}"
+    return f"corpus {name}: its {split} split is empty ({where}); {mend}"
+
+
 class Rows:
     """One split of a token store as rows.
 
@@ -116,6 +128,8 @@ class Rows:
             self._placed = packed(self.tokens, context)
         self._count = self._placed.rows if most is None else min(self._placed.rows, most)
         if self._count == 0:
+            if not self.documents:
+                raise CorpusError(_empty(name, shards, split))
             longest = " that fit" if whole and self.tokens >= context else ""
             raise CorpusError(
                 f"corpus {name}: its {split} split has {self.documents} documents with {self.tokens} tokens{longest}, "

@@ -43,11 +43,12 @@ class Job:
     held_out: float
     whole: bool
     excluded: NDArray[np.uint64]
-    """Sorted digests of documents that must not appear in train: those of the corpus's own validation split."""
+    """Sorted digests of documents that must not appear in train: those of the corpus's own other splits."""
 
     @property
     def key(self) -> str:
         """The hash of everything that shapes the part's shards: their name."""
+        excludes = self.part.split == TRAIN or (self.part.split is None and len(self.excluded) > 0)
         shaped = {
             "format": FORMAT,
             "part": self.part.identity,
@@ -55,7 +56,7 @@ class Job:
             "block": self.block,
             "held_out": self.held_out if self.part.split is None else None,
             "whole": self.whole,
-            "excluded": hashlib.sha256(self.excluded.tobytes()).hexdigest() if self.part.split == TRAIN else None,
+            "excluded": hashlib.sha256(self.excluded.tobytes()).hexdigest() if excludes else None,
         }
         return hashlib.sha256(artifact.canonical(shaped).encode()).hexdigest()[:24]
 
@@ -197,7 +198,7 @@ def _encode(job: Job, batch: list[Document], gathered: dict[str, _Gathered], rep
     if not batch:
         return
     digests = np.array([document.digest for document in batch], np.uint64)
-    if job.part.split == TRAIN and len(job.excluded):
+    if job.part.split in (None, TRAIN) and len(job.excluded):
         nearest = np.minimum(np.searchsorted(job.excluded, digests), len(job.excluded) - 1)
         kept = job.excluded[nearest] != digests
         batch, digests = [document for document, keep in zip(batch, kept, strict=True) if keep], digests[kept]

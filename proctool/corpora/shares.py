@@ -32,7 +32,6 @@ def build_share(
     cache_dir: Path | str | None = None,
     progress: Listener | None = None,
     workers: int | None = None,
-    skip_bad: bool = False,
 ) -> list[Shard]:
     """Make share i of n: every n-th training part, and the corpus's own validation split, which every job needs.
 
@@ -42,9 +41,9 @@ def build_share(
     folder = store_folder(corpus, tokenizer, cache_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, progress):
-        own = build_own_splits(corpus, tokenizer, folder, workers=workers, skip_bad=skip_bad, listen=progress)
+        own = build_own_splits(corpus, tokenizer, folder, workers=workers, listen=progress)
     jobs = train_jobs(corpus, tokenizer, folder, own)[number - 1 :: of]
-    return [*own, *build(jobs, Goal(TRAIN), workers=workers, skip_bad=skip_bad, listen=progress)]
+    return [*own, *build(jobs, Goal(TRAIN), workers=workers, skip_bad=corpus.skipped is not None, listen=progress)]
 
 
 def merge(

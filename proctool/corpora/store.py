@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from proctool import artifact
 from proctool.corpora.build import Goal, Listener, build, locked
-from proctool.corpora.documents import TRAIN, Corpus, Part
+from proctool.corpora.documents import TRAIN, Corpus, Part, bad_documents
 from proctool.corpora.rows import Rows, mapped
 from proctool.corpora.shards import FORMAT, Job, Shard
 from proctool.corpora.tokenizers import Tokenizer
@@ -44,6 +44,7 @@ class TokenStore:
     shards: tuple[Shard, ...]
     whole: bool
     splits: tuple[str, ...]
+    corpus_notes: tuple[str, ...] = ()
 
     def split(self, name: str = TRAIN) -> Rows:
         """The rows of a split. Raises CorpusError where there is no such split, or not one row of it."""
@@ -66,6 +67,13 @@ class TokenStore:
     def skipped(self) -> int:
         """Bad documents that were left out."""
         return sum(shard.skipped for shard in self.shards)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines to say where the store is used: the corpus's own, and how many documents were left out."""
+        if not self.skipped:
+            return self.corpus_notes
+        return *self.corpus_notes, f"{self.corpus}: {bad_documents(self.skipped)} left out of its token store"
 
     def count(self, split: str, what: str = "tokens") -> int:
         """`what` ("tokens", "bytes", "documents") a split holds, rows or not."""
@@ -96,13 +104,12 @@ def open_store(
     cache_dir: Path | str | None = None,
     progress: Listener | None = None,
     workers: int | None = None,
-    skip_bad: bool = False,
 ) -> TokenStore:
     """The token store of a corpus, built where it is missing.
 
     `budget` training tokens are taken from the corpus's beginning (all of it when None). Building is parallel over
     `workers` processes, may be killed and run again, and may be asked of several processes at once: one builds, the
-    others wait. `skip_bad` leaves out documents that cannot be read instead of stopping there.
+    others wait.
     Raises CorpusError: nothing to read, a bad document, too few tokens for one row.
     """
     if context < 2:
@@ -115,7 +122,6 @@ def open_store(
         cache_dir=cache_dir,
         progress=progress,
         workers=workers,
-        skip_bad=skip_bad,
     )
     store.split(TRAIN)  # too little text is said here, not in the middle of a run
     return store
@@ -130,7 +136,6 @@ def built(
     cache_dir: Path | str | None = None,
     progress: Listener | None = None,
     workers: int | None = None,
-    skip_bad: bool = False,
 ) -> TokenStore:
     """`open_store`, whether or not there is enough for one row."""
     if budget is not None and budget < 1:
@@ -144,12 +149,14 @@ def built(
             # Whoever held the lock before may have built it.
             shards = _listed(folder, corpus, tokenizer, goal)
             if shards is None:
-                own = build_own_splits(corpus, tokenizer, folder, workers=workers, skip_bad=skip_bad, listen=progress)
+                own = build_own_splits(corpus, tokenizer, folder, workers=workers, listen=progress)
                 jobs = train_jobs(corpus, tokenizer, folder, own)
-                made = build(jobs, goal, workers=workers, skip_bad=skip_bad, listen=progress)
+                made = build(jobs, goal, workers=workers, skip_bad=corpus.skipped is not None, listen=progress)
                 write_index(folder, corpus, tokenizer, own, made, parts=len(jobs))
                 shards = [*own, *made]
-    return TokenStore(corpus.name, folder, tokenizer, context, budget, tuple(shards), corpus.whole, corpus.splits)
+    return TokenStore(
+        corpus.name, folder, tokenizer, context, budget, tuple(shards), corpus.whole, corpus.splits, corpus.notes
+    )
 
 
 def is_built(corpus: Corpus, tokenizer: Tokenizer, budget: int | None, cache_dir: Path | str | None = None) -> bool:
@@ -170,7 +177,6 @@ def build_own_splits(
     folder: Path,
     *,
     workers: int | None = None,
-    skip_bad: bool = False,
     listen: Listener | None = None,
 ) -> list[Shard]:
     """The shards of a corpus's own validation and further splits; none where documents are divided by their hash."""
@@ -180,7 +186,7 @@ def build_own_splits(
         if split != TRAIN and parts:
             jobs = [_job(corpus, tokenizer, folder, part, np.empty(0, np.uint64)) for part in parts]
             goal = Goal(split, "bytes", HELD_OUT_BYTES)
-            made += build(jobs, goal, workers=workers, skip_bad=skip_bad, listen=listen)
+            made += build(jobs, goal, workers=workers, skip_bad=corpus.skipped is not None, listen=listen)
     return made
 
 

@@ -58,6 +58,8 @@ class ArticlesPart(Part):
         try:
             with compression.opened(self.file.path) as file:
                 yield from articles(formats.checked_utf8(line, self.file.path) for line in file)
+        except compression.broken_file_errors() as error:
+            raise CorpusError(formats.damaged(self.file.path, error)) from None
         except OSError as error:
             raise CorpusError(f"{self.file.path}: {error.strerror or error}") from None
         self.file.check_unchanged()

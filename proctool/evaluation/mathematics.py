@@ -128,6 +128,8 @@ def _tree(options: MathematicsOptions, split: str) -> dict[str, File]:
 
 def _of_file(options: MathematicsOptions, split: str, module: str, file: File) -> Iterator[Question]:
     for document in itertools.islice(TreePart((file,), split).documents(), options.questions):
+        if document.problem and options.skip_bad:
+            continue
         if document.problem or document.answer is None:
             raise CorpusError(document.problem or f"{file.path}: a question without an answer")
         yield Question(split, module, _text(document.content, file.path), _text(document.answer, file.path))

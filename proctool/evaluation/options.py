@@ -165,7 +165,11 @@ class PerplexityOptions:
     corpus: str = "python"
     """A corpus by name (python, ...), or a file or folder of text."""
     text_field: str | None = None
-    """The field of JSON or Parquet records that holds the text (default: text, or what the named corpus uses)."""
+    """Field of a record with its text, such as text or meta.text."""
+    validation: str | None = None
+    """Corpus for validation; its validation split, or all of it."""
+    skip_bad: bool = False
+    """Leave out documents that cannot be read instead of stopping."""
     split: str = "validation"
     """train, validation, or another that the corpus has."""
     documents: int | None = None
@@ -207,6 +211,8 @@ class MathematicsOptions:
     """Only modules whose name contains one of these: algebra, numbers__gcd, ... (default: all)."""
     tokenizer: str | None = None
     """characters, bytes, or any tokenizer by path or name (default: the model's own)."""
+    skip_bad: bool = False
+    """Leave out questions that cannot be read instead of stopping."""
     batch_size: int = 64
     """Questions answered at a time."""
 

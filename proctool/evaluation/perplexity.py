@@ -84,7 +84,6 @@ def perplexity(
     Raises ArtifactError, CorpusError, ModelError (its loss is no finite number, ...); OptionError for a context or
     stride that cannot be.
     """
-    from proctool.corpora.catalog import open_corpus
     from proctool.evaluation.subject import open_subject
     from proctool.training.loss import TargetLoss
 
@@ -95,11 +94,11 @@ def perplexity(
     stride = options.stride or context
     if stride > context:
         raise OptionError(f"stride = {stride}: longer than the context of {context}, so tokens would be left out")
-    corpus = open_corpus(options.corpus, text_field=options.text_field, cache_dir=options.cache_dir)
+    corpus = _opened(options.corpus, options, options.validation)
     if options.split not in corpus.splits:
         raise CorpusError(f'corpus {corpus.name} has no split "{options.split}"; it has {", ".join(corpus.splits)}')
     if options.apart_from is not None:
-        other = open_corpus(options.apart_from, text_field=options.text_field, cache_dir=options.cache_dir)
+        other = _opened(options.apart_from, options)
         check_apart(_documents(corpus, options), other, options)
 
     tokenizer, read = subject.tokenizer, Read()
@@ -112,7 +111,10 @@ def perplexity(
             _score(module, pool[first : first + options.batch_size], totals, tokenizer.eos_id)
         listen(read.documents)
     if not totals.windows:
-        raise CorpusError(f"corpus {corpus.name}: its {options.split} split has no text")
+        raise CorpusError(
+            f"corpus {corpus.name}: its {options.split} split is empty: it has no document with text; give more "
+            "documents, or score all of a corpus with --validation"
+        )
     nats, targets = float(totals.at.sum()), int(totals.count_at.sum())
     if not math.isfinite(nats):
         raise ModelError(f"{model}: its loss is not a finite number, so its weights are not those of a sound model")
@@ -121,11 +123,14 @@ def perplexity(
         "event": "perplexity",
         **subject.about(),
         "corpus": options.corpus,
+        **({} if options.validation is None else {"validation": options.validation}),
         "split": options.split,
         "text_sha256": read.digest.hexdigest(),
         "trained_on": options.split == "train" and about.get("corpus") == name_given(options.corpus),
         "documents": read.documents,
         "bytes": read.bytes,
+        "skipped": len(corpus.skipped.problems) if corpus.skipped else 0,
+        "notes": [*corpus.notes, *(corpus.skipped.notes if corpus.skipped else ())],
         "context": context,
         "stride": stride,
         "windows": totals.windows,
@@ -144,6 +149,18 @@ def perplexity(
             ],
         },
     }
+
+
+def _opened(name: str, options: PerplexityOptions, validation: str | None = None) -> Corpus:
+    from proctool.corpora.catalog import open_corpus
+
+    return open_corpus(
+        name,
+        text_field=options.text_field,
+        validation=validation,
+        skip_bad=options.skip_bad,
+        cache_dir=options.cache_dir,
+    )
 
 
 def _documents(corpus: Corpus, options: PerplexityOptions) -> Iterator[Document]:

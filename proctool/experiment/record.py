@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from proctool import artifact, config
+from proctool.errors import in_utf8
 from proctool.experiment.execute import cores
 from proctool.experiment.graph import ArmStages, Plan, warmups_of
 from proctool.experiment.stage import Stage
@@ -25,7 +26,8 @@ def write_record(plan: Plan, source: str, command: str) -> Path:
     plan.root.mkdir(parents=True, exist_ok=True)
     path = plan.root / RECORD
     with artifact.replacing(path) as file:
-        file.write((json.dumps(record(plan, source, command), indent=2) + "\n").encode())
+        text = json.dumps(record(plan, source, command), indent=2, ensure_ascii=False) + "\n"
+        file.write(in_utf8(text, backslash="\\\\").encode())
     return path
 
 

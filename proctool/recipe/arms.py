@@ -80,8 +80,11 @@ class PlannedArm:
         given = {"tokenizer": recipe.tokenizer, "context": recipe.context}
         shared = self._shared | {key: value for key, value in given.items() if value is not None}
         # Norms and positions are passed over where a family has none with weights.
+        pretrain = {
+            key: value for key, value in recipe.pretrain.items() if key != "validation"
+        }  # it has its own corpus
         whole = {"components": ("attention", "mlp", "norms", "positions"), "embeddings": "copy"}
-        return _build(PretrainOptions, shared | recipe.pretrain | whole | recipe.finetune[name], f"finetune.{name}")
+        return _build(PretrainOptions, shared | pretrain | whole | recipe.finetune[name], f"finetune.{name}")
 
     def diagnostic(self, name: str) -> DiagnosticOptions:
         """The diagnostic from its weights; `init` is still to be filled in where it is warmed up."""

@@ -62,6 +62,8 @@ def _arm(arm: Arm) -> Arm:
 def _short(values: Mapping[str, Any]) -> Values:
     """Options without those that make a stage long; what is left is over the shrunk ones."""
     kept = {key: value for key, value in values.items() if key not in _TRAINING and key not in _NOT_SHRUNK}
+    if "validation" in kept and _local(kept["validation"]) != kept["validation"]:
+        del kept["validation"]  # of the hub
     return kept | ({"model": _narrow(kept["model"])} if "model" in kept else {})
 
 

@@ -266,7 +266,7 @@ class Job:
         return end
 
 
-_NAMES = ("corpus", "tokenizer", "data", "model", "init")
+_NAMES = ("corpus", "validation", "tokenizer", "data", "model", "init")
 
 
 def _without_folders(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -173,7 +173,11 @@ class PretrainOptions(InitOptions, TrainingOptions):
     corpus: str = "python"
     """A corpus by name (python, ...), or a file or folder of text."""
     text_field: str | None = None
-    """The field of JSON or Parquet records that holds the text (default: text, or what the named corpus uses)."""
+    """Field of a record with its text, such as text or meta.text."""
+    validation: str | None = None
+    """Corpus for validation; all of --corpus is then for training."""
+    skip_bad: bool | None = None
+    """Leave out documents that cannot be read instead of stopping."""
     tokenizer: str = "bytes"
     """bytes, or any tokenizer by path or name."""
     context: int = 128

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from proctool.errors import CorpusError
 from proctool.models.build import model_config
 from proctool.training.job import Job
 from proctool.training.options import PretrainOptions
@@ -26,7 +25,13 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     donor = open_init(options)
     tokenizer = load_tokenizer(options.tokenizer)
     store = open_store(
-        open_corpus(options.corpus, text_field=options.text_field, cache_dir=options.cache_dir),
+        open_corpus(
+            options.corpus,
+            text_field=options.text_field,
+            validation=options.validation,
+            skip_bad=options.skip_bad,
+            cache_dir=options.cache_dir,
+        ),
         tokenizer,
         options.context,
         budget=options.budget,
@@ -39,15 +44,14 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         "tokenizer": tokenizer.spec,
         "context": options.context,
     }
+    if store.skipped:
+        about["corpus_skipped"] = store.skipped
     sources = {}
     for split in ("train", "validation"):
         rows = store.split(split)
-        if not len(rows):
-            raise CorpusError(
-                f"{options.corpus}: its {split} split has no row of {options.context} tokens; shorten --context"
-            )
         # The held-out rows are the same ones whatever the run's seed.
         sources[split] = CorpusSource(rows, tokenizer.vocab_size, options.seed if split == "train" else 0, about)
+    repetition = sources["train"].order.repetition(options.steps * options.batch_size)
     config = model_config(
         options.model,
         vocab_size=tokenizer.vocab_size,
@@ -67,5 +71,5 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         parents=[donor.parent] if donor else [],
         prepare=transplant_from(donor, options, options.seed),
         rows=len(sources["train"].rows),
-        remark=sources["train"].order.repetition(options.steps * options.batch_size),
+        remark="; ".join(filter(None, [*store.notes, repetition])),
     )

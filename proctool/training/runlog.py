@@ -57,7 +57,7 @@ def _opened(run: RunFolder) -> Iterator[TextIO]:
     """The log, or one that nobody reads where it cannot be opened; closing it fails as quietly as writing."""
     file: TextIO
     try:
-        file = (run.path / "run.log").open("a", encoding="utf-8")
+        file = (run.path / "run.log").open("a", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         run.say(f"no run.log is kept: {describe_os_error(error)}")
         file = io.StringIO()

@@ -240,7 +240,7 @@ def test_what_cannot_be_measured_is_one_line(proctool: Callable[..., Said], tmp_
     (tmp_path / "one.txt").write_text("One document, which is for training.")
     on = ("--corpus", corpus, "--split", "train")
     for model, arguments, message in [
-        ("m.safetensors", ("--corpus", "one.txt"), "corpus one.txt: its validation split has no text"),
+        ("m.safetensors", ("--corpus", "one.txt"), "corpus one.txt: its validation split is empty"),
         ("m.safetensors", ("--corpus", corpus, "--split", "test"), 'has no split "test"; it has train, validation'),
         ("m.safetensors", (*on, "--context", CONTEXT + 1), f"context = 49: the model takes at most {CONTEXT} tokens"),
         ("m.safetensors", (*on, "--context", 8, "--stride", 9), "stride = 9: longer than the context of 8"),

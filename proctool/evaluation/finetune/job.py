@@ -11,7 +11,7 @@ import numpy as np
 
 from proctool import artifact, config
 from proctool.corpora.tokenizers import Tokenizer, load_tokenizer
-from proctool.errors import CorpusError, ModelError, OptionError
+from proctool.errors import ModelError, OptionError
 from proctool.evaluation.finetune import glue
 from proctool.evaluation.finetune.code import Programs, read_programs, token_accuracy
 from proctool.evaluation.finetune.options import FinetuneOptions
@@ -72,6 +72,9 @@ def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None
     context = options.context or limit or 1024
     if limit is not None and context > limit:
         raise OptionError(f"context = {context}: the model takes at most {limit} tokens")
+    for name in ("skip_bad", "validation"):
+        if getattr(options, name) and task != "wikitext":
+            raise OptionError(f"{name}: is for wikitext; {task} has files of its own, leave the option out")
     if task in glue.TASKS:
         return _on_glue(task, options, saved, tokenizer, made, context)
     return _on_text(task, options, saved, tokenizer, made, context, progress)
@@ -176,6 +179,7 @@ def _on_text(
 ) -> Finetuning:
     data = options.data or "wikitext"
     programs: Programs | None = None
+    notes: tuple[str, ...] = ()
     if task == "py150":
         if options.data is None:
             raise OptionError("data: py150 needs the folder of CodeXGLUE's train.txt and test.txt: --data FOLDER")
@@ -183,7 +187,7 @@ def _on_text(
         programs = read_programs(user_path(data), "held out", tokenizer, context)
         held_out = programs.samples
     else:
-        train, held_out = _wikitext(data, options, tokenizer, context, progress)
+        train, held_out, notes = _wikitext(data, options, tokenizer, context, progress)
     about = _about(task, data, tokenizer, options)
 
     def prepare(model: PreTrainedModel) -> list[Any]:
@@ -213,23 +217,21 @@ def _on_text(
         source=Rows(train, tokenizer.vocab_size, options.seed, about),
         held_out=Rows(_repeated(held_out, options.eval_samples), tokenizer.vocab_size, None, about),
         about={"stage": "finetune", "tokenizer": tokenizer.spec, **(saved.tokenizer_record() if saved else {})},
-        rows=len(train),
+        rows=len(train), remark="; ".join(notes),
     )  # fmt: skip
     return Finetuning(job, held_out, score)
 
 
 def _wikitext(
     data: str, options: FinetuneOptions, tokenizer: Tokenizer, context: int, progress: Callable[..., None] | None
-) -> tuple[Samples, Samples]:
+) -> tuple[Samples, Samples, tuple[str, ...]]:
     from proctool.corpora.catalog import open_corpus
     from proctool.corpora.store import open_store
 
-    corpus = open_corpus(data, cache_dir=options.cache_dir)
+    corpus = open_corpus(data, validation=options.validation, skip_bad=options.skip_bad, cache_dir=options.cache_dir)
     store = open_store(corpus, tokenizer, context, cache_dir=options.cache_dir, progress=progress)
     found = []
     for split in ("train", "validation"):
         rows = store.split(split)
-        if not len(rows):
-            raise CorpusError(f"{data}: its {split} split has no row of {context} tokens; shorten --context")
         found.append(rows.read(np.arange(len(rows))))
-    return found[0], found[1]
+    return found[0], found[1], store.notes

@@ -17,6 +17,10 @@ class FinetuneOptions(TrainingOptions):
     """A model with its tokenizer: an artifact or a Hugging Face folder; none: fresh weights of --model."""
     data: str | None = None
     """A folder with the official files, a corpus for wikitext, or a repository on the hub (default: the task's)."""
+    validation: str | None = None
+    """wikitext: corpus for validation; all of --data is then training."""
+    skip_bad: bool | None = None
+    """wikitext: leave out documents that cannot be read."""
     tokenizer: str | None = None
     """bytes, or any tokenizer by path or name (default: the model's own; needed with --init none)."""
     context: int | None = None
