@@ -50,7 +50,7 @@ def _texts(stages: list[Stage]) -> Iterator[tuple[Any, ...]]:
         if isinstance(options, PretrainOptions):
             yield (
                 options.corpus, options.text_field, options.tokenizer, options.context, options.budget,
-                options.cache_dir, bool(getattr(options, "skip_bad", False)),
+                options.cache_dir, bool(options.skip_bad), options.validation,
             )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def _open_model(path: str) -> None:
 
 def _check_text(
     name: str, field: str | None, tokenizer: str, context: int, budget: int | None, cache: Any, skip_bad: bool,
-    *, quick: bool, notes: dict[str, None],
+    validation: str | None, *, quick: bool, notes: dict[str, None],
 ) -> None:  # fmt: skip
     from proctool.corpora import open_corpus
     from proctool.corpora.catalog import is_local
@@ -75,9 +75,12 @@ def _check_text(
     found = _of("tokenizer", lambda: _load(tokenizer, quick))
     if found is None:
         notes[f'tokenizer "{tokenizer}" is not a local path; it is taken to be a name on the hub'] = None
-    if quick and not is_local(name):
+    if quick and not (is_local(name) and (validation is None or is_local(validation))):
         return
-    corpus = _of("corpus", lambda: open_corpus(name, text_field=field, cache_dir=cache))
+    corpus = _of(
+        "corpus",
+        lambda: open_corpus(name, text_field=field, validation=validation, skip_bad=skip_bad, cache_dir=cache),
+    )
     if found is None or not is_built(corpus, found, budget, cache):
         _of("corpus", lambda: require_rows(corpus, found, context, skip_bad=skip_bad))
 
