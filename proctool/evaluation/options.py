@@ -172,6 +172,8 @@ class PerplexityOptions:
     """Score only so many of the split's documents, the first ones (default: all)."""
     tokenizer: str | None = None
     """bytes, or any tokenizer by path or name (default: the model's own)."""
+    end_of_text: str | None = None
+    """The token that ends a text (default: the one the tokenizer names)."""
     context: int | None = None
     """Most tokens read at once (default: as many as the model takes)."""
     stride: int | None = None
@@ -207,6 +209,8 @@ class MathematicsOptions:
     """Only modules whose name contains one of these: algebra, numbers__gcd, ... (default: all)."""
     tokenizer: str | None = None
     """characters, bytes, or any tokenizer by path or name (default: the model's own)."""
+    end_of_text: str | None = None
+    """The token that ends a text (default: the one the tokenizer names)."""
     batch_size: int = 64
     """Questions answered at a time."""
 
