@@ -27,6 +27,8 @@ class CorpusOptions:
     """A corpus by name, a file, folder or pattern, or a hub id."""
     tokenizer: str = "bytes"
     """bytes, characters, or any tokenizer by path or name."""
+    end_of_text: str | None = None
+    """The token that ends a text (default: the one the tokenizer names)."""
     text_field: str | None = None
     """The field of JSON lines or parquet that holds the text."""
     cache_dir: Path | None = None
@@ -37,7 +39,7 @@ class CorpusOptions:
         from proctool.corpora import load_tokenizer, open_corpus
 
         return open_corpus(self.corpus, text_field=self.text_field, cache_dir=self.cache_dir), load_tokenizer(
-            self.tokenizer
+            self.tokenizer, self.end_of_text
         )
 
 

@@ -176,6 +176,8 @@ class PretrainOptions(InitOptions, TrainingOptions):
     """The field of JSON or Parquet records that holds the text (default: text, or what the named corpus uses)."""
     tokenizer: str = "bytes"
     """bytes, or any tokenizer by path or name."""
+    end_of_text: str | None = None
+    """The token that ends a text (default: the one the tokenizer names)."""
     context: int = 128
     """Tokens in one row."""
     budget: int | None = None
