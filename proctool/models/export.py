@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proctool import artifact
+from proctool import artifact, strict_json
 from proctool.corpora.subwords import SubwordTokenizer
 from proctool.corpora.tokenizer_files import TokenizerFiles, added_by, beginning_of
 from proctool.errors import ArtifactError
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 _FIRST = ("do_sample", "num_beams", "return_dict_in_generate", "use_cache")
 """Generation settings that others need beside them."""
-_NOT_SETTINGS = ("transformers_version", "_from_model_config")
+_METADATA = ("transformers_version", "_from_model_config")
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_OF_THE_MODEL = {"use_cache", "output_attentions", "output_hidden_states", "return_dict_in_generate", *_METADATA}
+"""What configurations say of a model under the names of generation settings."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +109,14 @@ def written_tokenizer(saved: SavedModel, tokenizer: Tokenizer) -> WrittenTokeniz
 
 def _settle(model: PreTrainedModel, saved: SavedModel, written: WrittenTokenizer | None) -> tuple[str, ...]:
     """Make configuration, generation settings and tokenizer agree; the generation settings that had to go."""
-    config, generation = model.config, model.generation_config
-    # transformers reads generation settings in a model's configuration, and refuses to write them there.
-    for name, value in config._get_generation_parameters().items():
-        if getattr(generation, name, None) is None:
-            setattr(generation, name, value)
-        setattr(config, name, None)
-    for settings in (config, generation):
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+    config = model.config
+    generation, left_out = saveable(_generation_of(saved))
+    for name in _IDS:
+        for settings in (config, generation):
             came = getattr(settings, name, None)
+            if came is None and settings is generation:
+                came = getattr(config, name, None)
+                setattr(generation, name, came)
             ids = came if isinstance(came, list) else [came]
             known = getattr(written.hf, name) if written else None
             if known is not None and known < config.vocab_size and known not in ids:
@@ -121,29 +124,47 @@ def _settle(model: PreTrainedModel, saved: SavedModel, written: WrittenTokenizer
             elif came is not None and not all(isinstance(one, int) and 0 <= one < config.vocab_size for one in ids):
                 setattr(settings, name, None)
     if written is not None and saved.artifact is not None:
+        generation.do_sample = False
         if generation.pad_token_id is None:
             generation.pad_token_id = written.hf.eos_token_id
-        generation.do_sample = False
-    model.generation_config, left_out = saveable(generation)
+    model.generation_config = generation
     return left_out
 
 
-def saveable(settings: GenerationConfig) -> tuple[GenerationConfig, tuple[str, ...]]:
-    """The generation settings that transformers agrees to save, and the names of those that it does not."""
+def _generation_of(saved: SavedModel) -> dict[str, Any]:
+    """The generation settings in a folder, which older ones have in config.json; none for an artifact."""
     from transformers import GenerationConfig
 
-    def refused(candidate: GenerationConfig) -> bool:
-        try:
-            candidate.validate(strict=True)
-        except Exception:  # whatever its checks run into
-            return True
-        return False
+    if saved.artifact is not None:
+        return {}
+    path = saved.path / "generation_config.json"
+    names = GenerationConfig().to_dict().keys() - _OF_THE_MODEL - set(_IDS) if not path.is_file() else None
+    try:
+        values = strict_json.loads((path if names is None else saved.path / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: damaged ({error})") from None
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{path}: not a JSON object")
+    return {name: value for name, value in values.items() if names is None or name in names}
 
-    if not refused(settings):
-        return settings, ()
-    asked = {name: value for name, value in settings.to_diff_dict().items() if name not in _NOT_SETTINGS}
+
+def saveable(asked: Mapping[str, Any]) -> tuple[GenerationConfig, tuple[str, ...]]:
+    """Generation settings as far as transformers agrees to save them, and the names of those that it does not."""
+    from transformers import GenerationConfig
+
+    def accepted(values: Mapping[str, Any]) -> GenerationConfig | None:
+        try:
+            made = GenerationConfig(**values)
+            made.validate(strict=True)
+        except Exception:  # whatever its checks run into
+            return None
+        return made
+
+    asked = {name: value for name, value in asked.items() if name not in _METADATA}
+    if (whole := accepted(asked)) is not None:
+        return whole, ()
     kept: dict[str, Any] = {}
     for name in sorted(asked, key=lambda name: name not in _FIRST):
-        if not refused(GenerationConfig(**kept, **{name: asked[name]})):
+        if accepted({**kept, name: asked[name]}) is not None:
             kept[name] = asked[name]
-    return GenerationConfig(**kept), tuple(sorted(asked.keys() - kept))
+    return GenerationConfig(**kept), tuple(sorted(asked.keys() - kept.keys()))
