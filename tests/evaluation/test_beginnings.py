@@ -138,6 +138,23 @@ def test_a_transplanted_foreign_model_keeps_its_beginning_and_its_files(tmp_path
         assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
 
 
+@pytest.mark.parametrize(("embeddings", "first"), [("copy", BOS), ("mean", EOS)])
+def test_going_on_with_a_foreign_models_embeddings_keeps_its_beginning(
+    proctool: Callable[..., Said], tmp_path: Path, text: Path, embeddings: str, first: int
+) -> None:
+    folder = save_llama(tmp_path / "hf")
+    said = proctool(
+        "pretrain", "--init", "hf", "--tokenizer", "hf", "--model", "hf/config.json", "--embeddings", embeddings,
+        "--corpus", text, "--context", 16, "--steps", 1, "--batch-size", 2, "--eval-samples", 2, "-o", "m.safetensors",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert open_subject(tmp_path / "m.safetensors", None).beginning.first == (first,)
+    export(open_model(tmp_path / "m.safetensors"), tmp_path / "out")
+    same = (tmp_path / "out" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    assert same == (embeddings == "copy")
+    assert open_subject(tmp_path / "out", None).beginning.first == (first,)
+
+
 def test_a_beginning_beyond_the_models_vocabulary_is_one_line(proctool: Callable[..., Said], tmp_path: Path) -> None:
     folder = save_llama(tmp_path / "hf")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
