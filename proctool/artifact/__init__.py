@@ -16,7 +16,7 @@ header, the tensors' bytes. Its metadata holds one JSON document under the key `
 Reading checks structure before it allocates anything, and every hash before it hands anything out.
 """
 
-from proctool.artifact.files import replacing, sync_folder
+from proctool.artifact.files import replacing, sync_folder, umask
 from proctool.artifact.layout import Artifact, TensorInfo, bare_name, canonical, name_given, versions
 from proctool.artifact.reading import open_artifact, read_header, read_numpy, read_torch, verify
 from proctool.artifact.writing import Verbatim, output, write
@@ -35,6 +35,7 @@ __all__ = [
     "read_torch",
     "replacing",
     "sync_folder",
+    "umask",
     "verify",
     "versions",
     "write",

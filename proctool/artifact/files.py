@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Any]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())  # mkstemp makes it private
+            os.chmod(name, 0o666 & ~umask())  # mkstemp makes it private
             os.replace(name, path)  # before it is closed, and with that unlocked
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
@@ -86,7 +86,8 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that new files do without."""
     current = os.umask(0)
     os.umask(current)
     return current

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proctool.cli import display, tables
+from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import quiet_libraries
 from proctool.evaluation.blimp import BlimpOptions
@@ -14,6 +14,7 @@ def _blimp(options: BlimpOptions, common: Common, model: Path) -> None:
     quiet_libraries()
     from proctool.evaluation.blimp import blimp as measure
 
+    results = display.Results(json=common.json)
     shown = display.Progress("blimp", None, "sentences")
     try:
         result = measure(model, options, lambda done, of: shown.update(done, total=of))
@@ -24,12 +25,11 @@ def _blimp(options: BlimpOptions, common: Common, model: Path) -> None:
         for name, share in result["paradigms"].items()
     ]
     columns = {"paradigm": "left", "phenomenon": "left", "accuracy": "right", "pairs": "right"}
-    tables.show(columns, rows)
+    results.table(columns, rows)
     rows = [("", name, f"{share['accuracy']:.1%}", share["pairs"]) for name, share in result["phenomena"].items()]
-    tables.show({"": "left", **dict(list(columns.items())[1:])}, rows)
-    display.say(f"{model}: BLiMP {result['accuracy']:.2%}, the mean of {len(result['paradigms'])} paradigms")
-    if common.json:
-        display.emit(result)
+    results.table({"": "left", **dict(list(columns.items())[1:])}, rows)
+    results.line(f"{model}: BLiMP {result['accuracy']:.2%}, the mean of {len(result['paradigms'])} paradigms")
+    results.emit(result)
 
 
 _model = argument("model", Path, "A model artifact or a Hugging Face folder.")

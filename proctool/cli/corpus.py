@@ -27,6 +27,8 @@ class CorpusOptions:
     """A corpus by name, a file, folder or pattern, or a hub id."""
     tokenizer: str = "bytes"
     """bytes, characters, or any tokenizer by path or name."""
+    end_of_text: str | None = None
+    """The token that ends a text (default: the one the tokenizer names)."""
     text_field: str | None = None
     """Field of a record with its text, such as text or meta.text."""
     validation: str | None = None
@@ -47,7 +49,7 @@ class CorpusOptions:
             skip_bad=self.skip_bad,
             cache_dir=self.cache_dir,
         )
-        return corpus, load_tokenizer(self.tokenizer)
+        return corpus, load_tokenizer(self.tokenizer, self.end_of_text)
 
 
 @dataclass(frozen=True, kw_only=True)

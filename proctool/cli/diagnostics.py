@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proctool import config
-from proctool.cli import display, tables
+from proctool.cli import display
 from proctool.cli.options import Common, with_values
 from proctool.cli.training import do, quiet_libraries
 from proctool.errors import OptionError
@@ -64,12 +64,12 @@ def _single(name: str, options: DiagnosticOptions, study: StudyOptions, common: 
         return
     path = trial.folder / RESULTS
     write_results(path, [result])
-    display.finished(in_numbers(trial.end))
+    results = display.Results(json=common.json)
+    display.finished(in_numbers(trial.end), results.line)
     if "official" in result["scores"]:
-        display.say(_words(name, result["scores"]))
+        results.line(_words(name, result["scores"]))
     display.say(f"the result, with its curve: {path}")
-    if common.json:
-        display.emit(result)
+    results.emit(result)
 
 
 def _speaks() -> bool:
@@ -85,24 +85,22 @@ def _study(name: str, options: DiagnosticOptions, study: StudyOptions, common: C
     if common.dry_run:
         _show_plan(planned, plans, common)
         return
-    results = []
+    found, results = [], display.Results(json=common.json)
     for result in run_all(planned, study.jobs, _watch):
-        results.append(result)
+        found.append(result)
         if not _speaks():
             continue
         display.say(f"{result['init']}, seed {result['seed']}: {_words(name, result['scores'])}")
     if not _speaks():
         return
     order = {trial.name: number for number, trial in enumerate(planned)}
-    results.sort(key=lambda result: order[f"{result['init']}-s{result['seed']}"])
-    summaries = summarise(results)
+    found.sort(key=lambda result: order[f"{result['init']}-s{result['seed']}"])
+    summaries = summarise(found)
     path = planned[0].folder.parent / RESULTS
-    write_results(path, [*results, *summaries])
-    _show(name, summaries)
+    write_results(path, [*found, *summaries])
+    _show(name, summaries, results)
     display.say(f"every run, and all of these curves: {path}")
-    if common.json:
-        for line in (*results, *summaries):
-            display.emit(line)
+    results.emit(*found, *summaries)
 
 
 def _check(planned: Sequence[Trial]) -> dict[str, dict[str, Any]]:
@@ -117,13 +115,14 @@ def _check(planned: Sequence[Trial]) -> dict[str, dict[str, Any]]:
 
 
 def _show_plan(planned: Sequence[Trial], plans: Mapping[str, dict[str, Any]], common: Common) -> None:
-    tables.show(
+    results = display.Results(json=common.json)
+    results.table(
         {"init": "left", "seed": "right", "state": "left", "folder": "left"},
         [(trial.label, trial.options.seed, trial.state, trial.folder) for trial in planned],
     )
     first = plans[planned[0].label]
     left = [trial for trial in planned if trial.state != "done"]
-    display.say(
+    results.line(
         f"{len(left)} of {len(planned)} runs to do, each {first['steps']} steps of {first['task']} "
         f"({format_count(first['tokens'])} tokens, {format_count(first['flops'])} floating-point operations); "
         "nothing was run"
@@ -132,12 +131,11 @@ def _show_plan(planned: Sequence[Trial], plans: Mapping[str, dict[str, Any]], co
         if plan.get("carried"):
             display.say(f"{label} would carry over:")
             display.carried(plan["carried"])
-    if common.json:
-        runs = [
-            {"init": trial.label, "seed": trial.options.seed, "state": trial.state, "run_dir": str(trial.folder)}
-            for trial in planned
-        ]
-        display.emit({"event": "plan", "runs": runs, "plans": plans})
+    runs = [
+        {"init": trial.label, "seed": trial.options.seed, "state": trial.state, "run_dir": str(trial.folder)}
+        for trial in planned
+    ]
+    results.emit({"event": "plan", "runs": runs, "plans": plans})
 
 
 @contextlib.contextmanager
@@ -166,7 +164,7 @@ def _share(value: Mapping[str, Any]) -> str:
     return said if value["low"] is None else f"{said} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
 
 
-def _show(name: str, summaries: Sequence[dict[str, Any]]) -> None:
+def _show(name: str, summaries: Sequence[dict[str, Any]], results: display.Results) -> None:
     """Learning curves side by side, then where each init ended; means over seeds with 95 % intervals."""
     several = _several(name)
     steps = [point["step"] for point in max((each["curve"] for each in summaries), key=len)]
@@ -175,7 +173,7 @@ def _show(name: str, summaries: Sequence[dict[str, Any]]) -> None:
         chosen.append(steps[-1])
     for measure in ("accuracy", "exact_match") if several else ("accuracy",):
         curves = [{point["step"]: point[measure] for point in each["curve"]} for each in summaries]
-        tables.show(
+        results.table(
             {"step": "right"} | {each["init"]: "right" for each in summaries},
             [(step, *(_share(curve[step]) if step in curve else None for curve in curves)) for step in chosen],
             title=f"{name}: {'tokens' if measure == 'accuracy' else 'whole answers'} right on held-out samples",
@@ -192,4 +190,4 @@ def _show(name: str, summaries: Sequence[dict[str, Any]]) -> None:
         row += [_share(scores["answer"]["exact_match"])] if several else []
         row += [_share(scores["official"]["accuracy"])] if "official" in scores else []
         rows.append(row)
-    tables.show(columns, rows, title="at the end: mean over seeds [95 % interval]")
+    results.table(columns, rows, title="at the end: mean over seeds [95 % interval]")

@@ -32,6 +32,31 @@ def emit(result: Mapping[str, Any]) -> None:
     print(json.dumps(result), flush=True)
 
 
+class Results:
+    """Where a command's results go: in words on standard output; with --json, JSON lines there and words beside them.
+
+    Progress and notes are no results; `say` puts them on standard error.
+    """
+
+    def __init__(self, *, json: bool) -> None:
+        self._json = json
+
+    def line(self, text: str) -> None:
+        """A result in words."""
+        print(text, file=sys.stderr if self._json else sys.stdout, flush=True)
+
+    def table(self, columns: Mapping[str, str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+        """Results as a table (see tables.show)."""
+        from proctool.cli import tables
+
+        tables.show(columns, rows, title, stderr=self._json)
+
+    def emit(self, *results: Mapping[str, Any]) -> None:
+        """The same for machines, one JSON line each, where they are asked for."""
+        for result in results if self._json else ():
+            emit(result)
+
+
 class Progress:
     """Follows one piece of work: `unit`s done out of `total`, with speed and time left."""
 
@@ -179,12 +204,12 @@ def plan(planned: Mapping[str, Any]) -> None:
         carried(planned["carried"])
 
 
-def finished(event: Mapping[str, Any]) -> None:
+def finished(event: Mapping[str, Any], write: Callable[[str], None] = say) -> None:
     """The end of a training command in words."""
     scores = f"held-out loss {event['loss']:.4f} nats per token, {event['accuracy']:.1%} of tokens right"
     if event["exact_match"]:
         scores += f", {event['exact_match']:.1%} of samples whole"
-    say(
+    write(
         f"{event['command']}: {scores}, after {format_count(event['tokens'])} tokens "
         f"in {format_seconds(event['seconds'])}"
     )

@@ -88,10 +88,13 @@ def _shown(value: Any) -> str:
 
 def _readable(about: Mapping[str, Any]) -> dict[str, Any]:
     """All of it but the bytes of the tokenizer that a model carries."""
-    carried = about.get("tokenizer_json")
-    if not isinstance(carried, dict):
-        return dict(about)
-    return {**about, "tokenizer_json": {key: value for key, value in carried.items() if key != "bz2"}}
+    return {key: _without_bytes(value) if key == "tokenizer_json" else value for key, value in about.items()}
+
+
+def _without_bytes(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_bytes(each) for key, each in value.items() if key != "bz2"}
 
 
 def _size(shape: tuple[int, ...]) -> int:
@@ -150,8 +153,15 @@ def export(
     from proctool.cli.training import quiet_libraries
 
     quiet_libraries()
-    from proctool.models.saved import export as write_folder
+    from proctool.models.export import export as write_folder
     from proctool.models.saved import open_model
 
-    write_folder(open_model(file), folder)
+    written = write_folder(open_model(file), folder)
+    if written.left_out:
+        display.say(f"generation_config.json: left out what transformers refuses: {', '.join(written.left_out)}")
+    if written.begins_with is not None:
+        display.say(
+            f"the model was trained on texts that begin after {written.begins_with}, so the exported tokenizer's bos "
+            f"is {written.begins_with} and it adds no token by itself"
+        )
     display.say(f"wrote {folder}: load it with transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r})")

@@ -27,7 +27,8 @@ def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
     shown = {
         name.replace("_", " "): "no number" if value is None else f"{value:.4g}" for name, value in metrics.items()
     }
-    display.say(f"{task}: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
+    results = display.Results(json=common.json)
+    results.line(f"{task}: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     if common.json:
         parent = found.job.parents[0] if found.job.parents else None
         about = {
@@ -42,7 +43,7 @@ def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
             },
             "versions": versions(),
         }
-        display.emit({**end, **found.job.source.about(), **about, "metrics": metrics})
+        results.emit({**end, **found.job.source.about(), **about, "metrics": metrics})
 
 
 _task = argument("task", str, "wikitext, a GLUE task (cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli) or py150.")

@@ -7,7 +7,7 @@ import io
 import sys
 from pathlib import Path
 
-from proctool.cli import display, tables
+from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import quiet_libraries
 from proctool.evaluation.harness import HarnessOptions
@@ -21,15 +21,15 @@ def _harness(options: HarnessOptions, common: Common, model: Path) -> None:
     shown = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
     with shown:
         result = measure(model, options)
+    results = display.Results(json=common.json)
     rows = [
         (name, metric, f"{value:.4f}", "–" if error is None else f"± {error:.4f}", result["samples"].get(name))
         for name, values in result["results"].items()
         for metric, value, error in _with_errors(values)
     ]
-    tables.show({"task": "left", "metric": "left", "value": "right", "": "right", "samples": "right"}, rows)
-    display.say(f"{model}: lm-evaluation-harness {result['lm_eval']}")
-    if common.json:
-        display.emit(result)
+    results.table({"task": "left", "metric": "left", "value": "right", "": "right", "samples": "right"}, rows)
+    results.line(f"{model}: lm-evaluation-harness {result['lm_eval']}")
+    results.emit(result)
 
 
 def _with_errors(values: dict[str, float]) -> list[tuple[str, float, float | None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proctool.cli import display, tables
+from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import quiet_libraries
 from proctool.evaluation.inside.options import InsideOptions
@@ -15,8 +15,8 @@ def _inside(options: InsideOptions, common: Common, model: Path) -> None:
     from proctool.evaluation.inside import look_inside
 
     result = look_inside(model, options)
-    even = result["even"]
-    tables.show(
+    results, even = display.Results(json=common.json), result["even"]
+    results.table(
         {"layer": "right", "head": "right", "induction": "right", "previous token": "right", "copying": "right"},
         [
             *(
@@ -26,12 +26,12 @@ def _inside(options: InsideOptions, common: Common, model: Path) -> None:
             ["even", "", _rounded(even["induction"]), _rounded(even["previous_token"]), None],
         ],
     )
-    display.say(
+    results.line(
         f"{model}: {result['length']} random tokens, {result['repeats']} times: loss {result['loss_first']:.3f} the "
         f"first time, {result['loss_repeated']:.3f} from then on"
     )
     if result["distances"]:
-        tables.show(
+        results.table(
             {"against": "left", "layer": "right", "component": "left", "relative": "right", "cosine": "right",
              "spectral": "right", "kept": "right"},
             [
@@ -45,8 +45,7 @@ def _inside(options: InsideOptions, common: Common, model: Path) -> None:
             display.say(f"not compared with {label}, whose shapes differ: {', '.join(names)}")
     for path in result.get("figures", []):
         display.say(f"picture: {path}")
-    if common.json:
-        display.emit(result)
+    results.emit(result)
 
 
 def _rounded(value: float | None) -> str | None:

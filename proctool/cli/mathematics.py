@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proctool.cli import display, tables
+from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import quiet_libraries
 from proctool.evaluation.options import MathematicsOptions
@@ -14,20 +14,19 @@ def _mathematics(options: MathematicsOptions, common: Common, model: Path) -> No
     quiet_libraries()
     from proctool.evaluation.mathematics import mathematics as measure
 
+    results = display.Results(json=common.json)
     with display.progress("mathematics", None, "questions") as shown:
         lines = measure(model, options, lambda done, of: shown.update(done, total=of))
     modules = [line for line in lines if line["event"] == "mathematics-module"]
     rows = [(line["split"], line["module"], line["questions"], f"{line['accuracy']:.1%}") for line in modules]
-    tables.show({"split": "left", "module": "left", "questions": "right", "right": "right"}, rows)
+    results.table({"split": "left", "module": "left", "questions": "right", "right": "right"}, rows)
     for line in lines:
         if line["event"] == "mathematics":
-            display.say(
+            results.line(
                 f"{model}, {line['split']}: {line['accuracy']:.2%} of {line['questions']} answers right, "
                 f"{line['mean_over_modules']:.2%} as the mean over modules"
             )
-    if common.json:
-        for line in lines:
-            display.emit(line)
+    results.emit(*lines)
 
 
 _model = argument("model", Path, "A model artifact or a Hugging Face folder.")

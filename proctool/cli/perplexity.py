@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from proctool import artifact
-from proctool.cli import display, tables
+from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import quiet_libraries
 from proctool.errors import ArtifactError
@@ -24,6 +24,7 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
     csv_file = options.per_position
     if csv_file is not None and not csv_file.absolute().parent.is_dir():
         raise ArtifactError(f"{csv_file}: the folder {csv_file.absolute().parent} does not exist; create it first")
+    results = display.Results(json=common.json)
     with display.progress("perplexity", options.documents, "documents") as shown:
         result = measure(model, options, shown.update)
     if csv_file is not None:
@@ -32,9 +33,9 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
             (str(start) if start == stop else f"{start}-{stop}", format_count(targets), f"{loss:.4f}")
             for start, stop, targets, loss in ranges(result["by_position"])
         ]
-        tables.show({"tokens read before": "right", "scored": "right", "loss": "right"}, rows)
+        results.table({"tokens read before": "right", "scored": "right", "loss": "right"}, rows)
     per_byte, per_token = result["bits_per_byte"], result["perplexity"]
-    display.say(
+    results.line(
         f"{model} on {result['corpus']} ({result['split']}, {format_count(result['documents'])} documents, "
         f"{format_bytes(result['bytes'])}): loss {result['loss']:.4f} nats per token, "
         + (f"perplexity {per_token:.3f}, " if per_token is not None else "")
@@ -42,12 +43,25 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
         + f"{result['accuracy']:.1%} right, {format_count(result['targets'])} tokens"
     )
     display.notes(result["notes"])
+    if options.documents is not None and result["documents"] < options.documents:
+        display.say(f"the split has {result['documents']} documents, fewer than --documents {options.documents}")
     if not result["lossless"]:
-        display.say("the tokenizer does not give this text back exactly, so bits per byte do not compare with others'")
+        _say_lossy(result)
     if result["trained_on"]:
         display.say("the model was trained on a corpus of this name: these may be its documents")
-    if common.json:
-        display.emit(result)
+    results.emit(result)
+
+
+def _say_lossy(result: dict[str, Any]) -> None:
+    lossy, of = result["lossy"], f"of the {result['documents']} documents"
+    if lossy["not_utf8"]:
+        display.say(
+            f"{lossy['not_utf8']} {of} are not UTF-8, and the tokenizer reads U+FFFD for their bytes; convert them "
+            "(iconv -f LATIN1 -t UTF-8), or use --tokenizer bytes"
+        )
+    if rest := lossy["documents"] - lossy["not_utf8"]:
+        display.say(f"the tokenizer does not give back {rest} {of} exactly (the first is document {lossy['first']})")
+    display.say("so bits per byte do not compare with others': the tokens leave out part of the text")
 
 
 def _write(path: Path, by_position: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Results as Rich tables on standard error, where standard output is kept for JSON."""
+"""Results as Rich tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
-def show(columns: Mapping[str, str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+def show(
+    columns: Mapping[str, str], rows: Iterable[Sequence[Any]], title: str | None = None, *, stderr: bool = False
+) -> None:
     """Print a table; `columns` gives each header and how it is justified ("left" or "right")."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -23,4 +25,7 @@ def show(columns: Mapping[str, str], rows: Iterable[Sequence[Any]], title: str |
             table.add_column(name, overflow="fold")
     for row in shown:
         table.add_row(*map(Text, row))
-    Console(stderr=True).print(table)
+    console = Console(stderr=stderr)
+    if not console.is_terminal:  # nothing is cut off in a file
+        console = Console(stderr=stderr, width=160)
+    console.print(table)

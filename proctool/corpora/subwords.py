@@ -5,26 +5,38 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from proctool.corpora.tokenizer_files import (
+    DEFINITION,
+    NAMES,
+    SPECIAL_NAMES,
+    Beginning,
+    TokenizerFiles,
+    beginning_of,
+)
 from proctool.corpora.tokenizers import END_OF_TEXT, Ids, Tokenizer, _as_text
 from proctool.errors import CorpusError
 from proctool.paths import is_path, user_path
 
 _END_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]", "[EOS]", "<end_of_text>")
 _MOST_IDS = 10**7
+_KEPT = {"chat_template": str, "padding_side": str, "model_max_length": int, "split_special_tokens": bool}
+"""Settings of a tokenizer that do not touch how it encodes, and their types."""
 _GPT2_PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
 class SubwordTokenizer(Tokenizer):
-    """A `tokenizers.Tokenizer` and its end-of-text token."""
+    """A `tokenizers.Tokenizer`, its end-of-text token, and the files it came in where it came in files."""
 
-    def __init__(self, spec: str, backend: Any, eos_token: str) -> None:
+    def __init__(self, spec: str, backend: Any, eos_token: str, files: TokenizerFiles | None = None) -> None:
         self.spec = spec
+        self.files = files
         self._backend = backend
         self._eos = eos_token
         self._vocab_size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
@@ -33,7 +45,7 @@ class SubwordTokenizer(Tokenizer):
         backend.encode_special_tokens = True
         backend.no_padding()
         backend.no_truncation()
-        backend.post_processor = None  # would add tokens (BERT's, Llama's) where the model was trained without
+        backend.post_processor = None  # what it adds (BERT's, Llama's) is put in where a text is scored, not here
 
     def __reduce__(self) -> tuple[Any, ...]:
         # How workers receive it; the backend's own pickle would forget encode_special_tokens.
@@ -74,15 +86,34 @@ class SubwordTokenizer(Tokenizer):
         """The text, special tokens left out."""
         return str(self._backend.decode(np.asarray(ids).tolist(), skip_special_tokens=True))
 
+    def beginning(self, model_type: str | None = None) -> Beginning:
+        """How a text begins by the files it came in, beside a model of `model_type`."""
+        if self.files is None:
+            return super().beginning(model_type)
+        return beginning_of(self.files.in_transformers(model_type), self.eos_id)
 
-def from_definition(spec: str, definition: str, eos_token: str) -> SubwordTokenizer:
+    def _settings(self) -> dict[str, Any]:
+        """Its tokens by name and its settings as they came; bos is end-of-text, which training begins texts with."""
+        if self.files is None:
+            return super()._settings()
+        named = {name: token for name in SPECIAL_NAMES if (token := self.files.special(name)) is not None}
+        known = {name: token for name, token in named.items() if self._backend.token_to_id(token) is not None}
+        kept = {name: value for name, kind in _KEPT.items() if type(value := self.files.setting(name)) is kind}
+        if (template := self.files.contents.get("chat_template.jinja")) is not None:
+            kept["chat_template"] = template.decode("utf-8", "replace")
+        return {**known, **kept, "bos_token": self._eos, "eos_token": self._eos}
+
+
+def from_definition(
+    spec: str, definition: str, eos_token: str, files: TokenizerFiles | None = None
+) -> SubwordTokenizer:
     """A tokenizer from its `definition` and its end-of-text token. Raises CorpusError."""
     import tokenizers
 
     backend = _parsed(lambda: tokenizers.Tokenizer.from_str(definition), spec)
     if backend.token_to_id(eos_token) is None:
         raise CorpusError(f'{spec}: no end-of-text token "{eos_token}"')
-    return SubwordTokenizer(spec, backend, eos_token)
+    return SubwordTokenizer(spec, backend, eos_token, files)
 
 
 def _parsed(parse: Callable[[], Any], path: Path | str) -> Any:
@@ -101,48 +132,87 @@ def holds_tokenizer(folder: Path) -> bool:
     return any(all((folder / name).is_file() for name in names) for names in pairs)
 
 
-def load_subwords(spec: str) -> SubwordTokenizer:
-    """A tokenizer from a file, a folder or the hub. Raises CorpusError."""
+def load_subwords(spec: str, end_of_text: str | None = None) -> SubwordTokenizer:
+    """A tokenizer from a file, a folder or the hub, texts ended by `end_of_text` where given. Raises CorpusError."""
     path = user_path(spec)
     if path.is_file():
-        return _from_json(spec, path)
+        return _from_json(spec, path, end_of_text)
     if not path.is_dir():
         if is_path(spec) or path.suffix == ".json":
             raise CorpusError(f"{spec}: no such file or folder")
-        return _from_transformers(spec)
+        return _from_transformers(spec, end_of_text)
     for vocab, merges in _GPT2_PAIRS:
         if (path / vocab).is_file() and (path / merges).is_file() and not (path / "tokenizer.json").is_file():
-            return _gpt2(spec, path / vocab, path / merges)
+            return _gpt2(spec, path / vocab, path / merges, end_of_text)
     if (path / "tokenizer.json").is_file():
-        return _from_json(spec, path / "tokenizer.json")
-    return _from_transformers(spec, path)
+        return _from_json(spec, path / DEFINITION, end_of_text)
+    return _from_transformers(spec, end_of_text, path)
 
 
-def _from_json(spec: str, path: Path) -> SubwordTokenizer:
+def _from_json(spec: str, path: Path, end_of_text: str | None) -> SubwordTokenizer:
+    beside = TokenizerFiles.of_folder(path.parent)
+    files = TokenizerFiles({**beside.contents, DEFINITION: path.read_bytes()}, str(path.parent))
+    return from_files(spec, files, end_of_text, path)
+
+
+def from_files(spec: str, files: TokenizerFiles, end_of_text: str | None, path: Path | str) -> SubwordTokenizer:
+    """A tokenizer from its files, of which `path` is the tokenizer.json. Raises CorpusError."""
     import tokenizers
 
-    backend = _parsed(lambda: tokenizers.Tokenizer.from_file(str(path)), path)
-    return SubwordTokenizer(spec, backend, _end_token(path, backend))
+    backend = _parsed(lambda: tokenizers.Tokenizer.from_buffer(files.contents[DEFINITION]), path)
+    end = end_of_text or end_token(path, backend, files)
+    if backend.token_to_id(end) is None and end == files.special("eos_token"):
+        backend = files.in_transformers().backend_tokenizer  # which adds what tokenizer_config.json alone names
+    _require_token(path, backend, end)
+    return SubwordTokenizer(spec, backend, end, files)
 
 
-def _end_token(path: Path, backend: Any) -> str:
-    """What tokenizer_config.json beside the file says, or the first of the usual names that the vocabulary has."""
-    settings = path.parent / "tokenizer_config.json"
-    if settings.is_file():
+def end_token(path: Path | str, backend: Any, files: TokenizerFiles) -> str:
+    """The end-of-text token that its files name, or the only usual one in its vocabulary.
+
+    Raises CorpusError, with those there are, when there are several or none.
+    """
+    if (said := files.special("eos_token")) is not None:
+        return said
+    if (said := _by_the_model(Path(files.where), backend)) is not None:
+        return said
+    found = [name for name in _END_NAMES if backend.token_to_id(name) is not None]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise CorpusError(f"{path}: {_listed(found)} could each be its end-of-text token; name one with --end-of-text")
+    raise CorpusError(f"{path}: no end-of-text token ({_special_tokens(backend)}); name one with --end-of-text")
+
+
+def _by_the_model(folder: Path, backend: Any) -> str | None:
+    """The end-of-text token by a model's configuration in the same folder."""
+    for name in ("generation_config.json", "config.json"):
         try:
-            said = json.loads(settings.read_text(encoding="utf-8")).get("eos_token")
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise CorpusError(f"{settings}: damaged ({_first_line(error)})") from None
-        name = said.get("content") if isinstance(said, dict) else said
-        if isinstance(name, str) and backend.token_to_id(name) is not None:
-            return name
-    found = next((name for name in _END_NAMES if backend.token_to_id(name) is not None), None)
-    if found is None:
-        raise CorpusError(f"{path}: no end-of-text token (looked for {', '.join(_END_NAMES)}); add one to it")
-    return found
+            said = json.loads((folder / name).read_bytes()).get("eos_token_id")
+        except (OSError, ValueError, AttributeError, RecursionError):
+            continue  # there is none, or whoever reads the model says what is wrong with it
+        number = said[0] if isinstance(said, list) and said else said
+        if isinstance(number, int) and 0 <= number < _MOST_IDS and (token := backend.id_to_token(number)) is not None:
+            return str(token)
+    return None
 
 
-def _gpt2(spec: str, vocab_file: Path, merges_file: Path) -> SubwordTokenizer:
+def _require_token(path: Path | str, backend: Any, token: str) -> None:
+    if backend.token_to_id(token) is None:
+        raise CorpusError(f'{path}: no token "{token}" to end a text with ({_special_tokens(backend)})')
+
+
+def _special_tokens(backend: Any) -> str:
+    found = [token.content for _, token in sorted(backend.get_added_tokens_decoder().items()) if token.special]
+    return f"its special tokens: {_listed(found)}" if found else "it has no special tokens"
+
+
+def _listed(tokens: Sequence[str]) -> str:
+    shown = ", ".join(f'"{token}"' for token in tokens[:12])
+    return shown if len(tokens) <= 12 else f"{shown} and {len(tokens) - 12} more"
+
+
+def _gpt2(spec: str, vocab_file: Path, merges_file: Path, end_of_text: str | None) -> SubwordTokenizer:
     import tokenizers
 
     try:
@@ -161,10 +231,11 @@ def _gpt2(spec: str, vocab_file: Path, merges_file: Path) -> SubwordTokenizer:
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
     backend.add_special_tokens([tokenizers.AddedToken(END_OF_TEXT, special=True, normalized=False)])
-    return SubwordTokenizer(spec, backend, END_OF_TEXT)
+    _require_token(vocab_file, backend, end_of_text or END_OF_TEXT)
+    return SubwordTokenizer(spec, backend, end_of_text or END_OF_TEXT)
 
 
-def _from_transformers(spec: str, folder: Path | None = None) -> SubwordTokenizer:
+def _from_transformers(spec: str, end_of_text: str | None, folder: Path | None = None) -> SubwordTokenizer:
     import transformers
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -182,10 +253,26 @@ def _from_transformers(spec: str, folder: Path | None = None) -> SubwordTokenize
         ) from None
     if not getattr(hf, "is_fast", False):
         raise CorpusError(f'tokenizer "{spec}": only exists in slow Python form, which we do not read')
-    eos = hf.eos_token or hf.sep_token
-    if eos is None:
-        raise CorpusError(f'tokenizer "{spec}": has no end-of-text token')
-    return SubwordTokenizer(spec, hf.backend_tokenizer, str(eos))
+    eos = end_of_text or hf.eos_token or hf.sep_token
+    with tempfile.TemporaryDirectory() as temporary:
+        hf.save_pretrained(temporary)
+        files = TokenizerFiles({**TokenizerFiles.of_folder(Path(temporary)).contents, **_downloaded(spec)}, spec)
+    backend = hf.backend_tokenizer
+    eos = eos or end_token(spec, backend, files)
+    _require_token(spec, backend, str(eos))
+    return SubwordTokenizer(spec, backend, str(eos), files)
+
+
+def _downloaded(spec: str) -> dict[str, bytes]:
+    """The files of a tokenizer on the hub, which transformers has just put into the hub's cache; none of a folder."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = {name: try_to_load_from_cache(spec, name) for name in NAMES}
+    except HFValidationError:
+        return {}
+    return {name: Path(path).read_bytes() for name, path in found.items() if isinstance(path, str)}
 
 
 def _first_line(error: BaseException) -> str:

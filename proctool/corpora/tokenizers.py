@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from proctool.corpora.tokenizer_files import Beginning
 from proctool.errors import CorpusError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -72,18 +73,35 @@ class Tokenizer(ABC):
         written = json.dumps([decisive, self.eos_id, self.vocab_size], sort_keys=True)
         return hashlib.sha256(written.encode()).hexdigest()
 
-    def to_hf(self) -> Any:
-        """A transformers PreTrainedTokenizerFast with bos and eos, for `save_pretrained`."""
+    def beginning(self, model_type: str | None = None) -> Beginning:
+        """How a text begins where the model was not trained by proctool, whose texts begin after end-of-text."""
+        return Beginning((), (self.eos_id,))
+
+    def gives_back(self, content: bytes, ids: Ids) -> bool:
+        """Whether its ids are all there is to know of a text: whether they give back every byte of it."""
+        try:
+            return self.decode(ids) == content.decode()
+        except UnicodeDecodeError:
+            return False  # it was read as U+FFFD
+
+    def to_hf(self, context: int | None = None) -> Any:
+        """A transformers PreTrainedTokenizerFast for `save_pretrained`, for a model that reads `context` tokens.
+
+        It begins and ends texts with end-of-text, and adds nothing to them by itself, as in training.
+        """
         import tokenizers
         import transformers
 
+        length = {} if context is None else {"model_max_length": context}
         return transformers.PreTrainedTokenizerFast(
             tokenizer_object=tokenizers.Tokenizer.from_str(self.definition),
-            bos_token=self.eos_token,
-            eos_token=self.eos_token,
-            split_special_tokens=True,
             clean_up_tokenization_spaces=False,
+            **{**length, **self._settings()},
         )
+
+    def _settings(self) -> dict[str, Any]:
+        """What `to_hf` says of it."""
+        return {"bos_token": self.eos_token, "eos_token": self.eos_token, "split_special_tokens": True}
 
     def require_fit(self, model_vocab: int, model: str) -> None:
         """Raise CorpusError when a model's embedding is too small for the ids."""
@@ -108,6 +126,10 @@ class ByteTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """UTF-8 of the bytes, what is not UTF-8 replaced by U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    def gives_back(self, content: bytes, ids: Ids) -> bool:
+        """Always, for any bytes."""
+        return self.decode_bytes(ids) == content
 
     def decode_bytes(self, ids: Sequence[int] | Ids) -> bytes:
         """The bytes themselves."""
@@ -190,15 +212,18 @@ BUILT_IN: dict[str, type[Tokenizer]] = {each.spec: each for each in (ByteTokeniz
 """Tokenizers that every proctool has, by name."""
 
 
-def load_tokenizer(spec: str) -> Tokenizer:
+def load_tokenizer(spec: str, end_of_text: str | None = None) -> Tokenizer:
     """The tokenizer that `spec` names.
 
     `bytes`, `characters`, a tokenizer.json, a folder (tokenizer.json; vocab.json and merges.txt; encoder.json and
-    vocab.bpe; or whatever transformers reads), or a name on the hub such as `gpt2`.
+    vocab.bpe; or whatever transformers reads), or a name on the hub such as `gpt2`. `end_of_text` is the token that
+    ends a text (default: the one its files name).
     Raises CorpusError when it cannot be loaded.
     """
     if spec in BUILT_IN:
+        if end_of_text not in (None, END_OF_TEXT):
+            raise CorpusError(f"{spec}: ends texts with {END_OF_TEXT}; leave out --end-of-text")
         return BUILT_IN[spec]()
     from proctool.corpora.subwords import load_subwords
 
-    return load_subwords(spec)
+    return load_subwords(spec, end_of_text)

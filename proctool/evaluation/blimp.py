@@ -1,8 +1,9 @@
 """BLiMP: does a model find the grammatical one of two sentences more likely? (Warstadt et al. 2020, arXiv 1912.00582)
 
-A sentence is scored by the sum of the log-probabilities of all its tokens, the first of which is predicted from
-end-of-text. This is the paper's "simple LM method", done as lm-evaluation-harness does it: a space stands before the
-sentence, so that its first word is the token it is in running text, and of two equal scores the first, right one wins.
+A sentence is scored by the sum of the log-probabilities of all its tokens. The first is predicted from what the model's
+texts begin with: end-of-text, or what a foreign tokenizer begins a text with. This is the paper's "simple LM method",
+done as lm-evaluation-harness does it: a space stands before the sentence, so that its first word is the token it is in
+running text, and of two equal scores the first, right one wins.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class BlimpOptions:
     """An official .jsonl file, a folder of them, or the repository on the hub."""
     tokenizer: str | None = None
     """bytes, or any tokenizer by path or name (default: the model's own)."""
+    end_of_text: str | None = None
+    """The token that ends a text (default: the one the tokenizer names)."""
     leading_space: bool = True
     """Put a space before each sentence, as lm-evaluation-harness does."""
     limit: int | None = None
@@ -72,11 +75,13 @@ def blimp(
     """
     from proctool.evaluation.subject import open_subject
 
-    subject = open_subject(model, options.tokenizer)
+    subject = open_subject(model, options.tokenizer, options.end_of_text)
     pairs = _first(options.limit, read_pairs(options.data))
     texts = [sentence for pair in pairs for sentence in (pair.good, pair.bad)]
     encoded = encode(subject, texts, leading_space=options.leading_space)
-    scores = log_probabilities(subject.model(), encoded, options.batch_size, listen).reshape(-1, 2)
+    scores = log_probabilities(
+        subject.model(), encoded, options.batch_size, listen, begun=len(subject.beginning.first)
+    ).reshape(-1, 2)
     right = scores[:, 0] >= scores[:, 1]
     by_paradigm = _shares([pair.paradigm for pair in pairs], right)
     phenomenon = {pair.paradigm: pair.phenomenon for pair in pairs}
@@ -160,11 +165,14 @@ def _first(limit: int | None, pairs: Iterable[Pair]) -> list[Pair]:
 
 
 def encode(subject: Subject, texts: Sequence[str], *, leading_space: bool) -> list[Ids]:
-    """Each text's ids after end-of-text. Raises ModelError where one is longer than the model's context."""
+    """Each text's ids after those it begins with. Raises ModelError where one is longer than the model's context."""
     tokenizer = subject.tokenizer
-    start = np.array([tokenizer.eos_id], tokenizer.dtype)
+    start = np.array(subject.beginning.first, np.uint32)
     space = " " if leading_space else ""
-    encoded = [np.concatenate([start, ids]) for ids in tokenizer.encode_batch([space + text for text in texts])]
+    encoded = [
+        np.concatenate([start, ids.astype(np.uint32)])
+        for ids in tokenizer.encode_batch([space + text for text in texts])
+    ]
     for text, ids in zip(texts, encoded, strict=True):
         # The last token is predicted, never read.
         if subject.context is not None and len(ids) - 1 > subject.context:
@@ -180,8 +188,10 @@ def log_probabilities(
     sequences: Sequence[Ids],
     batch_size: int,
     listen: Callable[[int, int], None] = lambda done, of: None,
+    *,
+    begun: int = 1,
 ) -> NDArray[np.float64]:
-    """For each sequence the summed log-probability, in nats, of all its tokens but the first: (sequences,)."""
+    """For each sequence the summed log-probability, in nats, of all its tokens but the first `begun`: (sequences,)."""
     import torch
 
     from proctool.procedural.registry import Samples
@@ -198,7 +208,7 @@ def log_probabilities(
         for row, number in enumerate(rows):
             tokens[row, : lengths[number]] = sequences[number]
         place = np.arange(tokens.shape[1])
-        targets = (place > 0) & (place < lengths[rows, None])
+        targets = (place >= begun) & (place < lengths[rows, None])
         batch = Batch.of(Samples(tokens, targets), model.device)
         with torch.no_grad():
             losses, _ = module.scores(batch.tokens, batch.positions, batch.labels)

@@ -39,6 +39,8 @@ class HarnessOptions:
     """Sequences scored at a time."""
     tokenizer: str | None = None
     """bytes, or any tokenizer by path or name (default: the model's own)."""
+    end_of_text: str | None = None
+    """The token that ends a text (default: the one the tokenizer names)."""
     seed: int = 1234
     """Draws few-shot examples and whatever else a task draws."""
 
@@ -58,8 +60,9 @@ def harness(model: Path, options: HarnessOptions) -> dict[str, Any]:
     if find_spec("lm_eval") is None:
         raise OptionError('the harness is not installed: pip install "proctool[eval]"')
     from proctool.evaluation.subject import open_subject
+    from proctool.models.export import written_tokenizer
 
-    subject = open_subject(model, options.tokenizer)
+    subject = open_subject(model, options.tokenizer, options.end_of_text)
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
@@ -70,7 +73,8 @@ def harness(model: Path, options: HarnessOptions) -> dict[str, Any]:
         raise CorpusError(f"{options.data}: no such folder; it is to hold the tasks' .jsonl files")
     with _kept_from_side_paths():
         tasks = _load(names, manager, options.data)
-        wrapped = HFLM(pretrained=subject.model(), tokenizer=subject.tokenizer.to_hf(), batch_size=options.batch_size)
+        tokenizer = written_tokenizer(subject.saved, subject.tokenizer).hf
+        wrapped = HFLM(pretrained=subject.model(), tokenizer=tokenizer, batch_size=options.batch_size)
         try:
             found = lm_eval.simple_evaluate(
                 model=wrapped,

@@ -1,8 +1,9 @@
 """DeepMind Mathematics: greedy answers, right when they are right in every character (Saxton et al. 2019).
 
-The model reads a question and its newline, as in training, and writes until end-of-text or as many tokens as the
-longest right answer has; whoever writes on is wrong. Questions of one length are answered together over a key-value
-cache: without filling there is nothing that an answer could depend on but its question.
+The model reads a question and its newline, as in training, after the tokens that a foreign tokenizer puts before every
+text. It writes until end-of-text or as many tokens as the longest right answer has; whoever writes on is wrong.
+Questions of one length are answered together over a key-value cache: without filling there is nothing that an answer
+could depend on but its question.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def mathematics(
 
     Raises ArtifactError, CorpusError, ModelError (a question and its answer do not fit the model's context).
     """
-    subject = open_subject(model, options.tokenizer)
+    subject = open_subject(model, options.tokenizer, options.end_of_text)
     asked = list(read_questions(options))
     answers = answer_all(subject, asked, options.batch_size, listen)
     right = np.array([given == each.answer for given, each in zip(answers, asked, strict=True)])
@@ -155,7 +156,9 @@ def answer_all(
     Raises ModelError where a question with its answer does not fit the model's context.
     """
     tokenizer = subject.tokenizer
-    prompts = tokenizer.encode_batch([each.question for each in asked])
+    begin = np.array(subject.beginning.added, np.uint32)
+    texts = tokenizer.encode_batch([each.question for each in asked])
+    prompts = [np.concatenate([begin, ids.astype(np.uint32)]) for ids in texts]
     most = np.array([len(ids) for ids in tokenizer.encode_batch([each.answer for each in asked])])
     lengths = np.array([len(ids) for ids in prompts])
     longest = int(np.argmax(lengths + most))

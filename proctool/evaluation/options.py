@@ -176,6 +176,8 @@ class PerplexityOptions:
     """Score only so many of the split's documents, the first ones (default: all)."""
     tokenizer: str | None = None
     """bytes, or any tokenizer by path or name (default: the model's own)."""
+    end_of_text: str | None = None
+    """The token that ends a text (default: the one the tokenizer names)."""
     context: int | None = None
     """Most tokens read at once (default: as many as the model takes)."""
     stride: int | None = None
@@ -213,6 +215,8 @@ class MathematicsOptions:
     """characters, bytes, or any tokenizer by path or name (default: the model's own)."""
     skip_bad: bool = False
     """Leave out questions that cannot be read instead of stopping."""
+    end_of_text: str | None = None
+    """The token that ends a text (default: the one the tokenizer names)."""
     batch_size: int = 64
     """Questions answered at a time."""
 

@@ -6,6 +6,7 @@ Of a document `The cat.` a model reads and predicts, with # for end-of-text:
     predict   T h e _ c a t . #
 
 So every token is predicted once, the first from end-of-text, as in training, where another document ends before it.
+A model that came with its tokenizer reads what that begins a text with instead, such as <s>.
 Losses of all tokens, the closing end-of-text included, over the bytes of the text give bits per byte: a code length of
 the same text for every tokenizer. Documents longer than the context are read in windows.
 """
@@ -30,15 +31,14 @@ from proctool.evaluation.options import PerplexityOptions
 from proctool.units import to_perplexity
 
 if TYPE_CHECKING:
-    from proctool.corpora.tokenizers import Tokenizer
+    from proctool.corpora.tokenizers import Ids, Tokenizer
+    from proctool.evaluation.subject import Subject
     from proctool.training.loss import TargetLoss
 
 _POOL = 32
 """Batches of windows sorted by length together, so that little of a batch is filling."""
 _AT_ONCE = 256
 """Documents encoded together."""
-_CHECKED = 200
-"""Documents whose ids are turned back into text, to see whether the tokenizer loses any."""
 
 
 class Window(NamedTuple):
@@ -65,15 +65,32 @@ class Read:
 
     documents: int = 0
     bytes: int = 0
-    lossless: bool = True
+    lossy: int = 0
+    """Documents whose ids do not give back what is scored."""
+    not_utf8: int = 0
+    """Those among them that are not UTF-8, and that the tokenizer reads as U+FFFD."""
+    first_lossy: int | None = None
     digest: Any = field(default_factory=hashlib.sha256)
 
-    def note(self, document: Document) -> None:
-        """Count a document that will be scored."""
+    def note(self, document: Document, ids: Ids, tokenizer: Tokenizer) -> None:
+        """Count a document that will be scored; `ids` are those of its answer, or of all of it."""
         self.documents += 1
-        self.bytes += len(document.content if document.answer is None else document.answer)
+        text = document.content if document.answer is None else document.answer
+        self.bytes += len(text)
+        if not tokenizer.gives_back(text, ids):
+            self.lossy += 1
+            self.not_utf8 += not _is_utf8(text)
+            self.first_lossy = self.first_lossy or self.documents
         for text in (document.content, document.answer or b""):
             self.digest.update(len(text).to_bytes(8, "little") + text)
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def perplexity(
@@ -87,7 +104,7 @@ def perplexity(
     from proctool.evaluation.subject import open_subject
     from proctool.training.loss import TargetLoss
 
-    subject = open_subject(model, options.tokenizer)
+    subject = open_subject(model, options.tokenizer, options.end_of_text)
     context = options.context or subject.context or 1024
     if subject.context is not None and context > subject.context:
         raise OptionError(f"context = {context}: the model takes at most {subject.context} tokens")
@@ -104,7 +121,7 @@ def perplexity(
     tokenizer, read = subject.tokenizer, Read()
     totals = Totals(np.zeros(context + 1), np.zeros(context + 1, np.int64))
     module = TargetLoss(subject.model()).eval()
-    windows = _windows(_documents(corpus, options), tokenizer, context, stride, read)
+    windows = _windows(_documents(corpus, options), subject, context, stride, read)
     while pool := list(itertools.islice(windows, _POOL * options.batch_size)):
         pool.sort(key=lambda window: len(window.ids))
         for first in range(0, len(pool), options.batch_size):
@@ -138,7 +155,8 @@ def perplexity(
         "loss": nats / targets,
         "perplexity": to_perplexity(nats / targets),
         "bits_per_byte": nats / math.log(2) / read.bytes if read.bytes else None,
-        "lossless": read.lossless,
+        "lossless": not read.lossy,
+        "lossy": {"documents": read.lossy, "not_utf8": read.not_utf8, "first": read.first_lossy},
         "end_of_text": {"targets": read.documents, "loss": totals.end_nats / read.documents},
         "accuracy": totals.right / targets,
         "by_position": {
@@ -181,18 +199,17 @@ def check_apart(documents: Iterator[Document], other: Corpus, options: Perplexit
 
 
 def _windows(
-    documents: Iterator[Document], tokenizer: Tokenizer, context: int, stride: int, read: Read
+    documents: Iterator[Document], subject: Subject, context: int, stride: int, read: Read
 ) -> Iterator[Window]:
+    tokenizer, begin = subject.tokenizer, subject.beginning.first
     while batch := list(itertools.islice(documents, _AT_ONCE)):
         contents = tokenizer.encode_batch([document.content for document in batch])
         answers = tokenizer.encode_batch([document.answer or b"" for document in batch])
         for document, content, answer in zip(batch, contents, answers, strict=True):
-            if read.documents < _CHECKED and tokenizer.decode(content) != document.content.decode("utf-8", "replace"):
-                read.lossless = False
-            read.note(document)
-            ids = np.concatenate([[tokenizer.eos_id], content, answer, [tokenizer.eos_id]]).astype(np.int64)
-            scored = np.arange(len(ids)) > (0 if document.answer is None else len(content))
-            yield from cut(ids, scored, context, stride)
+            read.note(document, content if document.answer is None else answer, tokenizer)
+            ids = np.concatenate([begin, content, answer, [tokenizer.eos_id]]).astype(np.int64)
+            before = len(begin) + (0 if document.answer is None else len(content))
+            yield from cut(ids, np.arange(len(ids)) >= before, context, stride)
 
 
 def cut(ids: NDArray[np.int64], scored: NDArray[np.bool_], context: int, stride: int) -> Iterator[Window]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool.artifact import versions
+from proctool.corpora.tokenizer_files import Beginning
 from proctool.corpora.tokenizers import Tokenizer, load_tokenizer
 from proctool.errors import ModelError
 from proctool.models.build import context_of
@@ -22,6 +23,8 @@ class Subject:
 
     saved: SavedModel
     tokenizer: Tokenizer
+    beginning: Beginning
+    """What its texts are read after: as its own tokenizer begins them, or end-of-text where proctool trained it."""
 
     @property
     def context(self) -> int | None:
@@ -42,18 +45,25 @@ class Subject:
             "model_seed": self.saved.about.get("seed"),
             "tokenizer": self.tokenizer.spec,
             "tokenizer_sha256": self.tokenizer.fingerprint,
+            "texts_begin": list(self.beginning.first),
             "versions": versions(),
         }
 
 
-def open_subject(path: Path, tokenizer: str | None) -> Subject:
+def open_subject(path: Path, tokenizer: str | None, end_of_text: str | None = None) -> Subject:
     """A model and its own tokenizer, or the one named. Raises ArtifactError, CorpusError, ModelError."""
     saved = open_model(path)
-    found = load_tokenizer(tokenizer) if tokenizer else saved.tokenizer()
+    found = load_tokenizer(tokenizer, end_of_text) if tokenizer else saved.tokenizer(end_of_text)
     if found is None:
         raise ModelError(
             f"{path}: has no tokenizer, so it cannot read text; name the one it was trained with by --tokenizer, "
             "or pretrain it on a corpus first"
         )
     found.require_fit(saved.config.vocab_size, str(path))
-    return Subject(saved, found)
+    begin = found.beginning(saved.config.model_type) if saved.begins_as_tokenizer else Beginning((), (found.eos_id,))
+    if max(begin.first) >= saved.config.vocab_size:
+        raise ModelError(
+            f"{path}: its tokenizer begins a text with token {max(begin.first)}, but the model's vocabulary has "
+            f"{saved.config.vocab_size} tokens; take that token out of tokenizer_config.json"
+        )
+    return Subject(saved, found, begin)

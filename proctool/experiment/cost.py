@@ -52,14 +52,14 @@ def _extents(stage: Stage) -> tuple[int, int]:
     if stage.task is not None:
         return stage.task.vocab_size, getattr(options, "context", None) or stage.length
     if isinstance(options, PretrainOptions):
-        return vocabulary_of(options.tokenizer), options.context
+        return vocabulary_of(options.tokenizer, options.end_of_text), options.context
     return _OTHERWISE, stage.length
 
 
-def vocabulary_of(tokenizer: str) -> int:
+def vocabulary_of(tokenizer: str, end_of_text: str | None = None) -> int:
     """Tokens of a tokenizer, without asking the network. Raises CorpusError for a file that is none."""
     if tokenizer not in _VOCABULARIES and user_path(tokenizer).exists():
         from proctool.corpora.tokenizers import load_tokenizer
 
-        return load_tokenizer(tokenizer).vocab_size
+        return load_tokenizer(tokenizer, end_of_text).vocab_size
     return _VOCABULARIES.get(tokenizer, _OTHERWISE)

@@ -50,7 +50,7 @@ def _texts(stages: list[Stage]) -> Iterator[tuple[Any, ...]]:
         if isinstance(options, PretrainOptions):
             yield (
                 options.corpus, options.text_field, options.tokenizer, options.context, options.budget,
-                options.cache_dir, bool(options.skip_bad), options.validation,
+                options.cache_dir, bool(options.skip_bad), options.validation, options.end_of_text,
             )  # fmt: skip
 
 
@@ -65,14 +65,14 @@ def _open_model(path: str) -> None:
 
 def _check_text(
     name: str, field: str | None, tokenizer: str, context: int, budget: int | None, cache: Any, skip_bad: bool,
-    validation: str | None, *, quick: bool, notes: dict[str, None],
+    validation: str | None, end_of_text: str | None, *, quick: bool, notes: dict[str, None],
 ) -> None:  # fmt: skip
     from proctool.corpora import open_corpus
     from proctool.corpora.catalog import is_local
     from proctool.corpora.preview import require_rows
     from proctool.corpora.store import is_built
 
-    found = _of("tokenizer", lambda: _load(tokenizer, quick))
+    found = _of("tokenizer", lambda: _load(tokenizer, end_of_text, quick))
     if found is None:
         notes[f'tokenizer "{tokenizer}" is not a local path; it is taken to be a name on the hub'] = None
     if quick and not (is_local(name) and (validation is None or is_local(validation))):
@@ -85,11 +85,11 @@ def _check_text(
         _of("corpus", lambda: require_rows(corpus, found, context, skip_bad=skip_bad))
 
 
-def _load(spec: str, quick: bool) -> Tokenizer | None:
+def _load(spec: str, end_of_text: str | None, quick: bool) -> Tokenizer | None:
     from proctool.corpora.tokenizers import BUILT_IN, load_tokenizer
     from proctool.paths import is_path
 
-    return None if quick and spec not in BUILT_IN and not is_path(spec) else load_tokenizer(spec)
+    return None if quick and spec not in BUILT_IN and not is_path(spec) else load_tokenizer(spec, end_of_text)
 
 
 def _of(option: str, look: Callable[[], T]) -> T:

@@ -52,6 +52,8 @@ class RunOptions:
     """Architecture family for shapes and presets: gpt2, llama, qwen3, ..."""
     tokenizer: str = "gpt2"
     """Gives the vocabulary; one that is not at hand is taken to be as large as GPT-2's."""
+    end_of_text: str | None = None
+    """The token that ends a text (default: the one the tokenizer names)."""
     context: int = 1024
     """Tokens in one row."""
     batch_size: int = 32
@@ -85,8 +87,8 @@ class RunOptions:
                 **{
                     name: getattr(self, name)
                     for name in (
-                        "model", "family", "tokenizer", "context", "batch_size", "accumulate", "budget", "precision",
-                        "gradient_checkpointing", "dropout",
+                        "model", "family", "tokenizer", "end_of_text", "context", "batch_size", "accumulate", "budget",
+                        "precision", "gradient_checkpointing", "dropout",
                     )
                 },
             },

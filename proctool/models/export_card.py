@@ -31,15 +31,6 @@ _HUB = {
 """Corpora that have a name here, as the hub calls them."""
 
 
-def set_generation(model: PreTrainedModel, tokenizer: Tokenizer | None) -> None:
-    """Greedy by default, ending at end-of-text, padded with it: what `generate` and pipelines need to know."""
-    if tokenizer is None:
-        return
-    settings = model.generation_config
-    settings.bos_token_id = settings.eos_token_id = settings.pad_token_id = tokenizer.eos_id
-    settings.do_sample = False
-
-
 def write_card(folder: Path, name: str, saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None) -> None:
     """Write `folder`/README.md for the model `name`."""
     (folder / "README.md").write_text(card(name, saved, model, tokenizer), encoding="utf-8")

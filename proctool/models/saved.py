@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,26 +47,34 @@ class SavedModel:
         load_weights(model, self.weights(), str(self.path))
         return model
 
-    def tokenizer(self) -> Tokenizer | None:
+    def tokenizer(self, end_of_text: str | None = None) -> Tokenizer | None:
         """The tokenizer that gives this model's ids; None for a model of procedural data, which has none.
 
+        `end_of_text` is the token that ends a text (default: the tokenizer's own).
         Raises CorpusError, ArtifactError when it cannot be loaded.
         """
         from proctool.corpora.carried import load_record
         from proctool.corpora.subwords import holds_tokenizer, load_subwords
 
         if self.artifact is not None:
-            return load_record(self.about, str(self.path))
-        return load_subwords(str(self.path)) if holds_tokenizer(self.path) else None
+            return load_record(self.about, str(self.path), end_of_text)
+        return load_subwords(str(self.path), end_of_text) if holds_tokenizer(self.path) else None
+
+    @property
+    def begins_as_tokenizer(self) -> bool:
+        """Whether its texts begin as its tokenizer begins them; a model that proctool trained reads end-of-text."""
+        from proctool.corpora.carried import AS_ITS_TOKENIZER, BEGIN
+
+        return self.artifact is None or self.about.get(BEGIN) == AS_ITS_TOKENIZER
 
     def tokenizer_record(self) -> dict[str, Any]:
         """What the `about` of a model with the same vocabulary says of its tokenizer. Raises CorpusError."""
-        from proctool.corpora.carried import DEFINITION, NAME, record
+        from proctool.corpora.carried import AS_ITS_TOKENIZER, BEGIN, DEFINITION, NAME, record
 
         if self.artifact is not None:
-            return {key: self.about[key] for key in (NAME, DEFINITION) if key in self.about}
+            return {key: self.about[key] for key in (NAME, DEFINITION, BEGIN) if key in self.about}
         tokenizer = self.tokenizer()
-        return record(tokenizer) if tokenizer else {}
+        return {**record(tokenizer), BEGIN: AS_ITS_TOKENIZER} if tokenizer else {}
 
     @property
     def parent(self) -> Artifact | Mapping[str, Any]:
@@ -166,34 +172,3 @@ def load_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], so
                     f"{source}: tensor {name} has shape {tuple(weights[name].shape)}, the model {tuple(tensor.shape)}"
                 )
             tensor.copy_(weights[name])
-
-
-def export(saved: SavedModel, folder: Path) -> None:
-    """Write a Hugging Face folder (config, safetensors, generation config, tokenizer, model card), all or nothing.
-
-    Raises ArtifactError when `folder` exists and is not empty, or its parent is missing; ModelError, CorpusError when
-    the model or its tokenizer cannot be loaded.
-    """
-    from proctool.models import export_card
-
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtifactError(f"{folder}: exists and is not an empty folder; export to a new one")
-    if not folder.absolute().parent.is_dir():
-        raise ArtifactError(f"{folder}: the folder {folder.absolute().parent} does not exist")
-    tokenizer = saved.tokenizer()
-    if tokenizer is not None:
-        tokenizer.require_fit(saved.config.vocab_size, str(saved.path))
-    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
-    try:
-        model = saved.model()
-        export_card.set_generation(model, tokenizer)
-        model.save_pretrained(staged)
-        if tokenizer is not None:
-            tokenizer.to_hf().save_pretrained(staged)
-        export_card.write_card(staged, folder.absolute().name, saved, model, tokenizer)
-        staged.chmod(0o755)
-        staged.replace(folder)
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise

@@ -65,7 +65,7 @@ class PlannedArm:
     def pretrain(self, share: float = 1.0) -> PretrainOptions:
         """Its pretraining over a share of the steps; `init` is still to be filled in where it is warmed up."""
         recipe = self.recipe
-        given = {"corpus": recipe.corpus, "tokenizer": recipe.tokenizer, "context": recipe.context}
+        given = {"corpus": recipe.corpus, "context": recipe.context, **self._tokenizer}
         shared = self._shared | {key: value for key, value in given.items() if value is not None}
         values = self._only_if_started(shared | recipe.pretrain | self.arm.carried | self.arm.pretrain)
         options = _build(PretrainOptions, values, f"{self._where}.pretrain")
@@ -74,10 +74,14 @@ class PlannedArm:
         steps = max(1, round(share * options.steps))
         return _at(f"{self._where}.pretrain", partial(dataclasses.replace, options, steps=steps))
 
+    @property
+    def _tokenizer(self) -> Values:
+        return {"tokenizer": self.recipe.tokenizer, "end_of_text": self.recipe.end_of_text}
+
     def finetune(self, name: str) -> PretrainOptions:
         """What goes on from its pretrained model, all of whose weights are carried; `init` is still to be filled in."""
         recipe = self.recipe
-        given = {"tokenizer": recipe.tokenizer, "context": recipe.context}
+        given = {"context": recipe.context, **self._tokenizer}
         shared = self._shared | {key: value for key, value in given.items() if value is not None}
         # Norms and positions are passed over where a family has none with weights.
         pretrain = {

@@ -200,7 +200,7 @@ def _check_finetune(recipe: Recipe, name: str, values: Values) -> None:
         raise OptionError(f"{where}: there is no pretrained model to go on from; give the recipe a corpus")
     if "corpus" not in values:
         raise OptionError(f"{where}: give its corpus, such as {{corpus: wikitext}}")
-    for key in ("init", "model", "family", "tokenizer"):
+    for key in ("init", "model", "family", "tokenizer", "end_of_text"):
         if key in values:
             raise OptionError(f"{where}.{key}: not here; the pretrained model brings it")
     _check_given(PretrainOptions, values, where)

@@ -126,6 +126,8 @@ class Recipe:
     """What arms are pretrained on. None: diagnostics only."""
     tokenizer: str | None = None
     """bytes, or any tokenizer by path or name."""
+    end_of_text: str | None = None
+    """The token that ends a text (default: the one the tokenizer names)."""
     context: int = 128
     """Tokens the model can attend to: pretraining's row, and room for every warm-up sequence."""
     seeds: tuple[int, ...] = (0,)

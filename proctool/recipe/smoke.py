@@ -26,15 +26,16 @@ _TINY_CORPUS = 400_000
 
 def smoke(recipe: Recipe) -> Recipe:
     """The shrunk recipe, with a name and so a folder of its own."""
-    corpus, tokenizer = _local(recipe.corpus), recipe.tokenizer
+    corpus, tokenizer, end = _local(recipe.corpus), recipe.tokenizer, recipe.end_of_text
     if corpus != recipe.corpus and corpus == "python" and tokenizer != "characters":
-        tokenizer = "bytes"
+        tokenizer, end = "bytes", None
     return dataclasses.replace(
         recipe,
         name=f"{recipe.name}-smoke",
         model=_narrow(recipe.model),
         corpus=corpus,
         tokenizer=tokenizer,
+        end_of_text=end,
         seeds=recipe.seeds[:1],
         warmup=_short(recipe.warmup) | _TRAINING,
         pretrain=_short(recipe.pretrain) | _TRAINING | {"budget": _TINY_CORPUS},

@@ -21,7 +21,7 @@ from proctool.training.curriculum import Course
 from proctool.training.options import TrainingOptions
 from proctool.training.run import Event, RunFolder
 from proctool.training.runlog import run_log
-from proctool.training.sources import Source
+from proctool.training.sources import Source, held_out_samples
 from proctool.training.trackers import check_trackers, tracked
 from proctool.transplantation import Origin, records, summary
 
@@ -109,13 +109,27 @@ class Job:
             "output": str(self.output) if self.output else None,
             **self.source.about(),
         }
-        if self.remark:
-            planned["remark"] = self.remark
+        if remarks := self._remarks():
+            planned["remark"] = "; ".join(remarks)
         if self.rows:
             planned["epochs"] = round(self.options.steps * self.options.batch_size / self.rows, 2)
         if origins:
             planned["carried"] = records(summary(origins))
         return planned
+
+    @property
+    def _eval_samples(self) -> int:
+        return held_out_samples(self.held_out, self.options.eval_samples)
+
+    def _remarks(self) -> list[str]:
+        """What is worth knowing before the run."""
+        remarks = [self.remark] if self.remark else []
+        if self._eval_samples < self.options.eval_samples:
+            remarks.append(
+                f"the validation split has {self._eval_samples} samples, fewer than --eval-samples "
+                f"{self.options.eval_samples}; all of them are scored"
+            )
+        return remarks
 
     def _peak_bytes(self, model: PreTrainedModel) -> int:
         """What one process of this launch holds at its peak, estimated."""
@@ -203,8 +217,8 @@ class Job:
         from proctool.training.loop import train
 
         model, origins, trained = self._initial()
-        if self.remark:
-            run.say(self.remark)
+        for remark in self._remarks():
+            run.say(remark)
         start: Event = {
             "event": "start",
             "command": self.command,
@@ -215,6 +229,7 @@ class Job:
             "flops": training_flops(model, self._tokens, self.source.length),
             "carried": records(summary(origins)),
             "seed": self.options.seed,
+            "eval_samples": self._eval_samples,
             **self.source.about(),
         }
         course = self.course or Course.fixed(self.source, self.held_out)

@@ -30,7 +30,7 @@ from proctool.training.options import TrainingOptions
 from proctool.training.run import Event, RunFolder
 from proctool.training.schedule import learning_rate
 from proctool.training.signals import command_again, stop_signals
-from proctool.training.sources import Source, read_ahead
+from proctool.training.sources import Source, held_out_samples, read_ahead
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -96,8 +96,8 @@ def train(
 
     def note_scores(lesson: Lesson) -> Scores:
         began = time.monotonic()
-        batch = max(1, min(micro, options.eval_samples))
-        found = evaluate(accelerator, module, lesson.held_out, options.eval_samples, batch)
+        samples = held_out_samples(lesson.held_out, options.eval_samples)
+        found = evaluate(accelerator, module, lesson.held_out, samples, max(1, min(micro, samples)))
         run.record(
             {
                 "event": "eval",

@@ -180,6 +180,8 @@ class PretrainOptions(InitOptions, TrainingOptions):
     """Leave out documents that cannot be read instead of stopping."""
     tokenizer: str = "bytes"
     """bytes, or any tokenizer by path or name."""
+    end_of_text: str | None = None
+    """The token that ends a text (default: the one the tokenizer names)."""
     context: int = 128
     """Tokens in one row."""
     budget: int | None = None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proctool.models.build import model_config
 from proctool.training.job import Job
 from proctool.training.options import PretrainOptions
 from proctool.training.sources import CorpusSource
 from proctool.training.start import open_init, transplant_from
+
+if TYPE_CHECKING:
+    from proctool.corpora.tokenizers import Tokenizer
+    from proctool.models.saved import SavedModel
 
 
 def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None = None) -> Job:
@@ -23,7 +27,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     from proctool.corpora.tokenizers import load_tokenizer
 
     donor = open_init(options)
-    tokenizer = load_tokenizer(options.tokenizer)
+    tokenizer = load_tokenizer(options.tokenizer, options.end_of_text)
     store = open_store(
         open_corpus(
             options.corpus,
@@ -67,9 +71,19 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         source=sources["train"],
         held_out=sources["validation"],
         output=options.output,
-        about={"stage": "pretrain", **record(tokenizer)},
+        about={"stage": "pretrain", **record(tokenizer), **_beginning(donor, tokenizer, options)},
         parents=[donor.parent] if donor else [],
         prepare=transplant_from(donor, options, options.seed),
         rows=len(sources["train"].rows),
         remark="; ".join(filter(None, [*store.notes, repetition])),
     )
+
+
+def _beginning(donor: SavedModel | None, tokenizer: Tokenizer, options: PretrainOptions) -> dict[str, str]:
+    """A model that goes on with a foreign model's embeddings and tokenizer begins texts as that did."""
+    from proctool.corpora.carried import AS_ITS_TOKENIZER, BEGIN
+
+    if donor is None or not donor.begins_as_tokenizer or options.embeddings != "copy":
+        return {}
+    own = donor.tokenizer(options.end_of_text)
+    return {BEGIN: AS_ITS_TOKENIZER} if own is not None and own.fingerprint == tokenizer.fingerprint else {}

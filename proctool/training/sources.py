@@ -32,6 +32,11 @@ class Source(Protocol):
         """What an artifact records of it."""
 
 
+def held_out_samples(source: Source, asked: int) -> int:
+    """How many of the samples asked for are scored: no more than a finite source has, so that none counts twice."""
+    return min(asked, getattr(source, "size", asked))
+
+
 class TaskSource:
     """A task's endless stream."""
 
@@ -56,6 +61,7 @@ class FileSource:
         self.file = DataFile.open(path)
         self.vocab_size = self.file.task.vocab_size
         self.length = self.file.samples.tokens.shape[1]
+        self.size = len(self.file.samples)
 
     def read(self, start: int, stop: int) -> Samples:
         """Samples start..stop - 1, wrapping around at the file's end."""
@@ -78,6 +84,7 @@ class CorpusSource:
         self.rows = rows
         self.vocab_size = vocab_size
         self.length = int(rows.context)
+        self.size = len(rows)
         self.order = RowOrder(len(rows), seed)
         self._about = about
 

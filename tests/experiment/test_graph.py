@@ -235,3 +235,17 @@ def test_a_renamed_arm_keeps_its_folder(root: Path) -> None:
     folder.mkdir(parents=True)
     renamed = planned(root, arms={"bare": {}, "set": WARM})
     assert renamed.arms["bare"][0].pretrain.folder(root) == folder  # type: ignore[union-attr]
+
+
+def test_the_end_of_text_token_is_the_recipes_and_part_of_the_key(tmp_path: Path) -> None:
+    without, plain, other = (
+        planned(tmp_path, tokenizer="gpt2", **given)
+        for given in ({}, {"end_of_text": None}, {"end_of_text": "<|im_end|>"})
+    )
+    keys = [
+        sorted(stage.key for stage in each.stages if stage.command == ("pretrain",)) for each in (without, plain, other)
+    ]
+    assert keys[0] == keys[1]
+    assert not set(keys[0]) & set(keys[2])
+    pretrain = next(stage for stage in other.stages if stage.command == ("pretrain",))
+    assert "--end-of-text <|im_end|>" in " ".join(pretrain.argv(tmp_path))

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from proctool.errors import ModelError
 from proctool.models.build import build_model, config_of, model_config
-from proctool.models.saved import export, open_model, save_model
+from proctool.models.export import export
+from proctool.models.saved import open_model, save_model
 from proctool.procedural.registry import Samples
 from proctool.training.batch import Batch
 from proctool.training.loss import TargetLoss

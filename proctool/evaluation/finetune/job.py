@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from proctool import artifact, config
+from proctool.corpora.carried import record
 from proctool.corpora.tokenizers import Tokenizer, load_tokenizer
 from proctool.errors import ModelError, OptionError
 from proctool.evaluation.finetune import glue
@@ -37,6 +38,7 @@ class Rows:
         from proctool.corpora.order import RowOrder
 
         self.samples, self.vocab_size, self.length = samples, vocab_size, int(samples.tokens.shape[1])
+        self.size = len(samples)
         self.order = None if seed is None else RowOrder(len(samples), seed)
         self._about = about
 
@@ -64,7 +66,8 @@ def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None
     if task not in TASKS:
         raise OptionError(f'"{task}" is not a task to fine-tune on{config.suggestion(task, TASKS)}')
     saved = None if options.init == "none" else open_model(user_path(options.init))
-    tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else saved.tokenizer() if saved else None
+    end = options.end_of_text
+    tokenizer = load_tokenizer(options.tokenizer, end) if options.tokenizer else saved.tokenizer(end) if saved else None
     if tokenizer is None:
         raise ModelError(f"{options.init}: has no tokenizer; name the one to use by --tokenizer")
     made = _config(saved, tokenizer, options)
@@ -156,16 +159,10 @@ def _on_glue(
     job = _job(
         task, options, saved, config=with_head, prepare=prepare, build=build_classifier, loss=loss,
         source=Rows(splits[False], tokenizer.vocab_size, options.seed, about),
-        held_out=Rows(_repeated(splits[True], options.eval_samples), tokenizer.vocab_size, None, about),
+        held_out=Rows(splits[True], tokenizer.vocab_size, None, about),
         about={"stage": "finetune", "classes": list(labels or ())}, rows=len(splits[False]),
     )  # fmt: skip
     return Finetuning(job, splits[True], score)
-
-
-def _repeated(samples: Samples, count: int) -> Samples:
-    """The samples over again until there are `count`, which the loop scores whatever there is."""
-    rows = np.arange(max(count, len(samples))) % len(samples)
-    return Samples(samples.tokens[rows], samples.targets[rows])
 
 
 def _on_text(
@@ -189,6 +186,7 @@ def _on_text(
     else:
         train, held_out, notes = _wikitext(data, options, tokenizer, context, progress)
     about = _about(task, data, tokenizer, options)
+    named = options.tokenizer or options.end_of_text
 
     def prepare(model: PreTrainedModel) -> list[Any]:
         if saved is not None:
@@ -215,8 +213,8 @@ def _on_text(
     job = _job(
         task, options, saved, config=made, prepare=prepare, build=build_model,
         source=Rows(train, tokenizer.vocab_size, options.seed, about),
-        held_out=Rows(_repeated(held_out, options.eval_samples), tokenizer.vocab_size, None, about),
-        about={"stage": "finetune", "tokenizer": tokenizer.spec, **(saved.tokenizer_record() if saved else {})},
+        held_out=Rows(held_out, tokenizer.vocab_size, None, about),
+        about={"stage": "finetune", **(saved.tokenizer_record() if saved and not named else record(tokenizer))},
         rows=len(train), remark="; ".join(notes),
     )  # fmt: skip
     return Finetuning(job, held_out, score)

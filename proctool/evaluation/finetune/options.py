@@ -23,6 +23,8 @@ class FinetuneOptions(TrainingOptions):
     """wikitext: leave out documents that cannot be read."""
     tokenizer: str | None = None
     """bytes, or any tokenizer by path or name (default: the model's own; needed with --init none)."""
+    end_of_text: str | None = None
+    """The token that ends a text (default: the one the tokenizer names)."""
     context: int | None = None
     """Tokens in a sample at most (default: the model's context)."""
     dropout: float = 0.1

@@ -1,0 +1,118 @@
+"""A tokenizer as it came: the files of its folder, and what transformers makes of them.
+
+Training encodes text with the `tokenizers` JSON alone (subwords.py). These files say more: which tokens begin, end and
+fill a text, and what the tokenizer puts before and after every text. transformers decides what they mean, so scores
+begin where the harness begins, and an exported folder holds the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proctool import strict_json
+from proctool.errors import CorpusError
+
+DEFINITION, SETTINGS, SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
+NAMES = (
+    DEFINITION, SETTINGS, SPECIAL, "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model",
+    "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+"""The files of a tokenizer; no others are read, carried or written."""
+
+SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The contents of a tokenizer's files by name (see NAMES)."""
+
+    contents: Mapping[str, bytes]
+    where: str
+    """What errors name."""
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> TokenizerFiles:
+        """The files of a folder. Raises CorpusError when one cannot be read."""
+        try:
+            held = {name: (folder / name).read_bytes() for name in NAMES if (folder / name).is_file()}
+        except OSError as error:
+            raise CorpusError(f"{folder}: {error.strerror or error}") from None
+        return cls(held, str(folder))
+
+    def write(self, folder: Path) -> None:
+        """Write them into `folder`, byte for byte."""
+        for name, content in self.contents.items():
+            (folder / name).write_bytes(content)
+
+    def special(self, name: str) -> str | None:
+        """The token that `name` (eos_token, ...) stands for: by tokenizer_config.json, else special_tokens_map.json.
+
+        Raises CorpusError when one of them is damaged.
+        """
+        for file in (SETTINGS, SPECIAL):
+            said = self._values(file).get(name)
+            if isinstance(token := said.get("content") if isinstance(said, dict) else said, str):
+                return token
+        return None
+
+    def setting(self, name: str) -> Any:
+        """An entry of tokenizer_config.json; None where there is none. Raises CorpusError when it is damaged."""
+        return self._values(SETTINGS).get(name)
+
+    def _values(self, file: str) -> dict[str, Any]:
+        try:
+            values = strict_json.loads(self.contents.get(file, b"{}"))
+        except (ValueError, RecursionError) as error:
+            raise CorpusError(f"{self.where}/{file}: damaged ({str(error).partition(chr(10))[0][:200]})") from None
+        if not isinstance(values, dict):
+            raise CorpusError(f"{self.where}/{file}: damaged (not a JSON object)")
+        return values
+
+    def in_transformers(self, model_type: str | None = None) -> Any:
+        """What AutoTokenizer loads from a folder with these files, beside a model of `model_type`."""
+        import transformers
+
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            self.write(folder)
+            if model_type is not None:
+                (folder / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
+            try:
+                return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            except Exception:  # transformers has no common error; without a model it may know no class for the files
+                named = {name: token for name in SPECIAL_NAMES if (token := self.special(name)) is not None}
+                return transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / DEFINITION), **named)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What stands before a text."""
+
+    added: tuple[int, ...]
+    """Ids that the tokenizer puts before every text by itself."""
+    first: tuple[int, ...]
+    """Ids that the first token of a text is predicted from: those, or else bos, or else end-of-text."""
+
+
+def beginning_of(hf: Any, eos_id: int) -> Beginning:
+    """How a text begins under a tokenizer of transformers, as lm-evaluation-harness begins it."""
+    added = added_by(hf)[0]
+    first = added or ((int(hf.bos_token_id),) if hf.bos_token_id is not None else (eos_id,))
+    return Beginning(added, first)
+
+
+def added_by(hf: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that a tokenizer of transformers puts before and after every text by itself."""
+    for text in ("a", "0", "."):  # one of which it is likely to know
+        plain = hf(text, add_special_tokens=False)["input_ids"]
+        whole = hf(text)["input_ids"]
+        for start in range(len(whole) - len(plain) + 1 if plain else 0):
+            if whole[start : start + len(plain)] == plain:
+                return tuple(whole[:start]), tuple(whole[start + len(plain) :])
+    return (), ()

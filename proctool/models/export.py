@@ -1,0 +1,170 @@
+"""A model as a Hugging Face folder: weights, configuration, generation settings, tokenizer and model card.
+
+A model that came with its tokenizer gives it back byte for byte. So does a model that proctool trained, where the
+tokenizer begins and ends texts as training did: with end-of-text, and nothing added.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proctool import artifact, strict_json
+from proctool.corpora.subwords import SubwordTokenizer
+from proctool.corpora.tokenizer_files import TokenizerFiles, added_by, beginning_of
+from proctool.errors import ArtifactError
+from proctool.models import export_card
+from proctool.models.build import context_of
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel
+
+    from proctool.corpora.tokenizers import Tokenizer
+    from proctool.models.saved import SavedModel
+
+_FIRST = ("do_sample", "num_beams", "return_dict_in_generate", "use_cache")
+"""Generation settings that others need beside them."""
+_METADATA = ("transformers_version", "_from_model_config")
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_OF_THE_MODEL = {"use_cache", "output_attentions", "output_hidden_states", "return_dict_in_generate", *_METADATA}
+"""What configurations say of a model under the names of generation settings."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is worth saying of an exported folder."""
+
+    left_out: tuple[str, ...] = ()
+    """Generation settings that came with the model and that transformers refuses to save."""
+    begins_with: str | None = None
+    """The end-of-text token, where the tokenizer that came begins texts otherwise and was changed."""
+
+
+def export(saved: SavedModel, folder: Path) -> Exported:
+    """Write a Hugging Face folder (config, safetensors, generation config, tokenizer, model card), all or nothing.
+
+    Raises ArtifactError when `folder` exists and is not empty, or its parent is missing; ModelError, CorpusError when
+    the model or its tokenizer cannot be loaded.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtifactError(f"{folder}: exists and is not an empty folder; export to a new one")
+    if not folder.absolute().parent.is_dir():
+        raise ArtifactError(f"{folder}: the folder {folder.absolute().parent} does not exist")
+    tokenizer = saved.tokenizer()
+    if tokenizer is not None:
+        tokenizer.require_fit(saved.config.vocab_size, str(saved.path))
+    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
+    try:
+        model, written = saved.model(), None
+        if tokenizer is not None:
+            written = written_tokenizer(saved, tokenizer)
+            written.files.write(staged) if written.files else written.hf.save_pretrained(staged)
+        left_out = _settle(model, saved, written)
+        model.save_pretrained(staged)
+        export_card.write_card(staged, folder.absolute().name, saved, model, tokenizer)
+        staged.chmod(0o777 & ~artifact.umask())  # mkdtemp makes it private, safetensors its files
+        for path in staged.rglob("*"):
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~artifact.umask())
+        staged.replace(folder)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    return Exported(left_out, written.begins_with if written else None)
+
+
+@dataclass(frozen=True)
+class WrittenTokenizer:
+    """A model's tokenizer as its exported folder holds it."""
+
+    hf: Any
+    """What AutoTokenizer makes of it."""
+    files: TokenizerFiles | None = None
+    """The files that it came in, where they are written as they are."""
+    begins_with: str | None = None
+    """See Exported."""
+
+
+def written_tokenizer(saved: SavedModel, tokenizer: Tokenizer) -> WrittenTokenizer:
+    """The tokenizer to write beside a model: as it came wherever that begins and ends texts as the model knows them."""
+    files = tokenizer.files if isinstance(tokenizer, SubwordTokenizer) else None
+    anew = tokenizer.to_hf(context_of(saved.config))
+    if files is None:
+        return WrittenTokenizer(anew)
+    hf = files.in_transformers(saved.config.model_type)
+    ends_alike = hf.eos_token_id == tokenizer.eos_id
+    if saved.begins_as_tokenizer:
+        if not ends_alike:
+            hf.eos_token = tokenizer.eos_token
+        return WrittenTokenizer(hf, files if ends_alike else None)
+    begins_alike = added_by(hf) == ((), ()) and beginning_of(hf, tokenizer.eos_id).first == (tokenizer.eos_id,)
+    if begins_alike and ends_alike:
+        return WrittenTokenizer(hf, files)
+    return WrittenTokenizer(anew, begins_with=None if begins_alike else tokenizer.eos_token)
+
+
+def _settle(model: PreTrainedModel, saved: SavedModel, written: WrittenTokenizer | None) -> tuple[str, ...]:
+    """Make configuration, generation settings and tokenizer agree; the generation settings that had to go."""
+    config = model.config
+    generation, left_out = saveable(_generation_of(saved))
+    for name in _IDS:
+        for settings in (config, generation):
+            came = getattr(settings, name, None)
+            if came is None and settings is generation:
+                came = getattr(config, name, None)
+                setattr(generation, name, came)
+            ids = came if isinstance(came, list) else [came]
+            known = getattr(written.hf, name) if written else None
+            if known is not None and known < config.vocab_size and known not in ids:
+                setattr(settings, name, known)
+            elif came is not None and not all(isinstance(one, int) and 0 <= one < config.vocab_size for one in ids):
+                setattr(settings, name, None)
+    if written is not None and saved.artifact is not None:
+        generation.do_sample = False
+        if generation.pad_token_id is None:
+            generation.pad_token_id = written.hf.eos_token_id
+    model.generation_config = generation
+    return left_out
+
+
+def _generation_of(saved: SavedModel) -> dict[str, Any]:
+    """The generation settings in a folder, which older ones have in config.json; none for an artifact."""
+    from transformers import GenerationConfig
+
+    if saved.artifact is not None:
+        return {}
+    path = saved.path / "generation_config.json"
+    names = GenerationConfig().to_dict().keys() - _OF_THE_MODEL - set(_IDS) if not path.is_file() else None
+    try:
+        values = strict_json.loads((path if names is None else saved.path / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: damaged ({error})") from None
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{path}: not a JSON object")
+    return {name: value for name, value in values.items() if names is None or name in names}
+
+
+def saveable(asked: Mapping[str, Any]) -> tuple[GenerationConfig, tuple[str, ...]]:
+    """Generation settings as far as transformers agrees to save them, and the names of those that it does not."""
+    from transformers import GenerationConfig
+
+    def accepted(values: Mapping[str, Any]) -> GenerationConfig | None:
+        try:
+            made = GenerationConfig(**values)
+            made.validate(strict=True)
+        except Exception:  # whatever its checks run into
+            return None
+        return made
+
+    asked = {name: value for name, value in asked.items() if name not in _METADATA}
+    if (whole := accepted(asked)) is not None:
+        return whole, ()
+    kept: dict[str, Any] = {}
+    for name in sorted(asked, key=lambda name: name not in _FIRST):
+        if accepted({**kept, name: asked[name]}) is not None:
+            kept[name] = asked[name]
+    return GenerationConfig(**kept), tuple(sorted(asked.keys() - kept.keys()))
