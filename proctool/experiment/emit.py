@@ -111,9 +111,11 @@ def slurm(plan: Plan) -> dict[Path, str]:
         f"--wrap={shlex.quote(_joined(['proctool', 'report', str(root)]))}"
     )
     options = _sbatch(plan)
+    asked = dict.fromkeys(["TERM", _signal(options["signal"])])
     files[folder / "stage.sh"] = _BATCH.format(
         options="".join(f"#SBATCH {_directive(name, value)}\n" for name, value in options.items()),
-        signals=" ".join(dict.fromkeys(["TERM", _signal(options["signal"])])),
+        signals=" ".join(asked),
+        codes="|".join(["130", *(str(128 + _number(name)) for name in asked)]),
     )
     files[folder / "submit.sh"] = "\n".join(submit) + "\n"
     return files
@@ -121,8 +123,9 @@ def slurm(plan: Plan) -> dict[Path, str]:
 
 # TERM two minutes before the time limit, or what `sbatch: {signal: ...}` asks for, lets a stage save a checkpoint; it
 # then asks for another turn. Slurm signals the stage itself, or with `B:` this script, which passes it on as TERM: by
-# scancel, because srun takes a TERM of its own as the order to kill the stage. Under torchrun the exit code 130 becomes
-# 1, as that of any failure: so a stage that got further than at its last turn has one more.
+# scancel, because srun takes a TERM of its own as the order to kill the stage. A stage that does not yet catch signals
+# ends with 128 and the signal's number. Under torchrun the exit code 130 becomes 1, as that of any failure: so a stage
+# that got further than at its last turn has one more.
 _BATCH = """#!/bin/bash
 {options}#SBATCH --requeue
 line=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" "$1")
@@ -161,7 +164,7 @@ latest=$(ls "$folder"/checkpoints/step-*.safetensors 2>/dev/null | tail -n 1)
 further() {{
     [ -n "$latest" ] && [ "$latest" != "$(cat "$folder/.requeued" 2>/dev/null)" ]
 }}
-if [ $code -eq 130 ] || {{ [ $code -ne 0 ] && further; }}; then
+if [[ $code =~ ^({codes})$ ]] || {{ [ $code -ne 0 ] && further; }}; then
     [ -z "$latest" ] || echo "$latest" > "$folder/.requeued"
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 fi
@@ -215,6 +218,10 @@ def _signal(written: str) -> str:
             f"launch.sbatch.signal: {written!r} names no signal that a stage can catch; write for example B:USR1@300"
         )
     return name
+
+
+def _number(name: str) -> int:
+    return int(name) if name.isdecimal() else int(signal.Signals[f"SIG{name}"])
 
 
 def _line(stage: Stage, plan: Plan) -> str:
