@@ -142,8 +142,14 @@ def _family_tree(node: Mapping[str, Any], tree: Any = None) -> Any:
 
 
 def export(
-    file: Annotated[Path, typer.Argument(help="A model artifact.")],
+    file: Annotated[Path, typer.Argument(help="A model artifact or a Hugging Face folder.")],
     folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    strip_prefix: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PREFIX", help="Take it off tensors' names: module., _orig_mod. (repeatable).", show_default=False
+        ),
+    ] = [],  # noqa: B006
 ) -> None:
     """Write a Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load."""
     from proctool.cli.training import quiet_libraries
@@ -152,5 +158,5 @@ def export(
     from proctool.models.saved import export as write_folder
     from proctool.models.saved import open_model
 
-    write_folder(open_model(file), folder)
+    write_folder(open_model(file, strip_prefix), folder)
     display.say(f"wrote {folder}: load it with transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r})")

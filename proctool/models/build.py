@@ -124,6 +124,18 @@ def build_model(config: PretrainedConfig, seed: int) -> PreTrainedModel:
             raise ModelError(f"{config.model_type}: cannot build this configuration: {error}") from None
 
 
+def outline(config: PretrainedConfig) -> PreTrainedModel:
+    """The model of `config` without memory for its weights (on torch's meta device). Raises ModelError."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{config.model_type}: cannot build this configuration: {error}") from None
+
+
 def context_of(config: PretrainedConfig) -> int | None:
     """The longest sequence the model takes, where its configuration limits it."""
     found = getattr(config, "max_position_embeddings", None)

@@ -149,7 +149,10 @@ class Job:
             "command": self.command,
             **{key: value for key, value in strict.plain(self.options).items() if key not in _INCIDENTAL},
             **{f"source.{key}": value for key, value in self.source.about().items()},
-            "parents": [parent.content if isinstance(parent, Artifact) else parent["name"] for parent in self.parents],
+            "parents": [
+                parent.content if isinstance(parent, Artifact) else parent["content"] or parent["name"]
+                for parent in self.parents
+            ],
         }
         from proctool.training.devices import end_process, start_process
 

@@ -33,8 +33,8 @@ class Donor:
 
     @property
     def content(self) -> str | None:
-        """Content hash; None for a Hugging Face folder."""
-        return self.saved.artifact.content if self.saved.artifact else None
+        """Content hash of its weights; None for a model that is not on disk."""
+        return self.saved.content
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
