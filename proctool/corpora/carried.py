@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import bz2
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from proctool.corpora.subwords import SubwordTokenizer, from_definition
 from proctool.corpora.tokenizers import BUILT_IN, Tokenizer, load_tokenizer
@@ -38,6 +38,31 @@ def record(tokenizer: Tokenizer) -> dict[str, Any]:
         NAME: tokenizer.spec,
         DEFINITION: {"end_of_text": tokenizer.eos_token, "bytes": len(definition), "bz2": packed},
     }
+
+
+class OtherTokens(NamedTuple):
+    """How many ids of one tokenizer mean something else in another."""
+
+    ordinary: int
+    """Ids that stand for other text there."""
+    special: int
+    """Ids of special tokens, or of none at all there."""
+
+
+def other_tokens(one: Tokenizer, other: Tokenizer) -> OtherTokens:
+    """The ids of `one` that stand for another token in `other`."""
+    if one.fingerprint == other.fingerprint:
+        return OtherTokens(0, 0)
+    import tokenizers
+
+    backends = [tokenizers.Tokenizer.from_str(each.definition) for each in (one, other)]
+    mine, theirs = ({number: token for token, number in each.get_vocab().items()} for each in backends)
+    special = {
+        number for each in backends for number, token in each.get_added_tokens_decoder().items() if token.special
+    }
+    differing = [number for number, token in mine.items() if theirs.get(number) != token]
+    ordinary = sum(number in theirs and number not in special for number in differing)
+    return OtherTokens(ordinary, len(differing) - ordinary)
 
 
 def load_record(about: Mapping[str, Any], where: str) -> Tokenizer | None:

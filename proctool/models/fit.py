@@ -7,7 +7,6 @@ each tells whether it was asked for: so every tensor is read, known to be comput
 from __future__ import annotations
 
 import contextlib
-import copy
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from proctool.errors import ArtifactError, some_of
 from proctool.models import bounds
-from proctool.models.build import outline
+from proctool.models.build import outline, untied
 from proctool.models.folder import FolderWeights, StoredTensor
 
 if TYPE_CHECKING:
@@ -98,14 +97,6 @@ def own_head(
             f"{where}: tensor {found} differs from the one that {config.model_type} models share it with"
         )
     return found
-
-
-def untied(config: PretrainedConfig) -> PretrainedConfig:
-    """A copy of `config` whose head is a tensor of its own."""
-    made = copy.deepcopy(config)
-    for each in (made, made.get_text_config()):
-        each.tie_word_embeddings = False
-    return made
 
 
 def _differing(

@@ -14,8 +14,8 @@ from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, ModelError, notice, some_of
 from proctool.models import bounds
-from proctool.models.build import build_model, config_of, read_config
-from proctool.models.fit import Fit, fit, load_folder, own_head, untied
+from proctool.models.build import build_model, config_of, read_config, untied
+from proctool.models.fit import Fit, fit, load_folder, own_head
 from proctool.models.folder import FolderWeights, read_folder, require_file
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from proctool.models.build import build_model, context_of, parameter_count
 from proctool.models.components import train_only
 from proctool.models.flops import training_flops
 from proctool.models.saved import save_model
+from proctool.models.shapes import written_digest
 from proctool.training.curriculum import Course
 from proctool.training.options import TrainingOptions
 from proctool.training.run import Event, RunFolder
@@ -154,6 +155,8 @@ class Job:
                 for parent in self.parents
             ],
         }
+        if (configuration := written_digest(self.options.model)) is not None:
+            settings["model.content"] = configuration
         from proctool.training.devices import end_process, start_process
 
         process = start_process()

@@ -7,10 +7,11 @@ from typing import Any
 
 from proctool.errors import CorpusError
 from proctool.models.build import model_config
+from proctool.models.shapes import Shape, parse_model
 from proctool.training.job import Job
 from proctool.training.options import PretrainOptions
 from proctool.training.sources import CorpusSource
-from proctool.training.start import open_init, transplant_from
+from proctool.training.start import open_init, rows_for, transplant_from
 
 
 def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None = None) -> Job:
@@ -25,6 +26,17 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
 
     donor = open_init(options)
     tokenizer = load_tokenizer(options.tokenizer)
+    is_shape = isinstance(parse_model(options.model), Shape)
+    rows_needed = rows_for(donor, options, tokenizer)
+    config = model_config(
+        options.model,
+        # A configuration file has rows of its own, to which the donor's must fit.
+        vocab_size=rows_needed if is_shape else tokenizer.vocab_size,
+        context=options.context,
+        family=options.family,
+        dropout=options.dropout,
+        eos_id=tokenizer.eos_id,
+    )
     store = open_store(
         open_corpus(options.corpus, text_field=options.text_field, cache_dir=options.cache_dir),
         tokenizer,
@@ -48,14 +60,6 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
             )
         # The held-out rows are the same ones whatever the run's seed.
         sources[split] = CorpusSource(rows, tokenizer.vocab_size, options.seed if split == "train" else 0, about)
-    config = model_config(
-        options.model,
-        vocab_size=tokenizer.vocab_size,
-        context=options.context,
-        family=options.family,
-        dropout=options.dropout,
-        eos_id=tokenizer.eos_id,
-    )
     return Job(
         command="pretrain",
         options=options,

@@ -18,6 +18,7 @@ from proctool.errors import ArtifactError, ModelError, OptionError
 from proctool.models.build import context_of, model_config
 from proctool.models.components import parse_components
 from proctool.models.saved import SavedModel, config_values, open_model
+from proctool.models.shapes import Written, written_sizes
 from proctool.transplantation.donors import Donor
 from proctool.transplantation.fresh import draw, outline
 from proctool.transplantation.layers import by_component, check_carried, parse_layers
@@ -246,12 +247,14 @@ def _check_whole(target: Target, base: Donor) -> None:
 
 def _configuration(options: TransplantOptions, first: Donor) -> PretrainedConfig:
     """What a target without a base looks like: as asked, or as the first donor."""
-    vocab_size = options.vocab_size or int(first.config.vocab_size)
-    context = options.context or context_of(first.config)
+    written = Written() if options.model is None else written_sizes(options.model)
+    vocab_size = options.vocab_size or written.vocab_size or int(first.config.vocab_size)
+    context = options.context or written.context or context_of(first.config)
     if options.model is not None:
         if context is None:
             raise OptionError(f"context: {first} has no limit to take over; give --context")
-        return model_config(options.model, vocab_size=vocab_size, context=context, family=first.config.model_type)
+        family = first.config.model_type
+        return model_config(options.model, vocab_size=vocab_size, context=context, family=family, padded=False)
     made = copy.deepcopy(first.config)
     made.vocab_size = vocab_size
     if context is not None:

@@ -341,7 +341,7 @@ def test_a_folder_of_links_is_the_model_it_links_to(absolute: bool, tmp_path: Pa
 def _result(proctool: Callable[..., Said], text: Path, **more: str) -> Said:
     options = [word for key, value in more.items() for word in (f"--{key}", value)]
     return proctool(
-        "pretrain", "--corpus", text, "--model", "hf", "--context", 8, "--steps", 1, "--batch-size", 2,
+        "pretrain", "--corpus", text, "--model", "hf", "--context", 12, "--steps", 1, "--batch-size", 2,
         "--eval-samples", 4, "--init", "hf", *options,
     )  # fmt: skip
 
@@ -357,9 +357,13 @@ def test_a_changed_folder_is_another_run_and_stands_in_the_lineage(
     rewrite(folder, {name: 2 * each for name, each in weights.items()})
     refused = _result(proctool, text)
     assert refused.code == 1
-    assert "parents" in refused.line
+    assert f"from other weights ({parent['content'][:12]}, not {open_model(folder).content[:12]})" in refused.line
     planned = plan_transplant(TransplantOptions(attention=(str(folder),)))
     assert planned.donors[0].content == open_model(folder).content != parent["content"]
+    rewrite(folder, weights)
+    assert "already complete" in _result(proctool, text).err
+    configure(folder, hidden_act="relu")
+    assert "model.content" in _result(proctool, text).line
 
 
 def test_hashes_of_large_files_are_remembered_until_the_file_changes(
