@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from proctool.artifact import Verbatim
 from proctool.errors import ArtifactError, ModelError
+from proctool.models.build import outline
+from proctool.models.components import Place, anatomy
 from proctool.models.saved import SavedModel
 
 if TYPE_CHECKING:
@@ -35,6 +37,12 @@ class Donor:
     def content(self) -> str | None:
         """Content hash of its weights; None for a model that is not on disk."""
         return self.saved.content
+
+    @functools.cached_property
+    def places(self) -> dict[str, Place]:
+        """The component of every tensor that is saved. Raises ModelError for a family whose parts are not known."""
+        parts = anatomy(outline(self.config))
+        return parts.parameters | parts.buffers
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
