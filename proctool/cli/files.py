@@ -17,7 +17,7 @@ _LONGEST = 500
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="An artifact of proctool.")],
+    file: Annotated[Path, typer.Argument(help="An artifact of proctool, or a model folder.")],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     lineage: Annotated[
         bool, typer.Option("--lineage", help="Draw the family tree, back to the tasks and corpora that made it.")
@@ -27,6 +27,9 @@ def inspect(
     """Show what an artifact is, where it came from, and check every hash in it."""
     from proctool import artifact
 
+    if file.is_dir():
+        _inspect_folder(file, tensors, json)
+        return
     found = artifact.read_header(file)
     artifact.verify(found)
     if json:
@@ -77,6 +80,30 @@ def inspect(
             whence = "" if made is None else _shown(f"  {made.source}: {made.words()}".rstrip(": "))
             line = f"  {_shown(name):<50}{info.dtype:<6}{list(info.shape)}{whence}"
             console.print(line, highlight=False, markup=False)
+
+
+def _inspect_folder(path: Path, tensors: bool, json: bool) -> None:
+    """A Hugging Face folder: what its configuration and its files make together."""
+    from proctool.cli.training import quiet_libraries
+
+    quiet_libraries()
+    from proctool.models.saved import open_model
+
+    saved = open_model(path)
+    assert saved.folder is not None
+    stored = saved.folder.tensors
+    facts = {"family": saved.config.model_type, "tied": saved.config.tie_word_embeddings, **saved.oddities()}
+    if json:
+        listed = {name: [tensor.dtype, list(tensor.shape)] for name, tensor in stored.items()}
+        display.emit({"path": str(path), "kind": "huggingface", "content": saved.content, **facts, "tensors": listed})
+        return
+    numbers = sum(_size(tensor.shape) for tensor in stored.values())
+    print(f"{_shown(path)}: a Hugging Face folder, {len(stored)} tensors, {format_count(numbers)} numbers")
+    print(f"  content {saved.content}")
+    for key, value in facts.items():
+        print(f"  {key:<16}{_shown(value)}")
+    for name, tensor in stored.items() if tensors else ():
+        print(_shown(f"  {name:<50}{tensor.dtype:<6}{list(tensor.shape)}"))
 
 
 def _shown(value: Any) -> str:

@@ -106,7 +106,7 @@ class SavedModel:
         """How a child's lineage names this model."""
         if self.artifact is not None:
             return self.artifact
-        told = {"about": oddities} if (oddities := self.oddities()) else {}
+        told = {"oddities": oddities} if (oddities := self.oddities()) else {}
         return {"name": self.path.name, "kind": "huggingface", "content": self.content, **told, "parents": []}
 
     def _from_folder(self) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_a_head_of_its_own_wins_over_a_configuration_that_ties_it(folder: Path, 
     copied = open_model(tmp_path / "t")
     assert torch.equal(logits(copied.model()), expected)
     assert torch.equal(copied.weights()[HEAD], weights[HEAD])
-    assert copied.artifact.parents[0]["about"]["own_head"] == HEAD
+    assert copied.artifact.parents[0]["oddities"]["own_head"] == HEAD
     target = build_model(model_config(str(folder), vocab_size=saved.config.vocab_size, context=8), 0)
     transplant_into(target, saved, embeddings="copy")
     assert torch.equal(logits(target), expected)
@@ -108,6 +109,16 @@ def test_an_artifact_with_a_head_of_its_own_keeps_it_too(tmp_path: Path, folder:
     assert torch.equal(open_model(tmp_path / "m").weights()[HEAD], weights[HEAD])
 
 
+def test_inspect_tells_what_a_folder_makes(proctool: Callable[..., Said], folder: Path) -> None:
+    write_folder(folder, tie_word_embeddings=False)
+    configure(folder, tie_word_embeddings=True)
+    told = proctool("inspect", folder, "--json")
+    found = json.loads(told.out)
+    assert (found["content"], found["tied"], found["own_head"]) == (open_model(folder).content, False, HEAD)
+    assert HEAD in told.err
+    assert HEAD in proctool("inspect", folder, "--tensors").out
+
+
 # -- every tensor --
 
 
@@ -143,7 +154,7 @@ def test_tensors_that_the_model_lacks_are_named_and_recorded(what: str, folder: 
     assert name in said
     assert open_model(folder).oddities() == {"unused_tensors": 1, "first_unused": [name]}
     written = package.transplant(attention=[str(folder)], output=tmp_path / "t")
-    assert written.parents[0]["about"] == {"unused_tensors": 1, "first_unused": [name]}
+    assert written.parents[0]["oddities"] == {"unused_tensors": 1, "first_unused": [name]}
 
 
 def test_tensors_that_a_family_always_drops_are_named_too(folder: Path) -> None:
