@@ -123,9 +123,14 @@ def _differing(
 
 
 def _stored(name: str, tensors: Mapping[str, Any], model: PreTrainedModel) -> str | None:
-    """What the files call the model's tensor `name`: those of the body alone do without its prefix."""
+    """What the files call the model's tensor `name`: with or without the prefix of the body, or moved as a whole."""
     base = f"{model.base_model_prefix}."
-    return next((each for each in (name, name.removeprefix(base), base + name) if each in tensors), None)
+    for each in (name, name.removeprefix(base), base + name):
+        if each in tensors:
+            return each
+    ending = "." + ".".join(name.split(".")[-2:])
+    alike = [each for each in tensors if f".{each}".endswith(ending)]
+    return alike[0] if len(alike) == 1 else None
 
 
 class _StandIn:
@@ -167,9 +172,10 @@ def _load(
     except Exception as error:  # transformers has no common error for weights that it cannot convert
         if odd := _of_odd_shape(weights.tensors):
             raise ArtifactError(f"{weights.path}: {odd}") from None
+        why = "they cannot be merged or split" if "above report" in str(error) else str(error)
         raise ArtifactError(
             f"{weights.path}: transformers cannot make a {config.model_type} model of its tensors "
-            f"({some_of(sorted(weights.tensors))}): {error}"
+            f"({some_of(sorted(weights.tensors))}): {why}"
         ) from None
 
 

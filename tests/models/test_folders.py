@@ -16,7 +16,7 @@ import proctool as package
 from proctool import artifact
 from proctool.errors import ArtifactError, Notice, ProctoolError
 from proctool.models import hashes
-from proctool.models.build import build_model, model_config
+from proctool.models.build import build_model, config_of, model_config
 from proctool.models.saved import export, open_model, save_model
 from proctool.transplantation import plan_transplant, transplant_into
 from proctool.transplantation.options import TransplantOptions
@@ -71,6 +71,32 @@ def test_a_head_of_its_own_wins_over_a_configuration_that_ties_it(folder: Path, 
     export(saved, tmp_path / "exported")
     assert torch.equal(logits(open_model(tmp_path / "exported").model()), expected)
     assert notices(tmp_path / "exported") == []  # its configuration tells the truth
+
+
+def test_a_tie_within_a_text_configuration_gives_way_too(folder: Path) -> None:
+    """Its files also call tensors otherwise than the model does."""
+    settings = config_of(
+        "gemma3",
+        {
+            "text_config": {
+                "vocab_size": 23, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+                "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8,
+            },
+            "vision_config": {
+                "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "image_size": 28, "patch_size": 14,
+            },
+        },
+    )  # fmt: skip
+    build_model(settings, 0).save_pretrained(folder)
+    weights = stored(folder)
+    embedding = next(name for name in weights if name.endswith("embed_tokens.weight"))
+    rewrite(folder, weights | {HEAD: 2 * weights[embedding]})
+    (said,) = notices(folder)
+    assert HEAD in said
+    saved = open_model(folder)
+    assert not saved.config.get_text_config().tie_word_embeddings
+    assert torch.equal(saved.model().get_output_embeddings().weight, 2 * weights[embedding])
 
 
 @pytest.mark.parametrize("stored_as", [torch.float32, torch.bfloat16])
