@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 
 class ProctoolError(Exception):
@@ -39,6 +42,21 @@ class Interrupted(ProctoolError):
     """Stopped by a signal, with everything needed to go on saved."""
 
     exit_code = 130
+
+
+class Notice(UserWarning):
+    """Something that is done otherwise than a reader may expect. The command line shows its text as a line."""
+
+
+def notice(text: str) -> None:
+    """Tell the user a line that is no error: a Python warning, which the command line shows plainly."""
+    warnings.warn(text, Notice, stacklevel=2)
+
+
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    listed = ", ".join(names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
 
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -81,6 +99,23 @@ def one_line(message: str) -> str:
     """A message as one line that is safe to show: files can name things in control codes, or at any length."""
     line = printable(" ".join(message[: 4 * _LONGEST_LINE].split()))
     return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 3 :]}"
+
+
+@contextlib.contextmanager
+def notices_shown() -> Iterator[None]:
+    """Show each `Notice` once as a line on stderr, by the main process of a launch alone; other warnings as before."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Any, category: Any, *where: Any) -> None:
+            if not issubclass(category, Notice):
+                shown(message, category, *where)
+            elif os.environ.get("RANK", "0") == "0":
+                print(f"proctool: {one_line(str(message))}", file=sys.stderr)
+
+        warnings.simplefilter("default", Notice)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ DOCUMENT_LIMIT, DOCUMENT_LIMIT_PER_TENSOR = 16 << 20, 1 << 10
 """Bytes of our metadata accepted: of the whole, its tokenizer and its lineage, and of each tensor (hash, origin)."""
 
 DTYPE_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
 }  # fmt: skip
 DTYPE_NAMES = {

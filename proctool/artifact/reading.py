@@ -41,6 +41,22 @@ def read_header(path: Path) -> Artifact:
     Raises ArtifactError when the file is missing, truncated, not safetensors, or not written by proctool.
     """
     path = Path(path)
+    metadata, entries = read_layout(path)
+    own = metadata.get("proctool")
+    if own is None:
+        raise ArtifactError(f"{path}: a safetensors file, but not one of proctool's (no `proctool` metadata)")
+    return _artifact(path, own, entries)
+
+
+Entry = tuple[str, tuple[int, ...], int, int]
+"""A tensor's dtype, shape, first byte in the file and the byte after its last."""
+
+
+def read_layout(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
+    """The metadata of any safetensors file and the place of each tensor, checked against the file's size.
+
+    Raises ArtifactError when the file is missing, truncated or not safetensors.
+    """
     try:
         status = path.stat()
         size = status.st_size
@@ -57,13 +73,16 @@ def read_header(path: Path) -> Artifact:
     except IsADirectoryError:
         raise ArtifactError(f"{path}: is a folder, not an artifact") from None
     try:
-        entries = strict_json.loads(raw)
-        own = entries.pop("__metadata__", {}).get("proctool")
-        entries = {name: _entry(entry, 8 + length) for name, entry in entries.items()}
+        listed = strict_json.loads(raw)
+        metadata = listed.pop("__metadata__", {})
+        if not isinstance(metadata, dict):
+            raise ValueError
+        for name, entry in listed.items():
+            if isinstance(entry["dtype"], str) and entry["dtype"] not in DTYPE_BYTES:
+                raise ArtifactError(f"{path}: tensor {name} holds {entry['dtype']}, which proctool does not read")
+        entries = {name: _entry(entry, 8 + length) for name, entry in listed.items()}
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         raise ArtifactError(f"{path}: its safetensors header is damaged; make the file again") from None
-    if own is None:
-        raise ArtifactError(f"{path}: a safetensors file, but not one of proctool's (no `proctool` metadata)")
     end = 8 + length
     for name, (_, _, first, last) in sorted(entries.items(), key=lambda item: item[1][2:]):
         if first != end:
@@ -72,10 +91,10 @@ def read_header(path: Path) -> Artifact:
     if end != size:
         lost = f"{end - size} bytes are missing (a copy or download cut short?)" if end > size else "bytes were added"
         raise ArtifactError(f"{path}: expected {end} bytes, found {size}: {lost}")
-    return _artifact(path, own, entries)
+    return metadata, entries
 
 
-def _entry(entry: Any, base: int) -> tuple[str, tuple[int, ...], int, int]:
+def _entry(entry: Any, base: int) -> Entry:
     dtype, shape = entry["dtype"], tuple(entry["shape"])
     first, last = entry["data_offsets"]
     if len(shape) > _MOST_DIMENSIONS:

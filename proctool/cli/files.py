@@ -18,7 +18,7 @@ _LONGEST = 500
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="An artifact of proctool.", **AS_PATH)],
+    file: Annotated[Path, typer.Argument(help="An artifact of proctool, or a model folder.", **AS_PATH)],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     lineage: Annotated[
         bool, typer.Option("--lineage", help="Draw the family tree, back to the tasks and corpora that made it.")
@@ -28,6 +28,9 @@ def inspect(
     """Show what an artifact is, where it came from, and check every hash in it."""
     from proctool import artifact
 
+    if file.is_dir():
+        _inspect_folder(file, tensors, json)
+        return
     found = artifact.read_header(file)
     artifact.verify(found)
     if json:
@@ -78,6 +81,30 @@ def inspect(
             whence = "" if made is None else _shown(f"  {made.source}: {made.words()}".rstrip(": "))
             line = f"  {_shown(name):<50}{info.dtype:<6}{list(info.shape)}{whence}"
             console.print(line, highlight=False, markup=False)
+
+
+def _inspect_folder(path: Path, tensors: bool, json: bool) -> None:
+    """A Hugging Face folder: what its configuration and its files make together."""
+    from proctool.cli.training import quiet_libraries
+
+    quiet_libraries()
+    from proctool.models.saved import open_model
+
+    saved = open_model(path)
+    assert saved.folder is not None
+    stored = saved.folder.tensors
+    facts = {"family": saved.config.model_type, "tied": saved.config.tie_word_embeddings, **saved.oddities()}
+    if json:
+        listed = {name: [tensor.dtype, list(tensor.shape)] for name, tensor in stored.items()}
+        display.emit({"path": str(path), "kind": "huggingface", "content": saved.content, **facts, "tensors": listed})
+        return
+    numbers = sum(_size(tensor.shape) for tensor in stored.values())
+    print(f"{_shown(path)}: a Hugging Face folder, {len(stored)} tensors, {format_count(numbers)} numbers")
+    print(f"  content {saved.content}")
+    for key, value in facts.items():
+        print(f"  {key:<16}{_shown(value)}")
+    for name, tensor in stored.items() if tensors else ():
+        print(_shown(f"  {name:<50}{tensor.dtype:<6}{list(tensor.shape)}"))
 
 
 def _shown(value: Any) -> str:
@@ -146,8 +173,14 @@ def _family_tree(node: Mapping[str, Any], tree: Any = None) -> Any:
 
 
 def export(
-    file: Annotated[Path, typer.Argument(help="A model artifact.", **AS_PATH)],
+    file: Annotated[Path, typer.Argument(help="A model artifact or a Hugging Face folder.", **AS_PATH)],
     folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.", **AS_PATH)],
+    strip_prefix: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PREFIX", help="Take it off tensors' names: module., _orig_mod. (repeatable).", show_default=False
+        ),
+    ] = [],  # noqa: B006
 ) -> None:
     """Write a Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load."""
     from proctool.cli.training import quiet_libraries
@@ -156,7 +189,7 @@ def export(
     from proctool.models.export import export as write_folder
     from proctool.models.saved import open_model
 
-    written = write_folder(open_model(file), folder)
+    written = write_folder(open_model(file, strip_prefix), folder)
     if written.left_out:
         display.say(f"generation_config.json: left out what transformers refuses: {', '.join(written.left_out)}")
     if written.begins_with is not None:

@@ -77,5 +77,5 @@ def _root(
 
 def main() -> None:
     """Run the command line; mistakes of the user end as one line and exit code 1."""
-    with errors.reported():
+    with errors.reported(), errors.notices_shown():
         app(prog_name="proctool")

@@ -20,7 +20,7 @@ def _transplant(options: TransplantOptions, common: Common) -> None:
     from proctool.transplantation.engine import as_json
 
     planned = plan_transplant(options)
-    for note in planned.notes:
+    for note in (*planned.notes, *(left.words() for left in planned.left)):
         display.say(f"transplant: {note}")
     if common.dry_run:
         _table(planned)

@@ -10,7 +10,7 @@ import base64
 import bz2
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from proctool.corpora.subwords import SubwordTokenizer, from_definition, from_files
 from proctool.corpora.tokenizer_files import NAMES, TokenizerFiles
@@ -58,6 +58,31 @@ def _packed(text: str, spec: str) -> dict[str, Any]:
     if len(content) > LARGEST or len(packed) > LARGEST_PACKED:
         raise CorpusError(f"{spec}: {len(content)} bytes of JSON are too large for a model to carry")
     return {"bytes": len(content), "bz2": packed}
+
+
+class OtherTokens(NamedTuple):
+    """How many ids of one tokenizer mean something else in another."""
+
+    ordinary: int
+    """Ids that stand for other text there."""
+    special: int
+    """Ids of special tokens, or of none at all there."""
+
+
+def other_tokens(one: Tokenizer, other: Tokenizer) -> OtherTokens:
+    """The ids of `one` that stand for another token in `other`."""
+    if one.fingerprint == other.fingerprint:
+        return OtherTokens(0, 0)
+    import tokenizers
+
+    backends = [tokenizers.Tokenizer.from_str(each.definition) for each in (one, other)]
+    mine, theirs = ({number: token for token, number in each.get_vocab().items()} for each in backends)
+    special = {
+        number for each in backends for number, token in each.get_added_tokens_decoder().items() if token.special
+    }
+    differing = [number for number, token in mine.items() if theirs.get(number) != token]
+    ordinary = sum(number in theirs and number not in special for number in differing)
+    return OtherTokens(ordinary, len(differing) - ordinary)
 
 
 def load_record(about: Mapping[str, Any], where: str, end_of_text: str | None = None) -> Tokenizer | None:

@@ -41,6 +41,7 @@ def diagnostic_job(name: str, options: DiagnosticOptions) -> Job:
         context=task.length,
         family=options.family,
         dropout=options.dropout,
+        padded=False,
     )
     return Job(
         command=f"eval {task.name}",

@@ -175,7 +175,8 @@ def answer_all(
         alike = np.flatnonzero(lengths == length)
         for start in range(0, len(alike), batch_size):
             rows = alike[start : start + batch_size]
-            ids = greedy(model, np.stack([prompts[row] for row in rows]), most[rows] + 1, tokenizer.eos_id)
+            asked_now = np.stack([prompts[row] for row in rows])
+            ids = greedy(model, asked_now, most[rows] + 1, tokenizer.eos_id, tokenizer.vocab_size)
             for row, written in zip(rows.tolist(), ids, strict=True):
                 if written[-1] == tokenizer.eos_id:
                     answers[row] = tokenizer.decode(written[:-1])
@@ -185,20 +186,26 @@ def answer_all(
 
 
 def greedy(
-    model: PreTrainedModel, prompts: NDArray[np.unsignedinteger[Any]], most: NDArray[np.int64], eos_id: int
+    model: PreTrainedModel,
+    prompts: NDArray[np.unsignedinteger[Any]],
+    most: NDArray[np.int64],
+    eos_id: int,
+    vocab_size: int | None = None,
 ) -> list[list[int]]:
     """The likeliest token again and again: prompts (B, L) -> for each row up to `most` ids (B,), end-of-text included.
 
     transformers knows what each family keeps of what it has read; what a folder's generation_config.json asks for
-    (sampling, penalties) is left out.
+    (sampling, penalties) is left out. Ids from `vocab_size` on, which pad the embeddings, are never chosen.
     """
     import torch
     from transformers import GenerationConfig
 
     model.generation_config = GenerationConfig()
+    rows = int(model.get_output_embeddings().weight.shape[0])
     asked = GenerationConfig(
-        do_sample=False, use_cache=True, max_new_tokens=int(most.max()), eos_token_id=eos_id, pad_token_id=eos_id
-    )
+        do_sample=False, use_cache=True, max_new_tokens=int(most.max()), eos_token_id=eos_id, pad_token_id=eos_id,
+        suppress_tokens=list(range(vocab_size or rows, rows)) or None,
+    )  # fmt: skip
     ids = torch.from_numpy(prompts.astype(np.int64)).to(model.device)  # (B, L)
     found = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=asked)
     return [_ended(row[:end], eos_id) for row, end in zip(found[:, ids.shape[1] :].tolist(), most, strict=True)]

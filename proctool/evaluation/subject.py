@@ -41,7 +41,8 @@ class Subject:
         """What a result records: the model by file, content and seed of its training, the tokenizer, the versions."""
         return {
             "model": str(self.saved.path),
-            "content": self.saved.artifact.content if self.saved.artifact else None,
+            "content": self.saved.content,
+            **self.saved.oddities(),
             "model_seed": self.saved.about.get("seed"),
             "tokenizer": self.tokenizer.spec,
             "tokenizer_sha256": self.tokenizer.fingerprint,

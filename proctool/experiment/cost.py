@@ -34,15 +34,15 @@ def outlined(stage: Stage) -> PreTrainedModel:
     """The model that a stage trains, without memory for its weights. Raises ModelError."""
     options = stage.options
     assert isinstance(options, TrainingOptions), "a transplant trains nothing"
-    return _outlined(options.model, options.family, *_extents(stage))
+    return _outlined(options.model, options.family, *_extents(stage), isinstance(options, PretrainOptions))
 
 
 @functools.lru_cache(maxsize=64)
-def _outlined(model: str, family: str, vocabulary: int, context: int) -> PreTrainedModel:
+def _outlined(model: str, family: str, vocabulary: int, context: int, padded: bool) -> PreTrainedModel:
     from proctool.models.build import model_config
     from proctool.transplantation.fresh import outline
 
-    config: PretrainedConfig = model_config(model, vocab_size=vocabulary, context=context, family=family)
+    config: PretrainedConfig = model_config(model, vocab_size=vocabulary, context=context, family=family, padded=padded)
     return outline(config)
 
 

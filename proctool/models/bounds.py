@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proctool import strict_json
-from proctool.errors import ArtifactError, ModelError
+from proctool.errors import ModelError
 from proctool.models.shapes import MOST
 from proctool.units import format_bytes, format_count
 
@@ -112,40 +110,3 @@ def require_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
         real = tensor.is_floating_point() and tensor.numel()
         if real and not all(torch.isfinite(bound) for bound in torch.aminmax(tensor.detach())):
             raise ModelError(f"{where}: tensor {name} holds values that are not finite (NaN or infinity)")
-
-
-def require_plain_folder(folder: Path) -> None:
-    """Raise ArtifactError when a Hugging Face folder reaches out of itself, or holds no whole safetensors model.
-
-    Links may lead into the `blobs` folder of the same download, which is how the hub's own cache is laid out.
-    """
-    if (folder / "adapter_config.json").exists():
-        raise ArtifactError(f"{folder}: an adapter, not a whole model; merge it into its model first")
-    shards = _shards(folder) or ["model.safetensors"]
-    home = folder.resolve()
-    allowed = (home, home.parent.parent / "blobs") if home.parent.name == "snapshots" else (home,)
-    for name in ("config.json", "generation_config.json", "model.safetensors.index.json", *shards):
-        path = folder / name
-        if path.is_symlink() and path.resolve().parent not in allowed:
-            raise ArtifactError(f"{path}: a link out of its folder; copy the file itself")
-    if absent := next((name for name in shards if not (folder / name).is_file()), None):
-        raise ArtifactError(f"{folder}: has no {absent}; weights in other forms than safetensors are never read")
-
-
-def _shards(folder: Path) -> list[str]:
-    """The files that an index names; none where there is no index."""
-    index = folder / "model.safetensors.index.json"
-    if not index.exists() or (folder / "model.safetensors").exists():
-        return []
-    try:
-        if index.stat().st_size > 64 << 20:
-            raise ValueError("too large")
-        names = set(strict_json.loads(index.read_bytes())["weight_map"].values())
-        if not names or not all(isinstance(name, str) for name in names):
-            raise ValueError("names that are no text")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ArtifactError(f"{index}: damaged ({error})") from None
-    for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ArtifactError(f"{index}: names {name!r}, which is no safetensors file of its own folder")
-    return sorted(names)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool import config as strict
 from proctool import strict_json
-from proctool.errors import ModelError
+from proctool.errors import ModelError, notice
 from proctool.models import bounds
-from proctool.models.shapes import Shape, parse_model
+from proctool.models.shapes import Shape, parse_model, written_sizes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -20,23 +21,76 @@ _DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hi
 
 
 def model_config(
-    spec: str, *, vocab_size: int, context: int, family: str = "gpt2", dropout: float = 0.0, eos_id: int | None = None
+    spec: str,
+    *,
+    vocab_size: int,
+    context: int,
+    family: str = "gpt2",
+    dropout: float = 0.0,
+    eos_id: int | None = None,
+    padded: bool = True,
 ) -> PretrainedConfig:
     """The configuration of `spec` (see `parse_model`) for a vocabulary and a context (in tokens).
 
-    A configuration file gives its own family and shape; `family` applies to shapes and presets. Raises ModelError.
+    A configuration file gives its own family and shape; `family` applies to shapes and presets. Its larger vocabulary
+    is kept as padding if `padded`; a `Notice` tells what else of it is not obeyed. A folder with weights is tied or
+    untied as they are. Raises ModelError, ArtifactError.
     """
     found = parse_model(spec)
     values: dict[str, Any]
+    is_untied = False
     if isinstance(found, Path):
         values = read_config(found)
         family = values.pop("model_type")
+        vocab_size = _vocabulary(found, values.get("vocab_size"), vocab_size, padded)
+        positions = written_sizes(spec).context
+        if positions not in (None, context):
+            notice(
+                f"{found}: max_position_embeddings is {positions}, but the model gets {context}, the context asked for"
+            )
+        is_untied = _has_own_head(Path(spec), family, values)
     else:
         values = _family_values(found, family)
     values |= {"vocab_size": vocab_size, "bos_token_id": eos_id, "eos_token_id": eos_id, "pad_token_id": None}
     values["n_positions" if family == "gpt2" else "max_position_embeddings"] = context
     made = config_of(family, values)
     set_dropout(made, dropout)
+    return untied(made) if is_untied else made
+
+
+def _vocabulary(path: Path, written: Any, needed: int, padded: bool) -> int:
+    """Rows of the embeddings where a configuration file names `written` and the data has `needed` tokens."""
+    if written in (None, needed):
+        return needed
+    if not padded:
+        notice(f"{path}: vocab_size is {written}, but the model gets {needed}, the vocabulary of its data")
+        return needed
+    if written < needed:
+        raise ModelError(
+            f"{path}: vocab_size is {written} but the tokenizer has {needed} tokens; "
+            f"set vocab_size to {needed} or leave it out"
+        )
+    notice(f"{path}: vocab_size is {written} and the tokenizer has {needed} tokens; the model keeps {written} rows")
+    return int(written)
+
+
+def _has_own_head(folder: Path, family: str, values: Mapping[str, Any]) -> bool:
+    """Whether a folder's weights hold a head that its configuration takes for the embeddings."""
+    from proctool.models.fit import own_head
+    from proctool.models.folder import has_weights, read_folder
+
+    if not folder.is_dir() or not has_weights(folder):
+        return False
+    weights = read_folder(folder)
+    config = config_of(family, values)
+    return bool(own_head(config, weights.tensors, lambda name: weights.hashes[name], weights.read, str(folder)))
+
+
+def untied(config: PretrainedConfig) -> PretrainedConfig:
+    """A copy of `config` whose head is a tensor of its own."""
+    made = copy.deepcopy(config)
+    for each in (made, made.get_text_config()):
+        each.tie_word_embeddings = False
     return made
 
 
@@ -122,6 +176,18 @@ def build_model(config: PretrainedConfig, seed: int) -> PreTrainedModel:
             return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             raise ModelError(f"{config.model_type}: cannot build this configuration: {error}") from None
+
+
+def outline(config: PretrainedConfig) -> PreTrainedModel:
+    """The model of `config` without memory for its weights (on torch's meta device). Raises ModelError."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{config.model_type}: cannot build this configuration: {error}") from None
 
 
 def context_of(config: PretrainedConfig) -> int | None:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from proctool import artifact
 from proctool.artifact import Artifact
-from proctool.errors import ArtifactError, ModelError
+from proctool.errors import ArtifactError, ModelError, notice, some_of
 from proctool.models import bounds
-from proctool.models.build import build_model, config_of, read_config
+from proctool.models.build import build_model, config_of, read_config, untied
+from proctool.models.fit import Fit, fit, load_folder, own_head
+from proctool.models.folder import FolderWeights, read_folder, require_file
 
 if TYPE_CHECKING:
     import torch
@@ -21,17 +23,28 @@ if TYPE_CHECKING:
     from proctool.corpora.tokenizers import Tokenizer
 
 _NOISE = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype")
+_LISTED = 5
+"""Names that records and notices give of tensors that are not used."""
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model on disk: its configuration and where it came from. Weights are read by `weights`."""
+    """A model on disk: its configuration and where it came from. Weights are read by `weights`.
+
+    Where configuration and weights disagree about the head, the weights are right: `config` is untied if they hold a
+    head of its own.
+    """
 
     path: Path
     config: PretrainedConfig
     about: Mapping[str, Any]
     artifact: Artifact | None
     """None for a Hugging Face folder."""
+    folder: FolderWeights | None = None
+    own_head: str | None = None
+    """The tensor of a head that the recorded configuration takes for the embeddings."""
+    unused: tuple[str, ...] = ()
+    """Tensors in the folder that the model has no place for."""
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Tensors by name, memory-mapped; every hash checked. Raises ArtifactError."""
@@ -46,6 +59,24 @@ class SavedModel:
         model = build_model(self.config, seed=0)
         load_weights(model, self.weights(), str(self.path))
         return model
+
+    @property
+    def content(self) -> str | None:
+        """The content hash of the weights; None for a model that is not on disk."""
+        if self.artifact is not None:
+            return self.artifact.content
+        return self.folder.content if self.folder is not None else None
+
+    def oddities(self) -> dict[str, Any]:
+        """What records say of tensors that are not where the configuration has them; nothing for most models."""
+        found: dict[str, Any] = {}
+        if self.own_head:
+            found["own_head"] = self.own_head
+        if self.unused:
+            found |= {"unused_tensors": len(self.unused), "first_unused": list(self.unused[:_LISTED])}
+        if self.folder is not None and self.folder.stray:
+            found["stray_files"] = list(self.folder.stray[:_LISTED])
+        return found
 
     def tokenizer(self, end_of_text: str | None = None) -> Tokenizer | None:
         """The tokenizer that gives this model's ids; None for a model of procedural data, which has none.
@@ -79,28 +110,23 @@ class SavedModel:
     @property
     def parent(self) -> Artifact | Mapping[str, Any]:
         """How a child's lineage names this model."""
-        return self.artifact or {"name": self.path.name, "kind": "huggingface", "content": None, "parents": []}
+        if self.artifact is not None:
+            return self.artifact
+        told = {"oddities": oddities} if (oddities := self.oddities()) else {}
+        return {"name": self.path.name, "kind": "huggingface", "content": self.content, **told, "parents": []}
 
     def _from_folder(self) -> PreTrainedModel:
-        import torch
-        from transformers import AutoModelForCausalLM
+        assert self.folder is not None, "a model that is not on disk has no weights to read"
+        model = load_folder(Fit(self.config, self.own_head, self.unused), self.folder)
+        settings = self.path / "generation_config.json"
+        if settings.exists() or settings.is_symlink():
+            from transformers import GenerationConfig
 
-        bounds.require_memory(self.config)
-        try:
-            model, loading = AutoModelForCausalLM.from_pretrained(
-                self.path,
-                config=self.config,
-                dtype=torch.float32,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        except Exception as error:  # transformers has no common error for unreadable folders
-            raise ArtifactError(f"{self.path}: cannot be loaded as a Hugging Face model: {error}") from None
-        if absent := sorted(loading["missing_keys"]):
-            raise ArtifactError(f"{self.path}: tensor {absent[0]} is missing; what transformers makes up is not loaded")
-        bounds.require_finite(dict(model.named_parameters()), str(self.path))
+            require_file(settings)
+            try:
+                model.generation_config = GenerationConfig.from_pretrained(self.path, local_files_only=True)
+            except Exception as error:  # transformers checks these settings in many ways
+                raise ArtifactError(f"{settings}: transformers refuses these settings: {error}") from None
         return model
 
 
@@ -133,24 +159,56 @@ def config_values(config: PretrainedConfig) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _NOISE}
 
 
-def open_model(path: Path) -> SavedModel:
-    """A model artifact, or a Hugging Face folder. Raises ArtifactError, ModelError."""
+def open_model(path: Path, strip_prefix: Sequence[str] = ()) -> SavedModel:
+    """A model artifact, or a Hugging Face folder; a folder's tensors are known by their names without `strip_prefix`.
+
+    Every tensor is accounted for before any is read; a `Notice` names those that are not used. Raises ArtifactError,
+    ModelError.
+    """
     path = Path(path)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ArtifactError(f"{path}: neither a model artifact nor a Hugging Face folder (no config.json)")
-        bounds.require_plain_folder(path)
-        values = read_config(path / "config.json")
-        return SavedModel(path, config_of(values.pop("model_type"), values), {}, None)
+    saved = _open_folder(path, strip_prefix) if path.is_dir() else _open_artifact(path)
+    if strip_prefix and saved.artifact is not None:
+        raise ArtifactError(f"{path}: an artifact of proctool, whose tensors have no prefix to strip")
+    if saved.own_head:
+        notice(
+            f"{path}: the configuration ties the head to the embeddings, but {saved.own_head} differs from them; "
+            "the model keeps that head"
+        )
+    if saved.unused:
+        some = f"{len(saved.unused)} tensors are" if len(saved.unused) > 1 else "1 tensor is"
+        notice(f"{path}: {some} not part of the model and not used: {some_of(saved.unused, _LISTED)}")
+    if saved.folder is not None and saved.folder.stray:
+        notice(f"{path}: weight files that are not part of the model are not read: {some_of(saved.folder.stray)}")
+    return saved
+
+
+def _open_folder(path: Path, strip_prefix: Sequence[str]) -> SavedModel:
+    if not (path / "config.json").is_file() and not (path / "config.json").is_symlink():
+        raise ArtifactError(f"{path}: neither a model artifact nor a Hugging Face folder (no config.json)")
+    weights = read_folder(path, strip_prefix)
+    values = read_config(path / "config.json")
+    fitted = fit(config_of(values.pop("model_type"), values), weights)
+    return SavedModel(path, fitted.config, {}, None, weights, fitted.own_head, fitted.unused)
+
+
+def _open_artifact(path: Path) -> SavedModel:
     found = artifact.open_artifact(path, "model")
     recorded = found.about.get("config")
     if not isinstance(recorded, dict) or not isinstance(recorded.get("model_type"), str):
         raise ArtifactError(f"{path}: a model without its configuration; make the file again")
     values = dict(recorded)
     try:
-        return SavedModel(path, config_of(values.pop("model_type"), values), found.about, found)
+        config = config_of(values.pop("model_type"), values)
+        head = own_head(
+            config,
+            found.tensors,
+            lambda name: found.tensors[name].sha256,
+            lambda name: artifact.read_torch(found)[name],
+            str(path),
+        )
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
+    return SavedModel(path, untied(config) if head else config, found.about, found, own_head=head)
 
 
 def load_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], source: str) -> None:

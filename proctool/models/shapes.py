@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from proctool import config
+from proctool import config, strict_json
 from proctool.errors import ModelError
 from proctool.paths import user_path
 
@@ -64,3 +67,47 @@ def parse_model(spec: str) -> Shape | Path:
         f'model "{spec}" is neither a preset, a shape such as 4x4x64 (layers x heads x width), '
         f"nor a configuration file{config.suggestion(spec, PRESETS)}"
     )
+
+
+DEFAULT_CONTEXT, LONGEST_DEFAULT_CONTEXT = 128, 2048
+"""Tokens in a row where nothing says how many; and at most, where a configuration allows more."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Sizes that a configuration file names; None where it does not."""
+
+    vocab_size: int | None = None
+    context: int | None = None
+
+
+def written_sizes(spec: str) -> Written:
+    """What the configuration file or folder `spec` says of sizes; nothing for a shape, a preset or a damaged file."""
+    values = _written(spec) or {}
+    found = [
+        next((values[key] for key in keys if type(values.get(key)) is int and values[key] > 0), None)
+        for keys in (("vocab_size",), ("max_position_embeddings", "n_positions", "max_seq_len"))
+    ]
+    return Written(*found)
+
+
+def written_digest(spec: str) -> str | None:
+    """SHA-256 of what the configuration file or folder `spec` says; None for a shape, a preset or a damaged file."""
+    values = _written(spec)
+    return None if values is None else hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _written(spec: str) -> dict[str, Any] | None:
+    try:
+        path = parse_model(spec)
+        if not isinstance(path, Path) or path.stat().st_size > 1 << 20:
+            return None
+        values = strict_json.loads(path.read_bytes())
+    except (ModelError, OSError, ValueError, RecursionError):
+        return None  # whoever builds the model says what is wrong
+    return values if isinstance(values, dict) else None
+
+
+def default_context(spec: str) -> int:
+    """Tokens in a row of a model that is trained without a word about them."""
+    return min(written_sizes(spec).context or DEFAULT_CONTEXT, LONGEST_DEFAULT_CONTEXT)

@@ -17,6 +17,7 @@ from proctool.models.build import build_model, context_of, parameter_count
 from proctool.models.components import train_only
 from proctool.models.flops import training_flops
 from proctool.models.saved import save_model
+from proctool.models.shapes import written_digest
 from proctool.training.curriculum import Course
 from proctool.training.options import TrainingOptions
 from proctool.training.run import Event, RunFolder
@@ -163,8 +164,13 @@ class Job:
             "command": self.command,
             **{key: value for key, value in strict.plain(self.options).items() if key not in _INCIDENTAL},
             **{f"source.{key}": value for key, value in self.source.about().items()},
-            "parents": [parent.content if isinstance(parent, Artifact) else parent["name"] for parent in self.parents],
+            "parents": [
+                parent.content if isinstance(parent, Artifact) else parent["content"] or parent["name"]
+                for parent in self.parents
+            ],
         }
+        if (configuration := written_digest(self.options.model)) is not None:
+            settings["model.content"] = configuration
         from proctool.training.devices import end_process, start_process
 
         process = start_process()

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from proctool.errors import OptionError
 from proctool.models.components import parse_components
+from proctool.models.shapes import default_context
 from proctool.training.curriculum import parse_curriculum
 from proctool.training.early_stop import parse_until
 
@@ -182,8 +183,8 @@ class PretrainOptions(InitOptions, TrainingOptions):
     """bytes, or any tokenizer by path or name."""
     end_of_text: str | None = None
     """The token that ends a text (default: the one the tokenizer names)."""
-    context: int = 128
-    """Tokens in one row."""
+    context: int = cast(int, None)
+    """Tokens in one row (default: what the configuration of --model allows, at most 2048; 128 without one)."""
     budget: int | None = None
     """Take only this many tokens of the corpus."""
     cache_dir: Path | None = None
@@ -193,5 +194,7 @@ class PretrainOptions(InitOptions, TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.context is None:
+            object.__setattr__(self, "context", default_context(self.model))
         if self.context < 2:
             raise OptionError(f"context = {self.context}: must be at least 2")

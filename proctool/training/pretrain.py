@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from proctool.models.build import model_config
+from proctool.models.shapes import Shape, parse_model
 from proctool.training.job import Job
 from proctool.training.options import PretrainOptions
 from proctool.training.sources import CorpusSource
-from proctool.training.start import open_init, transplant_from
+from proctool.training.start import open_init, rows_for, transplant_from
 
 if TYPE_CHECKING:
     from proctool.corpora.tokenizers import Tokenizer
@@ -28,6 +29,17 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
 
     donor = open_init(options)
     tokenizer = load_tokenizer(options.tokenizer, options.end_of_text)
+    is_shape = isinstance(parse_model(options.model), Shape)
+    rows_needed = rows_for(donor, options, tokenizer)
+    config = model_config(
+        options.model,
+        # A configuration file has rows of its own, to which the donor's must fit.
+        vocab_size=rows_needed if is_shape else tokenizer.vocab_size,
+        context=options.context,
+        family=options.family,
+        dropout=options.dropout,
+        eos_id=tokenizer.eos_id,
+    )
     store = open_store(
         open_corpus(
             options.corpus,
@@ -56,14 +68,6 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         # The held-out rows are the same ones whatever the run's seed.
         sources[split] = CorpusSource(rows, tokenizer.vocab_size, options.seed if split == "train" else 0, about)
     repetition = sources["train"].order.repetition(options.steps * options.batch_size)
-    config = model_config(
-        options.model,
-        vocab_size=tokenizer.vocab_size,
-        context=options.context,
-        family=options.family,
-        dropout=options.dropout,
-        eos_id=tokenizer.eos_id,
-    )
     return Job(
         command="pretrain",
         options=options,

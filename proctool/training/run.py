@@ -67,6 +67,12 @@ class RunFolder:
                 key for key in found.keys() | self._settings.keys() if found.get(key) != self._settings.get(key)
             ):
                 key = changed[0]
+                if key == "parents":
+                    were, are = (_contents(each.get(key)) for each in (found, self._settings))
+                    raise RunError(
+                        f"{self.path}: belongs to a run from other weights ({were}, not {are}); "
+                        "choose another --run-dir, or --resume never to discard it"
+                    )
                 raise RunError(
                     f"{self.path}: belongs to a run with {key} = {found.get(key)}, not {self._settings.get(key)}; "
                     "choose another --run-dir, or --resume never to discard it"
@@ -193,6 +199,11 @@ class RunFolder:
 
     def _bests(self) -> list[Path]:
         return sorted(self._checkpoints.glob("best-*.safetensors"))
+
+
+def _contents(parents: Any) -> str:
+    """The beginnings of content hashes, for people."""
+    return ", ".join(str(each)[:12] for each in parents) if isinstance(parents, list) and parents else "none"
 
 
 def _step(path: Path) -> int:

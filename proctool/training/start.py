@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proctool.errors import ArtifactError
+from proctool.errors import ArtifactError, OptionError, notice
 from proctool.models.saved import SavedModel, open_model
 from proctool.paths import user_path
 from proctool.training.options import InitOptions
@@ -13,6 +13,8 @@ from proctool.transplantation import Origin, parse_components, transplant_into
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from proctool.corpora.tokenizers import Tokenizer
 
 
 def open_init(options: InitOptions) -> SavedModel | None:
@@ -24,6 +26,28 @@ def open_init(options: InitOptions) -> SavedModel | None:
     if not path.exists():
         raise ArtifactError(f"{path}: no such file; --init takes a warmed model, a Hugging Face folder, or none")
     return open_model(path)
+
+
+def rows_for(donor: SavedModel | None, options: InitOptions, tokenizer: Tokenizer) -> int:
+    """Rows that the embeddings need: the tokenizer's tokens, or all of a donor's rows where those are copied.
+
+    Rows stand for tokens: raises OptionError when ids are other tokens in the donor's tokenizer; a `Notice` tells of
+    special ones. Donors of procedural data have no tokenizer to compare.
+    """
+    from proctool.corpora.carried import other_tokens
+
+    theirs = donor.tokenizer() if donor is not None and options.embeddings == "copy" else None
+    if donor is None or theirs is None:
+        return tokenizer.vocab_size
+    others = other_tokens(tokenizer, theirs)
+    if others.ordinary:
+        raise OptionError(
+            f"embeddings: {others.ordinary} of the {tokenizer.vocab_size} tokens of {tokenizer.spec} are others in the "
+            f"tokenizer of {donor.path}, so its rows cannot be copied; use its tokenizer, or --embeddings mean"
+        )
+    if others.special:
+        notice(f"{donor.path}: {others.special} special tokens are others in its tokenizer; their rows are copied too")
+    return max(tokenizer.vocab_size, int(donor.config.vocab_size))
 
 
 def transplant_from(

@@ -39,7 +39,12 @@ def warmup_job(options: WarmupOptions) -> Job:
     if context < task.length:
         raise OptionError(f"context = {context}: shorter than the task's samples of {task.length} tokens")
     config = model_config(
-        options.model, vocab_size=task.vocab_size, context=context, family=options.family, dropout=options.dropout
+        options.model,
+        vocab_size=task.vocab_size,
+        context=context,
+        family=options.family,
+        dropout=options.dropout,
+        padded=False,
     )
     held_out = TaskSource(task, seed, _HELD_OUT)
     course = Course.fixed(source, held_out)

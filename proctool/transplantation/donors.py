@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from proctool.artifact import Verbatim
 from proctool.errors import ArtifactError, ModelError
+from proctool.models.build import outline
+from proctool.models.components import Place, anatomy
 from proctool.models.saved import SavedModel
 
 if TYPE_CHECKING:
@@ -33,8 +35,14 @@ class Donor:
 
     @property
     def content(self) -> str | None:
-        """Content hash; None for a Hugging Face folder."""
-        return self.saved.artifact.content if self.saved.artifact else None
+        """Content hash of its weights; None for a model that is not on disk."""
+        return self.saved.content
+
+    @functools.cached_property
+    def places(self) -> dict[str, Place]:
+        """The component of every tensor that is saved. Raises ModelError for a family whose parts are not known."""
+        parts = anatomy(outline(self.config))
+        return parts.parameters | parts.buffers
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:

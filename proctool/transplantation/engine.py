@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from proctool import artifact, config
 from proctool.artifact import Artifact, Verbatim
-from proctool.errors import ArtifactError, ModelError, OptionError
+from proctool.errors import ArtifactError, ModelError, OptionError, notice
 from proctool.models.build import context_of, model_config
 from proctool.models.components import parse_components
 from proctool.models.saved import SavedModel, config_values, open_model
+from proctool.models.shapes import Written, written_sizes
 from proctool.paths import user_path
 from proctool.transplantation.donors import Donor
 from proctool.transplantation.fresh import draw, outline
 from proctool.transplantation.layers import by_component, check_carried, parse_layers
+from proctool.transplantation.leftovers import Leftover, leftovers
 from proctool.transplantation.options import CARRIED, TransplantOptions
 from proctool.transplantation.origin import Origin, records, summary
 from proctool.transplantation.plan import Graft, Step, Target, differences, plan, target_of
@@ -67,6 +69,8 @@ def transplant_into(
     ranges = _layer_sets(layers or (), names, target)
     grafts = [Graft(name, (source,), ranges.get(name)) for name in names]
     steps = plan(target, grafts, embeddings, source)
+    for left in leftovers(target, grafts, source if embeddings == "copy" else None):
+        notice(left.words())
     made = {step.origin.tensor: step.make() for step in steps if step.make}
     with torch.no_grad():
         for name, value in made.items():
@@ -84,6 +88,8 @@ class Transplant:
     donors: tuple[Donor, ...]
     notes: tuple[str, ...]
     """What a reader should know: settings in which donors differ from the target."""
+    left: tuple[Leftover, ...] = ()
+    """Tensors of carried components that stay behind."""
 
     @property
     def origins(self) -> list[Origin]:
@@ -131,6 +137,8 @@ class Transplant:
             "origins": {origin.tensor: origin.record() for origin in self.origins},
             "config": config_values(self.target.config),
         }
+        if self.left:
+            about["left_behind"] = [left.record() for left in self.left]
         return about | self._tokenizer()
 
     def _tokenizer(self) -> dict[str, Any]:
@@ -226,7 +234,8 @@ def plan_transplant(options: TransplantOptions) -> Transplant:
     treatments = _treatments(options, given)
     grafts = [Graft(name, each, ranges.get(name), treatments[name]) for name, each in given.items()]
     steps = plan(target, grafts, way, embeddings_from, options.depth_map)
-    return Transplant(options, target, tuple(steps), donors, tuple(differences(target, donors)))
+    left = leftovers(target, grafts, embeddings_from if way == "copy" else None)
+    return Transplant(options, target, tuple(steps), donors, tuple(differences(target, donors)), tuple(left))
 
 
 def _tell_apart(donors: Sequence[Donor]) -> None:
@@ -247,12 +256,14 @@ def _check_whole(target: Target, base: Donor) -> None:
 
 def _configuration(options: TransplantOptions, first: Donor) -> PretrainedConfig:
     """What a target without a base looks like: as asked, or as the first donor."""
-    vocab_size = options.vocab_size or int(first.config.vocab_size)
-    context = options.context or context_of(first.config)
+    written = Written() if options.model is None else written_sizes(options.model)
+    vocab_size = options.vocab_size or written.vocab_size or int(first.config.vocab_size)
+    context = options.context or written.context or context_of(first.config)
     if options.model is not None:
         if context is None:
             raise OptionError(f"context: {first} has no limit to take over; give --context")
-        return model_config(options.model, vocab_size=vocab_size, context=context, family=first.config.model_type)
+        family = first.config.model_type
+        return model_config(options.model, vocab_size=vocab_size, context=context, family=family, padded=False)
     made = copy.deepcopy(first.config)
     made.vocab_size = vocab_size
     if context is not None:
@@ -294,6 +305,7 @@ def as_json(planned: Transplant) -> dict[str, Any]:
         "family": planned.target.config.model_type,
         "parameters": sum(origin.size for origin in planned.origins),
         "notes": list(planned.notes),
+        "left_behind": [left.record() for left in planned.left],
         "carried": records(summary(planned.origins)),
         "tensors": [
             {"tensor": origin.tensor, "shape": list(origin.shape), "layer": origin.layer, **origin.record()}

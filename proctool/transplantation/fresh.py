@@ -6,22 +6,13 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from proctool.errors import ModelError
+from proctool.models.build import outline
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
-
-def outline(config: PretrainedConfig) -> PreTrainedModel:
-    """The model of `config` without memory for its weights (on torch's meta device). Raises ModelError."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{config.model_type}: cannot build this configuration: {error}") from None
+__all__ = ["draw", "outline", "seeded"]
 
 
 def seeded(seed: int, name: str) -> torch.Generator:

@@ -50,9 +50,9 @@ class TransplantOptions:
     model: str | None = None
     """Instead of a base: a preset, layers x heads x width, or a configuration (default: the first donor's)."""
     vocab_size: int | None = None
-    """Tokens in the vocabulary (default: the base's, or the first donor's)."""
+    """Tokens in the vocabulary (default: that of the base, of --model's file, or of the first donor)."""
     context: int | None = None
-    """Positions (default: the base's, or the first donor's)."""
+    """Positions (default: those of the base, of --model's file, or of the first donor)."""
     seed: int = 0
     """Draws fresh weights, permutations, noise and sampled rows."""
     output: Path = Path("mixed.safetensors")

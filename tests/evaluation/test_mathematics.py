@@ -76,7 +76,7 @@ def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Mappi
     path = save_speaker(tmp_path / "m.safetensors", tokenizer=CHARACTERS)
 
     def answering(script: Mapping[str, str]) -> Path:
-        def written(model: Any, prompts: Any, most: Any, eos_id: int) -> list[list[int]]:
+        def written(model: Any, prompts: Any, most: Any, eos_id: int, vocab_size: int) -> list[list[int]]:
             said = []
             for prompt, limit in zip(prompts, most.tolist(), strict=True):
                 text, dollar, _ = script[CHARACTERS.decode(prompt).rstrip("\n")].partition("$")

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import copy
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from proctool.errors import ModelError, OptionError
+from proctool.errors import ModelError, Notice, OptionError
 from proctool.models.build import build_model, model_config
 from proctool.models.components import components
 from proctool.models.saved import SavedModel, open_model, save_model
-from proctool.transplantation import BODY, transplant_into
+from proctool.transplantation import BODY, TransplantOptions, plan_transplant, transplant_into
 from tests.models.tiny import FAMILIES, tiny
 
 VOCAB, CONTEXT = 30, 16
@@ -196,3 +198,29 @@ def test_a_donor_with_nan_is_refused_and_the_target_left_alone(tmp_path: Path) -
     with pytest.raises(ModelError, match=last):
         transplant_into(target, open_model(tmp_path / "nan.safetensors"), BODY)
     assert all(torch.equal(a, b) for a, b in zip(target.parameters(), before.parameters(), strict=True))
+
+
+def test_what_the_target_has_no_place_for_is_said(tmp_path: Path) -> None:
+    """Biases of attention, and a head of its own, beside a target without."""
+    settings = model_config("2x2x16", vocab_size=VOCAB, context=CONTEXT, family="llama")
+    settings.tie_word_embeddings, plain = False, copy.deepcopy(settings)
+    settings.attention_bias, plain.tie_word_embeddings = True, True
+    save_model(tmp_path / "d", build_model(settings, 1), {})
+    donor = open_model(tmp_path / "d")
+    with pytest.warns(Notice) as said:
+        transplant_into(build_model(plain, 2), donor, BODY, embeddings="copy")
+    assert [str(each.message) for each in said] == [
+        "d: 8 attention tensors have no place in the model and stay behind: "
+        + ", ".join(f"model.layers.0.self_attn.{name}_proj.bias" for name in "qkv")
+        + " and 5 more",
+        "d: 1 head tensor has no place in the model and stays behind: lm_head.weight",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)
+        transplant_into(build_model(settings, 2), donor, BODY, embeddings="copy")
+        transplant_into(build_model(plain, 2), donor, ["mlp"])
+    save_model(tmp_path / "base", build_model(plain, 2), {})
+    planned = plan_transplant(TransplantOptions(base=str(tmp_path / "base"), attention=(str(tmp_path / "d"),)))
+    written = planned.write(tmp_path / "t")
+    (row,) = written.about["left_behind"]
+    assert (row["donor"], row["component"], row["count"]) == ("d", "attention", 8)

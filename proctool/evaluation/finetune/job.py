@@ -18,6 +18,7 @@ from proctool.evaluation.finetune.code import Programs, read_programs, token_acc
 from proctool.evaluation.finetune.options import FinetuneOptions
 from proctool.models.build import _DROPOUTS, build_model, context_of, model_config
 from proctool.models.saved import SavedModel, load_weights, open_model
+from proctool.models.shapes import default_context
 from proctool.paths import user_path
 from proctool.procedural.registry import Samples
 from proctool.training.job import Job
@@ -86,8 +87,9 @@ def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None
 def _config(saved: SavedModel | None, tokenizer: Tokenizer, options: FinetuneOptions) -> PretrainedConfig:
     if saved is None:
         return model_config(
-            options.model, vocab_size=tokenizer.vocab_size, context=options.context or 128, family=options.family,
-            dropout=options.dropout, eos_id=tokenizer.eos_id,
+            options.model, vocab_size=tokenizer.vocab_size, family=options.family,
+            context=options.context or default_context(options.model), dropout=options.dropout,
+            eos_id=tokenizer.eos_id,
         )  # fmt: skip
     tokenizer.require_fit(saved.config.vocab_size, str(saved.path))
     for name in _DROPOUTS:

@@ -31,7 +31,8 @@ def look_inside(model: Path, options: InsideOptions) -> dict[str, Any]:
     result: dict[str, Any] = {
         "event": "inside",
         "model": str(model),
-        "content": saved.artifact.content if saved.artifact else None,
+        "content": saved.content,
+        **saved.oddities(),
         "model_seed": saved.about.get("seed"),
         "against": {name: other.content for name, other in others.items()},
         "seed": options.seed,

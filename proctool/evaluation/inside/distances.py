@@ -61,7 +61,7 @@ def open_against(saved: SavedModel, names: Sequence[str], seed: int) -> dict[str
         else:
             found = open_model(user_path(name))
             label = Path(name).stem
-            other = Other(found.weights(), found.artifact.content if found.artifact else None)
+            other = Other(found.weights(), found.content)
         if label in others:
             raise OptionError(f"against: two models would be called {label}; rename one of the files")
         others[label] = other

@@ -62,21 +62,32 @@ def an_index_that_is_a_list(folder: Path) -> list[str]:
 
 
 @case
-def weights_linked_out_of_the_folder(folder: Path) -> list[str]:
-    from safetensors.torch import save_file
-
-    save_file(tiny_weights(), folder / "outside.safetensors", metadata={"format": "pt"})
+def weights_that_are_a_broken_link(folder: Path) -> list[str]:
     command = model_folder(folder, placeholder=b"")
-    (folder / "hf" / "model.safetensors").symlink_to(folder / "outside.safetensors")
+    (folder / "hf" / "model.safetensors").symlink_to(folder / "gone.safetensors")
     return command
 
 
 @case
-def a_configuration_linked_out_of_the_folder(folder: Path) -> list[str]:
+def weights_linked_to_a_device(folder: Path) -> list[str]:
+    command = model_folder(folder, placeholder=b"")
+    (folder / "hf" / "model.safetensors").symlink_to("/dev/zero")
+    return command
+
+
+@case
+def a_configuration_linked_to_a_device(folder: Path) -> list[str]:
     command = model_folder(folder)
     inside = folder / "hf" / "config.json"
-    inside.rename(folder / "outside.json")
-    inside.symlink_to(folder / "outside.json")
+    inside.unlink()
+    inside.symlink_to("/dev/zero")
+    return command
+
+
+@case
+def a_model_that_is_its_own_link(folder: Path) -> list[str]:
+    command = model_folder(folder, placeholder=b"")
+    (folder / "hf" / "model.safetensors").symlink_to("model.safetensors")
     return command
 
 
