@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proctool.errors import CorpusError, OptionError, RunError
+from proctool.outputs import Output, require_safe
 
 if TYPE_CHECKING:
     from proctool.experiment.execute import Display, Failure
@@ -66,6 +67,7 @@ def run(
     another experiment under the same --runs has done is taken over from it.
     """
     from proctool.experiment.graph import plan
+    from proctool.experiment.record import require_experiment_folder, write_record
     from proctool.recipe import load_recipe
     from proctool.recipe.smoke import smoke as smaller
 
@@ -73,6 +75,7 @@ def run(
     if smoke:
         loaded = smaller(loaded)
     planned = plan(loaded, runs / loaded.name)
+    require_experiment_folder(planned)
     _check_corpora(planned, quick=dry_run or emit is not None)
     if dry_run:
         from proctool.cli.dry_run import show_plan
@@ -81,14 +84,13 @@ def run(
         return
     words = ["proctool", "run", str(recipe), *(["--smoke"] if smoke else [])]
     command = shlex.join([*words, *([] if runs == Path("runs") else ["--runs", str(runs)])])
-    from proctool.experiment.record import write_record
-
     source = recipe.read_text(encoding="utf-8")
+    if emit is Scheduler.SLURM:
+        require_safe([Output(planned.root / "slurm" / "submit.sh", "--runs", "script", makes_folder=True)])
+    write_record(planned, source, command)
     if emit is not None:
         _emit(planned, emit)
-        write_record(planned, source, command)
         return
-    write_record(planned, source, command)
     failures = _try_out(planned) if smoke else _execute(planned, command, jobs)
     if planned.missing() and len(failures) == len(planned.stages):
         raise RunError("every stage failed; see above")

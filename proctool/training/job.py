@@ -17,9 +17,11 @@ from proctool.models.build import build_model, context_of, parameter_count
 from proctool.models.components import train_only
 from proctool.models.flops import training_flops
 from proctool.models.saved import save_model
+from proctool.outputs import Output, reads_of, require_safe
 from proctool.training.curriculum import Course
 from proctool.training.options import TrainingOptions
 from proctool.training.run import Event, RunFolder
+from proctool.training.run_form import require_run_folder
 from proctool.training.runlog import run_log
 from proctool.training.sources import Source
 from proctool.training.trackers import check_trackers, tracked
@@ -34,6 +36,34 @@ if TYPE_CHECKING:
 _INCIDENTAL = (
     "run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "cache_dir", "log_every", "spike", "track",
 )  # fmt: skip
+
+
+def run_path(command: str, options: TrainingOptions, output: Path | None) -> Path:
+    """The folder of a run that writes `output`."""
+    if options.run_dir is not None:
+        return options.run_dir
+    return Path("runs") / (output.stem if output else command.replace(" ", "-"))
+
+
+def outputs_of(options: TrainingOptions, output: Path | None) -> list[tuple[str, Path, str]]:
+    """Which weights ("last" or "best") go into which file, and what its fields in the end event begin with."""
+    if output is None:
+        return []
+    if options.save == "both":
+        return [("last", output, ""), ("best", output.with_stem(f"{output.stem}-best"), "best_")]
+    return [(options.save or "last", output, "")]
+
+
+def check_files(command: str, options: TrainingOptions, output: Path | None) -> None:
+    """Refuse, before any work, a run that would overwrite what it reads or what proctool did not write.
+
+    Raises ArtifactError, OptionError, RunError.
+    """
+    run_folder = run_path(command, options, output)
+    outputs = [Output(path, "--output", "model") for _, path, _ in outputs_of(options, output)]
+    cache_dir = getattr(options, "cache_dir", None)
+    require_safe(outputs, reads_of(options), run_folder=run_folder, cache_dir=cache_dir)
+    require_run_folder(run_folder)
 
 
 @dataclass
@@ -75,17 +105,11 @@ class Job:
             from proctool.transplantation.fresh import outline
 
             train_only(outline(self.config), self.options.train)  # refused before a run folder is made
-        if self.output is not None and not self.output.absolute().parent.is_dir():
-            raise ArtifactError(
-                f"{self.output}: the folder {self.output.absolute().parent} does not exist; create it first"
-            )
 
     @property
     def run_path(self) -> Path:
         """The run's folder."""
-        if self.options.run_dir is not None:
-            return self.options.run_dir
-        return Path("runs") / (self.output.stem if self.output else self.command.replace(" ", "-"))
+        return run_path(self.command, self.options, self.output)
 
     @property
     def _tokens(self) -> int:
@@ -170,7 +194,7 @@ class Job:
         last = next((event for event in reversed(run.events()) if event["event"] == "end"), None)
         if last is None:
             return None
-        for _, path, prefix in self._outputs():
+        for _, path, prefix in outputs_of(self.options, self.output):
             try:
                 if artifact.read_header(path).content != last[f"{prefix}content"]:
                     return None
@@ -179,20 +203,11 @@ class Job:
         run.say(f"already complete in {run.path}")
         return last
 
-    def _outputs(self) -> list[tuple[str, Path, str]]:
-        """Which weights ("last" or "best") go into which file, and what its fields in the end event begin with."""
-        if self.output is None:
-            return []
-        if self.options.save == "both":
-            best = self.output.with_stem(f"{self.output.stem}-best")
-            return [("last", self.output, ""), ("best", best, "best_")]
-        return [(self.options.save or "last", self.output, "")]
-
     @contextlib.contextmanager
     def _outputs_held(self, writer: bool) -> Iterator[None]:
         """Keep other processes from the names that this run will write in the end. Raises ArtifactError."""
         with contextlib.ExitStack() as held:
-            for _, path, _ in self._outputs() if writer else []:
+            for _, path, _ in outputs_of(self.options, self.output) if writer else []:
                 held.enter_context(artifact.output(path))
             yield
 
@@ -242,7 +257,7 @@ class Job:
             "seconds": round(result.seconds, 3),
             "run_dir": str(run.path),
         }
-        for which, path, prefix in self._outputs() if run.is_writer else []:
+        for which, path, prefix in outputs_of(self.options, self.output) if run.is_writer else []:
             found = best if which == "best" else last
             held = result.weights if found is last else artifact.read_torch(run.best(found["step"]))
             about = {

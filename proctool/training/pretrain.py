@@ -7,7 +7,7 @@ from typing import Any
 
 from proctool.errors import CorpusError
 from proctool.models.build import model_config
-from proctool.training.job import Job
+from proctool.training.job import Job, check_files
 from proctool.training.options import PretrainOptions
 from proctool.training.sources import CorpusSource
 from proctool.training.start import open_init, transplant_from
@@ -23,6 +23,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     from proctool.corpora.store import open_store
     from proctool.corpora.tokenizers import load_tokenizer
 
+    check_files("pretrain", options, options.output)
     donor = open_init(options)
     tokenizer = load_tokenizer(options.tokenizer)
     store = open_store(

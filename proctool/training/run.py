@@ -1,6 +1,6 @@
 """A run's folder: its settings, its events, its checkpoints, and whose it is.
 
-runs/NAME/config.json      the resolved settings
+runs/NAME/config.json      the resolved settings, in a form that makes this folder a run folder (run_form.py)
 runs/NAME/metrics.jsonl    one JSON object per event, flushed
 runs/NAME/run.log          what was started with which versions, and how it ended
 runs/NAME/checkpoints/     step-00000500.safetensors: weights, optimiser, random states; complete or absent
@@ -10,6 +10,7 @@ runs/NAME/checkpoints/     step-00000500.safetensors: weights, optimiser, random
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, RunError
 from proctool.locks import Taken, take
+from proctool.outputs import is_artifact
+from proctool.training.run_form import FORM, SETTINGS, read_form, require_run_folder, write_form
 
 Event = dict[str, Any]
 
@@ -27,8 +30,9 @@ class RunFolder:
     """An open run folder, locked against other processes until `close`.
 
     `settings` is what the run's result depends on. A folder that holds another run's checkpoint or result is refused,
-    so nothing is lost or mixed; `fresh` discards what it holds instead. Of a run's processes only the main one is a
-    `writer`; to the others the folder is there to be read. Raises RunError, OSError.
+    so nothing is lost or mixed; `fresh` discards what proctool wrote of it instead. A folder that is neither empty nor
+    a run folder is refused before anything is written. Of a run's processes only the main one is a `writer`; to the
+    others the folder is there to be read. Raises RunError, OSError.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], *, fresh: bool = False, writer: bool = True) -> None:
@@ -40,6 +44,7 @@ class RunFolder:
         self._settings = json.loads(json.dumps(settings))
         if not writer:
             return
+        require_run_folder(path)
         path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = take(path / ".lock")
@@ -50,21 +55,24 @@ class RunFolder:
         self._claim()
 
     def _clear(self) -> None:
-        named = (self.path / name for name in ("metrics.jsonl", "config.json", "identity", "run.log"))
-        for old in (*named, *self._checkpoints.glob("*")):
-            old.unlink(missing_ok=True)
+        for name in ("metrics.jsonl", SETTINGS, "identity", "run.log"):
+            (self.path / name).unlink(missing_ok=True)
+        for old in [*self._steps(), *self._bests()]:
+            old.unlink()
 
     def _claim(self) -> None:
-        record = self.path / "config.json"
+        found = read_form(self.path)
         # A run that was refused before its first step leaves nothing that could be lost.
-        begun = (self.path / "metrics.jsonl").exists() or bool(self._steps())
-        if begun and record.exists():
-            try:
-                found = json.loads(record.read_text(encoding="utf-8"))
-            except ValueError:
-                raise RunError(f"{record}: damaged; remove it or use --resume never") from None
+        if (self.path / "metrics.jsonl").exists() or self._steps():
+            if found is None:
+                raise RunError(
+                    f"{self.path / SETTINGS}: damaged or missing, so this run cannot go on; "
+                    "choose another --run-dir, or --resume never to discard it"
+                )
             if changed := sorted(
-                key for key in found.keys() | self._settings.keys() if found.get(key) != self._settings.get(key)
+                key
+                for key in (found.keys() | self._settings.keys()) - {FORM}
+                if found.get(key) != self._settings.get(key)
             ):
                 key = changed[0]
                 raise RunError(
@@ -72,8 +80,7 @@ class RunFolder:
                     "choose another --run-dir, or --resume never to discard it"
                 )
         else:
-            with artifact.replacing(record) as file:
-                file.write((json.dumps(self._settings, indent=2) + "\n").encode())
+            write_form(self.path, self._settings)
 
     def close(self) -> None:
         """Close the metrics file and release the folder."""
@@ -168,7 +175,7 @@ class RunFolder:
 
     def latest(self) -> Artifact | None:
         """The latest checkpoint whose every hash is right; a damaged one is passed over for the one before."""
-        for path in reversed(self._steps()):
+        for path in reversed(self._named("step")):
             try:
                 found = artifact.open_artifact(path, "checkpoint")
                 artifact.verify(found)
@@ -184,15 +191,29 @@ class RunFolder:
             path.unlink()
 
     def _steps(self) -> list[Path]:
+        return self._ours("step")
+
+    def _bests(self) -> list[Path]:
+        return self._ours("best")
+
+    def _ours(self, kind: str) -> list[Path]:
+        """Checkpoints that proctool wrote, damaged since or not: these alone are counted and removed."""
+        return [path for path in self._named(kind) if is_artifact(path)]
+
+    def _named(self, kind: str) -> list[Path]:
+        """Files with a checkpoint's name, in the order of their steps."""
         if not self._checkpoints.is_dir():
             return []
         if self.is_writer:
             for partial in self._checkpoints.glob(".*.partial"):  # left by a kill; ours, since the folder is locked
-                partial.unlink()
-        return sorted(self._checkpoints.glob("step-*.safetensors"))
+                if _PARTIAL.fullmatch(partial.name):
+                    partial.unlink()
+        named = [path for path in self._checkpoints.iterdir() if _NAME.fullmatch(path.name) and path.is_file()]
+        return sorted(path for path in named if path.name.startswith(kind))
 
-    def _bests(self) -> list[Path]:
-        return sorted(self._checkpoints.glob("best-*.safetensors"))
+
+_NAME = re.compile(r"(step|best)-\d{8,}\.safetensors")
+_PARTIAL = re.compile(rf"\.{_NAME.pattern}\.[a-z0-9_]{{8}}\.partial")
 
 
 def _step(path: Path) -> int:

@@ -18,6 +18,7 @@ from proctool.errors import ArtifactError, ModelError, OptionError
 from proctool.models.build import context_of, model_config
 from proctool.models.components import parse_components
 from proctool.models.saved import SavedModel, config_values, open_model
+from proctool.outputs import Output, reads_of, require_safe
 from proctool.transplantation.donors import Donor
 from proctool.transplantation.fresh import draw, outline
 from proctool.transplantation.layers import by_component, check_carried, parse_layers
@@ -186,8 +187,7 @@ def plan_transplant(options: TransplantOptions) -> Transplant:
 
     Raises OptionError, ModelError, ArtifactError.
     """
-    if not options.output.absolute().parent.is_dir():
-        raise ArtifactError(f"{options.output}: the folder {options.output.absolute().parent} does not exist")
+    require_safe([Output(options.output, "--output", "model")], reads_of(options))
     opened: dict[str, Donor] = {}
 
     def donor(path: str) -> Donor:

@@ -18,7 +18,7 @@ from proctool.evaluation.finetune.options import FinetuneOptions
 from proctool.models.build import _DROPOUTS, build_model, context_of, model_config
 from proctool.models.saved import SavedModel, load_weights, open_model
 from proctool.procedural.registry import Samples
-from proctool.training.job import Job
+from proctool.training.job import Job, check_files
 from proctool.units import to_perplexity
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None
     """What fine-tunes on `task`. Raises OptionError, ArtifactError, CorpusError, ModelError."""
     if task not in TASKS:
         raise OptionError(f'"{task}" is not a task to fine-tune on{config.suggestion(task, TASKS)}')
+    check_files(f"eval finetune {task}", options, options.output)
     saved = None if options.init == "none" else open_model(Path(options.init))
     tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else saved.tokenizer() if saved else None
     if tokenizer is None:
