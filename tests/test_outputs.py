@@ -228,7 +228,7 @@ def test_checkpoints_of_others_take_no_place_and_are_never_removed(tmp_path: Pat
     latest = run.latest()
     assert latest is not None
     assert latest.about["step"] == 3
-    run.drop_checkpoints()
+    run.complete(3)
     run.close()
     assert sorted((tmp_path / "checkpoints").iterdir()) == theirs
 

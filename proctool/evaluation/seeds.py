@@ -68,8 +68,9 @@ class Trial:
     @property
     def state(self) -> str:
         """ "done", "started" or "missing"."""
-        events = {event["event"] for event in read_events(self.folder)}
-        return "done" if "end" in events else "started" if events else "missing"
+        events = [event["event"] for event in read_events(self.folder)]
+        turns = [event for event in events if event in ("extend", "end")]
+        return "done" if turns[-1:] == ["end"] else "started" if events else "missing"
 
     @property
     def end(self) -> Event:

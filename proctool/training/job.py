@@ -19,6 +19,7 @@ from proctool.models.flops import training_flops
 from proctool.models.saved import save_model
 from proctool.outputs import Output, reads_of, require_safe
 from proctool.training.curriculum import Course
+from proctool.training.extension import EXTENDED_FROM, keeps_state, note, state_bytes
 from proctool.training.options import TrainingOptions
 from proctool.training.run import Event, RunFolder
 from proctool.training.run_form import require_run_folder
@@ -26,6 +27,7 @@ from proctool.training.runlog import run_log
 from proctool.training.sources import Source
 from proctool.training.trackers import check_trackers, tracked
 from proctool.transplantation import Origin, records, summary
+from proctool.units import format_bytes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 # Options that never change what is computed.
 _INCIDENTAL = (
     "run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "cache_dir", "log_every", "spike", "track",
+    "extend", "keep_state",
 )  # fmt: skip
 
 
@@ -180,7 +183,9 @@ class Job:
         process = start_process()
         with process.main_process_first():  # it decides whose folder this is; then the others read it
             fresh = self.options.resume == "never"
-            run = RunFolder(self.run_path, settings, fresh=fresh, writer=process.is_main_process)
+            run = RunFolder(
+                self.run_path, settings, fresh=fresh, extend=self.options.extend, writer=process.is_main_process
+            )
         try:
             run.listeners.extend(map(_in_numbers, self.listeners if process.is_main_process else ()))
             with run_log(run, settings):
@@ -191,7 +196,7 @@ class Job:
             run.close()
 
     def _finished(self, run: RunFolder) -> Event | None:
-        last = next((event for event in reversed(run.events()) if event["event"] == "end"), None)
+        last = run.last_end()
         if last is None:
             return None
         for _, path, prefix in outputs_of(self.options, self.output):
@@ -220,6 +225,11 @@ class Job:
         model, origins, trained = self._initial()
         if self.remark:
             run.say(self.remark)
+        if run.extended_from and (said := note(settings, run.extended_from)):
+            run.say(said)
+        elif not keeps_state(self.options.keep_state, parameter_count(model), trained):
+            size = format_bytes(state_bytes(parameter_count(model), trained))
+            run.say(f"the final training state ({size}) is not kept; --keep-state keeps it for --extend")
         start: Event = {
             "event": "start",
             "command": self.command,
@@ -254,6 +264,7 @@ class Job:
             **{key: saved[key] for key in ("loss", "accuracy", "exact_match")},
             **trained_size,
             **({"best": best} if self.options.save in ("best", "both") else {}),
+            **({"extensions": len(run.extended_from)} if run.extended_from else {}),
             "seconds": round(result.seconds, 3),
             "run_dir": str(run.path),
         }
@@ -271,13 +282,14 @@ class Job:
                 },
                 "carried": records(summary(origins)),
                 **trained_size,
+                **({EXTENDED_FROM: [each["step"] for each in run.extended_from]} if run.extended_from else {}),
                 **self.source.about(),
                 **self.about,
             }
             made = save_model(path, model, _without_folders(about), self.parents, weights=held)
             end |= {f"{prefix}artifact": str(path), f"{prefix}content": made.content}
         run.record(end)
-        run.drop_checkpoints()
+        run.complete(result.step)
         return end
 
 
