@@ -165,7 +165,7 @@ MISTAKES = {
     "missing folder for a model": (("warmup", "--task", "set", "-o", "no/w.safetensors"), "the folder"),
     "output is a folder": (("generate", "set", "--samples", 5, "-o", "text"), "is a folder"),
     "data where a model belongs": ((*PRETRAIN, "set.safetensors"), "holds data, expected model"),
-    "a model where data belong": (("warmup", "--data", "warm.safetensors"), "holds model, expected data"),
+    "a model where data belong": (("warmup", "--data", "warm.safetensors", "-o", "w"), "holds model, expected data"),
     "too little text": (("pretrain", "--corpus", "short.txt", "--context", 64), "short.txt"),
     "missing corpus": (("pretrain", "--corpus", "no-such.txt"), "no-such.txt"),
     "unknown option in a file": (("warmup", "--config", "bad.yaml"), 'bad.yaml: unknown option "stepz"'),

@@ -69,7 +69,11 @@ class Artifact:
 
 
 def _summary(about: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: about[key] for key in ("task", "corpus", "seed", "tokens", "steps", "components") if key in about}
+    return {
+        key: about[key]
+        for key in ("task", "corpus", "seed", "tokens", "steps", "components", "extended_from")
+        if key in about
+    }
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from proctool.cli.report import Form
+from proctool.outputs import Output, require_safe
 from proctool.paths import AS_PATH
 
 
@@ -38,6 +39,8 @@ def compare(
     from proctool.reporting.report import build_report
     from proctool.reporting.run_folders import load_runs
 
+    if html is not None:
+        require_safe([Output(html, "--html", "page")])
     built = build_report(load_runs(runs, baseline), loss)
     if html is not None:
         from proctool.reporting.page import write_page

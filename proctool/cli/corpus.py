@@ -13,6 +13,7 @@ from proctool.cli import display
 from proctool.cli.lazy import LazyGroup, group, single
 from proctool.cli.options import Common, with_options
 from proctool.errors import OptionError
+from proctool.outputs import reads_of, require_safe
 from proctool.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class CorpusOptions:
         """The corpus and the tokenizer."""
         from proctool.corpora import load_tokenizer, open_corpus
 
+        require_safe([], reads_of(self), cache_dir=self.cache_dir)
         corpus = open_corpus(
             self.corpus,
             text_field=self.text_field,

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from proctool.evaluation.seeds import Trial
 
 Values = Mapping[str, Any]
-RESULTS = "results.jsonl"
-"""Beside the run folders of a study, or in that of a single run."""
 _ROWS = 12
 """Most steps shown of a learning curve; --json has all."""
 
@@ -50,7 +48,7 @@ def settings(name: str, given: Values, study: StudyOptions) -> dict[str, Any]:
 
 def _single(name: str, options: DiagnosticOptions, study: StudyOptions, common: Common) -> None:
     from proctool.evaluation.diagnostic import diagnostic_job
-    from proctool.evaluation.seeds import single, write_results
+    from proctool.evaluation.seeds import RESULTS, single, write_results
     from proctool.training.job import in_numbers
 
     options = dataclasses.replace(options, init=study.init[0] if study.init else None)
@@ -78,7 +76,7 @@ def _speaks() -> bool:
 
 
 def _study(name: str, options: DiagnosticOptions, study: StudyOptions, common: Common) -> None:
-    from proctool.evaluation.seeds import run_all, summarise, trials, write_results
+    from proctool.evaluation.seeds import RESULTS, run_all, summarise, trials, write_results
 
     planned = trials(name, options, study)
     plans = _check(planned)

@@ -15,6 +15,7 @@ from proctool.cli import display
 from proctool.cli.lazy import LazyGroup, group, single
 from proctool.cli.options import Common, with_values
 from proctool.errors import OptionError
+from proctool.outputs import Output, require_safe
 from proctool.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def _generate(values: Sequence[Mapping[str, Any]], common: Common, name: str) ->
         return
     samples = _samples(task, options)
     output = options.output or Path(f"{name}.safetensors")
+    require_safe([Output(output, "--output", "data")])
     if common.dry_run:
         from proctool.procedural.dataset import shard_range
 

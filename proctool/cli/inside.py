@@ -7,13 +7,18 @@ from pathlib import Path
 from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import quiet_libraries
-from proctool.evaluation.inside.options import InsideOptions
+from proctool.evaluation.inside.options import PICTURES, InsideOptions
+from proctool.outputs import Output, reads_of, require_safe
 
 
 def _inside(options: InsideOptions, common: Common, model: Path) -> None:
     quiet_libraries()
     from proctool.evaluation.inside import look_inside
 
+    if options.figures is not None:
+        pictures = [options.figures / f"{name}.{kind}" for name in PICTURES for kind in options.kind]
+        outputs = [Output(each, "--figures", "figure", makes_folder=True) for each in pictures]
+        require_safe(outputs, reads_of(options, model=model))
     result = look_inside(model, options)
     results, even = display.Results(json=common.json), result["even"]
     results.table(

@@ -11,8 +11,8 @@ from proctool import artifact
 from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import quiet_libraries
-from proctool.errors import ArtifactError
 from proctool.evaluation.options import PerplexityOptions
+from proctool.outputs import CSV_HEAD, Output, reads_of, require_safe
 from proctool.units import format_bytes, format_count
 
 
@@ -22,8 +22,8 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
     from proctool.evaluation.perplexity import ranges
 
     csv_file = options.per_position
-    if csv_file is not None and not csv_file.absolute().parent.is_dir():
-        raise ArtifactError(f"{csv_file}: the folder {csv_file.absolute().parent} does not exist; create it first")
+    outputs = [] if csv_file is None else [Output(csv_file, "--per-position", "table")]
+    require_safe(outputs, reads_of(options, model=model), cache_dir=options.cache_dir)
     results = display.Results(json=common.json)
     with display.progress("perplexity", options.documents, "documents") as shown:
         result = measure(model, options, shown.update)
@@ -67,7 +67,7 @@ def _say_lossy(result: dict[str, Any]) -> None:
 def _write(path: Path, by_position: dict[str, Any]) -> None:
     written = io.StringIO()
     rows = csv.writer(written, lineterminator="\n")
-    rows.writerow(["position", "targets", "loss"])
+    rows.writerow(CSV_HEAD.split(","))
     for position, (targets, loss) in enumerate(zip(by_position["targets"], by_position["loss"], strict=True), start=1):
         rows.writerow([position, targets, "" if loss is None else repr(loss)])
     with artifact.replacing(path) as file:

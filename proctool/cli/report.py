@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from proctool.outputs import Output, require_safe
 from proctool.paths import AS_PATH
 
 if TYPE_CHECKING:
@@ -55,13 +56,18 @@ def show_report(
 ) -> None:
     """Write the page and the figures, and print the comparison."""
     from proctool.reporting.experiment import load_experiment
-    from proctool.reporting.figures import figure_kinds, write_figures
+    from proctool.reporting.figures import figure_kinds, figure_paths, write_figures
     from proctool.reporting.page import write_page
     from proctool.reporting.report import build_report
 
     kinds = figure_kinds(figures)  # refused before anything is written
+    page = output or folder / PAGE
+    require_safe([Output(page, "--output", "page")])
     built = build_report(load_experiment(folder))
-    page = write_page(built, output or folder / PAGE)
+    if page.parent != folder:
+        drawings = figure_paths(built, page.parent / "figures", kinds)
+        require_safe([Output(each, "--output", "figure", makes_folder=True) for each in drawings])
+    write_page(built, page)
     drawn = write_figures(built, page.parent / "figures", kinds)
     print_report(built, form, {"page": str(page), "figures": [str(each) for each in drawn]})
     if form is Form.JSON:

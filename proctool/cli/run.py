@@ -13,6 +13,7 @@ import typer
 
 from proctool.cli.display import say
 from proctool.errors import RunError
+from proctool.outputs import Output, require_safe
 from proctool.paths import AS_PATH
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def run(
     """
     from proctool.experiment.graph import plan
     from proctool.experiment.inputs import check_inputs
+    from proctool.experiment.record import require_experiment_folder, write_record
     from proctool.recipe import load_recipe
     from proctool.recipe.smoke import smoke as smaller
 
@@ -75,6 +77,7 @@ def run(
     if smoke:
         loaded = smaller(loaded)
     planned = plan(loaded, runs / loaded.name)
+    require_experiment_folder(planned)
     for note in check_inputs(planned, quick=dry_run or emit is not None):
         say(f"run: {note}")
     if dry_run:
@@ -84,14 +87,13 @@ def run(
         return
     words = ["proctool", "run", str(recipe), *(["--smoke"] if smoke else [])]
     command = shlex.join([*words, *([] if runs == Path("runs") else ["--runs", str(runs)])])
-    from proctool.experiment.record import write_record
-
     source = recipe.read_text(encoding="utf-8")
+    if emit is Scheduler.SLURM:
+        require_safe([Output(planned.root / "slurm" / "submit.sh", "--runs", "script", makes_folder=True)])
+    write_record(planned, source, command)
     if emit is not None:
         _emit(planned, emit)
-        write_record(planned, source, command)
         return
-    write_record(planned, source, command)
     failures = _try_out(planned) if smoke else _execute(planned, command, jobs)
     if planned.missing() and len(failures) == len(planned.stages):
         raise RunError("every stage failed; see above")

@@ -12,6 +12,7 @@ from proctool.cli import display
 from proctool.cli.lazy import LazyGroup, group, single
 from proctool.cli.options import Common, with_options
 from proctool.errors import OptionError
+from proctool.outputs import reads_of, require_new_folder
 from proctool.units import format_bytes
 
 
@@ -41,11 +42,12 @@ def _train(options: TrainTokenizerOptions, common: Common) -> None:
 
     if options.sample < 1:
         raise OptionError(f"sample = {options.sample}: must be at least 1 byte")
+    folder = options.output or Path(f"{Path(options.corpus.partition(':')[0]).name}-tokenizer")
+    require_new_folder(folder, "--output", reads_of(options))
     corpus = open_corpus(
         options.corpus, text_field=options.text_field, validation=options.validation, skip_bad=options.skip_bad
     )
     display.notes(corpus.notes)
-    folder = options.output or Path(f"{Path(options.corpus.partition(':')[0]).name}-tokenizer")
     if common.dry_run:
         size = format_bytes(corpus.stored_bytes) if corpus.stored_bytes is not None else "unknown"
         display.say(f"would train {options.vocab_size} ids on {corpus.name} (size as stored: {size}) into {folder}")

@@ -10,7 +10,7 @@ from proctool.models.build import model_config
 from proctool.models.saved import SavedModel
 from proctool.procedural.registry import Task, build_task
 from proctool.training.curriculum import task_course
-from proctool.training.job import Job
+from proctool.training.job import Job, check_files
 from proctool.training.sources import TaskSource
 from proctool.training.start import open_init, transplant_from
 
@@ -31,6 +31,7 @@ def held_out(task: Task) -> TaskSource:
 
 def diagnostic_job(name: str, options: DiagnosticOptions) -> Job:
     """The job that trains on the task `name` from `options.init`. Raises OptionError, ArtifactError, ModelError."""
+    check_files(f"eval {name}", options, options.output)
     task = diagnostic_task(name, options)
     donor = open_init(options)
     if donor is not None:

@@ -31,10 +31,15 @@ from proctool.errors import Interrupted, OptionError, RunError
 from proctool.evaluation.diagnostic import HELD_OUT_SEED, artifact_path, diagnostic_job, diagnostic_task, held_out
 from proctool.evaluation.options import DiagnosticOptions, StudyOptions
 from proctool.evaluation.scoring import fingerprint, scores_of
+from proctool.outputs import Output, holds_nothing, reads_of, require_safe
 from proctool.paths import user_path
 from proctool.reporting.interval import Estimate, estimate
 from proctool.training.run import read_events
+from proctool.training.run_form import read_form, require_run_folder
 from proctool.training.signals import command_again, stop_signals
+
+RESULTS = "results.jsonl"
+"""Beside the run folders of a study, or in that of a single run."""
 
 Event = dict[str, Any]
 Listen = Callable[[Event], None]
@@ -64,8 +69,9 @@ class Trial:
     @property
     def state(self) -> str:
         """ "done", "started" or "missing"."""
-        events = {event["event"] for event in read_events(self.folder)}
-        return "done" if "end" in events else "started" if events else "missing"
+        events = [event["event"] for event in read_events(self.folder)]
+        turns = [event for event in events if event in ("extend", "end")]
+        return "done" if turns[-1:] == ["end"] else "started" if events else "missing"
 
     @property
     def end(self) -> Event:
@@ -127,14 +133,43 @@ def trials(diagnostic: str, options: DiagnosticOptions, study: StudyOptions) -> 
             planned.append(
                 Trial(diagnostic, label, dataclasses.replace(options, init=init, seed=seed, run_dir=run_dir))
             )
+    _require_study_folder(root)
+    for trial in planned:
+        _check_files(trial, root)
     return planned
+
+
+def _require_study_folder(root: Path) -> None:
+    """Raise RunError unless `root` is missing, empty, or the folder of a study."""
+    if root.exists() and not root.is_dir():
+        raise RunError(f"{root}: is a file; --run-dir takes a folder")
+    if holds_nothing(root) or (root / RESULTS).is_file():  # whose results these are is checked with each trial
+        return
+    if not any(read_form(folder) is not None for folder in root.iterdir() if folder.is_dir()):
+        raise RunError(
+            f"{root}: exists, is not empty and is not the folder of a study; "
+            "choose another --run-dir, or an empty folder"
+        )
+
+
+def _check_files(trial: Trial, root: Path) -> None:
+    """Refuse a run that would overwrite what proctool did not write. Raises RunError, ArtifactError, OptionError."""
+    output = trial.options.output or artifact_path(trial.folder)
+    outputs = [
+        Output(output, "--run-dir" if trial.options.output is None else "--output", "model", makes_folder=True),
+        Output(root / RESULTS, "--run-dir", "results", makes_folder=True),
+    ]
+    require_run_folder(trial.folder)
+    require_safe(outputs, reads_of(trial.options), run_folder=trial.folder)
 
 
 def single(diagnostic: str, options: DiagnosticOptions) -> Trial:
     """One init with one seed, in the folder that a training command of these options would take."""
     (label,) = _labels([options.init or "none"])
     run_dir = diagnostic_job(diagnostic, options).run_path
-    return Trial(diagnostic, label, dataclasses.replace(options, run_dir=run_dir))
+    trial = Trial(diagnostic, label, dataclasses.replace(options, run_dir=run_dir))
+    _check_files(trial, run_dir)
+    return trial
 
 
 def _labels(inits: Sequence[str]) -> list[str]:

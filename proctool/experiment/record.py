@@ -12,13 +12,38 @@ from statistics import fmean
 from typing import Any
 
 from proctool import artifact, config
-from proctool.errors import in_utf8
+from proctool.errors import RunError, in_utf8
 from proctool.experiment.execute import cores
 from proctool.experiment.graph import ArmStages, Plan, warmups_of
 from proctool.experiment.stage import Stage
+from proctool.outputs import holds_nothing
 from proctool.procedural.diagnostics import Haystack
 from proctool.recipe import PlannedArm, diagnostic_task
 from proctool.reporting.experiment import RECORD
+from proctool.training.run_form import require_run_folder
+
+
+def require_experiment_folder(plan: Plan) -> None:
+    """Raise RunError unless the plan's folder is new, empty or an experiment's, and its stages' are runs' folders."""
+    root = plan.root
+    if root.exists() and not root.is_dir():
+        raise RunError(f"{root}: is a file, so the experiment has no folder; choose another --runs")
+    if not holds_nothing(root) and not _is_record(root / RECORD):
+        raise RunError(
+            f"{root}: exists, is not empty and is not the folder of an experiment; choose another --runs, "
+            "or another name in the recipe"
+        )
+    for stage in plan.missing():
+        if stage.trains:
+            require_run_folder(stage.folder(root))
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"format", "recipe", "stages", "arms"} <= found.keys()
 
 
 def write_record(plan: Plan, source: str, command: str) -> Path:

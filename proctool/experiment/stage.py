@@ -31,6 +31,7 @@ KEY_FORMAT = 1
 # Options that leave every result as it is.
 _WITHOUT_MEANING = {
     "run_dir", "output", "resume", "checkpoint_every", "keep_checkpoints", "log_every", "cache_dir", "spike", "track",
+    "extend", "keep_state",
 }  # fmt: skip
 # Options that a command line shows even where they are the default.
 _ALWAYS_SHOWN = {"model", "corpus", "context", "steps", "batch_size", "lr", "seed"}

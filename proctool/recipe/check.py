@@ -27,6 +27,7 @@ NOT_HERE = {
     "seed": "seeds are the recipe's (seeds: [0, 1, 2])",
     "output": "every stage's file has its place in the run folder",
     "run_dir": "every stage has its own folder",
+    "extend": "a stage trains from its own start; give more steps",
     "resume": "a stage goes on from its checkpoint by itself",
 }
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proctool.errors import OptionError
+from proctool.outputs import FIGURE_METADATA
 from proctool.reporting.interval import Estimate
 from proctool.reporting.report import Report
 
@@ -65,6 +66,11 @@ def figure_kinds(written: str | None) -> tuple[str, ...]:
     return kinds
 
 
+def figure_paths(report: Report, folder: Path, kinds: Sequence[str]) -> list[Path]:
+    """What `write_figures` writes."""
+    return [folder / f"{name}.{kind}" for name in (_drawings(report) if kinds else ()) for kind in kinds]
+
+
 def write_figures(report: Report, folder: Path, kinds: Sequence[str] = ("png",)) -> list[Path]:
     """Write curves, savings, the substitutive curve and diagnostics, each as every one of `kinds`; their paths.
 
@@ -87,8 +93,7 @@ def write_figures(report: Report, folder: Path, kinds: Sequence[str] = ("png",))
             draw(list(axes[0]))
             for kind in kinds:
                 path = folder / f"{name}.{kind}"
-                undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-                figure.savefig(path, dpi=180, metadata=undated)
+                figure.savefig(path, dpi=180, metadata=FIGURE_METADATA.get(kind))
                 written.append(path)
             pyplot.close(figure)
     return written

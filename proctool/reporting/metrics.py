@@ -68,10 +68,12 @@ class MetricsLog:
             kind = event["event"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return
-        if kind in ("start", "train", "eval", "end") and (wrong := _wrong(event)):
+        if kind in ("start", "train", "eval", "extend", "end") and (wrong := _wrong(event)):
             raise RunError(f"{self.path}: a {kind} event with {wrong}; no run writes that, so the file is damaged")
         if kind == "start":
             self.start, self.end = event, None
+        elif kind == "extend":  # the run goes on, to more steps than it began with
+            self.start, self.end = {**(self.start or {}), **_taken(event, "steps", "flops")}, None
         elif kind == "train":
             _put(self.train, event)
         elif kind == "eval":
@@ -159,6 +161,10 @@ def _wrong(event: Event) -> str | None:
     ):
         return f"carried = {carried!r:.40}"
     return None
+
+
+def _taken(event: Event, *keys: str) -> Event:
+    return {key: event[key] for key in keys if key in event}
 
 
 def _whole(event: Event | None, key: str) -> int | None:

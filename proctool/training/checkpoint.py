@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -50,6 +51,8 @@ class Checkpoints:
     def __init__(self, run: RunFolder, engine: Engine, parts: Mapping[str, HasState], keep: int) -> None:
         self.run, self.engine, self.parts, self.keep = run, engine, parts, keep
         self.accelerator = engine.accelerator
+        self.extends = False
+        """Whether `restore` went back to the final state of a run that is being extended."""
 
     def restore(self) -> Position | None:
         """Go back to the latest checkpoint; None where there is none. Raises RunError."""
@@ -76,25 +79,40 @@ class Checkpoints:
             self.accelerator.scaler.load_state_dict(saved.about["scaler"])
         for name, part in self.parts.items():
             part.restore(saved.about[name])
+        self.extends = bool(saved.about.get("final"))
         return Position(**saved.about["position"])
+
+    def part_states(self) -> dict[str, Any]:
+        """What `parts` are to be restored to: their states now, whatever becomes of them."""
+        return copy.deepcopy({name: part.state() for name, part in self.parts.items()})
 
     def write(self, position: Position) -> None:
         """Save everything, as of `position`."""
+        tensors, about = self._whole(position, self.part_states())
+        if self.accelerator.is_main_process:
+            self.run.save(position.step, tensors, about, self.keep)
+
+    def write_state(self, position: Position, parts: Mapping[str, Any]) -> None:
+        """Save everything as the run's final state, with `parts` as `part_states` gave them."""
+        tensors, about = self._whole(position, parts)
+        if self.accelerator.is_main_process:
+            self.run.save_state(position.step, tensors, about)
+
+    def _whole(self, position: Position, parts: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {f"model/{name}": tensor for name, tensor in self.engine.weights().items()}
         tensors |= {f"optimiser/{name}": tensor for name, tensor in self.engine.optimiser_state().items()}
         for rank, states in enumerate(gather_object([random_state(self.accelerator.device)])):
             tensors |= {f"random/{rank}/{name}": state for name, state in states.items()}
-        if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            about = {
-                "format": _FORMAT,
-                "processes": self.accelerator.num_processes,
-                **({"layout": self.engine.layout} if self.engine.layout else {}),
-                "position": asdict(position),
-                "scaler": scaler.state_dict() if scaler is not None else None,
-                **{name: part.state() for name, part in self.parts.items()},
-            }
-            self.run.save(position.step, tensors, about, self.keep)
+        scaler = self.accelerator.scaler
+        about = {
+            "format": _FORMAT,
+            "processes": self.accelerator.num_processes,
+            **({"layout": self.engine.layout} if self.engine.layout else {}),
+            "position": asdict(position),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            **parts,
+        }
+        return tensors, about
 
     def write_best(self, step: int) -> None:
         """Save the weights alone, as the best so far."""

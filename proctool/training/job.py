@@ -18,13 +18,17 @@ from proctool.models.components import train_only
 from proctool.models.flops import training_flops
 from proctool.models.saved import save_model
 from proctool.models.shapes import written_digest
+from proctool.outputs import Output, reads_of, require_safe
 from proctool.training.curriculum import Course
+from proctool.training.extension import EXTENDED_FROM, keeps_state, note, state_bytes
 from proctool.training.options import TrainingOptions
 from proctool.training.run import Event, RunFolder
+from proctool.training.run_form import require_run_folder
 from proctool.training.runlog import run_log
 from proctool.training.sources import Source, held_out_samples
 from proctool.training.trackers import check_trackers, tracked
 from proctool.transplantation import Origin, records, summary
+from proctool.units import format_bytes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -34,7 +38,36 @@ if TYPE_CHECKING:
 # Options that never change what is computed.
 _INCIDENTAL = (
     "run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "cache_dir", "log_every", "spike", "track",
+    "extend", "keep_state",
 )  # fmt: skip
+
+
+def run_path(command: str, options: TrainingOptions, output: Path | None) -> Path:
+    """The folder of a run that writes `output`."""
+    if options.run_dir is not None:
+        return options.run_dir
+    return Path("runs") / (output.stem if output else command.replace(" ", "-"))
+
+
+def outputs_of(options: TrainingOptions, output: Path | None) -> list[tuple[str, Path, str]]:
+    """Which weights ("last" or "best") go into which file, and what its fields in the end event begin with."""
+    if output is None:
+        return []
+    if options.save == "both":
+        return [("last", output, ""), ("best", output.with_stem(f"{output.stem}-best"), "best_")]
+    return [(options.save or "last", output, "")]
+
+
+def check_files(command: str, options: TrainingOptions, output: Path | None) -> None:
+    """Refuse, before any work, a run that would overwrite what it reads or what proctool did not write.
+
+    Raises ArtifactError, OptionError, RunError.
+    """
+    run_folder = run_path(command, options, output)
+    outputs = [Output(path, "--output", "model") for _, path, _ in outputs_of(options, output)]
+    cache_dir = getattr(options, "cache_dir", None)
+    require_safe(outputs, reads_of(options), run_folder=run_folder, cache_dir=cache_dir)
+    require_run_folder(run_folder)
 
 
 @dataclass
@@ -76,17 +109,11 @@ class Job:
             from proctool.transplantation.fresh import outline
 
             train_only(outline(self.config), self.options.train)  # refused before a run folder is made
-        if self.output is not None and not self.output.absolute().parent.is_dir():
-            raise ArtifactError(
-                f"{self.output}: the folder {self.output.absolute().parent} does not exist; create it first"
-            )
 
     @property
     def run_path(self) -> Path:
         """The run's folder."""
-        if self.options.run_dir is not None:
-            return self.options.run_dir
-        return Path("runs") / (self.output.stem if self.output else self.command.replace(" ", "-"))
+        return run_path(self.command, self.options, self.output)
 
     @property
     def _tokens(self) -> int:
@@ -176,7 +203,9 @@ class Job:
         process = start_process()
         with process.main_process_first():  # it decides whose folder this is; then the others read it
             fresh = self.options.resume == "never"
-            run = RunFolder(self.run_path, settings, fresh=fresh, writer=process.is_main_process)
+            run = RunFolder(
+                self.run_path, settings, fresh=fresh, extend=self.options.extend, writer=process.is_main_process
+            )
         try:
             run.listeners.extend(map(_in_numbers, self.listeners if process.is_main_process else ()))
             with run_log(run, settings):
@@ -187,10 +216,10 @@ class Job:
             run.close()
 
     def _finished(self, run: RunFolder) -> Event | None:
-        last = next((event for event in reversed(run.events()) if event["event"] == "end"), None)
+        last = run.last_end()
         if last is None:
             return None
-        for _, path, prefix in self._outputs():
+        for _, path, prefix in outputs_of(self.options, self.output):
             try:
                 if artifact.read_header(path).content != last[f"{prefix}content"]:
                     return None
@@ -199,20 +228,11 @@ class Job:
         run.say(f"already complete in {run.path}")
         return last
 
-    def _outputs(self) -> list[tuple[str, Path, str]]:
-        """Which weights ("last" or "best") go into which file, and what its fields in the end event begin with."""
-        if self.output is None:
-            return []
-        if self.options.save == "both":
-            best = self.output.with_stem(f"{self.output.stem}-best")
-            return [("last", self.output, ""), ("best", best, "best_")]
-        return [(self.options.save or "last", self.output, "")]
-
     @contextlib.contextmanager
     def _outputs_held(self, writer: bool) -> Iterator[None]:
         """Keep other processes from the names that this run will write in the end. Raises ArtifactError."""
         with contextlib.ExitStack() as held:
-            for _, path, _ in self._outputs() if writer else []:
+            for _, path, _ in outputs_of(self.options, self.output) if writer else []:
                 held.enter_context(artifact.output(path))
             yield
 
@@ -225,6 +245,11 @@ class Job:
         model, origins, trained = self._initial()
         for remark in self._remarks():
             run.say(remark)
+        if run.extended_from and (said := note(settings, run.extended_from)):
+            run.say(said)
+        elif not keeps_state(self.options.keep_state, parameter_count(model), trained):
+            size = format_bytes(state_bytes(parameter_count(model), trained))
+            run.say(f"the final training state ({size}) is not kept; --keep-state keeps it for --extend")
         start: Event = {
             "event": "start",
             "command": self.command,
@@ -260,10 +285,11 @@ class Job:
             **{key: saved[key] for key in ("loss", "accuracy", "exact_match")},
             **trained_size,
             **({"best": best} if self.options.save in ("best", "both") else {}),
+            **({"extensions": len(run.extended_from)} if run.extended_from else {}),
             "seconds": round(result.seconds, 3),
             "run_dir": str(run.path),
         }
-        for which, path, prefix in self._outputs() if run.is_writer else []:
+        for which, path, prefix in outputs_of(self.options, self.output) if run.is_writer else []:
             found = best if which == "best" else last
             held = result.weights if found is last else artifact.read_torch(run.best(found["step"]))
             about = {
@@ -277,13 +303,14 @@ class Job:
                 },
                 "carried": records(summary(origins)),
                 **trained_size,
+                **({EXTENDED_FROM: [each["step"] for each in run.extended_from]} if run.extended_from else {}),
                 **self.source.about(),
                 **self.about,
             }
             made = save_model(path, model, _without_folders(about), self.parents, weights=held)
             end |= {f"{prefix}artifact": str(path), f"{prefix}content": made.content}
         run.record(end)
-        run.drop_checkpoints()
+        run.complete(result.step)
         return end
 
 

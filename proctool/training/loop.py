@@ -23,6 +23,7 @@ from proctool.training.devices import device_name, make_accelerator, make_engine
 from proctool.training.early_stop import EarlyStop
 from proctool.training.engine import Engine
 from proctool.training.evaluate import Scores, evaluate
+from proctool.training.extension import keeps_state, scheduled_steps
 from proctool.training.guard import Guard, Objection
 from proctool.training.loss import TargetLoss
 from proctool.training.optimiser import make_optimiser
@@ -84,20 +85,28 @@ def train(
     resumed = checkpoints.restore()
     here = resumed or Position()
     run.begin(here.step)
-    run.record({"event": "resume", "step": here.step} if resumed else start)
+    if checkpoints.extends and run.extensions_begun < len(run.extended_from):
+        steps = {"step": here.step, "steps": options.steps, "flops": start["flops"]}
+        run.record({"event": "extend", **steps, "content": run.extended_from[-1]["content"]})
+    else:
+        run.record({"event": "resume", "step": here.step} if resumed else start)
     if options.compile:
         _compile(module, course.lesson.source, options, accelerator, run)
 
     share_out = functools.partial(_micro_batches, micro=micro, accelerator=accelerator)
     peak = peak_flops(device_name(accelerator.device) or "", options.precision)
     flops_per_token = start["flops"] / (options.steps * start["tokens_per_step"])
+    scheduled = scheduled_steps(options.steps, run.extended_from)
     clock = _Clock(here)
     scores: Scores | None = None
 
+    def measured(lesson: Lesson) -> Scores:
+        samples = held_out_samples(lesson.held_out, options.eval_samples)
+        return evaluate(accelerator, module, lesson.held_out, samples, max(1, min(micro, samples)))
+
     def note_scores(lesson: Lesson) -> Scores:
         began = time.monotonic()
-        samples = held_out_samples(lesson.held_out, options.eval_samples)
-        found = evaluate(accelerator, module, lesson.held_out, samples, max(1, min(micro, samples)))
+        found = measured(lesson)
         run.record(
             {
                 "event": "eval",
@@ -116,16 +125,35 @@ def train(
         if early.sees(found, here.step, here.tokens) and options.save in ("best", "both"):
             checkpoints.write_best(here.step)
 
+    def settle(found: Scores) -> str | None:
+        """Take in an evaluation before the last step; the reason to stop, if there is one."""
+        sees(found)
+        if course.goes_on(found, early.waited):
+            early.begin_again()
+            run.record({"event": "curriculum", "step": here.step, "tokens": here.tokens, **_size(course.lesson)})
+            return None
+        return early.reason(found, in_full=course.is_last)
+
+    def note_stop(reason: str) -> None:
+        run.record({"event": "note", "step": here.step, "note": f"stopping at step {here.step}: {reason}"})
+
     def checkpoint() -> None:
         checkpoints.write(dataclasses.replace(here, seconds=clock.seconds()))
 
     if here.step == 0:
         scores = note_scores(course.lesson)
+    parts_before = checkpoints.part_states()
+    last = options.steps
+    if checkpoints.extends and here.step % options.eval_every == 0:  # the run ended here, before it took this in
+        scores = measured(course.lesson)
+        if reason := settle(scores):
+            note_stop(reason)
+            last = here.step
     ahead = read_ahead(course.lesson.source, here.step, options.steps, options.batch_size, share_out)
     with stop_signals() as stop:
-        for step in range(here.step, options.steps):
+        for step in range(here.step, last):
             rate = learning_rate(
-                step, steps=options.steps, peak=options.lr, schedule=options.schedule,
+                step, steps=scheduled, peak=options.lr, schedule=options.schedule,
                 ramp_steps=options.ramp_steps, final=options.final_lr,
             )  # fmt: skip
             engine.set_learning_rate(rate)
@@ -158,17 +186,16 @@ def train(
                     }
                 )
             if here.step % options.eval_every == 0 or is_last:
-                scores = note_scores(course.lesson)
-                sees(scores)
-                if not is_last and course.goes_on(scores, early.waited):
-                    early.begin_again()
-                    lesson = course.lesson
-                    run.record({"event": "curriculum", "step": here.step, "tokens": here.tokens, **_size(lesson)})
-                    ahead.close()
-                    ahead = read_ahead(lesson.source, here.step, options.steps, options.batch_size, share_out)
-                elif not is_last and (reason := early.reason(scores, in_full=course.is_last)):
-                    run.record({"event": "note", "step": here.step, "note": f"stopping at step {here.step}: {reason}"})
+                parts_before, lesson = checkpoints.part_states(), course.lesson
+                scores = note_scores(lesson)
+                if is_last:
+                    sees(scores)
+                elif reason := settle(scores):
+                    note_stop(reason)
                     break
+                elif course.lesson is not lesson:
+                    ahead.close()
+                    ahead = read_ahead(course.lesson.source, here.step, options.steps, options.batch_size, share_out)
             stopping = not is_last and stop.agreed(accelerator, here.step % options.log_every == 0)
             if stopping or (not is_last and here.step % options.checkpoint_every == 0):
                 checkpoint()
@@ -186,6 +213,8 @@ def train(
             scores = note_scores(course.lessons[-1])
             sees(scores)
     assert scores is not None, "the last step is always evaluated"
+    if keeps_state(options.keep_state, start["parameters"], start["trained"]):
+        checkpoints.write_state(dataclasses.replace(here, seconds=clock.seconds()), parts_before)
     weights = engine.weights()
     return Result(here.step, here.tokens, clock.seconds(), scores, weights, early.best, course.lesson.size)
 

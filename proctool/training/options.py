@@ -77,6 +77,10 @@ class TrainingOptions:
     """Latest checkpoints to keep; all go when the run is complete."""
     resume: Literal["auto", "never"] = "auto"
     """Go on from the run folder's checkpoint, or start afresh and discard it."""
+    extend: bool = False
+    """Continue a finished run from its last state up to --steps."""
+    keep_state: bool | None = None
+    """Keep the final state for --extend (default: if below 64 MiB)."""
     run_dir: Path | None = None
     """Folder for metrics and checkpoints (default: runs/ and the output's name)."""
     track: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
@@ -91,6 +95,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if not least <= value < math.inf:  # nan fails every comparison
                 raise OptionError(f"{name} = {value}: must be {'finite' if value > least else f'at least {least}'}")
+        if self.extend and self.resume == "never":
+            raise OptionError("extend: continues a run, and --resume never discards it; leave one of them out")
         if self.until is not None:
             parse_until(self.until)
         if self.patience is not None and self.patience < 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from proctool.models.build import model_config
 from proctool.models.shapes import Shape, parse_model
-from proctool.training.job import Job
+from proctool.training.job import Job, check_files
 from proctool.training.options import PretrainOptions
 from proctool.training.sources import CorpusSource
 from proctool.training.start import open_init, rows_for, transplant_from
@@ -27,6 +27,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     from proctool.corpora.store import open_store
     from proctool.corpora.tokenizers import load_tokenizer
 
+    check_files("pretrain", options, options.output)
     donor = open_init(options)
     tokenizer = load_tokenizer(options.tokenizer, options.end_of_text)
     is_shape = isinstance(parse_model(options.model), Shape)

@@ -1,8 +1,9 @@
 """A run's folder: its settings, its events, its checkpoints, and whose it is.
 
-runs/NAME/config.json      the resolved settings
+runs/NAME/config.json      the resolved settings, in a form that makes this folder a run folder (run_form.py)
 runs/NAME/metrics.jsonl    one JSON object per event, flushed
 runs/NAME/run.log          what was started with which versions, and how it ended
+runs/NAME/state-00001000.safetensors    the final state of a complete run, which --extend continues from
 runs/NAME/checkpoints/     step-00000500.safetensors: weights, optimiser, random states; complete or absent
                            best-00000400.safetensors: the weights with the best held-out loss, where they are wanted
 """
@@ -10,6 +11,7 @@ runs/NAME/checkpoints/     step-00000500.safetensors: weights, optimiser, random
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +21,9 @@ from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, RunError
 from proctool.locks import Taken, take
+from proctool.outputs import is_artifact
+from proctool.training.extension import EXTENDABLE, EXTENDED_FROM, extension
+from proctool.training.run_form import FORM, SETTINGS, read_form, require_run_folder, write_form
 
 Event = dict[str, Any]
 
@@ -27,11 +32,21 @@ class RunFolder:
     """An open run folder, locked against other processes until `close`.
 
     `settings` is what the run's result depends on. A folder that holds another run's checkpoint or result is refused,
-    so nothing is lost or mixed; `fresh` discards what it holds instead. Of a run's processes only the main one is a
-    `writer`; to the others the folder is there to be read. Raises RunError, OSError.
+    so nothing is lost or mixed; `fresh` discards what proctool wrote of it instead. A folder that is neither empty nor
+    a run folder is refused before anything is written. Of a run's processes only the main one is a `writer`; to the
+    others the folder is there to be read. `extend` takes more steps than a finished run has as its continuation.
+    Raises RunError, ArtifactError (a damaged state to extend from), OSError.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, fresh: bool = False, writer: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        *,
+        fresh: bool = False,
+        extend: bool = False,
+        writer: bool = True,
+    ) -> None:
         self.path = path
         self.is_writer = writer
         self.listeners: list[Callable[[Event], None]] = []
@@ -39,7 +54,9 @@ class RunFolder:
         self._metrics: IO[str] | None = None
         self._settings = json.loads(json.dumps(settings))
         if not writer:
+            self.extended_from = self._extensions()
             return
+        require_run_folder(path)
         path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = take(path / ".lock")
@@ -47,39 +64,81 @@ class RunFolder:
             raise RunError(f"{path}: this run is in use by {holder}; wait for it or choose another --run-dir") from None
         if fresh:
             self._clear()
-        self._claim()
+        self._claim(extend)
+        self.extended_from = self._extensions()
 
     def _clear(self) -> None:
-        named = (self.path / name for name in ("metrics.jsonl", "config.json", "identity", "run.log"))
-        for old in (*named, *self._checkpoints.glob("*")):
-            old.unlink(missing_ok=True)
+        for name in ("metrics.jsonl", SETTINGS, "identity", "run.log"):
+            (self.path / name).unlink(missing_ok=True)
+        for old in [*self._steps(), *self._bests()]:
+            old.unlink()
 
-    def _claim(self) -> None:
-        record = self.path / "config.json"
+    def _claim(self, extend: bool) -> None:
+        found = read_form(self.path)
         # A run that was refused before its first step leaves nothing that could be lost.
-        begun = (self.path / "metrics.jsonl").exists() or bool(self._steps())
-        if begun and record.exists():
-            try:
-                found = json.loads(record.read_text(encoding="utf-8"))
-            except ValueError:
-                raise RunError(f"{record}: damaged; remove it or use --resume never") from None
+        if (self.path / "metrics.jsonl").exists() or self._steps():
+            if found is None:
+                raise RunError(
+                    f"{self.path / SETTINGS}: damaged or missing, so this run cannot go on; "
+                    "choose another --run-dir, or --resume never to discard it"
+                )
             if changed := sorted(
-                key for key in found.keys() | self._settings.keys() if found.get(key) != self._settings.get(key)
+                key
+                for key in (found.keys() | self._settings.keys()) - {FORM, EXTENDED_FROM}
+                if found.get(key) != self._settings.get(key)
             ):
-                key = changed[0]
+                if extend and EXTENDABLE.issuperset(changed):
+                    self._extend(found)
+                    return
+                key = next((key for key in changed if key not in EXTENDABLE), changed[0])
                 if key == "parents":
                     were, are = (_contents(each.get(key)) for each in (found, self._settings))
                     raise RunError(
                         f"{self.path}: belongs to a run from other weights ({were}, not {are}); "
                         "choose another --run-dir, or --resume never to discard it"
                     )
+                longer = EXTENDABLE.issuperset(changed) and self.last_end() is not None
                 raise RunError(
                     f"{self.path}: belongs to a run with {key} = {found.get(key)}, not {self._settings.get(key)}; "
-                    "choose another --run-dir, or --resume never to discard it"
+                    + ("--extend continues it; or " if longer else "")
+                    + "choose another --run-dir, or --resume never to discard it"
                 )
+        elif extend:
+            raise RunError(f"{self.path}: holds no finished run to extend; train it first, without --extend")
         else:
-            with artifact.replacing(record) as file:
-                file.write((json.dumps(self._settings, indent=2) + "\n").encode())
+            write_form(self.path, self._settings)
+
+    def _extend(self, found: Mapping[str, Any]) -> None:
+        """Take on the new settings, once everything that the continuation needs is known to be there."""
+        end = self.last_end()
+        if end is None:
+            raise RunError(
+                f"{self.path}: this run has not finished its {found.get('steps')} steps; finish it with the command "
+                "that began it, then extend it"
+            )
+        entry = extension(str(self.path), found, self._settings, end)
+        state = self._state(entry["step"])
+        if not state.exists():
+            raise RunError(
+                f"{self.path}: keeps no training state, so it cannot be extended; train with --keep-state to keep it, "
+                "or start a new run from the model with --init"
+            )
+        artifact.verify(artifact.open_artifact(state, "checkpoint"))
+        write_form(self.path, {**self._settings, EXTENDED_FROM: [*found.get(EXTENDED_FROM, []), entry]})
+
+    @property
+    def extensions_begun(self) -> int:
+        """Extensions that the metrics have recorded."""
+        return sum(event["event"] == "extend" for event in self.events())
+
+    def _extensions(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (read_form(self.path) or {}).get(EXTENDED_FROM, [])
+        return found
+
+    def last_end(self) -> Event | None:
+        """How the run ended; None while it is to go on, as after an extension of it has begun."""
+        last = next((event for event in reversed(self.events()) if event["event"] == "end"), None)
+        return last if last is not None and last.get("extensions", 0) == len(self._extensions()) else None
 
     def close(self) -> None:
         """Close the metrics file and release the folder."""
@@ -174,7 +233,7 @@ class RunFolder:
 
     def latest(self) -> Artifact | None:
         """The latest checkpoint whose every hash is right; a damaged one is passed over for the one before."""
-        for path in reversed(self._steps()):
+        for path in reversed(self._named("step")):
             try:
                 found = artifact.open_artifact(path, "checkpoint")
                 artifact.verify(found)
@@ -182,23 +241,55 @@ class RunFolder:
                 self.say(f"passing over a damaged checkpoint: {error}")
                 continue
             return found
+        if self.extended_from and (state := self._state(self.extended_from[-1]["step"])).exists():
+            return artifact.open_artifact(state, "checkpoint")
         return None
 
-    def drop_checkpoints(self) -> None:
-        """Remove every checkpoint: the run is complete."""
-        for path in [*self._steps(), *self._bests()] if self.is_writer else []:
+    def _state(self, step: int) -> Path:
+        return self.path / f"state-{step:08d}.safetensors"
+
+    def save_state(self, step: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Write the final training state, for an extension to continue from."""
+        artifact.write(self._state(step), tensors, kind="checkpoint", about={**state, "step": step, "final": True})
+
+    def complete(self, step: int) -> None:
+        """Remove every checkpoint. What an extension from `step` needs stays, where its state was saved."""
+        if not self.is_writer:
+            return
+        bests = self._bests()
+        if self._state(step).exists():
+            needed = [path for path in bests if _step(path) < step][-1:]
+            bests = [path for path in bests if path not in needed]
+        states = [path for path in self.path.glob("state-*.safetensors") if _STATE.fullmatch(path.name)]
+        old = [path for path in states if path != self._state(step) and is_artifact(path)]
+        for path in [*self._steps(), *bests, *old]:
             path.unlink()
 
     def _steps(self) -> list[Path]:
+        return self._ours("step")
+
+    def _bests(self) -> list[Path]:
+        return self._ours("best")
+
+    def _ours(self, kind: str) -> list[Path]:
+        """Checkpoints that proctool wrote, damaged since or not: these alone are counted and removed."""
+        return [path for path in self._named(kind) if is_artifact(path)]
+
+    def _named(self, kind: str) -> list[Path]:
+        """Files with a checkpoint's name, in the order of their steps."""
         if not self._checkpoints.is_dir():
             return []
         if self.is_writer:
             for partial in self._checkpoints.glob(".*.partial"):  # left by a kill; ours, since the folder is locked
-                partial.unlink()
-        return sorted(self._checkpoints.glob("step-*.safetensors"))
+                if _PARTIAL.fullmatch(partial.name):
+                    partial.unlink()
+        named = [path for path in self._checkpoints.iterdir() if _NAME.fullmatch(path.name) and path.is_file()]
+        return sorted(path for path in named if path.name.startswith(kind))
 
-    def _bests(self) -> list[Path]:
-        return sorted(self._checkpoints.glob("best-*.safetensors"))
+
+_NAME = re.compile(r"(step|best)-\d{8,}\.safetensors")
+_STATE = re.compile(r"state-\d{8,}\.safetensors")
+_PARTIAL = re.compile(rf"\.{_NAME.pattern}\.[a-z0-9_]{{8}}\.partial")
 
 
 def _contents(parents: Any) -> str:

@@ -19,7 +19,7 @@ from proctool.errors import ProctoolError, describe_os_error
 from proctool.training.devices import launched_settings
 from proctool.training.run import Event, RunFolder
 
-_SAID = ("start", "resume", "eval", "curriculum", "note", "end")
+_SAID = ("start", "resume", "extend", "eval", "curriculum", "note", "end")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ def learning_rate(step: int, *, steps: int, peak: float, schedule: str, ramp_ste
     """The rate for optimiser step `step` (0-based) of `steps`; `final` is a fraction of `peak`."""
     if step < ramp_steps:
         return peak * (step + 1) / ramp_steps
-    done = (step - ramp_steps) / max(1, steps - ramp_steps)
+    done = min(1.0, (step - ramp_steps) / max(1, steps - ramp_steps))  # an extended run keeps the final rate
     if schedule == "constant":
         share = 1.0
     elif schedule == "linear":

@@ -8,7 +8,7 @@ from proctool.models.build import model_config
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import Task
 from proctool.training.curriculum import Course, task_course
-from proctool.training.job import Job
+from proctool.training.job import Job, check_files
 from proctool.training.options import WarmupOptions
 from proctool.training.sources import FileSource, TaskSource
 
@@ -20,6 +20,7 @@ def warmup_job(options: WarmupOptions) -> Job:
 
     Raises OptionError, ArtifactError, ModelError.
     """
+    check_files("warmup", options, options.output)
     source: FileSource | TaskSource
     parents: list[Artifact] = []
     if options.data is not None:

@@ -19,6 +19,7 @@ from proctool.models.build import context_of, model_config
 from proctool.models.components import parse_components
 from proctool.models.saved import SavedModel, config_values, open_model
 from proctool.models.shapes import Written, written_sizes
+from proctool.outputs import Output, reads_of, require_safe
 from proctool.paths import user_path
 from proctool.transplantation.donors import Donor
 from proctool.transplantation.fresh import draw, outline
@@ -195,8 +196,7 @@ def plan_transplant(options: TransplantOptions) -> Transplant:
 
     Raises OptionError, ModelError, ArtifactError.
     """
-    if not options.output.absolute().parent.is_dir():
-        raise ArtifactError(f"{options.output}: the folder {options.output.absolute().parent} does not exist")
+    require_safe([Output(options.output, "--output", "model")], reads_of(options))
     opened: dict[str, Donor] = {}
 
     def donor(path: str) -> Donor:

@@ -47,7 +47,7 @@ def test_run_reports_and_report_says_it_again(proctool: Callable[..., Any], reci
 
 
 def test_a_failed_stage_is_told_and_the_rest_reported(proctool: Callable[..., Any], recipe: Path) -> None:
-    Path("runs/tiny").mkdir(parents=True)
+    proctool("run", recipe, "--emit", "make")  # makes the folder an experiment's
     Path("runs/tiny/fail-haystack-set").touch()
     said = proctool("run", recipe)
     assert said.code == 1

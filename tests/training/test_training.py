@@ -23,6 +23,7 @@ from proctool.errors import Interrupted, OptionError, RunError
 from proctool.procedural.registry import build_task
 from proctool.training.options import WarmupOptions
 from proctool.training.run import RunFolder, read_events
+from proctool.training.run_form import read_form
 from proctool.training.schedule import learning_rate
 from proctool.training.sources import FileSource, TaskSource, read_ahead
 from proctool.training.warmup import warmup_job
@@ -192,7 +193,7 @@ def test_a_folder_of_another_run_is_refused_until_discarded(tmp_path: Path) -> N
 def test_a_run_refused_before_its_first_step_leaves_the_folder_free(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", {"lr": 1}).close()
     RunFolder(tmp_path / "run", {"lr": 2}).close()
-    assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"lr": 2}
+    assert read_form(tmp_path / "run") == {"proctool_run": 1, "lr": 2}
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_options_that_are_no_finite_number_are_refused(tmp_path: Path, name: str
 
 @pytest.mark.parametrize("log", ["a folder", "a full disk"])
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, log: str) -> None:
-    (tmp_path / "run").mkdir()
+    RunFolder(tmp_path / "run", {}).close()
     if log == "a folder":
         (tmp_path / "run" / "run.log").mkdir()
     else:
@@ -272,6 +273,7 @@ def test_every_setting_that_matters_is_recorded(tmp_path: Path) -> None:
     warmup_job(options(tmp_path)).run()
     recorded = json.loads((tmp_path / "run" / "config.json").read_text())
     incidental = {"run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "log_every", "spike", "track"}
+    incidental |= {"extend", "keep_state"}
     fields = {field.name for field in dataclasses.fields(WarmupOptions)}
     assert fields - incidental <= recorded.keys()
 

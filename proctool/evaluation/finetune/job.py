@@ -21,7 +21,7 @@ from proctool.models.saved import SavedModel, load_weights, open_model
 from proctool.models.shapes import default_context
 from proctool.paths import user_path
 from proctool.procedural.registry import Samples
-from proctool.training.job import Job
+from proctool.training.job import Job, check_files
 from proctool.units import to_perplexity
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None
     """What fine-tunes on `task`. Raises OptionError, ArtifactError, CorpusError, ModelError."""
     if task not in TASKS:
         raise OptionError(f'"{task}" is not a task to fine-tune on{config.suggestion(task, TASKS)}')
+    check_files(f"eval finetune {task}", options, options.output)
     saved = None if options.init == "none" else open_model(user_path(options.init))
     end = options.end_of_text
     tokenizer = load_tokenizer(options.tokenizer, end) if options.tokenizer else saved.tokenizer(end) if saved else None

@@ -8,6 +8,9 @@ from typing import Literal
 
 from proctool.errors import OptionError
 
+PICTURES = ("heads", "attention", "distances")
+"""The names of the files that --figures may write."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InsideOptions:

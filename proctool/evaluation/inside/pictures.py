@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from proctool.outputs import FIGURE_METADATA
+
 if TYPE_CHECKING:
     from proctool.evaluation.inside.distances import Distances
     from proctool.evaluation.inside.heads import Heads
@@ -31,7 +33,7 @@ def draw(heads: Heads, distances: Distances, folder: Path, kinds: Sequence[str])
     for name, figure in figures.items():
         for kind in kinds:
             written.append(folder / f"{name}.{kind}")
-            figure.savefig(written[-1], dpi=160)
+            figure.savefig(written[-1], dpi=160, metadata=FIGURE_METADATA[kind])
         pyplot.close(figure)
     return written
 

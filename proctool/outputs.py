@@ -1,0 +1,298 @@
+"""What a command writes, checked against what it reads before any work begins.
+
+Nothing that proctool did not write is overwritten, and nothing that a command reads. One table says which options of
+the commands name files to read; each command lists what it writes as `Output`s and calls `require_safe`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from proctool.artifact.layout import HEADER_LIMIT
+from proctool.artifact.reading import read_header
+from proctool.errors import ArtifactError, OptionError
+from proctool.paths import user_path
+
+
+class Reads(Enum):
+    """How an option's path is read."""
+
+    MODEL = "the files of a model or a tokenizer, which lie directly in its folder"
+    TEXT = "a file, all readable files below a folder, or those that a pattern matches"
+
+
+# Option or argument: what is read under the path that it names. The same in every command that has it.
+READS: Mapping[str, Reads] = {
+    **dict.fromkeys(("init", "base", "model", "against", "tokenizer", "file", "embeddings_from"), Reads.MODEL),
+    **dict.fromkeys(("attention", "mixer", "mlp", "norms", "positions"), Reads.MODEL),
+    **dict.fromkeys(("corpus", "validation", "apart_from", "data", "source"), Reads.TEXT),
+}
+
+# What each command writes. Locks, and files with a temporary name, stand beside these.
+#
+#   generate                       output
+#   warmup, pretrain, eval TASK    output (two with --save both), run folder, token stores in cache_dir
+#   eval TASK with several runs    results.jsonl and a run folder for each, below run_dir
+#   eval perplexity                per_position
+#   eval inside                    pictures in figures
+#   transplant                     output
+#   export, tokenizer train        a new folder
+#   corpus build, merge            token stores in cache_dir
+#   run                            the experiment's folder below runs
+#   report, compare                a page, and figures beside a report's
+#   plan, inspect, other eval      nothing
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file that a command will write."""
+
+    path: Path
+    option: str
+    """The flag that names it."""
+    kind: str
+    """What it will hold: the kind of an artifact (data, model), or a key of `WRITTEN`."""
+    makes_folder: bool = False
+    """Whether its folder is made where there is none."""
+
+
+FIGURE_MARK = "proctool figure"
+"""In the metadata of every figure that proctool draws, whatever its format."""
+FIGURE_METADATA: Mapping[str, Mapping[str, str | None]] = {
+    "png": {"Software": FIGURE_MARK},
+    "svg": {"Creator": FIGURE_MARK, "Date": None},
+    "pdf": {"Creator": FIGURE_MARK, "CreationDate": None},
+}
+"""What matplotlib is to write into a figure, by its format: the mark, and no clock."""
+CSV_HEAD = "position,targets,loss"
+
+
+def _begins_with(path: Path, mark: bytes, within: int) -> bool:
+    with path.open("rb") as file:
+        return mark in file.read(within)
+
+
+def _are_results(path: Path) -> bool:
+    with path.open("rb") as file:
+        line = file.readline(1 << 26)
+    try:
+        return json.loads(line)["event"] in ("diagnostic", "summary")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+WRITTEN: Mapping[str, Callable[[Path], bool]] = {
+    "page": lambda path: _begins_with(path, b'<meta name="generator" content="proctool ', 4096),
+    "figure": lambda path: _begins_with(path, FIGURE_MARK.encode(), -1),
+    "table": lambda path: _begins_with(path, CSV_HEAD.encode() + b"\n", len(CSV_HEAD) + 1),
+    "results": _are_results,
+    "script": lambda path: _begins_with(path, b"proctool", -1),
+}
+"""Files other than artifacts: whether one was written by proctool."""
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether proctool wrote this safetensors file, damaged since or not: its header has our metadata."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8:
+            return False
+        length = min(struct.unpack("<Q", start)[0], HEADER_LIMIT)
+        return b'"__metadata__":{"format":"pt","proctool":"' in file.read(length)
+
+
+def require_safe(
+    outputs: Sequence[Output],
+    reads: Sequence[Read] = (),
+    *,
+    run_folder: Path | None = None,
+    cache_dir: Path | None = None,
+) -> None:
+    """Raise ArtifactError unless every output is a new file, or replaces one of its kind that proctool wrote.
+
+    No output may be, or change, what is read; nor may what a run folder or a cache is to hold.
+    """
+    for output in outputs:
+        _require_place(output)
+        for read in reads:
+            if said := read.touched_by(output.path):
+                raise ArtifactError(f"{output.path}: {said}; choose another {output.option}")
+        _require_ours(output)
+        if run_folder is not None:
+            _require_outside(output, run_folder)
+    for each, option, holds in ((run_folder, "--run-dir", "metrics.jsonl"), (cache_dir, "--cache-dir", "index.json")):
+        for read in reads if each is not None else ():
+            if each is not None and (said := read.touched_by(each / holds)):
+                raise ArtifactError(f"{each}: {said}; choose another {option}")
+
+
+def _require_place(output: Output) -> None:
+    path = output.path
+    if path.is_dir():
+        raise ArtifactError(f"{path}: is a folder; {output.option} takes the name of a file to write")
+    parent = path.absolute().parent
+    if not parent.is_dir() and not (output.makes_folder and not parent.exists()):
+        raise ArtifactError(f"{path}: the folder {path.parent} does not exist; create it first")
+
+
+def _require_ours(output: Output) -> None:
+    path = output.path
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return
+    if not path.is_file():
+        raise ArtifactError(f"{path}: is not a file but a pipe or a device; choose another {output.option}")
+    if status.st_size == 0:
+        return  # nothing to lose
+    if not WRITTEN.get(output.kind, is_artifact)(path):
+        raise ArtifactError(
+            f"{path}: exists, and proctool did not write it as a {output.kind} file; "
+            f"choose another {output.option}, or remove it"
+        )
+    if output.kind not in WRITTEN:
+        with contextlib.suppress(ArtifactError):  # a damaged one may be replaced
+            if (found := read_header(path).kind) != output.kind:
+                raise _OtherKind(
+                    f"{path}: holds {found}, and {output.option} would replace it by {output.kind}; "
+                    f"choose another {output.option}, or remove it"
+                )
+
+
+class _OtherKind(OptionError):
+    """Not an ArtifactError, which says that a file is damaged."""
+
+
+_OF_A_RUN = re.compile(r"config\.json|metrics\.jsonl|run\.log|identity|\.lock|state-\d+\.safetensors|checkpoints(/.*)?")
+
+
+def _require_outside(output: Output, run_folder: Path) -> None:
+    """An output may lie in the run folder, under a name that is not the run's own."""
+    path, folder = _real(output.path), _real(run_folder)
+    if path == folder:
+        raise ArtifactError(f"{output.path}: is the run folder too; choose another {output.option} or --run-dir")
+    if path.is_relative_to(folder) and _OF_A_RUN.fullmatch(path.relative_to(folder).as_posix()):
+        raise ArtifactError(f"{output.path}: a file of the run in {run_folder}; choose another {output.option}")
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+# -- what is read --
+
+
+@dataclass(frozen=True)
+class Read:
+    """A file, a folder or a pattern that an option names for reading."""
+
+    option: str
+    path: Path
+    how: Reads
+
+    def touched_by(self, target: Path) -> str | None:
+        """How writing the file `target` would change what is read here; None if it would not."""
+        if glob.has_magic(str(self.path)) and not self.path.exists():
+            pattern = Path(os.path.abspath(self.path)).parts
+            matches = _matches(Path(os.path.abspath(target)).parts, pattern)
+            return f"matches {self.path}, which {self.option} reads" if matches else None
+        if not self.path.is_dir():
+            return f"is the file that {self.option} reads" if _same(self.path, target) else None
+        folder = _real(self.path)
+        if self.how is Reads.MODEL:
+            if _real(target).parent == folder:
+                return f"lies in the folder that {self.option} reads"
+            linked = target.exists() and any(_same(each, target) for each in folder.iterdir())
+            return f"is a file of the folder that {self.option} reads" if linked else None
+        from proctool.corpora.kinds import kind_of
+
+        inside = _real(target).is_relative_to(folder) and kind_of(target.name) is not None
+        return f"lies in the folder {self.path}, which {self.option} reads" if inside else None
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are one file: through links, hard links and other spellings."""
+    with contextlib.suppress(OSError):
+        return os.path.samefile(one, other)
+    return _real(one) == _real(other)
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path matches a pattern, both cut at slashes, as glob has it: ** is any number of folders."""
+    from fnmatch import fnmatchcase
+
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[skipped:], pattern[1:]) for skipped in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def reads_of(options: object = None, **arguments: Any) -> list[Read]:
+    """What the options of `READS` in `options`, a dataclass, and in `arguments` name: those paths that exist."""
+    given = {name: getattr(options, name, None) for name in READS} | arguments
+    found = []
+    for name, value in given.items():
+        flag = name.upper() if name in arguments else "--" + name.replace("_", "-")
+        for written in value if isinstance(value, tuple | list) else (value,):
+            if written is not None:
+                found += [Read(flag, path, READS[name]) for path in _paths(str(written), READS[name])]
+    return found
+
+
+def _paths(written: str, how: Reads) -> Iterator[Path]:
+    """The path that a value names, if it names one: alone, after the name of a corpus, or as one of several donors."""
+    from proctool.corpora.catalog import NAMES
+
+    base, _, variant = written.partition(":")
+    texts = [written, *written.split(",")] if how is Reads.MODEL else [variant] if base in NAMES else [written]
+    for text in dict.fromkeys(filter(None, map(str.strip, texts))):
+        with contextlib.suppress(OSError, OptionError, ValueError):  # no such user; too long; a zero byte
+            path = user_path(text)
+            if path.exists() or (how is Reads.TEXT and glob.has_magic(str(path))):
+                yield path
+
+
+# -- folders --
+
+_LEFT_BY_US = re.compile(r"\.lock|\..+\.lock|\..+\.[a-z0-9_]{8}\.partial|log\.txt")
+"""What stands in the folder of a run or a stage that was stopped before it began: nothing that a run would change."""
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Whether a folder is missing or holds no file that anyone could miss."""
+    if not folder.exists():
+        return True
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        if any(not _LEFT_BY_US.fullmatch(name) for name in files):
+            return False
+        if any(os.path.islink(os.path.join(parent, name)) for name in folders):
+            return False
+    return True
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def require_new_folder(folder: Path, option: str, reads: Sequence[Read] = ()) -> None:
+    """Raise ArtifactError unless `folder` is missing or empty, has a parent, and adds to nothing that is read."""
+    if folder.is_symlink() and not folder.exists():
+        raise ArtifactError(f"{folder}: is a link to nothing; choose another {option}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtifactError(f"{folder}: exists and is not an empty folder; choose another {option}")
+    if not folder.absolute().parent.is_dir():
+        raise ArtifactError(f"{folder}: the folder {folder.absolute().parent} does not exist; create it first")
+    for read in reads:
+        if said := read.touched_by(folder / "tokenizer.json"):
+            raise ArtifactError(f"{folder}: {said}; choose another {option}")

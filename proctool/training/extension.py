@@ -1,0 +1,73 @@
+"""Continuing a finished run for more steps (`--extend`): what may change, and what the run's settings record of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from proctool.errors import RunError
+from proctool.training.schedule import learning_rate
+
+EXTENDABLE = frozenset({"steps", "until", "patience"})
+"""Settings that an extension may change: they decide how long a run trains, and no step's result."""
+
+EXTENDED_FROM = "extended_from"
+"""Key of a run folder's settings: for each extension the step it began at, the steps of the run until then, and the
+content of the artifact that the run had written. The steps of the first are those that the schedule was made for."""
+
+KEPT_BELOW = 64 << 20
+"""Bytes of training state that a run keeps without being asked: models of up to about five million parameters."""
+
+
+def state_bytes(parameters: int, trained: int) -> int:
+    """Bytes of a training state: fp32 weights, and AdamW's two moments of those that are trained."""
+    return 4 * parameters + 8 * trained
+
+
+def keeps_state(asked: bool | None, parameters: int, trained: int) -> bool:
+    """Whether a run keeps its final training state."""
+    return state_bytes(parameters, trained) <= KEPT_BELOW if asked is None else asked
+
+
+def scheduled_steps(steps: int, extended_from: Sequence[Mapping[str, Any]]) -> int:
+    """The steps that the learning rate's schedule covers; after them the rate stays where the schedule ended."""
+    return int(extended_from[0]["steps"]) if extended_from else steps
+
+
+def extension(
+    where: str, found: Mapping[str, Any], wanted: Mapping[str, Any], end: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the settings record of an extension of the run with the settings `found` that ended with `end`.
+
+    Raises RunError where that run leaves nothing to do, or a learning rate of zero to do it with.
+    """
+    done = int(end["step"])
+    if wanted["steps"] <= done:
+        raise RunError(f"{where}: has done {done} steps already; --extend needs --steps above that")
+    before = found.get(EXTENDED_FROM, [])
+    entry = {"step": done, "steps": found["steps"], "content": end.get("content")}
+    covered = scheduled_steps(found["steps"], [*before, entry])
+    if wanted["steps"] > covered and _final_rate(found, covered) == 0:
+        raise RunError(
+            f"{where}: the {found['schedule']} schedule ended at a learning rate of 0, so more steps would change "
+            "nothing; start a new run with --init, or train with --final-lr above 0"
+        )
+    return entry
+
+
+def _final_rate(settings: Mapping[str, Any], covered: int) -> float:
+    return learning_rate(
+        covered, steps=covered, peak=settings["lr"], schedule=settings["schedule"],
+        ramp_steps=settings["ramp_steps"], final=settings["final_lr"],
+    )  # fmt: skip
+
+
+def note(settings: Mapping[str, Any], extended_from: Sequence[Mapping[str, Any]]) -> str:
+    """One line on the learning rate of the added steps; empty where it is that of a longer run from the start."""
+    if settings["schedule"] == "constant":
+        return ""
+    covered = scheduled_steps(settings["steps"], extended_from)
+    return (
+        f"the {settings['schedule']} schedule was made for {covered} steps; steps after that keep its final rate "
+        f"{_final_rate(settings, covered):.3g}, unlike a run of {settings['steps']} steps from the start"
+    )

@@ -1,0 +1,78 @@
+"""The settings file of a run folder: its form, and how a run folder is told from any other folder.
+
+config.json holds the run's settings and, under `FORM`, the version of this layout, which nothing but proctool writes. A
+settings file from before the key was written is known by what it holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from proctool import artifact
+from proctool.errors import RunError
+from proctool.outputs import holds_nothing
+
+FORM = "proctool_run"
+VERSION = 1
+SETTINGS = "config.json"
+
+
+def read_form(folder: Path) -> dict[str, Any] | None:
+    """A run folder's settings with the keys that only the form has; None where there is no file of this form."""
+    try:
+        found = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    return found if FORM in found or _is_older(found) else None
+
+
+def _is_older(found: Mapping[str, Any]) -> bool:
+    """Whether these are settings as proctool wrote them before they had a mark."""
+    command = found.get("command")
+    trains = isinstance(command, str) and (command in ("warmup", "pretrain") or command.startswith("eval "))
+    return (
+        trains
+        and isinstance(found.get("parents"), list)
+        and {"steps", "batch_size", "schedule", "seed"} <= found.keys()
+        and any(key.startswith("source.") for key in found)
+    )
+
+
+def write_form(folder: Path, values: Mapping[str, Any]) -> None:
+    """Write a run folder's settings, whole or not at all."""
+    with artifact.replacing(folder / SETTINGS) as file:
+        file.write((json.dumps({FORM: VERSION, **values}, indent=2) + "\n").encode())
+
+
+def require_run_folder(folder: Path) -> None:
+    """Raise RunError unless `folder` is missing, empty, or a run folder."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: is a file; --run-dir takes a folder")
+    if folder.is_symlink() and not folder.exists():
+        raise RunError(f"{folder}: is a link to nothing; choose another --run-dir")
+    if holds_nothing(folder) or read_form(folder) is not None or _lost_form(folder):
+        return
+    raise RunError(
+        f"{folder}: exists, is not empty and is not a run folder of proctool; "
+        "choose another --run-dir, or an empty folder"
+    )
+
+
+def _lost_form(folder: Path) -> bool:
+    """Whether the settings are no JSON or gone, but the metrics are those of a run."""
+    try:
+        json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        return False  # another program's
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+        pass
+    try:
+        with (folder / "metrics.jsonl").open("rb") as file:
+            first = json.loads(file.readline(1 << 20))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and first.get("event") == "start" and {"command", "tokens_per_step"} <= first.keys()
