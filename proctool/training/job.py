@@ -13,10 +13,12 @@ from proctool import artifact
 from proctool import config as strict
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, ModelError
+from proctool.launched import launch
 from proctool.models.build import build_model, context_of, parameter_count
 from proctool.models.components import train_only
 from proctool.models.flops import training_flops
 from proctool.models.saved import save_model
+from proctool.training import environment
 from proctool.training.curriculum import Course
 from proctool.training.options import TrainingOptions
 from proctool.training.run import Event, RunFolder
@@ -119,8 +121,6 @@ class Job:
 
     def _peak_bytes(self, model: PreTrainedModel) -> int:
         """What one process of this launch holds at its peak, estimated."""
-        import os
-
         import torch
 
         from proctool.models.memory import Layout, training_memory
@@ -132,7 +132,7 @@ class Job:
             dropout=options.dropout, checkpointing=options.gradient_checkpointing,
             on_cpu=not torch.accelerator.is_available(),
         )  # fmt: skip
-        devices = int(os.environ.get("WORLD_SIZE", "1"))
+        devices = launch().processes
         micro = max(1, options.batch_size // (options.accumulate * devices))
         return memory.peak(Layout(micro, devices, accumulates=options.accumulate > 1))
 
@@ -203,8 +203,9 @@ class Job:
         from proctool.training.loop import train
 
         model, origins, trained = self._initial()
-        if self.remark:
-            run.say(self.remark)
+        surroundings = environment.found(self.options.precision, self.options.compile)
+        for line in [*surroundings.lines, *([self.remark] if self.remark else [])]:
+            run.say(line)
         start: Event = {
             "event": "start",
             "command": self.command,
@@ -215,6 +216,7 @@ class Job:
             "flops": training_flops(model, self._tokens, self.source.length),
             "carried": summary(origins),
             "seed": self.options.seed,
+            **({"environment": dict(surroundings.recorded)} if surroundings.recorded else {}),
             **self.source.about(),
         }
         course = self.course or Course.fixed(self.source, self.held_out)
