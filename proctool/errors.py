@@ -7,6 +7,8 @@ import errno
 import sys
 from collections.abc import Iterator
 
+from proctool.signals import EXIT_CODE, Stopped
+
 
 class ProctoolError(Exception):
     """Something the user can mend. The message is one line: what is wrong, where, how to mend it."""
@@ -37,7 +39,7 @@ class RunError(ProctoolError):
 class Interrupted(ProctoolError):
     """Stopped by a signal, with everything needed to go on saved."""
 
-    exit_code = 130
+    exit_code = EXIT_CODE
 
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -82,8 +84,10 @@ def reported() -> Iterator[None]:
         raise SystemExit(0) from None
     except OSError as error:
         message, code = describe_os_error(error), 1
+    except Stopped as error:
+        message, code = str(error), EXIT_CODE
     except KeyboardInterrupt:
-        message, code = "interrupted", 130
+        message, code = "interrupted", EXIT_CODE
     else:
         return
     print(f"proctool: {one_line(message)}", file=sys.stderr)

@@ -32,8 +32,8 @@ from proctool.evaluation.diagnostic import HELD_OUT_SEED, artifact_path, diagnos
 from proctool.evaluation.options import DiagnosticOptions, StudyOptions
 from proctool.evaluation.scoring import fingerprint, scores_of
 from proctool.reporting.interval import Estimate, estimate
+from proctool.signals import command_again, in_worker, spawning, start_tracker, stop_signals
 from proctool.training.run import read_events
-from proctool.training.signals import command_again, stop_signals
 
 Event = dict[str, Any]
 Listen = Callable[[Event], None]
@@ -164,10 +164,12 @@ def run_all(
 
 
 def _in_processes(planned: Sequence[Trial], jobs: int) -> Iterator[Event]:
+    start_tracker()
     context = multiprocessing.get_context("spawn")
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     with stop_signals() as stop, ProcessPoolExecutor(jobs, context, _start_worker, (threads,)) as pool:
-        waiting: set[Future[Event]] = {pool.submit(_work, trial) for trial in planned}
+        with spawning():
+            waiting: set[Future[Event]] = {pool.submit(_work, trial) for trial in planned}
         told = False
         try:
             while waiting:
@@ -193,9 +195,9 @@ def _in_processes(planned: Sequence[Trial], jobs: int) -> Iterator[Event]:
 
 
 def _start_worker(threads: int) -> None:
+    in_worker(signal.SIGTERM)
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     assert parent is not None

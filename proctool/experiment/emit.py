@@ -98,8 +98,9 @@ def slurm(plan: Plan) -> dict[Path, str]:
     return files
 
 
-# TERM two minutes before the time limit lets a stage save a checkpoint; it then asks for another turn. Under torchrun
-# its exit code 130 becomes 1, as that of any failure: so a stage that got further than at its last turn has one more.
+# TERM two minutes before the time limit lets a stage save a checkpoint; it then asks for another turn. So does one that
+# a signal ended before proctool could take it: 128 and the number of HUP, USR1, USR2 or TERM. Under torchrun the exit
+# code 130 becomes 1, as that of any failure: so a stage that got further than at its last turn has one more.
 _BATCH = """#!/bin/bash
 {options}#SBATCH --signal=TERM@120
 #SBATCH --requeue
@@ -110,13 +111,17 @@ needs() {{
     done
 }}
 folder=
+export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2  # torchrun passes these on
 eval "$line"
 code=$?
 latest=$(ls "$folder"/checkpoints/step-*.safetensors 2>/dev/null | tail -n 1)
 further() {{
     [ -n "$latest" ] && [ "$latest" != "$(cat "$folder/.requeued" 2>/dev/null)" ]
 }}
-if [ $code -eq 130 ] || {{ [ $code -ne 0 ] && further; }}; then
+asked_to_stop() {{
+    case $code in 129|130|138|140|143) true ;; *) false ;; esac
+}}
+if asked_to_stop || {{ [ $code -ne 0 ] && further; }}; then
     [ -z "$latest" ] || echo "$latest" > "$folder/.requeued"
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 fi

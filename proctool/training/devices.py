@@ -17,6 +17,7 @@ from torch import Tensor
 
 from proctool.errors import RunError
 from proctool.launched import launch
+from proctool.signals import Stop
 from proctool.training import zero
 from proctool.training.engine import Engine
 from proctool.training.environment import flag, hidden, refuse
@@ -140,6 +141,15 @@ def restore_random_state(states: dict[str, Tensor], device: torch.device) -> Non
     torch.set_rng_state(states["cpu"].clone())
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"].clone(), device)
+
+
+def agreed_to_stop(stop: Stop, accelerator: Accelerator, may_meet: bool) -> bool:
+    """Whether to stop now. Signals reach processes at different steps, so several agree when they meet to log."""
+    if accelerator.num_processes == 1:
+        return bool(stop)
+    if not may_meet:
+        return False
+    return bool(accelerator.reduce(torch.tensor(float(bool(stop)), device=accelerator.device)) > 0)
 
 
 @contextlib.contextmanager

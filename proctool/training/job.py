@@ -30,6 +30,7 @@ from proctool.transplantation import Origin, summary
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from proctool.training.loop import Result
     from proctool.training.loss import TargetLoss
 
 # Options that never change what is computed.
@@ -220,14 +221,19 @@ class Job:
             **self.source.about(),
         }
         course = self.course or Course.fixed(self.source, self.held_out)
-        with (
-            self._outputs_held(run.is_writer),
-            faster(model, dropout=self.options.dropout, checkpointing=self.options.gradient_checkpointing),
-            freed_memory_kept(),
-            tracked(run, self.options.track or (), settings),
-            losing_peers_is_one_line(),
-        ):
-            result = train(model, course, self.options, run, start, self.loss)
+        with contextlib.ExitStack() as signals_held:
+            with (
+                self._outputs_held(run.is_writer),
+                faster(model, dropout=self.options.dropout, checkpointing=self.options.gradient_checkpointing),
+                freed_memory_kept(),
+                tracked(run, self.options.track or (), settings),
+                losing_peers_is_one_line(),
+            ):
+                result = train(model, course, self.options, run, start, self.loss, signals_held)
+            return self._completed(run, model, origins, result)
+
+    def _completed(self, run: RunFolder, model: PreTrainedModel, origins: list[Origin], result: Result) -> Event:
+        """Write the artifacts of a run that has come to its end, and record that. Returns the end event."""
         last: dict[str, Any] = {"step": result.step, "tokens": result.tokens, **result.scores.measures()}
         best = result.best or last
         # A curriculum that was not finished leaves a model that has never seen samples of the full size.
