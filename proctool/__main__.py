@@ -1,13 +1,14 @@
 """`python -m proctool` is the `proctool` command (so `accelerate launch -m proctool` works)."""
 
-from proctool import errors, signals
+from proctool import errors, signals, streams
 
 
 def main() -> None:
-    """Run the command line in a process of its own, whose signals are taken before anything heavy is imported."""
+    """Run the command line in a process of its own: its streams and signals are seen to before anything is imported."""
+    streams.guard()
     signals.install()
     try:
-        with errors.reported():
+        with errors.reported(), streams.written_out():
             from proctool.cli.main import app
 
             app(prog_name="proctool")

@@ -78,10 +78,6 @@ def reported() -> Iterator[None]:
         yield
     except ProctoolError as error:
         message, code = str(error), error.exit_code
-    except BrokenPipeError:
-        # The reader of our output has gone (`proctool ... | head`): not worth a word.
-        sys.stderr.close()
-        raise SystemExit(0) from None
     except OSError as error:
         message, code = describe_os_error(error), 1
     except Stopped as error:
