@@ -1,6 +1,6 @@
 """`python -m proctool` is the `proctool` command (so `accelerate launch -m proctool` works)."""
 
-from proctool import errors, signals, streams
+from proctool import cache, errors, signals, streams
 
 
 def main() -> None:
@@ -9,6 +9,7 @@ def main() -> None:
     signals.install()
     try:
         with errors.reported(), streams.written_out():
+            cache.settle()
             from proctool.cli.main import app
 
             app(prog_name="proctool")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proctool import config
+from proctool.cache import cache_folder
 from proctool.corpora import files, hub, installed, mathematics
 from proctool.corpora.documents import Corpus, Part
-from proctool.corpora.store import cache_folder
 from proctool.errors import CorpusError
 
 DEFAULT_FIELD = "text"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proctool import artifact
+from proctool.cache import cache_folder, unwritable
 from proctool.corpora.build import Goal, Listener, build, locked
 from proctool.corpora.documents import TRAIN, Corpus, Part
 from proctool.corpora.rows import Rows, mapped
@@ -76,11 +76,6 @@ class TokenStore:
             artifact.verify(artifact.read_header(self.folder / shard.file))
 
 
-def cache_folder() -> Path:
-    """$PROCTOOL_CACHE, or ~/.cache/proctool."""
-    return Path(os.environ.get("PROCTOOL_CACHE") or "~/.cache/proctool").expanduser()
-
-
 def open_store(
     corpus: Corpus,
     tokenizer: Tokenizer,
@@ -133,7 +128,11 @@ def built(
     goal = Goal(TRAIN, "tokens", budget)
     shards = _listed(folder, corpus, tokenizer, goal)
     if shards is None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".lock").touch()
+        except OSError as error:
+            raise unwritable(folder, error) from None
         with locked(folder, progress):
             # Whoever held the lock before may have built it.
             shards = _listed(folder, corpus, tokenizer, goal)

@@ -44,7 +44,11 @@ def _run(stage: Stage, root: Path, call: Callable[[list[str]], object]) -> Failu
     folder = stage.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
     error = "it ended well, but left no end event or no artifact"
-    with (folder / LOG_FILE).open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    with (
+        (folder / LOG_FILE).open("a", encoding="utf-8", errors="backslashreplace") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
         try:
             call(stage.argv(root))
         except (Interrupted, Stopped):
