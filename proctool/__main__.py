@@ -1,6 +1,21 @@
 """`python -m proctool` is the `proctool` command (so `accelerate launch -m proctool` works)."""
 
-from proctool.cli.main import main
+from proctool import cache, errors, signals, streams
+
+
+def main() -> None:
+    """Run the command line in a process of its own: its streams and signals are seen to before anything is imported."""
+    streams.guard()
+    signals.install()
+    try:
+        with errors.reported(), streams.written_out():
+            cache.settle()
+            from proctool.cli.main import app
+
+            app(prog_name="proctool")
+    finally:
+        signals.ignore()
+
 
 if __name__ == "__main__":
     main()

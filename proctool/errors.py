@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from proctool.signals import EXIT_CODE, Stopped
+
 
 class ProctoolError(Exception):
     """Something the user can mend. The message is one line: what is wrong, where, how to mend it."""
@@ -41,7 +43,7 @@ class RunError(ProctoolError):
 class Interrupted(ProctoolError):
     """Stopped by a signal, with everything needed to go on saved."""
 
-    exit_code = 130
+    exit_code = EXIT_CODE
 
 
 class Notice(UserWarning):
@@ -128,10 +130,6 @@ def reported() -> Iterator[None]:
         yield
     except ProctoolError as error:
         message, code = str(error), error.exit_code
-    except BrokenPipeError:
-        # The reader of our output has gone (`proctool ... | head`): not worth a word.
-        sys.stderr.close()
-        raise SystemExit(0) from None
     except OSError as error:
         message, code = describe_os_error(error), 1
     except UnicodeEncodeError as error:
@@ -139,8 +137,10 @@ def reported() -> Iterator[None]:
             raise
         # safetensors, tokenizers and pyarrow take no name that is not UTF-8.
         message, code = f"{error.object}: not UTF-8, so a library cannot use it; rename the file or folder", 1
+    except Stopped as error:
+        message, code = str(error), EXIT_CODE
     except KeyboardInterrupt:
-        message, code = "interrupted", 130
+        message, code = "interrupted", EXIT_CODE
     else:
         return
     print(f"proctool: {one_line(message)}", file=sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from proctool.cli.options import Common, with_values
 from proctool.cli.training import do, quiet_libraries
 from proctool.errors import OptionError
 from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, StudyOptions
+from proctool.launched import launch
 from proctool.units import format_count
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _single(name: str, options: DiagnosticOptions, study: StudyOptions, common: 
 
 def _speaks() -> bool:
     """Of the processes of one launch, one speaks and writes."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return launch().speaks
 
 
 def _study(name: str, options: DiagnosticOptions, study: StudyOptions, common: Common) -> None:

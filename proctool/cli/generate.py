@@ -127,7 +127,13 @@ def _show(task: Task, options: GenerateOptions) -> None:
 
     from proctool.procedural.render import render
 
-    Console().print(render(task, Stream(task, options.seed, options.split).read(0, options.show)))
+    console, stream = Console(), Stream(task, options.seed, options.split)
+    for start in range(0, options.show, _AT_ONCE):
+        console.print(render(task, stream.read(start, min(start + _AT_ONCE, options.show))))
+
+
+_AT_ONCE = 128
+"""Samples drawn and shown together, so that a reader who wants few (`| head`) waits for few."""
 
 
 class TaskGroup(LazyGroup):

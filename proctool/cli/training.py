@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import TYPE_CHECKING
 
 from proctool.cli import display
 from proctool.cli.options import Common, with_options
+from proctool.launched import launch
 from proctool.training.options import PretrainOptions, WarmupOptions
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def do(job: Job, common: Common) -> None:
     with display.training_progress(job.command) as listen:
         job.listeners = [listen]
         end = job.run()
-    if int(os.environ.get("RANK", "0")) == 0:  # of the processes of one launch, one speaks
+    if launch().speaks:  # of the processes of one launch, one speaks
         display.finished(in_numbers(end))
         if common.json:
             display.emit(end)

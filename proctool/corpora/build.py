@@ -20,6 +20,7 @@ from typing import Any
 from proctool import locks
 from proctool.corpora.shards import Job, Shard, build_part, existing
 from proctool.errors import CorpusError
+from proctool.signals import in_worker, spawning, start_tracker
 
 _WORTH_A_PROCESS = 24 << 20
 """Bytes of text below which starting processes takes longer than tokenising in this one."""
@@ -159,6 +160,7 @@ def _build_here(jobs: Sequence[Job], ledger: _Ledger, skip_bad: bool) -> None:
 
 
 def _build_in_processes(jobs: Sequence[Job], ledger: _Ledger, skip_bad: bool, processes: int) -> None:
+    start_tracker()
     context = multiprocessing.get_context("spawn")
     counters, stop = context.Array("q", 3), context.Event()
     threads = max(1, available_cores() // processes)
@@ -170,7 +172,7 @@ def _build_in_processes(jobs: Sequence[Job], ledger: _Ledger, skip_bad: bool, pr
             while not ledger.finished():
                 # In order and no further ahead than there are workers: a budget wastes at most that much.
                 for number in itertools.islice(unfinished, processes - len(running)):
-                    with _another_main():
+                    with _another_main(), spawning():
                         future = pool.submit(_work, jobs[number], ledger.stop_at(number), skip_bad)
                     running[future] = number
                 done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -209,9 +211,7 @@ _shared: dict[str, Any] = {}
 
 
 def _start_worker(counters: Any, stop: Any, threads: int) -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    in_worker()
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     _shared.update(counters=counters, stop=stop)
     parent = multiprocessing.parent_process()

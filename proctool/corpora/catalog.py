@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from proctool import config
+from proctool.cache import cache_folder
 from proctool.corpora import compression, files, hub, installed, kinds, mathematics, walk
 from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, Part, Skipped
-from proctool.corpora.store import cache_folder
 from proctool.errors import CorpusError
 from proctool.paths import is_path
 

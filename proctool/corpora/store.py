@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proctool import artifact
+from proctool.cache import cache_folder, unwritable
 from proctool.corpora.build import Goal, Listener, build, locked
 from proctool.corpora.documents import TRAIN, Corpus, Part, bad_documents
 from proctool.corpora.rows import Rows, mapped
 from proctool.corpora.shards import FORMAT, Job, Shard
 from proctool.corpora.tokenizers import Tokenizer
-from proctool.errors import CorpusError, OptionError
-from proctool.paths import user_path
+from proctool.errors import CorpusError
 
 HELD_OUT_BYTES = 64 << 20
 """Text taken of a corpus's own validation (or test) split: the first 64 MiB, to the end of a shard."""
@@ -85,16 +84,6 @@ class TokenStore:
             artifact.verify(artifact.read_header(self.folder / shard.file))
 
 
-def cache_folder() -> Path:
-    """$PROCTOOL_CACHE, or ~/.cache/proctool."""
-    chosen = os.environ.get("PROCTOOL_CACHE")
-    try:
-        return user_path(chosen or "~/.cache/proctool")
-    except OptionError as error:
-        hint = "" if chosen else "; or set PROCTOOL_CACHE to a folder for what proctool keeps"
-        raise OptionError(f"{error}{hint}") from None
-
-
 def open_store(
     corpus: Corpus,
     tokenizer: Tokenizer,
@@ -144,7 +133,11 @@ def built(
     goal = Goal(TRAIN, "tokens", budget)
     shards = _listed(folder, corpus, tokenizer, goal)
     if shards is None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".lock").touch()
+        except OSError as error:
+            raise unwritable(folder, error) from None
         with locked(folder, progress):
             # Whoever held the lock before may have built it.
             shards = _listed(folder, corpus, tokenizer, goal)

@@ -34,9 +34,9 @@ from proctool.evaluation.scoring import fingerprint, scores_of
 from proctool.outputs import Output, holds_nothing, reads_of, require_safe
 from proctool.paths import user_path
 from proctool.reporting.interval import Estimate, estimate
+from proctool.signals import command_again, in_worker, spawning, start_tracker, stop_signals
 from proctool.training.run import read_events
 from proctool.training.run_form import read_form, require_run_folder
-from proctool.training.signals import command_again, stop_signals
 
 RESULTS = "results.jsonl"
 """Beside the run folders of a study, or in that of a single run."""
@@ -200,10 +200,12 @@ def run_all(
 
 
 def _in_processes(planned: Sequence[Trial], jobs: int) -> Iterator[Event]:
+    start_tracker()
     context = multiprocessing.get_context("spawn")
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     with stop_signals() as stop, ProcessPoolExecutor(jobs, context, _start_worker, (threads,)) as pool:
-        waiting: set[Future[Event]] = {pool.submit(_work, trial) for trial in planned}
+        with spawning():
+            waiting: set[Future[Event]] = {pool.submit(_work, trial) for trial in planned}
         told = False
         try:
             while waiting:
@@ -229,9 +231,9 @@ def _in_processes(planned: Sequence[Trial], jobs: int) -> Iterator[Event]:
 
 
 def _start_worker(threads: int) -> None:
+    in_worker(signal.SIGTERM)
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     assert parent is not None

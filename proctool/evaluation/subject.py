@@ -33,9 +33,9 @@ class Subject:
 
     def model(self) -> PreTrainedModel:
         """The model on the device at hand, in float32, not training."""
-        from accelerate import PartialState
+        from proctool.training.devices import start_process
 
-        return self.saved.model().eval().to(PartialState().device)
+        return self.saved.model().eval().to(start_process().device)
 
     def about(self) -> dict[str, Any]:
         """What a result records: the model by file, content and seed of its training, the tokenizer, the versions."""

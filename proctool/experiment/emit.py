@@ -115,7 +115,7 @@ def slurm(plan: Plan) -> dict[Path, str]:
     files[folder / "stage.sh"] = _BATCH.format(
         options="".join(f"#SBATCH {_directive(name, value)}\n" for name, value in options.items()),
         signals=" ".join(asked),
-        codes="|".join(["130", *(str(128 + _number(name)) for name in asked)]),
+        codes="|".join(["130", *(str(128 + _number(name)) for name in dict.fromkeys([*_ENDING, *asked]))]),
     )
     files[folder / "submit.sh"] = "\n".join(submit) + "\n"
     return files
@@ -124,8 +124,9 @@ def slurm(plan: Plan) -> dict[Path, str]:
 # TERM two minutes before the time limit, or what `sbatch: {signal: ...}` asks for, lets a stage save a checkpoint; it
 # then asks for another turn. Slurm signals the stage itself, or with `B:` this script, which passes it on as TERM: by
 # scancel, because srun takes a TERM of its own as the order to kill the stage. A stage that does not yet catch signals
-# ends with 128 and the signal's number. Under torchrun the exit code 130 becomes 1, as that of any failure: so a stage
-# that got further than at its last turn has one more.
+# ends with 128 and the number of HUP, USR1, USR2 or TERM. Under torchrun the exit code 130 becomes 1, as that of any
+# failure: so a stage that got further than at its last turn has one more.
+_ENDING = ("HUP", "USR1", "USR2", "TERM")
 _BATCH = """#!/bin/bash
 {options}#SBATCH --requeue
 line=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" "$1")
@@ -158,6 +159,7 @@ needs() {{
     done
 }}
 folder=
+export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2  # torchrun passes these on
 eval "$line"
 code=$?
 latest=$(ls "$folder"/checkpoints/step-*.safetensors 2>/dev/null | tail -n 1)

@@ -1,8 +1,8 @@
 """Run a graph of stages: each a child process, `jobs` at a time, followed through its metrics.
 
-A stage that fails takes down only what depends on it. On Ctrl-C or SIGTERM every child is asked to stop (SIGTERM),
-checkpoints, and the same command goes on from there later. Children live in sessions of their own, so that a
-terminal's Ctrl-C reaches them once, through us.
+A stage that fails takes down only what depends on it. On a signal (see signals.py) every child is asked to stop
+(SIGTERM), checkpoints, and the same command goes on from there later. Children live in sessions of their own, so that
+a terminal's Ctrl-C reaches them once, through us.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from proctool.experiment.launch import PROCTOOL, accelerated, started
 from proctool.experiment.stage import Stage
 from proctool.locks import Taken, take
 from proctool.reporting.metrics import MetricsLog
+from proctool.signals import Stop, stop_signals
 
 LOG_FILE = "log.txt"
 
@@ -121,7 +122,7 @@ def execute(
     """
     jobs = max(1, min(jobs, len(plan.stages)))
     progress = Progress(plan, {})
-    with alone_in(plan.root) as lock, _signals() as stops:
+    with alone_in(plan.root) as lock, stop_signals(patient=True) as stop:
         progress.adopted = adopt(plan)
         for stage in plan.stages:
             progress.metrics[stage.key] = MetricsLog(stage.folder(plan.root))
@@ -129,14 +130,14 @@ def execute(
             (progress.done if stage.is_done(plan.root) else progress.waiting).append(stage)
         try:
             while progress.running or progress.waiting:
-                if not stops:
+                if not stop:
                     _start_ready(progress, jobs, command, lock)
                 _estimate(progress, jobs)
                 display.update(progress)
                 if not progress.running:
                     break
                 pause()
-                _pass_on(stops, progress)
+                _pass_on(stop, progress)
                 for each in list(progress.running):
                     each.metrics.update()
                     if each.process.poll() is not None:
@@ -146,7 +147,7 @@ def execute(
             for each in progress.running:
                 _kill(each)
         display.update(progress)
-        if stops:
+        if stop:
             raise Interrupted(f"interrupted; what is done is kept and {resume_with} goes on from there")
     return progress.failed
 
@@ -238,15 +239,15 @@ def _estimate(progress: Progress, jobs: int) -> None:
     progress.seconds_left = seconds_left(progress.plan.stages, progress.stage_left, set(waited), jobs)
 
 
-def _pass_on(stops: list[int], progress: Progress) -> None:
-    """On the first signal ask children to checkpoint and stop; on a second, end them."""
-    if stops and not progress.stopping:
+def _pass_on(stop: Stop, progress: Progress) -> None:
+    """On the first signal ask children to checkpoint and stop; on a second Ctrl-C, end them."""
+    if stop and not progress.stopping:
         progress.stopping = True
         for each in progress.running:
             if each.process.poll() is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(each.process.pid, signal.SIGTERM)
-    if len(stops) > 1:
+    if stop.insists:
         for each in progress.running:
             _kill(each)
 
@@ -275,19 +276,6 @@ def _family(process: int) -> list[int]:
     for each in found:  # grows while it is walked
         found += children.get(each, [])
     return found
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT, SIGTERM and SIGHUP instead of dying of them."""
-    stops: list[int] = []
-    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda number, _: stops.append(number)) for number in caught}
-    try:
-        yield stops
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

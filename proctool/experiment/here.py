@@ -12,6 +12,7 @@ from proctool.experiment.execute import LOG_FILE, Display, Failure, Progress, al
 from proctool.experiment.graph import Plan
 from proctool.experiment.stage import Stage
 from proctool.reporting.metrics import MetricsLog
+from proctool.signals import Stopped
 
 
 def execute_here(plan: Plan, call: Callable[[list[str]], object], display: Display) -> list[Failure]:
@@ -43,10 +44,14 @@ def _run(stage: Stage, root: Path, call: Callable[[list[str]], object]) -> Failu
     folder = stage.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
     error = "it ended well, but left no end event or no artifact"
-    with (folder / LOG_FILE).open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    with (
+        (folder / LOG_FILE).open("a", encoding="utf-8", errors="backslashreplace") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
         try:
             call(stage.argv(root))
-        except Interrupted:
+        except (Interrupted, Stopped):
             raise
         except ProctoolError as said:
             error = str(said)

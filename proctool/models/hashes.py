@@ -41,7 +41,7 @@ def tensor_hashes(path: Path) -> dict[str, str]:
 
 
 def _record(path: Path) -> Path:
-    from proctool.corpora.store import cache_folder
+    from proctool.cache import cache_folder
 
     return cache_folder() / "hashes" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
 

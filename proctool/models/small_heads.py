@@ -26,6 +26,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from proctool.artifact import replacing
+from proctool.cache import cache_folder
+from proctool.errors import CorpusError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,16 +52,14 @@ _FLAGS = (
 @functools.cache
 def kernel() -> ctypes.CDLL | None:
     """The compiled kernel; None where it cannot be had."""
-    from proctool.corpora.store import cache_folder
-
     source = files("proctool.models").joinpath("small_heads.c").read_bytes()
     given = shlex.split(os.environ.get("CC", ""))  # a compiler may come with words of its own
     compiler = given or [found for found in map(shutil.which, ("cc", "gcc", "clang")) if found][:1]
     if not compiler:
         return None
     key = hashlib.sha256(source + repr((compiler, _FLAGS, _processor())).encode()).hexdigest()[:16]
-    built = cache_folder() / "kernels" / f"small_heads-{key}.so"
     try:
+        built = cache_folder() / "kernels" / f"small_heads-{key}.so"
         if not built.exists():
             built.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as folder, replacing(built) as file:
@@ -69,7 +69,7 @@ def kernel() -> ctypes.CDLL | None:
                 subprocess.run(command, check=True, capture_output=True, timeout=120)
                 file.write(made.read_bytes())
         library = ctypes.CDLL(str(built))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, CorpusError, subprocess.SubprocessError):
         return None
     library.scratch_floats.restype = ctypes.c_int64
     return library

@@ -6,10 +6,12 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import logging
+import multiprocessing
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -17,10 +19,9 @@ from numpy.typing import NDArray
 
 from proctool import config
 from proctool.errors import OptionError
+from proctool.procedural.plugins import BrokenPlugin, load_plugins
 
-ENTRY_POINT_GROUP = "proctool.tasks"
-
-# Importing these fills the registry; third parties add theirs through the entry point group above.
+# Importing these fills the registry; third parties add theirs as plugins.py says.
 _BUILT_IN = (
     "brackets",
     "transduction",
@@ -148,16 +149,23 @@ def require_fits(task: Task, length: str, vocabulary: str) -> None:
 
 
 _TASKS: dict[str, type[Task]] = {}
+_BROKEN: list[BrokenPlugin] = []
+_LOG = logging.getLogger("proctool")
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 AnyTask = TypeVar("AnyTask", bound=Task)
 
 
 def task(name: str) -> Callable[[type[AnyTask]], type[AnyTask]]:
-    """Register a frozen dataclass as the task `name`."""
+    """Register a frozen dataclass as the task `name`. Raises TypeError, ValueError for what cannot be a task."""
 
     def register(cls: type[AnyTask]) -> type[AnyTask]:
-        if _TASKS.get(name, cls).__qualname__ != cls.__qualname__:
-            raise ValueError(f"task {name!r} is already registered as {_TASKS[name].__qualname__}")
+        known = _TASKS.get(name, cls)
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"task {name!r} is already registered as {known.__module__}.{known.__qualname__}")
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"task {name!r}: a name has small letters, digits, _ and -")
+        _require_task(name, cls)
         cls.name = name
         _TASKS[name] = cls
         return cls
@@ -165,12 +173,30 @@ def task(name: str) -> Callable[[type[AnyTask]], type[AnyTask]]:
     return register
 
 
+def _require_task(name: str, cls: type) -> None:
+    """Raise TypeError for a class that commands could not use."""
+    if not (isinstance(cls, type) and issubclass(cls, Task)):
+        raise TypeError(f"task {name!r}: {cls!r} is no subclass of Task")
+    if "__dataclass_params__" not in vars(cls) or not vars(cls)["__dataclass_params__"].frozen:
+        raise TypeError(
+            f"task {name!r}: {cls.__qualname__} is no frozen dataclass; put @dataclass(frozen=True) below @task"
+        )
+    for option in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING:
+            raise TypeError(f"task {name!r}: option {option.name} has no default")
+    if inspect.isabstract(cls) or not hasattr(cls, "size_option"):
+        lacking = sorted({*cls.__abstractmethods__, *(() if hasattr(cls, "size_option") else ("size_option",))})
+        raise TypeError(f"task {name!r}: {cls.__qualname__} lacks {', '.join(lacking)}")
+
+
 @functools.cache
 def _load() -> None:
     for module in _BUILT_IN:
         __import__(f"proctool.procedural.{module}")
-    for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        entry.load()
+    _BROKEN.extend(load_plugins(_TASKS))
+    if multiprocessing.parent_process() is None:  # workers need not say it again
+        for each in _BROKEN:
+            _LOG.warning("proctool: %s", each)
 
 
 def tasks() -> dict[str, type[Task]]:
@@ -183,6 +209,8 @@ def task_class(name: str) -> type[Task]:
     """The task class registered as `name`. Raises OptionError with the nearest name."""
     known = tasks()
     if name not in known:
+        if broken := next((each for each in _BROKEN if each.entry == name), None):
+            raise OptionError(f'task "{name}": {broken}')
         raise OptionError(f'unknown task "{name}"{config.suggestion(name, known)}')
     return known[name]
 

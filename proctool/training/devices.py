@@ -16,8 +16,11 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor
 
 from proctool.errors import RunError
+from proctool.launched import launch
+from proctool.signals import Stop
 from proctool.training import zero
 from proctool.training.engine import Engine
+from proctool.training.environment import flag, hidden, refuse
 from proctool.training.loss import TargetLoss
 from proctool.training.options import TrainingOptions
 
@@ -30,8 +33,18 @@ _GONE = ("closed by peer", "connection reset", "socket", "broken pipe", "timed o
 def start_process() -> PartialState:
     """Join the other processes of this launch, over gloo where there is no accelerator. Call before anything else."""
     atexit.unregister(_leave)
-    with zero.unasked():
-        return PartialState(cpu=_on_cpu())
+    launch()  # refused in one line where Accelerate would not know what to do
+    if flag("ACCELERATE_USE_FSDP"):  # else transformers gives donors' weights to one process alone
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    on_cpu = _on_cpu()
+    try:
+        with hidden():
+            return PartialState(cpu=on_cpu)
+    except (ValueError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        raise RunError(
+            f"cannot join the processes of this launch ({reason}); start them with torchrun or accelerate launch"
+        ) from None
 
 
 def end_process() -> None:
@@ -52,13 +65,14 @@ def _leave() -> None:
 
 def _on_cpu() -> bool:
     # Accelerate by itself takes the processes of a torchrun on CPUs for strangers to each other.
-    return os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" or not torch.accelerator.is_available()
+    return flag("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 def make_accelerator(options: TrainingOptions) -> Accelerator:
     """Accelerate's view of this launch. Raises RunError for what the launch asks and the loop cannot do."""
+    refuse(options.precision)
     accelerator = accelerator_of(options.precision)
-    if accelerator.device.type == "cpu" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+    if accelerator.device.type == "cpu" and flag("ACCELERATE_USE_FSDP"):
         # Accelerate shards on accelerators alone; torch does on CPUs too, which shows the code right without any.
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
@@ -89,14 +103,15 @@ def accelerator_of(precision: str) -> Accelerator:
 
     Raises RunError where the device does not have that precision.
     """
-    autocast = _AUTOCAST[precision]
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != autocast:
-        AcceleratorState._reset_state()  # the processes of the launch stay joined: they are PartialState's
+    start_process()
+    autocast, on_cpu = _AUTOCAST[precision], _on_cpu()
     try:
-        with zero.unasked():
-            accelerator = Accelerator(cpu=_on_cpu(), mixed_precision=autocast)
+        with hidden():
+            if AcceleratorState._shared_state and AcceleratorState().mixed_precision != autocast:
+                AcceleratorState._reset_state()  # the processes of the launch stay joined: they are PartialState's
+            accelerator = Accelerator(cpu=on_cpu, mixed_precision=autocast)
     except ValueError as error:
-        raise RunError(f"precision = {precision}: {error}") from None
+        raise RunError(f"precision = {precision}, as the launch asks: {error}") from None
     if accelerator.device.type == "cuda":  # TF32 where a product is left in fp32
         torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
     return accelerator
@@ -128,6 +143,15 @@ def restore_random_state(states: dict[str, Tensor], device: torch.device) -> Non
         torch.cuda.set_rng_state(states["cuda"].clone(), device)
 
 
+def agreed_to_stop(stop: Stop, accelerator: Accelerator, may_meet: bool) -> bool:
+    """Whether to stop now. Signals reach processes at different steps, so several agree when they meet to log."""
+    if accelerator.num_processes == 1:
+        return bool(stop)
+    if not may_meet:
+        return False
+    return bool(accelerator.reduce(torch.tensor(float(bool(stop)), device=accelerator.device)) > 0)
+
+
 @contextlib.contextmanager
 def losing_peers_is_one_line() -> Iterator[None]:
     """Say in one line that another process of the run is gone, instead of torch.distributed's many."""
@@ -135,10 +159,10 @@ def losing_peers_is_one_line() -> Iterator[None]:
         yield
     except RuntimeError as error:
         said = str(error).lower()
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not any(word in said for word in _GONE):
+        if launch().processes == 1 or not any(word in said for word in _GONE):
             raise
         raise RunError(
-            f"process {os.environ.get('RANK')}: another process of this run has died or cannot be reached; "
+            f"process {launch().rank}: another process of this run has died or cannot be reached; "
             "its own output says why. The same launch goes on from the last checkpoint"
         ) from error
 
@@ -150,5 +174,14 @@ def device_name(device: torch.device) -> str | None:
 
 def launched_settings() -> dict[str, Any]:
     """How the processes were laid out, for the log: none of it names a host."""
-    names = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "OMP_NUM_THREADS")
-    return {name: os.environ[name] for name in names if name in os.environ}
+    names = (
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "RANK",
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OMP_DYNAMIC",
+        "OPENBLAS_CORETYPE",
+        "CC",
+    )
+    return {name: os.environ[name] for name in names if name in os.environ} | {"threads": torch.get_num_threads()}

@@ -16,6 +16,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from proctool.training.batch import Batch
+from proctool.training.environment import hidden
 from proctool.training.loss import TargetLoss
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Engine:
         if accelerator.distributed_type == DistributedType.FSDP:
             self._prepared, self._stepper = self._sharded()
         else:
-            self._prepared, self._stepper = accelerator.prepare(module, optimiser)
+            with hidden():
+                self._prepared, self._stepper = accelerator.prepare(module, optimiser)
         self.optimiser = self._stepper.optimizer  # FSDP2 puts its own parameters into another one
 
     def _sharded(self) -> Any:
@@ -44,7 +46,8 @@ class Engine:
         plugin = self.accelerator.state.fsdp_plugin
         plugin.cpu_ram_efficient_loading = False  # every process builds the model from the seed
         self.module._no_split_modules = self.module.model._no_split_modules  # layers, to wrap by
-        prepared, stepper = self.accelerator.prepare(self.module, self.optimiser)
+        with hidden():
+            prepared, stepper = self.accelerator.prepare(self.module, self.optimiser)
         register_fsdp_forward_method(prepared, "scores")
         return prepared, stepper
 

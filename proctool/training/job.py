@@ -13,12 +13,14 @@ from proctool import artifact
 from proctool import config as strict
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, ModelError
+from proctool.launched import launch
 from proctool.models.build import build_model, context_of, parameter_count
 from proctool.models.components import train_only
 from proctool.models.flops import training_flops
 from proctool.models.saved import save_model
 from proctool.models.shapes import written_digest
 from proctool.outputs import Output, reads_of, require_safe
+from proctool.training import environment
 from proctool.training.curriculum import Course
 from proctool.training.extension import EXTENDED_FROM, keeps_state, note, state_bytes
 from proctool.training.options import TrainingOptions
@@ -33,6 +35,7 @@ from proctool.units import format_bytes
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from proctool.training.loop import Result
     from proctool.training.loss import TargetLoss
 
 # Options that never change what is computed.
@@ -161,8 +164,6 @@ class Job:
 
     def _peak_bytes(self, model: PreTrainedModel) -> int:
         """What one process of this launch holds at its peak, estimated."""
-        import os
-
         import torch
 
         from proctool.models.memory import Layout, training_memory
@@ -174,7 +175,7 @@ class Job:
             dropout=options.dropout, checkpointing=options.gradient_checkpointing,
             on_cpu=not torch.accelerator.is_available(),
         )  # fmt: skip
-        devices = int(os.environ.get("WORLD_SIZE", "1"))
+        devices = launch().processes
         micro = max(1, options.batch_size // (options.accumulate * devices))
         return memory.peak(Layout(micro, devices, accumulates=options.accumulate > 1))
 
@@ -243,8 +244,9 @@ class Job:
         from proctool.training.loop import train
 
         model, origins, trained = self._initial()
-        for remark in self._remarks():
-            run.say(remark)
+        surroundings = environment.found(self.options.precision, self.options.compile)
+        for line in [*surroundings.lines, *self._remarks()]:
+            run.say(line)
         if run.extended_from and (said := note(settings, run.extended_from)):
             run.say(said)
         elif not keeps_state(self.options.keep_state, parameter_count(model), trained):
@@ -261,17 +263,23 @@ class Job:
             "carried": records(summary(origins)),
             "seed": self.options.seed,
             "eval_samples": self._eval_samples,
+            **({"environment": dict(surroundings.recorded)} if surroundings.recorded else {}),
             **self.source.about(),
         }
         course = self.course or Course.fixed(self.source, self.held_out)
-        with (
-            self._outputs_held(run.is_writer),
-            faster(model, dropout=self.options.dropout, checkpointing=self.options.gradient_checkpointing),
-            freed_memory_kept(),
-            tracked(run, self.options.track or (), settings),
-            losing_peers_is_one_line(),
-        ):
-            result = train(model, course, self.options, run, start, self.loss)
+        with contextlib.ExitStack() as signals_held:
+            with (
+                self._outputs_held(run.is_writer),
+                faster(model, dropout=self.options.dropout, checkpointing=self.options.gradient_checkpointing),
+                freed_memory_kept(),
+                tracked(run, self.options.track or (), settings),
+                losing_peers_is_one_line(),
+            ):
+                result = train(model, course, self.options, run, start, self.loss, signals_held)
+            return self._completed(run, model, origins, result)
+
+    def _completed(self, run: RunFolder, model: PreTrainedModel, origins: list[Origin], result: Result) -> Event:
+        """Write the artifacts of a run that has come to its end, and record that. Returns the end event."""
         last: dict[str, Any] = {"step": result.step, "tokens": result.tokens, **result.scores.measures()}
         best = result.best or last
         # A curriculum that was not finished leaves a model that has never seen samples of the full size.

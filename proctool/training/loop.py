@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -16,10 +17,11 @@ from accelerate import Accelerator
 from proctool.errors import Interrupted, RunError
 from proctool.models.hardware import peak_flops
 from proctool.procedural.registry import Samples
+from proctool.signals import command_again, stop_signals
 from proctool.training.batch import Batch, by_length
 from proctool.training.checkpoint import Checkpoints, HasState, Position
 from proctool.training.curriculum import Course, Lesson
-from proctool.training.devices import device_name, make_accelerator, make_engine, micro_batch
+from proctool.training.devices import agreed_to_stop, device_name, make_accelerator, make_engine, micro_batch
 from proctool.training.early_stop import EarlyStop
 from proctool.training.engine import Engine
 from proctool.training.evaluate import Scores, evaluate
@@ -30,7 +32,6 @@ from proctool.training.optimiser import make_optimiser
 from proctool.training.options import TrainingOptions
 from proctool.training.run import Event, RunFolder
 from proctool.training.schedule import learning_rate
-from proctool.training.signals import command_again, stop_signals
 from proctool.training.sources import Source, held_out_samples, read_ahead
 
 if TYPE_CHECKING:
@@ -62,13 +63,15 @@ def train(
     run: RunFolder,
     start: Event,
     loss_of: Callable[[PreTrainedModel], TargetLoss] | None = None,
+    held: contextlib.ExitStack | None = None,
 ) -> Result:
     """Train `model` in place for `options.steps` steps, recording events (`start` first) and checkpoints in `run`.
 
     Goes on from the folder's latest checkpoint: with the same settings on the same hardware, the weights end as
-    those of a run that was never stopped, bit for bit. Raises Interrupted after a checkpoint when a SIGTERM or
-    Ctrl-C comes; RunError, after a checkpoint too, when a gradient is not finite or a spike; OSError when a
-    checkpoint cannot be written (the one before it stays).
+    those of a run that was never stopped, bit for bit. From the first step on, signals are held until the end, or
+    until `held` is closed: the last weights are not in a checkpoint. Raises Interrupted after a checkpoint when one
+    comes; RunError, after a checkpoint too, when a gradient is not finite or a spike; OSError when a checkpoint cannot
+    be written (the one before it stays).
     """
     accelerator = make_accelerator(options)
     micro = micro_batch(options, accelerator)
@@ -150,7 +153,8 @@ def train(
             note_stop(reason)
             last = here.step
     ahead = read_ahead(course.lesson.source, here.step, options.steps, options.batch_size, share_out)
-    with stop_signals() as stop:
+    with contextlib.ExitStack() as own:
+        stop = (held or own).enter_context(stop_signals())
         for step in range(here.step, last):
             rate = learning_rate(
                 step, steps=scheduled, peak=options.lr, schedule=options.schedule,
@@ -196,7 +200,7 @@ def train(
                 elif course.lesson is not lesson:
                     ahead.close()
                     ahead = read_ahead(course.lesson.source, here.step, options.steps, options.batch_size, share_out)
-            stopping = not is_last and stop.agreed(accelerator, here.step % options.log_every == 0)
+            stopping = not is_last and agreed_to_stop(stop, accelerator, here.step % options.log_every == 0)
             if stopping or (not is_last and here.step % options.checkpoint_every == 0):
                 checkpoint()
             if stopping:

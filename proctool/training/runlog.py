@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from proctool import artifact
 from proctool.errors import ProctoolError, describe_os_error
+from proctool.signals import Stopped
 from proctool.training.devices import launched_settings
 from proctool.training.run import Event, RunFolder
 
@@ -43,6 +44,9 @@ def run_log(run: RunFolder, settings: Mapping[str, Any]) -> Iterator[None]:
             raise
         except OSError as error:
             log("stopped", describe_os_error(error))
+            raise
+        except Stopped as error:
+            log("stopped", str(error))
             raise
         except KeyboardInterrupt:
             log("stopped", "interrupted")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,32 +20,21 @@ from torch import Tensor
 from proctool.errors import RunError
 from proctool.training.batch import Batch
 from proctool.training.engine import Engine
+from proctool.training.environment import flag
 from proctool.training.loss import TargetLoss
 from proctool.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_ASKED = "ACCELERATE_USE_DEEPSPEED"
 _AT_ONCE = 1 << 26
 """Numbers of each process gathered at once."""
 _NO_SECTIONS = "zero_optimization, offload_..., bf16 and fp16 are sections with names and values"
 
 
 def is_asked() -> bool:
-    """Whether the launch is for DeepSpeed."""
-    return os.environ.get(_ASKED, "").lower() == "true"
-
-
-@contextlib.contextmanager
-def unasked() -> Iterator[None]:
-    """While the block lasts, Accelerate does not know: it joins the processes as for DDP, on CPUs too."""
-    kept = os.environ.pop(_ASKED, None)
-    try:
-        yield
-    finally:
-        if kept is not None:
-            os.environ[_ASKED] = kept
+    """Whether the launch is for DeepSpeed. Accelerate is not told, and joins the processes as for DDP, on CPUs too."""
+    return flag("ACCELERATE_USE_DEEPSPEED")
 
 
 class ZeroEngine(Engine):

@@ -278,7 +278,7 @@ def test_every_setting_that_matters_is_recorded(tmp_path: Path) -> None:
     assert fields - incidental <= recorded.keys()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_signals_that_end_a_session_leave_a_checkpoint(tmp_path: Path, number: int) -> None:
     job = warmup_job(options(tmp_path, checkpoint_every=100))
     job.listeners = [lambda event: os.kill(os.getpid(), number) if event["event"] == "train" else None]

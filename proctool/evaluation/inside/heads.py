@@ -88,7 +88,8 @@ def _number(value: np.float64) -> float | None:
 def score_heads(saved: SavedModel, options: InsideOptions) -> Heads:
     """Scores of every head. Raises ModelError without attention, OptionError where samples do not fit the context."""
     import torch
-    from accelerate import PartialState
+
+    from proctool.training.devices import start_process
 
     length, repeats = options.length, options.repeats or _repeats(saved, options.length)
     limit = context_of(saved.config)
@@ -96,7 +97,7 @@ def score_heads(saved: SavedModel, options: InsideOptions) -> Heads:
         raise OptionError(
             f"length = {length}: {repeats} times that does not fit the context of {limit} tokens of {saved.path}"
         )
-    model = saved.model().eval().to(PartialState().device)
+    model = saved.model().eval().to(start_process().device)
     model.set_attn_implementation("eager")  # the others do not give their patterns
     tokens = repeated(saved.config.vocab_size, length, repeats, options.samples, options.seed)
     sums: list[NDArray[np.float64]] = []

@@ -1,0 +1,50 @@
+"""The launch that this process belongs to: how many processes it has, and which of them this is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from proctool.errors import RunError
+
+_NEEDED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR")
+_START = "start with torchrun or accelerate launch"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The processes of one launch, and the number of this one."""
+
+    processes: int = 1
+    rank: int = 0
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.rank == 0
+
+
+def launch() -> Launch:
+    """What torchrun, accelerate launch or a person set. Raises RunError where it cannot start several processes."""
+    size, rank, local = _number("WORLD_SIZE", 1), _number("RANK"), _number("LOCAL_RANK")
+    if (size or 1) == 1 and not rank and local is None:
+        return Launch()  # a single process needs no other variable, and clusters set these two by themselves
+    given = [name for name in _NEEDED if name in os.environ]
+    if missing := [name for name in _NEEDED if name not in os.environ]:
+        said = ", ".join(f"{name}={os.environ[name]}" for name in given if name != "MASTER_ADDR")
+        raise RunError(f"{said} without {', '.join(missing)}; {_START}, or unset {' '.join(given)}")
+    _number("MASTER_PORT", 1, 65535)
+    assert size is not None
+    assert rank is not None
+    if rank >= size:
+        raise RunError(f"RANK={rank} with WORLD_SIZE={size}: ranks are 0 to {size - 1}; {_START}")
+    return Launch(size, rank)
+
+
+def _number(name: str, least: int = 0, most: int = 1 << 20) -> int | None:
+    written = os.environ.get(name)
+    if written is None:
+        return None
+    if not written.isascii() or not written.isdecimal() or not least <= int(written[:9]) <= most:
+        raise RunError(f"{name}={written}: not a number from {least} to {most}; {_START}, or unset {name}")
+    return int(written)

@@ -1,0 +1,87 @@
+"""Tasks from other packages, which name their modules in the entry point group `proctool.tasks`.
+
+A package that cannot be loaded costs its own tasks alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from proctool.errors import one_line
+from proctool.signals import Stopped
+
+ENTRY_POINT_GROUP = "proctool.tasks"
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """An entry point whose tasks are not there."""
+
+    package: str
+    entry: str
+    """By convention the name of its task; empty where not even that could be read."""
+    reason: str
+
+    def __str__(self) -> str:
+        which = f'"{self.entry}" ' if self.entry else ""
+        return one_line(
+            f"the package {self.package} offers tasks {which}that cannot be loaded ({self.reason}); "
+            "update or uninstall it"
+        )
+
+
+def load_plugins(registered: MutableMapping[str, Any]) -> list[BrokenPlugin]:
+    """Import every entry point, which fills `registered`; those that failed, whose tasks are taken out again."""
+    broken = []
+    for package, entry in _entry_points():
+        if isinstance(entry, BrokenPlugin):
+            broken.append(entry)
+            continue
+        before = dict(registered)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # results are what a command prints
+                loaded = entry.load()
+            if not _gave_tasks(entry, loaded, before, registered):
+                raise TypeError("it registers no task; decorate a Task with @task")
+        except Stopped:
+            raise
+        except (Exception, SystemExit) as error:  # whatever a foreign module does
+            registered.clear()
+            registered.update(before)
+            broken.append(BrokenPlugin(package, entry.name, f"{type(error).__name__}: {error}"))
+    return broken
+
+
+def _gave_tasks(entry: metadata.EntryPoint, loaded: Any, before: Any, registered: Any) -> bool:
+    if registered.keys() - before.keys() or any(loaded is cls for cls in registered.values()):
+        return True
+    return any(f"{cls.__module__}.".startswith(f"{entry.module}.") for cls in registered.values())
+
+
+def _entry_points() -> Iterator[tuple[str, metadata.EntryPoint | BrokenPlugin]]:
+    """The group's entry points with their packages. One damaged list of them must not hide the others."""
+    seen = set()
+    for distribution in metadata.distributions():
+        package = "of an unreadable name"
+        try:
+            package = distribution.name
+            entries = distribution.entry_points.select(group=ENTRY_POINT_GROUP)
+        except Exception as error:  # damaged metadata fails in many ways
+            if ENTRY_POINT_GROUP in _text(distribution):
+                yield package, BrokenPlugin(package, "", f"its entry_points.txt is damaged: {error}")
+            continue
+        for entry in entries:
+            if (package, entry.name) not in seen:  # found twice on the path: the first counts
+                seen.add((package, entry.name))
+                yield package, entry
+
+
+def _text(distribution: metadata.Distribution) -> str:
+    with contextlib.suppress(Exception):
+        return distribution.read_text("entry_points.txt") or ""
+    return ""

@@ -1,0 +1,153 @@
+"""What Accelerate, torch and others read from the environment: ignored, refused, or recorded.
+
+A run's result follows from its options. So what a launcher, a profile or `accelerate config` left in the environment
+either does not count (`hidden`), stops the run (`refuse`), or is recorded and said (`found`). docs/training.md has the
+table for people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from proctool.errors import RunError
+from proctool.launched import launch
+
+_FSDP, _MEGATRON, _SAGEMAKER = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_SAGEMAKER"
+_PARALLELISM, _AXES = "ACCELERATE_USE_PARALLELISM_CONFIG", ("TP", "CP", "SP")
+_LAYOUTS = "use DDP, FSDP2 (--use_fsdp --fsdp_version 2) or DeepSpeed"
+
+_OBEYED = (_FSDP, _PARALLELISM, "ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE")
+"""Of Accelerate's variables, those that it may see when it starts. DeepSpeed's are read by zero.py."""
+
+_NEUTRAL = ("", "0", "no", "none", "default", "false", "1")
+"""Values that ask for nothing: `accelerate launch` sets many variables to them."""
+
+_INSTEAD = {
+    "ACCELERATE_MIXED_PRECISION": "--precision",
+    "ACCELERATE_DOWNCAST_BF16": "--precision",
+    "ACCELERATE_FP8_*": "--precision",
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "--accumulate",
+    "ACCELERATE_DYNAMO_BACKEND": "--compile",
+    "ACCELERATE_TORCH_DEVICE": "CUDA_VISIBLE_DEVICES",
+}
+"""Ignored variables that could have changed a result, and what to use for it."""
+
+_RECORDED = (
+    # which instructions and kernels torch and its libraries pick: the rounding of sums
+    "ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DISABLE_FAST_MM", "DNNL_MAX_CPU_ISA",
+    "ONEDNN_MAX_CPU_ISA", "DNNL_CPU_ISA_HINTS", "ONEDNN_CPU_ISA_HINTS", "TORCH_MKLDNN_*",
+    "TORCH_LINEAR_FLATTEN_3D", "TORCH_BLAS_PREFER_*", "TORCH_LINALG_PREFER_*", "TORCH_CUDNN_*", "TORCH_ROCM_*",
+    "CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_*", "CUDNN_*", "NVIDIA_TF32_OVERRIDE", "ROCBLAS_*", "HIPBLASLT_*",
+    "MIOPEN_*", "PYTORCH_TUNABLEOP_*", "PYTORCH_MIOPEN_*", "PYTORCH_MPS_*", "PYTORCH_ENABLE_MPS_FALLBACK",
+    # the order in which processes add up
+    "NCCL_ALGO", "NCCL_PROTO", "NCCL_NVLS_ENABLE", "NCCL_COLLNET_ENABLE",
+    # which implementation of attention and of layers transformers takes
+    "TRANSFORMERS_SDPA_FORCE_GQA", "FLASH_ATTENTION_DETERMINISTIC", "USE_HUB_KERNELS", "USE_TORCH_XLA",
+    "PYTORCH_JIT", "PYTORCH_JIT_DISABLE",
+)  # fmt: skip
+
+_COMPILER = (
+    "TORCHINDUCTOR_*", "TORCHDYNAMO_*", "TORCH_DYNAMO_*", "TORCH_COMPILE_*", "TRITON_*", "TENSORIFY_PYTHON_SCALARS",
+)  # fmt: skip
+"""Recorded where a run compiles."""
+
+_PLACES = ("*_DIR", "*_PATH", "*_FILE", "*_FILENAME", "*_LOGPATH", "*CACHE*", "*_LOG*", "*DEBUG*")
+"""Of those, what names a place or a log and changes no result."""
+
+_FPMATH = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What of the environment could change a run's result."""
+
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    recorded: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each kind that there is any of."""
+        said = []
+        if self.ignored:
+            each = (f"{name}={value} (use {_instead(name)})" for name, value in self.ignored.items())
+            said.append(f"ignored from the environment: {', '.join(each)}")
+        if self.recorded:
+            each = (f"{name}={value}" for name, value in self.recorded.items())
+            said.append(f"the environment may change results slightly: {', '.join(each)}")
+        return said
+
+
+def found(precision: str, compiles: bool) -> Found:
+    """What is set of the variables that could change a run's result."""
+    ignored = {name: value for name, value in _set(*_INSTEAD).items() if not _is_neutral(name, value, precision)}
+    recorded = _set(*_RECORDED)
+    if compiles:
+        recorded |= {name: value for name, value in _set(*_COMPILER).items() if not _matches(name, _PLACES)}
+    return Found(ignored, recorded)
+
+
+def refuse(precision: str) -> None:
+    """Raise RunError for what would change the result against the run's options."""
+    if flag(_MEGATRON):
+        raise RunError(f"the launch asks for Megatron-LM; {_LAYOUTS}")
+    if flag(_SAGEMAKER) and os.environ.get("ACCELERATE_SAGEMAKER_DISTRIBUTED_TYPE", "NO") != "NO":
+        raise RunError("the launch asks for SageMaker's data parallelism; start with torchrun")
+    if flag(_PARALLELISM) and any(os.environ.get(f"PARALLELISM_CONFIG_{each}_SIZE", "1") != "1" for each in _AXES):
+        raise RunError(f"the launch asks for tensor, context or sequence parallelism; {_LAYOUTS}")
+    for name, kind in ((_FSDP, "FSDP"), (_PARALLELISM, "parallelism")):
+        if flag(name) and launch().processes == 1:
+            raise RunError(f"the launch asks for {kind} in a single process; start several with accelerate launch")
+    if flag(_FSDP) and os.environ.get("FSDP_IGNORED_MODULES"):
+        raise RunError("the launch asks FSDP to ignore modules, whose gradients would not be added up; leave it out")
+    tf32 = os.environ.get("NVIDIA_TF32_OVERRIDE")
+    if (tf32 == "1" and precision == "fp32") or (tf32 == "0" and precision != "fp32"):
+        raise RunError(f"NVIDIA_TF32_OVERRIDE={tf32} overrides --precision {precision}; unset it")
+    for name in _FPMATH:
+        if os.environ.get(name, "").upper() not in ("", "STRICT"):
+            raise RunError(f"{name}={os.environ[name]} overrides --precision {precision}; unset it")
+
+
+def flag(name: str) -> bool:
+    """A variable that is true or false; false where it is not set. Raises RunError."""
+    written = os.environ.get(name, "").lower()
+    if written in ("true", "1", "yes", "y", "on", "t"):
+        return True
+    if written in ("", "false", "0", "no", "n", "off", "f", "none"):
+        return False
+    raise RunError(f"{name}={os.environ[name]}: neither true nor false")
+
+
+@contextlib.contextmanager
+def hidden() -> Iterator[None]:
+    """While the block lasts, Accelerate sees of its variables only those that proctool obeys."""
+    kept = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
+    obeyed = {name: str(flag(name)).lower() for name in _OBEYED if name in kept}
+    for name in kept:
+        del os.environ[name]
+    os.environ.update(obeyed)
+    try:
+        yield
+    finally:
+        for name in obeyed:
+            os.environ.pop(name, None)
+        os.environ.update(kept)
+
+
+def _set(*patterns: str) -> dict[str, str]:
+    return {name: os.environ[name] for name in sorted(os.environ) if _matches(name, patterns)}
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _instead(name: str) -> str:
+    return next(option for pattern, option in _INSTEAD.items() if fnmatchcase(name, pattern))
+
+
+def _is_neutral(name: str, value: str, precision: str) -> bool:
+    return value.lower() in (("", "no", precision) if name == "ACCELERATE_MIXED_PRECISION" else _NEUTRAL)
