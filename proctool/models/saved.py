@@ -187,7 +187,10 @@ def _open_folder(path: Path, strip_prefix: Sequence[str]) -> SavedModel:
         raise ArtifactError(f"{path}: neither a model artifact nor a Hugging Face folder (no config.json)")
     weights = read_folder(path, strip_prefix)
     values = read_config(path / "config.json")
-    fitted = fit(config_of(values.pop("model_type"), values), weights)
+    try:
+        fitted = fit(config_of(values.pop("model_type"), values), weights)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
     return SavedModel(path, fitted.config, {}, None, weights, fitted.own_head, fitted.unused)
 
 
