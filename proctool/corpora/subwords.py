@@ -101,6 +101,8 @@ class SubwordTokenizer(Tokenizer):
         kept = {name: value for name, kind in _KEPT.items() if type(value := self.files.setting(name)) is kind}
         if (template := self.files.contents.get("chat_template.jinja")) is not None:
             kept["chat_template"] = template.decode("utf-8", "replace")
+        if not self.files.says_length():
+            kept.pop("model_max_length", None)
         return {**known, **kept, "bos_token": self._eos, "eos_token": self._eos}
 
 
@@ -256,7 +258,9 @@ def _from_transformers(spec: str, end_of_text: str | None, folder: Path | None =
     eos = end_of_text or hf.eos_token or hf.sep_token
     with tempfile.TemporaryDirectory() as temporary:
         hf.save_pretrained(temporary)
-        files = TokenizerFiles({**TokenizerFiles.of_folder(Path(temporary)).contents, **_downloaded(spec)}, spec)
+        saved = TokenizerFiles.of_folder(Path(temporary)).contents
+    came = {} if Path(spec).expanduser().is_dir() else _downloaded(spec)
+    files = TokenizerFiles({**saved, **came}, spec)
     backend = hf.backend_tokenizer
     eos = eos or end_token(spec, backend, files)
     _require_token(spec, backend, str(eos))
@@ -264,7 +268,7 @@ def _from_transformers(spec: str, end_of_text: str | None, folder: Path | None =
 
 
 def _downloaded(spec: str) -> dict[str, bytes]:
-    """The files of a tokenizer on the hub, which transformers has just put into the hub's cache; none of a folder."""
+    """The files of a tokenizer on the hub, which transformers has just put into the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

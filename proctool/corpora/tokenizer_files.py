@@ -7,6 +7,7 @@ begin where the harness begins, and an exported folder holds the same bytes.
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ NAMES = (
 )  # fmt: skip
 """The files of a tokenizer; no others are read, carried or written."""
 
+_NO_LENGTH = 10**12
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -63,6 +65,18 @@ class TokenizerFiles:
     def setting(self, name: str) -> Any:
         """An entry of tokenizer_config.json; None where there is none. Raises CorpusError when it is damaged."""
         return self._values(SETTINGS).get(name)
+
+    def says_length(self) -> bool:
+        """Whether they say how many tokens a model reads; transformers writes a very large number where nobody said."""
+        length = self.setting("model_max_length")
+        return isinstance(length, int | float) and 0 < length < _NO_LENGTH
+
+    def with_length(self, tokens: int | None) -> TokenizerFiles:
+        """The same files, saying that the model reads `tokens` where they did not say how many."""
+        if tokens is None or self.says_length():
+            return self
+        settings = json.dumps({**self._values(SETTINGS), "model_max_length": tokens}, indent=2, ensure_ascii=False)
+        return TokenizerFiles({**self.contents, SETTINGS: settings.encode()}, self.where)
 
     def _values(self, file: str) -> dict[str, Any]:
         try:

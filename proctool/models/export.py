@@ -103,7 +103,7 @@ def written_tokenizer(saved: SavedModel, tokenizer: Tokenizer) -> WrittenTokeniz
         return WrittenTokenizer(hf, files if ends_alike else None)
     begins_alike = added_by(hf) == ((), ()) and beginning_of(hf, tokenizer.eos_id).first == (tokenizer.eos_id,)
     if begins_alike and ends_alike:
-        return WrittenTokenizer(hf, files)
+        return WrittenTokenizer(hf, files.with_length(context_of(saved.config)))
     return WrittenTokenizer(anew, begins_with=None if begins_alike else tokenizer.eos_token)
 
 

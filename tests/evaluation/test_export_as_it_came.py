@@ -129,27 +129,21 @@ def test_files_have_the_mode_that_new_files_get(proctool: Callable[..., Said], t
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()} == {0o666 & ~mask}
 
 
-def test_a_model_that_proctool_made_says_how_much_it_reads(proctool: Callable[..., Said], text: Path) -> None:
+@pytest.mark.parametrize(("tokenizer", "end"), [("bytes", 256), ("bpe", 269)])
+def test_a_model_that_proctool_made_says_how_much_it_reads(
+    proctool: Callable[..., Said], tmp_path: Path, text: Path, tokenizer: str, end: int
+) -> None:
     for command in (
-        (
-            "pretrain",
-            "--corpus",
-            text,
-            "--model",
-            "1x2x16",
-            "--context",
-            16,
-            "--steps",
-            1,
-            "--batch-size",
-            2,
-            "-o",
-            "m",
-        ),
+        ("tokenizer", "train", "--corpus", text, "--vocab-size", 270, "-o", "bpe"),
+        ("pretrain", "--corpus", text, "--tokenizer", tokenizer, "--model", "1x2x16", "--context", 16, "--steps", 1,
+         "--batch-size", 2, "-o", "m"),
         ("export", "m", "hf"),
-    ):
+    ):  # fmt: skip
         said = proctool(*command)
         assert said.code == 0, said.err
-    tokenizer = transformers.AutoTokenizer.from_pretrained("hf")
-    assert tokenizer.model_max_length == 16
-    assert tokenizer.bos_token_id == tokenizer.eos_token_id == 256
+    loaded = transformers.AutoTokenizer.from_pretrained("hf")
+    assert loaded.model_max_length == 16
+    assert loaded.bos_token_id == loaded.eos_token_id == end
+    if tokenizer == "bpe":
+        came, left = ((tmp_path / folder / "tokenizer.json").read_bytes() for folder in ("bpe", "hf"))
+        assert came == left
