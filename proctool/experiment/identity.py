@@ -62,20 +62,17 @@ def _configuration(value: str) -> str | None:
 
 
 def _weights(value: str) -> str | None:
-    """An artifact's tensors and what it says of them; of a model folder the configuration and the weight files."""
+    """An artifact's tensors and metadata; the configuration and the tensors of a model folder."""
+    from proctool.models.folder import read_folder
+
     path = user_path(value)
     if path.is_dir():
-        named = [path / "config.json", *sorted(path.glob("*.safetensors"))]
-        return _digest([[file.name, _sha256(file)] for file in named])
+        configuration = hashlib.sha256((path / "config.json").read_bytes()).hexdigest()
+        return _digest([configuration, read_folder(path).content])
     if not path.exists():
         return None
     header = artifact.read_header(path)
     return _digest([header.content, header.about])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(value: Any) -> str:
