@@ -70,7 +70,8 @@ def _weights(value: str) -> str | None:
         configuration = hashlib.sha256((path / "config.json").read_bytes()).hexdigest()
         return _digest([configuration, read_folder(path).content])
     if not path.exists():
-        return None
+        donors = [each.strip() for each in value.split(",")]  # averaged
+        return _digest([_weights(each) or each for each in donors]) if len(donors) > 1 else None
     header = artifact.read_header(path)
     return _digest([header.content, header.about])
 
