@@ -8,7 +8,7 @@ def main() -> None:
     streams.guard()
     signals.install()
     try:
-        with errors.reported(), streams.written_out():
+        with errors.reported(), errors.notices_shown(), streams.written_out():
             cache.settle()
             from proctool.cli.main import app
 

@@ -73,9 +73,3 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-def main() -> None:
-    """Run the command line; mistakes of the user end as one line and exit code 1."""
-    with errors.reported(), errors.notices_shown():
-        app(prog_name="proctool")

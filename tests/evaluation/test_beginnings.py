@@ -66,7 +66,7 @@ def test_a_foreign_model_reads_what_its_tokenizer_begins_a_text_with(tmp_path: P
 def test_questions_are_asked_as_the_tokenizer_begins_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def greedy(model: object, prompts: object, most: object, eos_id: int) -> list[list[int]]:
+    def greedy(model: object, prompts: object, most: object, eos_id: int, vocab_size: int) -> list[list[int]]:
         asked.extend(prompts.tolist())
         return [[eos_id] for _ in prompts]
 

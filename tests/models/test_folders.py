@@ -17,7 +17,8 @@ from proctool import artifact
 from proctool.errors import ArtifactError, Notice, ProctoolError
 from proctool.models import hashes
 from proctool.models.build import build_model, config_of, model_config
-from proctool.models.saved import export, open_model, save_model
+from proctool.models.export import export
+from proctool.models.saved import open_model, save_model
 from proctool.transplantation import plan_transplant, transplant_into
 from proctool.transplantation.options import TransplantOptions
 from tests.conftest import Said

@@ -11,7 +11,7 @@ import pytest
 
 from proctool import cache
 from proctool.cache import cache_folder
-from proctool.errors import CorpusError
+from proctool.errors import OptionError
 
 BUILD = ("corpus", "build", "--corpus", "text", "--tokenizer", "bytes", "--context", "16")
 NO_HOME = {"HOME": "/proc/nowhere"}  # where not even root can make a folder
@@ -78,5 +78,5 @@ def test_a_temporary_folder_of_somebody_else_is_not_used(
 
 def test_an_unknown_home_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROCTOOL_CACHE", "~nobody-of-that-name/cache")
-    with pytest.raises(CorpusError, match="there is no such home folder; set PROCTOOL_CACHE"):
+    with pytest.raises(OptionError, match="there is no user"):
         cache_folder()
