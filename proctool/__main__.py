@@ -8,11 +8,11 @@ def main() -> None:
     streams.guard()
     signals.install()
     try:
-        with errors.reported(), errors.notices_shown(), streams.written_out():
+        with errors.reported(), streams.written_out():
             cache.settle()
-            from proctool.cli.main import app
+            from proctool.cli import main as command_line
 
-            app(prog_name="proctool")
+            command_line.main()
     finally:
         signals.ignore()
 

@@ -38,6 +38,9 @@ class Stopped(SystemExit):
         super().__init__(EXIT_CODE)
         self.number = number
 
+    def __reduce__(self) -> tuple[type[Stopped], tuple[int]]:
+        return Stopped, (self.number,)
+
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.number).name}; run the same command again to continue"
 
@@ -196,9 +199,9 @@ def spawning() -> Iterator[None]:
 
 def in_worker(*obeyed: int) -> None:
     """In a process started by `spawning`: obey these alone, since the parent too gets what is sent to the group."""
+    command = _Command()
     for number in CAUGHT:
-        if number not in obeyed:
-            signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, command if number in obeyed else signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
 
 

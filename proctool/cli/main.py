@@ -73,3 +73,9 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+def main() -> None:
+    """Run the command line in this process; mistakes of the user end as one line and exit code 1."""
+    with errors.reported(), errors.notices_shown():
+        app(prog_name="proctool")

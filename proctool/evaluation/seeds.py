@@ -34,7 +34,7 @@ from proctool.evaluation.scoring import fingerprint, scores_of
 from proctool.outputs import Output, holds_nothing, reads_of, require_safe
 from proctool.paths import user_path
 from proctool.reporting.interval import Estimate, estimate
-from proctool.signals import command_again, in_worker, spawning, start_tracker, stop_signals
+from proctool.signals import Stopped, command_again, in_worker, spawning, start_tracker, stop_signals
 from proctool.training.run import read_events
 from proctool.training.run_form import read_form, require_run_folder
 
@@ -231,7 +231,6 @@ def _in_processes(planned: Sequence[Trial], jobs: int) -> Iterator[Event]:
 
 
 def _start_worker(threads: int) -> None:
-    in_worker(signal.SIGTERM)
     import torch
 
     torch.set_num_threads(threads)
@@ -245,8 +244,20 @@ def _start_worker(threads: int) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
+_stopped = False
+"""In a worker: it was asked to stop, and what still waits for it is not begun."""
+
+
 def _work(trial: Trial) -> Event:
-    return trial.run()
+    global _stopped
+    if _stopped:
+        raise Interrupted("stopped before it was begun")
+    try:
+        in_worker(signal.SIGTERM)  # not before: the pool would print what is raised between its tasks
+        return trial.run()
+    except (Interrupted, Stopped):
+        _stopped = True
+        raise
 
 
 def summarise(results: Sequence[Event]) -> list[Event]:

@@ -27,7 +27,7 @@ BROKEN = {
     ),
     "is not frozen": (THIRD_PARTY.replace("(frozen=True)", ""), "is no frozen dataclass"),
     "has no size": (THIRD_PARTY.replace('size_option = "length"', ""), "lacks size_option"),
-    "has no default": (THIRD_PARTY.replace("    length: int", "    more: int\n    length: int"), "more has no default"),
+    "has no default": (THIRD_PARTY.replace("length: int", "more: int\n    length: int"), "option more has no default"),
     "has a strange name": (THIRD_PARTY.replace('"alternating"', '"a b"'), "a name has small letters"),
     "fails after a task": (THIRD_PARTY + "\n1 / 0\n", "ZeroDivisionError"),
 }  # fmt: skip

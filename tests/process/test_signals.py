@@ -183,7 +183,7 @@ def test_a_second_ctrl_c_ends_a_block_that_holds_signals() -> None:
 COMMANDS = {
     "generate": ("generate", "dyck", "--samples", 20000, "-o", "made.safetensors"),
     "corpus": ("corpus", "build", "--corpus", "text", "--tokenizer", "bytes", "--context", 16, "--workers", 2),
-    "tokenizer": ("tokenizer", "train", "--corpus", "text", "--vocab-size", 400, "-o", "made.json"),
+    "tokenizer": ("tokenizer", "train", "--corpus", "text", "--vocab-size", 300, "-o", "made.json"),
     "warmup": ("warmup", "--task", TASK, *TRAIN, "--steps", 200, "--run-dir", "r", "-o", "made.safetensors"),
     "study": ("eval", "haystack", "--pairs", 4, *TRAIN, "--steps", 12, "--seeds", "0,1", "--jobs", 2, "--run-dir", "r"),
 }
@@ -211,6 +211,7 @@ def test_signals_at_any_moment(name: str, text: Path, tmp_path: Path) -> None:
         assert temporary(tmp_path) == []
         if code == 0:
             break
-    done(tmp_path, *COMMANDS[name])
+    if not (tmp_path / "made.json").exists():  # a tokenizer is not written over
+        done(tmp_path, *COMMANDS[name])
     for made in whole.glob("made.*"):
         assert (tmp_path / made.name).read_bytes() == made.read_bytes()
