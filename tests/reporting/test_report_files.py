@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from proctool.errors import RunError
-from proctool.reporting.experiment import RECORD, load_experiment
+from proctool.reporting.experiment import load_experiment
 from proctool.reporting.metrics import MetricsLog, read_metrics
 from proctool.reporting.page import page, write_page
+from proctool.reporting.record import RECORD
 from proctool.reporting.report import build_report
 from proctool.reporting.run_folders import load_runs
 from proctool.reporting.sheets import summary
