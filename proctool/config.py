@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from proctool import strict_yaml
 from proctool.errors import OptionError
 from proctool.paths import user_path
 from proctool.units import parse_count, parse_number
+from proctool.untrusted import parse_yaml
+from proctool.untrusted.yaml_text import MOST_CHARACTERS
 
 T = TypeVar("T")
 
@@ -130,13 +131,13 @@ def field_help(cls: type) -> dict[str, str]:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; see `strict_yaml.parse`. Raises OptionError."""
+    """The mapping in a YAML file; see `untrusted.parse_yaml`. Raises OptionError."""
     try:
         with path.open("rb") as file:
-            text = file.read(4 * strict_yaml.MOST_CHARACTERS + 1).decode()
+            text = file.read(4 * MOST_CHARACTERS + 1).decode()
     except UnicodeDecodeError as error:
         raise OptionError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    values = strict_yaml.parse(text, str(path))
+    values = parse_yaml(text, str(path))
     if values is None:
         return {}
     if not isinstance(values, dict):

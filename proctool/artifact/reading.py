@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proctool import strict_json
 from proctool.artifact.layout import (
     DOCUMENT_LIMIT,
     DOCUMENT_LIMIT_PER_TENSOR,
@@ -28,6 +27,7 @@ from proctool.artifact.layout import (
     digest,
 )
 from proctool.errors import ArtifactError
+from proctool.untrusted import parse_json, require_shallow
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,7 @@ def read_layout(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
     except IsADirectoryError:
         raise ArtifactError(f"{path}: is a folder, not an artifact") from None
     try:
-        listed = strict_json.loads(raw)
+        listed = parse_json(raw)
         metadata = listed.pop("__metadata__", {})
         if not isinstance(metadata, dict):
             raise ValueError
@@ -109,7 +109,7 @@ def _artifact(path: Path, own: str, entries: Mapping[str, tuple[str, tuple[int, 
     try:
         if len(own) > DOCUMENT_LIMIT + DOCUMENT_LIMIT_PER_TENSOR * len(entries):
             raise ArtifactError(f"{path}: {len(own)} bytes of `proctool` metadata, more than any file of ours has")
-        document = strict_json.loads(own)
+        document = parse_json(own)
         if document["format"] > FORMAT:
             raise ArtifactError(
                 f"{path}: written by a newer proctool (format {document['format']}); upgrade to read it"
@@ -143,7 +143,7 @@ def _artifact(path: Path, own: str, entries: Mapping[str, tuple[str, tuple[int, 
 
 def _require_types(document: Mapping[str, Any]) -> None:
     """Raise ValueError unless every field is what readers take it for: a seal shows damage, not good will."""
-    strict_json.require_shallow(document)
+    require_shallow(document)
     about, parents, libraries = document["about"], document["parents"], document["versions"]
     written = [document["kind"], *libraries, *libraries.values(), *(each["kind"] for each in parents)]
     if not isinstance(about, dict) or not all(isinstance(each, str) for each in written):

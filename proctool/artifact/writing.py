@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proctool import strict_json
 from proctool.artifact.files import BlockWriter, replacing
 from proctool.artifact.layout import (
     DOCUMENT_LIMIT,
@@ -31,6 +30,7 @@ from proctool.artifact.layout import (
 from proctool.artifact.reading import read_header
 from proctool.errors import ArtifactError
 from proctool.locks import Taken, claimed
+from proctool.untrusted import require_shallow
 
 if TYPE_CHECKING:
     import torch
@@ -154,7 +154,7 @@ def _write(
     # The hashes stand in the header, before the bytes they cover: leave room, then fill it in.
     room = encode()
     # What could not be read back is not written.
-    strict_json.require_shallow(document)
+    require_shallow(document)
     if len(canonical(document)) > DOCUMENT_LIMIT + DOCUMENT_LIMIT_PER_TENSOR * len(described):
         raise ArtifactError(f"{path}: too much to say of it for one file: {len(canonical(document))} bytes of metadata")
     with replacing(path) as file:

@@ -13,9 +13,10 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from proctool import config, strict_yaml
+from proctool import config
 from proctool.errors import OptionError
 from proctool.paths import AS_PATH
+from proctool.untrusted import parse_yaml
 
 Options = TypeVar("Options")
 
@@ -113,7 +114,7 @@ def _assignment(written: str) -> tuple[str, Any]:
         raise OptionError(f"--set {written}: write option=value")
     name = name.strip().replace("-", "_")  # of two assignments to one option the last counts, however it is spelled
     try:
-        return name, strict_yaml.parse(value, f"--set {name}")
+        return name, parse_yaml(value, f"--set {name}")
     except OptionError:
         return name, value
 

@@ -16,6 +16,7 @@ from proctool.corpora.subwords import SubwordTokenizer, from_definition, from_fi
 from proctool.corpora.tokenizer_files import NAMES, TokenizerFiles
 from proctool.corpora.tokenizers import Tokenizer, load_tokenizer
 from proctool.errors import ArtifactError, CorpusError
+from proctool.untrusted import parse_json
 
 NAME, DEFINITION, BEGIN = "tokenizer", "tokenizer_json", "texts_begin"
 """What a model's `about` calls the name, the tokenizer itself where proctool does not bring it along, and how texts
@@ -121,7 +122,7 @@ def _loaded(name: str, held: Any, where: str) -> SubwordTokenizer:
 
 
 def _files(packed: Any, where: str) -> TokenizerFiles:
-    texts = json.loads(_unpacked(packed))
+    texts = parse_json(_unpacked(packed))
     if not isinstance(texts, dict) or not set(texts) <= set(NAMES):  # names are written as they are on export
         raise ValueError("files that no tokenizer has")
     return TokenizerFiles({name: str.encode(text, "latin-1") for name, text in texts.items()}, where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from proctool.corpora import compression, kinds
 from proctool.corpora.documents import TRAIN, VALIDATION
 from proctool.errors import CorpusError
+from proctool.untrusted import parse_json
 
 Named = tuple[Path, str]
 """A file, and its name within the folder that was opened."""
@@ -87,7 +87,7 @@ def _is_saved(folder: str, names: set[str]) -> bool:
 
 def _listed(path: Path) -> set[str]:
     try:
-        state = json.loads(path.read_bytes())
+        state = parse_json(path.read_bytes())
         if state.get("_indices_files"):
             raise CorpusError(
                 f"{path}: rows are chosen by an index file; save the dataset again after flatten_indices()"

@@ -23,6 +23,7 @@ from proctool.corpora.tokenizer_files import (
 from proctool.corpora.tokenizers import END_OF_TEXT, Ids, Tokenizer, _as_text
 from proctool.errors import CorpusError
 from proctool.paths import is_path, user_path
+from proctool.untrusted import parse_json
 
 _END_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]", "[EOS]", "<end_of_text>")
 _MOST_IDS = 10**7
@@ -190,8 +191,8 @@ def _by_the_model(folder: Path, backend: Any) -> str | None:
     """The end-of-text token by a model's configuration in the same folder."""
     for name in ("generation_config.json", "config.json"):
         try:
-            said = json.loads((folder / name).read_bytes()).get("eos_token_id")
-        except (OSError, ValueError, AttributeError, RecursionError):
+            said = parse_json((folder / name).read_bytes()).get("eos_token_id")
+        except (OSError, ValueError, AttributeError):
             continue  # there is none, or whoever reads the model says what is wrong with it
         number = said[0] if isinstance(said, list) and said else said
         if isinstance(number, int) and 0 <= number < _MOST_IDS and (token := backend.id_to_token(number)) is not None:

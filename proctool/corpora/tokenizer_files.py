@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proctool import strict_json
 from proctool.errors import CorpusError
+from proctool.untrusted import parse_json
 
 DEFINITION, SETTINGS, SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 NAMES = (
@@ -80,7 +80,7 @@ class TokenizerFiles:
 
     def _values(self, file: str) -> dict[str, Any]:
         try:
-            values = strict_json.loads(self.contents.get(file, b"{}"))
+            values = parse_json(self.contents.get(file, b"{}"))
         except (ValueError, RecursionError) as error:
             raise CorpusError(f"{self.where}/{file}: damaged ({str(error).partition(chr(10))[0][:200]})") from None
         if not isinstance(values, dict):

@@ -5,7 +5,6 @@ A warm-up does not depend on the corpus, so recipes for several corpora share th
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -13,7 +12,8 @@ from pathlib import Path
 
 from proctool.experiment.graph import Plan
 from proctool.experiment.stage import Stage
-from proctool.reporting.experiment import RECORD
+from proctool.reporting.record import RECORD
+from proctool.untrusted import parse_json
 
 
 def adopt(plan: Plan) -> list[Stage]:
@@ -42,7 +42,7 @@ def _done_elsewhere(own: Path, wanted: Iterable[str]) -> list[tuple[Path, str]]:
         if record.parent == own:
             continue
         try:
-            stages = json.loads(record.read_text(encoding="utf-8"))["stages"]
+            stages = parse_json(record.read_bytes())["stages"]
             found += [(record.parent, key) for key in wanted if key in stages]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # not ours to complain about

@@ -19,8 +19,9 @@ from proctool.experiment.stage import Stage
 from proctool.outputs import holds_nothing
 from proctool.procedural.diagnostics import Haystack
 from proctool.recipe import PlannedArm, diagnostic_task
-from proctool.reporting.experiment import RECORD
+from proctool.reporting.record import RECORD, ArmRecord, ExperimentRecord, SeedRecord, StageRecord
 from proctool.training.run_form import require_run_folder
+from proctool.untrusted import parse_json
 
 
 def require_experiment_folder(plan: Plan) -> None:
@@ -40,8 +41,8 @@ def require_experiment_folder(plan: Plan) -> None:
 
 def _is_record(path: Path) -> bool:
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(path.read_bytes())
+    except (OSError, ValueError):
         return False
     return isinstance(found, dict) and {"format", "recipe", "stages", "arms"} <= found.keys()
 
@@ -51,76 +52,69 @@ def write_record(plan: Plan, source: str, command: str) -> Path:
     plan.root.mkdir(parents=True, exist_ok=True)
     path = plan.root / RECORD
     with artifact.replacing(path) as file:
-        text = json.dumps(record(plan, source, command), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(config.plain(record(plan, source, command)), indent=2, ensure_ascii=False) + "\n"
         file.write(in_utf8(text, backslash="\\\\").encode())
     return path
 
 
-def record(plan: Plan, source: str, command: str) -> dict[str, Any]:
-    """The record as JSON-ready values; folders are relative to the experiment's own.
-
-    Of each stage `donor` is the first warm-up behind it and `warmups` are all of them (a weight mixture has several),
-    whatever transplants lie between; `trains` tells whether it leaves metrics. Of each arm and seed `budgets` are the
-    pretraining stages by share of the steps, and `pretrain` is the one with the largest; `about` says what each arm is.
-    """
+def record(plan: Plan, source: str, command: str) -> ExperimentRecord:
+    """The record of a plan; folders are relative to the experiment's own."""
     recipe = plan.recipe
-    return {
-        "format": 1,
-        "name": recipe.name,
-        "title": recipe.title,
-        "baseline": recipe.baseline,
-        "setting": recipe.setting,
-        "seeds": list(recipe.seeds),
-        "recipe": config.plain(recipe),
-        "published": config.plain(recipe.published),
-        "source": source,
-        "command": command,
-        "environment": environment(),
-        "stages": {stage.key: _stage(stage, plan.root) for stage in plan.stages},
-        "chance": {name: share for name in recipe.diagnostics if (share := _chance(plan, name)) is not None},
-        "about": {name: _about(arm, plan.arms[name]) for name, arm in plan.planned.items()},
-        "arms": {
+    return ExperimentRecord(
+        name=recipe.name,
+        title=recipe.title,
+        baseline=recipe.baseline,
+        setting=recipe.setting,
+        seeds=recipe.seeds,
+        recipe=config.plain(recipe),
+        published=recipe.published,
+        source=source,
+        command=command,
+        environment=environment(),
+        stages={stage.key: _stage(stage, plan.root) for stage in plan.stages},
+        chance={name: share for name in recipe.diagnostics if (share := _chance(plan, name)) is not None},
+        about={name: _about(arm, plan.arms[name]) for name, arm in plan.planned.items()},
+        arms={
             arm: {
-                str(seed): {
-                    "pretrain": stages.pretrain.key if stages.pretrain else None,
-                    "budgets": {f"{share:g}": stage.key for share, stage in stages.budgets.items()},
-                    "diagnostics": {name: stage.key for name, stage in stages.diagnostics.items()},
-                    "finetunes": {name: stage.key for name, stage in stages.finetunes.items()},
-                }
+                str(seed): SeedRecord(
+                    pretrain=stages.pretrain.key if stages.pretrain else None,
+                    budgets={f"{share:g}": stage.key for share, stage in stages.budgets.items()},
+                    diagnostics={name: stage.key for name, stage in stages.diagnostics.items()},
+                    finetunes={name: stage.key for name, stage in stages.finetunes.items()},
+                )
                 for seed, stages in by_seed.items()
             }
             for arm, by_seed in plan.arms.items()
         },
-    }
+    )
 
 
-def _stage(stage: Stage, root: Path) -> dict[str, Any]:
-    warmups = [each.key for each in warmups_of(stage)]
-    return {
-        "name": stage.name,
-        "folder": stage.folder(root).name,
-        "command": ["proctool", *stage.argv(root)],
-        "donor": warmups[0] if warmups else None,
-        "warmups": warmups,
-        "parents": [parent.key for parent in stage.parents],
-        "trains": stage.trains,
-        "artifact": stage.output,
-        "steps": stage.steps,
-        "tokens": stage.tokens,
-        "eval_samples": getattr(stage.options, "eval_samples", None),
-    }
+def _stage(stage: Stage, root: Path) -> StageRecord:
+    warmups = tuple(each.key for each in warmups_of(stage))
+    return StageRecord(
+        name=stage.name,
+        folder=stage.folder(root).name,
+        command=("proctool", *stage.argv(root)),
+        donor=warmups[0] if warmups else None,
+        warmups=warmups,
+        parents=tuple(parent.key for parent in stage.parents),
+        trains=stage.trains,
+        artifact=stage.output,
+        steps=stage.steps,
+        tokens=stage.tokens,
+        eval_samples=getattr(stage.options, "eval_samples", None),
+    )
 
 
-def _about(arm: PlannedArm, by_seed: Mapping[int, ArmStages]) -> dict[str, Any]:
-    """What an arm is: the one written that it is a form of, which control of which arms, its procedural tokens."""
+def _about(arm: PlannedArm, by_seed: Mapping[int, ArmStages]) -> ArmRecord:
     stages = next(iter(by_seed.values()))
     trained = stages.pretrain or next(iter(stages.diagnostics.values()))
-    return {
-        "made_from": arm.made_from,
-        "control": arm.control,
-        "of": list(arm.of),
-        "procedural_tokens": sum(warmup.tokens for warmup in warmups_of(trained)),
-    }
+    return ArmRecord(
+        made_from=arm.made_from,
+        control=arm.control,
+        of=tuple(arm.of),
+        procedural_tokens=sum(warmup.tokens for warmup in warmups_of(trained)),
+    )
 
 
 def _chance(plan: Plan, diagnostic: str) -> float | None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool import config as strict
-from proctool import strict_json
 from proctool.errors import ModelError, notice
-from proctool.models import bounds
 from proctool.models.shapes import Shape, parse_model, written_sizes
+from proctool.untrusted import parse_json, require_shallow
+from proctool.untrusted.models import require_memory, require_sane
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -119,15 +119,15 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError("too large")
-        values = strict_json.loads(path.read_bytes())
-        strict_json.require_shallow(values, 50)
+        values = parse_json(path.read_bytes())
+        require_shallow(values, 50)
     except ValueError:
         raise ModelError(f"{path}: not a JSON configuration") from None
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
         raise ModelError(f"{path}: not a transformers configuration (no model_type)")
     try:
         _require_known(values["model_type"])
-        bounds.require_sane(values["model_type"], values)
+        require_sane(values["model_type"], values)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     for noise in ("transformers_version", "_name_or_path", "architectures"):
@@ -140,7 +140,7 @@ def config_of(family: str, values: Mapping[str, Any]) -> PretrainedConfig:
     from transformers import AutoConfig
 
     _require_known(family)
-    bounds.require_sane(family, values)
+    require_sane(family, values)
     try:
         return AutoConfig.for_model(family, **_with_infinities(values))
     except Exception as error:  # transformers checks configurations in many ways and with many exceptions
@@ -169,7 +169,7 @@ def build_model(config: PretrainedConfig, seed: int) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    bounds.require_memory(config)
+    require_memory(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

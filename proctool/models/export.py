@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proctool import artifact, strict_json
+from proctool import artifact
 from proctool.corpora.subwords import SubwordTokenizer
 from proctool.corpora.tokenizer_files import TokenizerFiles, added_by, beginning_of
 from proctool.errors import ArtifactError
 from proctool.models import export_card
 from proctool.models.build import context_of
+from proctool.untrusted import parse_json
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -140,7 +141,7 @@ def _generation_of(saved: SavedModel) -> dict[str, Any]:
     path = saved.path / "generation_config.json"
     names = GenerationConfig().to_dict().keys() - _OF_THE_MODEL - set(_IDS) if not path.is_file() else None
     try:
-        values = strict_json.loads((path if names is None else saved.path / "config.json").read_bytes())
+        values = parse_json((path if names is None else saved.path / "config.json").read_bytes())
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: damaged ({error})") from None
     if not isinstance(values, dict):

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proctool.errors import ArtifactError, some_of
-from proctool.models import bounds
 from proctool.models.build import outline, untied
 from proctool.models.folder import FolderWeights, StoredTensor
+from proctool.untrusted.models import require_finite, require_memory
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ def fit(config: PretrainedConfig, weights: FolderWeights) -> Fit:
 
     Raises ArtifactError naming tensors that are missing, of another shape, or not floating-point numbers.
     """
-    bounds.require_memory(config)
+    require_memory(config)
     where = str(weights.path)
     head = own_head(config, weights.tensors, lambda name: weights.hashes[name], weights.read, where)
     config = untied(config) if head else config
@@ -70,7 +70,7 @@ def load_folder(fitted: Fit, weights: FolderWeights) -> PreTrainedModel:
     """The model with the folder's weights, in float32. Raises ArtifactError, ModelError."""
     with weights.slices() as slices:
         model, _ = _load(outline(fitted.config), fitted.config, slices, weights)
-    bounds.require_finite(dict(model.named_parameters()), str(weights.path))
+    require_finite(dict(model.named_parameters()), str(weights.path))
     return model
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, ModelError, notice, some_of
-from proctool.models import bounds
 from proctool.models.build import build_model, config_of, read_config, untied
 from proctool.models.fit import Fit, fit, load_folder, own_head
 from proctool.models.folder import FolderWeights, read_folder, require_file
+from proctool.untrusted.models import require_finite
 
 if TYPE_CHECKING:
     import torch
@@ -223,7 +223,7 @@ def load_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], so
     tied = model.state_dict().keys() - wanted.keys()
     if odd := sorted((weights.keys() - tied) ^ wanted.keys()):
         raise ModelError(f"{source}: tensor {odd[0]} is {'missing' if odd[0] in wanted else 'not part of the model'}")
-    bounds.require_finite({name: weights[name] for name, _ in model.named_parameters()}, source)
+    require_finite({name: weights[name] for name, _ in model.named_parameters()}, source)
     with torch.no_grad():
         for name, tensor in wanted.items():
             if tensor.is_floating_point() and not weights[name].is_floating_point():

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proctool import config, strict_json
+from proctool import config
 from proctool.errors import ModelError
 from proctool.paths import user_path
+from proctool.untrusted import parse_json
+from proctool.untrusted.models import MOST_HEADS, MOST_LAYERS, MOST_WIDTH
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,7 @@ PRESETS = {
 }
 
 _WRITTEN = re.compile(r"(\d+)x(\d+)x(\d+)")
-MOST = Shape(layers=1000, heads=1000, width=100_000)
-"""Larger than any model there is: numbers beyond are mistakes, or worse."""
+MOST = Shape(MOST_LAYERS, MOST_HEADS, MOST_WIDTH)
 
 
 def parse_model(spec: str) -> Shape | Path:
@@ -102,7 +103,7 @@ def _written(spec: str) -> dict[str, Any] | None:
         path = parse_model(spec)
         if not isinstance(path, Path) or path.stat().st_size > 1 << 20:
             return None
-        values = strict_json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
     except (ModelError, OSError, ValueError, RecursionError):
         return None  # whoever builds the model says what is wrong
     return values if isinstance(values, dict) else None

@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from proctool import artifact, strict_json
-from proctool.errors import ArtifactError, RunError
+from proctool import artifact
+from proctool.errors import ArtifactError
 from proctool.reporting.compare import Run
 from proctool.reporting.controls import Start
 from proctool.reporting.measured import (
@@ -23,10 +22,8 @@ from proctool.reporting.measured import (
     start_of,
     warmup_of,
 )
-from proctool.reporting.metrics import FILE, MetricsLog
-from proctool.reporting.record_form import wrong_in
-
-RECORD = "experiment.json"
+from proctool.reporting.metrics import MetricsLog
+from proctool.reporting.record import RECORD, ExperimentRecord, StageRecord, read_record
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +31,7 @@ class Experiment:
     """What has been measured so far. Only completed runs count; the rest is named in `missing`."""
 
     folder: Path | None
-    record: Mapping[str, Any]
-    """Title, baseline, recipe, environment, stages: see `experiment/record.py`. Sparse for ad-hoc comparisons."""
+    record: ExperimentRecord
     baseline: str
     runs: dict[str, dict[int, Run]]
     """Pretraining by arm and seed."""
@@ -57,23 +53,22 @@ class Experiment:
     @property
     def arms(self) -> list[str]:
         """Every arm that has been measured, the baseline first."""
-        groups: list[Mapping[str, Any]] = [*self.scores.values(), *self.finetunes.values()]
+        groups: list[Mapping[str, object]] = [*self.scores.values(), *self.finetunes.values()]
         known = [*self.runs, *(arm for group in groups for arm in group)]
         return sorted(dict.fromkeys(known), key=lambda arm: arm != self.baseline)
 
 
 def load_experiment(folder: Path) -> Experiment:
     """The experiment in a folder made by `proctool run`. Raises RunError."""
-    record = _read_record(folder)
-    stages: Mapping[str, Any] = record["stages"]
+    record = read_record(folder)
+    stages = record.stages
     logs: dict[str, MetricsLog] = {}
     for key, stage in stages.items():
-        logs[key] = MetricsLog(folder / stage["folder"])
+        logs[key] = MetricsLog(folder / stage.folder)
         logs[key].update()
 
     def warmup(key: str) -> Warmup:
-        stage = stages[key]
-        return warmup_of(logs[donor] for donor in stage.get("warmups", [stage["donor"]] if stage["donor"] else []))
+        return warmup_of(logs[donor] for donor in stages[key].donors)
 
     runs: dict[str, dict[int, Run]] = {}
     scores: dict[str, dict[str, dict[int, Score]]] = {}
@@ -81,28 +76,28 @@ def load_experiment(folder: Path) -> Experiment:
     settings: dict[str, Setting] = {}
     finetunes: dict[str, dict[str, dict[int, Run]]] = {}
     tuned_on: dict[str, dict[str, Setting]] = {}
-    for arm, by_seed in record["arms"].items():
+    for arm, by_seed in record.arms.items():
         for written, measured in by_seed.items():
             seed = int(written)
-            keys = list(measured.get("budgets", {}).values()) or [measured["pretrain"]]
-            if all(key is not None and logs[key].end is not None for key in keys):
+            keys = list(measured.budgets.values()) or ([measured.pretrain] if measured.pretrain is not None else [])
+            if keys and all(logs[key].end is not None for key in keys):
                 made = [run for key in keys if (run := run_of(logs[key], warmup(key))) is not None]
                 if len(made) < len(keys):
                     continue
                 runs.setdefault(arm, {})[seed] = joined(made)
                 starts.setdefault(arm, start_of(logs[keys[-1]], warmup(keys[-1])))
                 settings.setdefault(arm, setting_of(logs[keys[-1]]))
-            for name, key in measured["diagnostics"].items():
+            for name, key in measured.diagnostics.items():
                 if logs[key].end is not None:
-                    score = score_of(logs[key], stages[key].get("eval_samples"))
+                    score = score_of(logs[key], stages[key].eval_samples)
                     scores.setdefault(name, {}).setdefault(arm, {})[seed] = score
                     starts.setdefault(arm, start_of(logs[key], warmup(key)))
-            for name, key in measured.get("finetunes", {}).items():
+            for name, key in measured.finetunes.items():
                 tuned = run_of(logs[key], Warmup()) if logs[key].end is not None else None
                 if tuned is not None:
                     finetunes.setdefault(name, {}).setdefault(arm, {})[seed] = tuned
                     tuned_on.setdefault(name, {}).setdefault(arm, setting_of(logs[key]))
-    baseline = record["baseline"]
+    baseline = record.baseline
     remarks = _drop_incomparable(runs, settings, baseline, "the losses")
     for name, arms in finetunes.items():
         remarks += _drop_incomparable(arms, tuned_on[name], baseline, f"the losses after fine-tuning on {name}")
@@ -114,8 +109,8 @@ def load_experiment(folder: Path) -> Experiment:
         runs=runs,
         scores=scores,
         finetunes=finetunes,
-        chance=record.get("chance", {}),
-        missing=tuple(stage["name"] for key, stage in stages.items() if not _is_done(folder, stage, logs[key])),
+        chance=dict(record.chance),
+        missing=tuple(stage.name for key, stage in stages.items() if not _is_done(folder, stage, logs[key])),
         contents={key: found for key, stage in stages.items() if (found := _content(folder, stage, logs[key]))},
         starts={arm: _as_written(start, arm, record) for arm, start in starts.items()},
         remarks=tuple(remarks),
@@ -127,26 +122,21 @@ def arm_of(folder: Path) -> str | None:
     root = folder.absolute().parent
     if not (root / RECORD).is_file():
         return None
-    record = _read_record(root)
-    keys = {key for key, stage in record["stages"].items() if stage["folder"] == folder.absolute().name}
-    for arm, by_seed in record["arms"].items():
-        for measured in by_seed.values():
-            of_arm = {measured["pretrain"], *measured.get("budgets", {}).values()}
-            of_arm.update(*(measured.get(kind, {}).values() for kind in ("diagnostics", "finetunes")))
-            if keys & of_arm:
-                return str(arm)
-    return None
+    record = read_record(root)
+    keys = {key for key, stage in record.stages.items() if stage.folder == folder.absolute().name}
+    arms = (arm for arm, by_seed in record.arms.items() if any(keys & measured.keys for measured in by_seed.values()))
+    return next(arms, None)
 
 
-def _as_written(start: Start, arm: str, record: Mapping[str, Any]) -> Start:
+def _as_written(start: Start, arm: str, record: ExperimentRecord) -> Start:
     """With what the recipe says of the arm, which knows more than its runs do."""
-    about = record.get("about", {}).get(arm)
+    about = record.about.get(arm)
     if about is None:
         return start
-    treatment = record.get("recipe", {}).get("arms", {}).get(about["made_from"], {}).get("treatment") or {}
+    treatment = record.treatment(about.made_from)
     treated = {"match_scale": "scale", "shuffle": "weights", "noise": "noise"}
-    kind = about["control"] or next((kind for key, kind in treated.items() if treatment.get(key)), None)
-    return dataclasses.replace(start, kind=kind, of=tuple(about["of"]), made_from=about["made_from"])
+    kind = about.control or next((kind for key, kind in treated.items() if treatment.get(key)), None)
+    return dataclasses.replace(start, kind=kind, of=about.of, made_from=about.made_from)
 
 
 def _drop_incomparable(
@@ -177,37 +167,17 @@ def _drop_other_tasks(scores: Mapping[str, dict[str, dict[int, Score]]], baselin
     return remarks
 
 
-def _is_done(folder: Path, stage: Mapping[str, Any], log: MetricsLog) -> bool:
-    if stage.get("trains", True):
+def _is_done(folder: Path, stage: StageRecord, log: MetricsLog) -> bool:
+    if stage.trains or stage.artifact is None:
         return log.end is not None
-    return Path(folder, stage["folder"], stage["artifact"]).is_file()  # a transplant has no metrics
+    return Path(folder, stage.folder, stage.artifact).is_file()  # a transplant has no metrics
 
 
-def _content(folder: Path, stage: Mapping[str, Any], log: MetricsLog) -> str | None:
+def _content(folder: Path, stage: StageRecord, log: MetricsLog) -> str | None:
     """The hash of what a stage made, as far as it has made it."""
-    if stage.get("trains", True):
+    if stage.trains or stage.artifact is None:
         return log.end.get("content") if log.end else None
     try:
-        return artifact.read_header(folder / stage["folder"] / stage["artifact"]).content
+        return artifact.read_header(folder / stage.folder / stage.artifact).content
     except (ArtifactError, OSError):
         return None
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD
-    if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder")
-    if not path.is_file():
-        if (folder / FILE).is_file():
-            raise RunError(f"{folder}: the folder of one run, not of an experiment; `proctool compare` takes runs")
-        raise RunError(f"{folder}: not the folder of an experiment ({RECORD} is missing); `proctool run` makes one")
-    try:
-        record = strict_json.loads(path.read_text(encoding="utf-8"))
-        wrong = wrong_in(record)
-    except ValueError:
-        wrong = "the whole"
-    if wrong:
-        raise RunError(
-            f"{path}: damaged, or from another version of proctool ({wrong}); run the recipe again to renew it"
-        )
-    return record  # type: ignore[no-any-return]

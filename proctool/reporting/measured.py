@@ -175,7 +175,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """A run folder's config.json; empty where there is none that can be read."""
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

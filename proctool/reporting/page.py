@@ -36,7 +36,7 @@ def write_page(report: Report, path: Path) -> Path:
 def page(report: Report) -> str:
     """The page's HTML."""
     record = report.experiment.record
-    title = record.get("title") or record.get("name") or f"Runs compared with {report.baseline}"
+    title = record.title or record.name or f"Runs compared with {report.baseline}"
     return Template(_file("page.html")).substitute(
         version=escape(__version__),
         title=escape(title.replace("`", "")),
@@ -63,7 +63,7 @@ def _file(name: str) -> str:
 
 def _subtitle(report: Report) -> str:
     record = report.experiment.record
-    recipe = record.get("recipe", {})
+    recipe = record.recipe
     parts = [f"model {recipe['model']}"] if "model" in recipe else []
     if recipe.get("corpus"):
         parts.append(f"corpus {recipe['corpus']}")
@@ -71,8 +71,7 @@ def _subtitle(report: Report) -> str:
     if first:
         parts.append(f"{format_count(max(run.curve.tokens[-1] for run in first.values()))} corpus tokens")
         parts.append(f"seed{'s' if len(first) > 1 else ''} {seeds_of(first)}")
-    if "environment" in record:
-        parts.append(record["environment"].get("started", ""))
+    parts.append(str(record.environment.get("started", "")))
     return " \N{MIDDLE DOT} ".join(filter(None, parts))
 
 
@@ -249,21 +248,21 @@ def _details(report: Report) -> str:
     """The recipe, the environment, the commands and the lineage, each to be unfolded."""
     experiment = report.experiment
     record = experiment.record
-    stages = record.get("stages", {})
+    stages = record.stages
     parts = []
-    if "source" in record:
-        parts.append(_fold("Recipe", f"<pre>{escape(record['source'].strip())}</pre>", is_open=True))
+    if record.source:
+        parts.append(_fold("Recipe", f"<pre>{escape(record.source.strip())}</pre>", is_open=True))
     if stages:
-        commands = "\n\n".join(shlex.join(stage["command"]) for stage in stages.values())
-        whole = f"<p class='sub'>All of it:</p><pre>{escape(record.get('command', ''))}</pre>"
+        commands = "\n\n".join(shlex.join(stage.command) for stage in stages.values())
+        whole = f"<p class='sub'>All of it:</p><pre>{escape(record.command)}</pre>"
         each = f"<p class='sub'>Or stage by stage:</p><pre class='wrap'>{escape(commands)}</pre>"
         parts.append(_fold("Commands to reproduce it", whole + each))
         lineage = [
             [
-                stage["name"],
+                stage.name,
                 experiment.contents.get(key, "")[:16] or "\N{EN DASH}",
-                ", ".join(stages[parent]["name"] for parent in _parents(stage)) or "fresh weights",
-                format_count(stage["tokens"]),
+                ", ".join(stages[parent].name for parent in stage.inputs) or "fresh weights",
+                format_count(stage.tokens),
             ]
             for key, stage in stages.items()
         ]
@@ -271,14 +270,10 @@ def _details(report: Report) -> str:
         parts.append(
             _fold("Lineage", f'<div class="scroll" tabindex="0" role="region" aria-label="Lineage">{table}</div>')
         )
-    if "environment" in record:
-        items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in record["environment"].items())
+    if record.environment:
+        items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in record.environment.items())
         parts.append(_fold("Environment", f"<dl>{items}</dl>"))
     return "\n".join(parts) or "<p class='sub'>Compared with <code>proctool compare</code> from run folders.</p>"
-
-
-def _parents(stage: Mapping[str, Any]) -> list[str]:
-    return list(stage.get("parents", [stage["donor"]] if stage["donor"] else []))
 
 
 def _fold(title: str, content: str, is_open: bool = False) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from proctool.recipe import Published
 from proctool.reporting.compare import ArmResult, Run
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.interval import Estimate, estimate
@@ -38,38 +38,35 @@ class Beside:
 def beside(experiment: Experiment, results: Sequence[ArmResult]) -> list[Beside]:
     """Every number that the recipe quotes; in the order it does."""
     found = []
-    for entry in experiment.record.get("published") or []:
-        for arm, value in entry["arms"].items():
+    for entry in experiment.record.published or ():
+        for arm, value in entry.arms.items():
             found.append(
                 Beside(
-                    what=entry["what"],
-                    section=str(entry["section"]),
-                    measure=entry["measure"],
+                    what=entry.what,
+                    section=entry.section,
+                    measure=entry.measure,
                     arm=arm,
                     published=float(value),
                     here=_here(experiment, {each.arm: each for each in results}, entry, arm),
-                    step=entry.get("step"),
+                    step=entry.step,
                     scoring=_other_scoring(experiment, entry, arm),
                 )
             )
     return found
 
 
-def _other_scoring(experiment: Experiment, entry: Mapping[str, Any], arm: str) -> str | None:
+def _other_scoring(experiment: Experiment, entry: Published, arm: str) -> str | None:
     """The published code scores arithmetic by its official mask alone; see evaluation/scoring.py."""
-    scores = experiment.scores.get(entry.get("diagnostic") or "", {}).get(arm, {})
+    scores = experiment.scores.get(entry.diagnostic or "", {}).get(arm, {})
     return next((score.scoring for score in scores.values() if score.scoring not in (None, "official")), None)
 
 
-def _here(
-    experiment: Experiment, results: Mapping[str, ArmResult], entry: Mapping[str, Any], arm: str
-) -> Estimate | None:
-    measure, step = entry["measure"], entry.get("step")
+def _here(experiment: Experiment, results: Mapping[str, ArmResult], entry: Published, arm: str) -> Estimate | None:
+    measure, step = entry.measure, entry.step
     if measure == "tokens":
         return results[arm].tokens if arm in results else None
-    diagnostic = entry.get("diagnostic")
-    if diagnostic is not None:
-        scores = experiment.scores.get(diagnostic, {}).get(arm, {})
+    if entry.diagnostic is not None:
+        scores = experiment.scores.get(entry.diagnostic, {}).get(arm, {})
         return _mean([_scored(score, measure, step) for score in scores.values()], shares=True)
     runs = experiment.runs.get(arm, {}).values()
     if measure in SHARES:

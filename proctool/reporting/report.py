@@ -54,7 +54,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """For machines."""
         return {
-            "name": self.experiment.record.get("name"),
+            "name": self.experiment.record.name,
             "baseline": self.baseline,
             "verdicts": self.verdicts,
             "notes": self.notes,

@@ -11,7 +11,7 @@ from proctool.errors import RunError
 from proctool.paths import user_path
 from proctool.reporting.compare import Run
 from proctool.reporting.controls import Start
-from proctool.reporting.experiment import RECORD, Experiment, arm_of, load_experiment
+from proctool.reporting.experiment import Experiment, arm_of, load_experiment
 from proctool.reporting.measured import (
     Score,
     Setting,
@@ -25,6 +25,7 @@ from proctool.reporting.measured import (
     warmup_from_lineage,
 )
 from proctool.reporting.metrics import MetricsLog
+from proctool.reporting.record import RECORD, ExperimentRecord
 
 
 def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
@@ -73,7 +74,8 @@ def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
     _check_seeds(runs, base)
     for group in scores.values():
         _check_seeds(group, base)
-    return Experiment(None, {}, base, runs, scores, starts=starts, remarks=tuple(dict.fromkeys(remarks)))
+    record = ExperimentRecord(baseline=base, stages={}, arms={})
+    return Experiment(None, record, base, runs, scores, starts=starts, remarks=tuple(dict.fromkeys(remarks)))
 
 
 def _with_baseline(experiment: Experiment, baseline: str | None) -> Experiment:

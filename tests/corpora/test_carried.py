@@ -104,6 +104,7 @@ DAMAGED = {
     "too long": packed("x", size=1 << 40),
     "no end-of-text": packed(load_tokenizer("bytes").definition) | {"end_of_text": "<stop>"},
     "end-of-text is a number": packed(load_tokenizer("bytes").definition) | {"end_of_text": 256},
+    "files nested too deeply": packed("x") | {"files": packed("[" * 100_000)},
     "cut off": packed("{}") | {"bz2": packed("{}")["bz2"][:24]},
 }
 

@@ -110,9 +110,10 @@ def test_what_datasets_saved_is_read(tmp_path):
     assert found["test"] == test["text"]
     made["train"].save_to_disk(str(tmp_path / "one"), num_shards=2)
     assert [d.content.decode() for d in open_corpus(str(tmp_path / "one")).documents()] == train["text"]
-    (tmp_path / "one" / "state.json").write_text("{}")
-    with pytest.raises(CorpusError, match=r"state\.json: does not list the folder's arrow files"):
-        open_corpus(str(tmp_path / "one"))
+    for damaged in ("{}", "[" * 100_000):
+        (tmp_path / "one" / "state.json").write_text(damaged)
+        with pytest.raises(CorpusError, match=r"state\.json: does not list the folder's arrow files"):
+            open_corpus(str(tmp_path / "one"))
 
 
 @pytest.fixture

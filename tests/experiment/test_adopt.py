@@ -48,8 +48,9 @@ def test_what_is_not_done_there_is_not_taken(root: Path) -> None:
     artifact = first.arms["set"][0].pretrain.donor.artifact(root)  # type: ignore[union-attr]
     assert artifact is not None
     artifact.unlink()
-    (root.with_name("broken")).mkdir()
-    (root.with_name("broken") / "experiment.json").write_text("{")
+    for name, text in (("broken", "{"), ("deep", "[" * 100_000), ("other", '{"stages": 3}')):
+        root.with_name(name).mkdir()
+        (root.with_name(name) / "experiment.json").write_text(text)
     display = work(second)
     assert display.last is not None
     assert sorted(stage.name for stage in display.last.adopted) == ["pretrain-cold-s0", "pretrain-set-s0"]

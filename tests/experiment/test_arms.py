@@ -11,9 +11,10 @@ from tiny_experiment import planned, values
 
 from proctool.errors import OptionError
 from proctool.experiment.graph import warmups_of
-from proctool.experiment.record import record
+from proctool.experiment.record import record, write_record
 from proctool.experiment.stage import Stage
 from proctool.recipe import arms_of, build_recipe
+from proctool.reporting.record import read_record
 
 WARM = {"warmup": {"task": "set:inputs=8"}}
 MIXED = {"donors": {"attention": {"task": "set:inputs=8"}, "mlp": {"task": "eca:width=8,steps=1", "steps": 30}}}
@@ -48,9 +49,17 @@ def test_a_weight_mixture_has_a_donor_for_each_component(root: Path) -> None:
     assert argv[argv.index("--mlp") + 1] == str(mixture.inputs["mlp"].artifact(root))
     assert not {"--run-dir", "None"} & set(argv)
     told = record(plan, "", "")
-    assert told["about"]["mixed"]["procedural_tokens"] == sum(each.tokens for each in warmups_of(stage))
-    assert len(told["stages"][stage.key]["warmups"]) == 2
-    assert told["stages"][mixture.key]["trains"] is False
+    assert told.about["mixed"].procedural_tokens == sum(each.tokens for each in warmups_of(stage))
+    assert len(told.stages[stage.key].donors) == 2
+    assert told.stages[mixture.key].trains is False
+
+
+def test_a_record_is_read_as_it_was_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proctool.experiment.record.environment", lambda: {"cores": 2, "started": "now"})
+    quoted = {"what": "C4", "section": 5.1, "measure": "perplexity", "arms": {"cold": 62}}
+    plan = planned(root, arms={"cold": {}, "set": WARM, "mixed": MIXED}, diagnostics=HAYSTACK, published=[quoted])
+    write_record(plan, "source", "command")
+    assert read_record(root) == record(plan, "source", "command")
 
 
 def test_the_embeddings_donor_can_be_named(root: Path) -> None:
@@ -88,8 +97,8 @@ def test_amounts_make_forms_of_an_arm(root: Path) -> None:
     assert list(plan.arms) == ["cold", "set-340", "set-1k"]
     # 4 samples of 17 tokens a step.
     assert [warmups_of(plan.arms[arm][0].pretrain)[0].steps for arm in ("set-340", "set-1k")] == [5, 15]  # type: ignore[arg-type]
-    about = record(plan, "", "")["about"]["set-1k"]
-    assert (about["made_from"], about["procedural_tokens"]) == ("set", 1020)
+    about = record(plan, "", "").about["set-1k"]
+    assert (about.made_from, about.procedural_tokens) == ("set", 1020)
 
 
 def test_budgets_are_whole_schedules(root: Path) -> None:
@@ -99,9 +108,9 @@ def test_budgets_are_whole_schedules(root: Path) -> None:
     assert stages.pretrain is stages.budgets[1]
     assert len({stage.donor for stage in stages.budgets.values()}) == 1
     assert list(plan.arms["cold"][0].budgets) == [1]
-    measured = record(plan, "", "")["arms"]["set"]["0"]
-    assert list(measured["budgets"]) == ["0.5", "0.75", "1"]
-    assert measured["pretrain"] == measured["budgets"]["1"]
+    measured = record(plan, "", "").arms["set"]["0"]
+    assert list(measured.budgets) == ["0.5", "0.75", "1"]
+    assert measured.pretrain == measured.budgets["1"]
 
 
 @pytest.mark.parametrize("embeddings", ["scale", "mean", "sample"])
@@ -122,8 +131,8 @@ def test_standard_controls(root: Path, embeddings: str) -> None:
     haystack = {arm: stages[0].diagnostics["haystack"] for arm, stages in plan.arms.items()}
     assert haystack["cold"] is haystack["cold-ramp"] is haystack["cold-longer"]
     assert len({stage.key for stage in haystack.values()}) == 5
-    about = record(plan, "", "")["about"]
-    assert (about["set-scale"]["control"], about["set-scale"]["of"]) == ("scale", ["set"])
+    about = record(plan, "", "").about
+    assert (about["set-scale"].control, about["set-scale"].of) == ("scale", ("set",))
     assert sum(stage.name.startswith("warmup-set-s0") for stage in plan.stages) == 1
 
 

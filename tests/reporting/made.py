@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from proctool.reporting.experiment import RECORD
+from proctool.reporting.record import RECORD
 
 HOSTILE = "</script><i>set</i>"
 """An arm's name (a recipe would refuse it, a folder's name would not)."""

@@ -14,6 +14,7 @@ from proctool.reporting.diagnose import diagnose
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.interval import estimate, student_t
 from proctool.reporting.measured import Score, joined
+from proctool.reporting.record import ExperimentRecord
 from proctool.reporting.report import build_report
 from proctool.reporting.verdict import diagnostic_verdict, savings_verdict
 from proctool.transplantation.origin import Provenance
@@ -244,7 +245,9 @@ def controlled(treated: float, shuffled: float, seeds: int = 5, **others: float)
     for kind, way in others.items():
         runs[f"set-{kind}"] = arm(way)
         starts[f"set-{kind}"] = Start(("set:inputs=8",), carried, kind=kind, of=("set",))
-    return build_report(Experiment(None, {}, "cold", runs, {}, starts=starts)).verdicts
+    return build_report(
+        Experiment(None, ExperimentRecord(baseline="cold", stages={}, arms={}), "cold", runs, {}, starts=starts)
+    ).verdicts
 
 
 def test_a_control_is_told_with_the_arm_it_controls() -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from proctool.errors import RunError
-from proctool.reporting.experiment import RECORD, load_experiment
+from proctool.reporting.experiment import load_experiment
+from proctool.reporting.measured import read_settings
 from proctool.reporting.metrics import MetricsLog, read_metrics
 from proctool.reporting.page import page, write_page
+from proctool.reporting.record import RECORD
 from proctool.reporting.report import build_report
 from proctool.reporting.run_folders import load_runs
 from proctool.reporting.sheets import summary
@@ -177,7 +179,14 @@ def test_a_donor_that_is_gone_leaves_its_cost_unknown(tmp_path: Path) -> None:
     assert any("what its warm-up cost is unknown" in note for note in report.notes)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
+def test_settings_that_cannot_be_read_are_as_none(text: str, tmp_path: Path) -> None:
+    folder = write_events(tmp_path / "set", *training(0.7, seed=0))
+    (folder / "config.json").write_text(text)
+    assert read_settings(folder) == {}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1}', "[" * 100_000])
 def test_a_damaged_record_is_a_clear_error(experiment: Path, text: str) -> None:
     (experiment / RECORD).write_text(text)
     with pytest.raises(RunError, match=r"experiment\.json: damaged"):

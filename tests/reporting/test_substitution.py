@@ -8,6 +8,7 @@ import pytest
 from proctool.reporting.compare import Curve, Run
 from proctool.reporting.controls import Start
 from proctool.reporting.experiment import Experiment, load_experiment
+from proctool.reporting.record import ExperimentRecord
 from proctool.reporting.report import build_report
 from proctool.reporting.sheets import substitution
 from proctool.reporting.substitution import substitute
@@ -62,7 +63,11 @@ def test_a_length_that_is_there_at_first_has_a_rate_of_at_least() -> None:
     (curve,) = substitute(arms, starts, "cold")
     assert [point.at_least for point in curve.points] == [False, True, False]
     assert [point.marginal is None for point in curve.points] == [True, False, True]  # none from a bound
-    (*_, bound, _) = substitution(build_report(Experiment(None, {}, "cold", arms, {}, starts=starts))).rows
+    (*_, bound, _) = substitution(
+        build_report(
+            Experiment(None, ExperimentRecord(baseline="cold", stages={}, arms={}), "cold", arms, {}, starts=starts)
+        )
+    ).rows
     assert bound == (
         "b",
         "200k",

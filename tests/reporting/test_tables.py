@@ -64,7 +64,7 @@ def test_published_numbers_stand_apart(exchange: Report) -> None:
     shown = page(exchange)
     section = re.search(r"<section class='published'>.*?</section>", shown, flags=re.S)
     assert section is not None
-    assert "59.9" not in shown.replace(section[0], "").replace(exchange.experiment.record["source"], "")
+    assert "59.9" not in shown.replace(section[0], "").replace(exchange.experiment.record.source, "")
 
 
 def test_csv_has_every_number_once(exchange: Report) -> None:

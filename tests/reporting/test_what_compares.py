@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from proctool.errors import RunError
-from proctool.reporting.experiment import RECORD, load_experiment
+from proctool.reporting.experiment import load_experiment
 from proctool.reporting.page import page
+from proctool.reporting.record import RECORD
 from proctool.reporting.report import build_report
 from proctool.reporting.run_folders import load_runs
 from tests.reporting.made import Made, training, two_arms, write_events

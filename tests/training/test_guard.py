@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from proctool import artifact, strict_json
+from proctool import artifact
 from proctool.errors import OptionError, RunError
 from proctool.reporting.metrics import read_metrics
 from proctool.training.guard import Guard, Objection
 from proctool.training.warmup import warmup_job
+from proctool.untrusted import parse_json
 from tests.conftest import Said
 from tests.training.runs import TASK, options
 
@@ -41,10 +42,10 @@ def test_a_last_loss_that_is_not_finite_is_null_and_the_weights_are_written(
         said = proctool(*command)
         assert said.code == 0, said.err
         assert "held-out loss nan" in said.err
-        end = strict_json.loads(said.out)
+        end = parse_json(said.out)
         assert (end["loss"], end["best"]["loss"] is not None) == (None, False)
     assert artifact.read_header(Path("warm.safetensors")).about["metrics"]["loss"] is None
-    recorded = [strict_json.loads(line) for line in Path("runs/warm/metrics.jsonl").read_text().splitlines()]
+    recorded = [parse_json(line) for line in Path("runs/warm/metrics.jsonl").read_text().splitlines()]
     assert [event["loss"] for event in recorded if event["event"] == "eval"][1:] == [None]
     assert read_metrics(Path("runs/warm")).measured("loss")[0] == [0]
 

@@ -53,6 +53,7 @@ class Experiments(Values):
     """experiment.json, by which reports go."""
 
     def make_seeds(self) -> list[bytes]:
+        from proctool import config
         from proctool.experiment.graph import plan
         from proctool.experiment.record import record
         from proctool.recipe import load_recipe
@@ -65,7 +66,7 @@ class Experiments(Values):
                 folder = stage.folder(self.folder / "run")
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in _EVENTS))
-            seeds.append(json.dumps(record(planned, _RECIPE, f"proctool run {number}")).encode())
+            seeds.append(json.dumps(config.plain(record(planned, _RECIPE, f"proctool run {number}"))).encode())
         return seeds
 
     def check(self, data: bytes) -> None:

@@ -1,7 +1,7 @@
-"""What a configuration or a folder from a stranger may ask for, checked before anything is made of it.
+"""What a model's configuration may ask for, checked before anything is made of it.
 
-A configuration is a few hundred bytes that can ask for a trillion layers, for code from a hub, or for weights in a
-form that only somebody's library reads. A folder can point anywhere on the disk.
+A few hundred bytes can ask for a trillion layers, for code from a hub, or for weights in a form that only somebody's
+library reads.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from proctool.errors import ModelError
-from proctool.models.shapes import MOST
 from proctool.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
+MOST_LAYERS, MOST_HEADS, MOST_WIDTH = 1000, 1000, 100_000
+"""Larger than any model there is: numbers beyond are mistakes, or worse."""
+
 # Sizes by transformers' common names; families have names of their own for them (their `attribute_map`).
 _MOST = {
-    "num_hidden_layers": MOST.layers,
-    "num_attention_heads": 10 * MOST.heads,
-    "num_key_value_heads": 10 * MOST.heads,
-    "hidden_size": MOST.width,
-    "intermediate_size": 100 * MOST.width,
-    "head_dim": MOST.width,
+    "num_hidden_layers": MOST_LAYERS,
+    "num_attention_heads": 10 * MOST_HEADS,
+    "num_key_value_heads": 10 * MOST_HEADS,
+    "hidden_size": MOST_WIDTH,
+    "intermediate_size": 100 * MOST_WIDTH,
+    "head_dim": MOST_WIDTH,
     "vocab_size": 10**8,
     "max_position_embeddings": 10**9,
 }
@@ -71,15 +73,15 @@ def _require_size(key: str, name: str, value: Any) -> None:
             raise ModelError(f"{key} = {value!r}: must be a whole number from 0 up")
         most = _MOST[name]
     elif "layer" in key and "norm" not in key:
-        most = MOST.layers
+        most = MOST_LAYERS
     elif "expert" in key:
         most = _MOST_EXPERTS
     else:
         most = _MOST_OF_ALL
     if counts and abs(value) > most and not any(part in key for part in _FREE):
         raise ModelError(f"{key} = {value}: beyond any model there is (at most {format_count(most)})")
-    if isinstance(value, list) and len(value) > 10 * MOST.layers:
-        raise ModelError(f"{key}: a list of {len(value)}; at most {10 * MOST.layers} are read")
+    if isinstance(value, list) and len(value) > 10 * MOST_LAYERS:
+        raise ModelError(f"{key}: a list of {len(value)}; at most {10 * MOST_LAYERS} are read")
 
 
 def require_memory(config: PretrainedConfig) -> None:

@@ -1,4 +1,4 @@
-"""YAML 1.2 (its core schema) from people and from strangers, in text of bounded length, depth and expansion.
+"""YAML 1.2 (its core schema) in text of bounded length, depth and expansion.
 
 PyYAML alone reads YAML 1.1, in which `no` is false, 24:00:00 is 86400 and 0123 is 83. Here a scalar is a number only
 where the core schema says so, every number keeps the text it was written as, and keys are always text.
@@ -58,7 +58,7 @@ def _float(text: str) -> float:
     return number
 
 
-def parse(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text: mappings, lists, text, numbers, true, false and None. Keys are text as written.
 
     A key given twice is an error. Raises OptionError.
