@@ -10,6 +10,7 @@ from typing import Any
 
 from proctool import artifact, strict_json
 from proctool.errors import ArtifactError, RunError
+from proctool.events import FILE
 from proctool.reporting.compare import Run
 from proctool.reporting.controls import Start
 from proctool.reporting.measured import (
@@ -23,7 +24,7 @@ from proctool.reporting.measured import (
     start_of,
     warmup_of,
 )
-from proctool.reporting.metrics import FILE, MetricsLog
+from proctool.reporting.metrics import MetricsLog
 from proctool.reporting.record_form import wrong_in
 
 RECORD = "experiment.json"
@@ -186,7 +187,7 @@ def _is_done(folder: Path, stage: Mapping[str, Any], log: MetricsLog) -> bool:
 def _content(folder: Path, stage: Mapping[str, Any], log: MetricsLog) -> str | None:
     """The hash of what a stage made, as far as it has made it."""
     if stage.get("trains", True):
-        return log.end.get("content") if log.end else None
+        return log.end.content if log.end else None
     try:
         return artifact.read_header(folder / stage["folder"] / stage["artifact"]).content
     except (ArtifactError, OSError):
