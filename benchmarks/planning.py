@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from proctool.events import Event, StartEvent, TrainEvent
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # What differs from context 256, batch 8, byte tokens, fp32.
@@ -128,11 +130,11 @@ def trained(steps: int) -> tuple[float, float]:
     marks: list[float] = []
     flops = 0.0
 
-    def listen(event: dict[str, Any]) -> None:
+    def listen(event: Event) -> None:
         nonlocal flops
-        if event["event"] == "start":
-            flops = event["flops"]
-        elif event["event"] == "train":
+        if isinstance(event, StartEvent):
+            flops = event.flops
+        elif isinstance(event, TrainEvent):
             marks.append(time.process_time())
 
     with tempfile.TemporaryDirectory() as folder:

@@ -13,6 +13,7 @@ from proctool.cli.options import Common, with_values
 from proctool.cli.training import do, quiet_libraries
 from proctool.errors import OptionError
 from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, StudyOptions
+from proctool.events import Event
 from proctool.launched import launch
 from proctool.units import format_count
 
@@ -49,7 +50,6 @@ def settings(name: str, given: Values, study: StudyOptions) -> dict[str, Any]:
 def _single(name: str, options: DiagnosticOptions, study: StudyOptions, common: Common) -> None:
     from proctool.evaluation.diagnostic import diagnostic_job
     from proctool.evaluation.seeds import RESULTS, single, write_results
-    from proctool.training.job import in_numbers
 
     options = dataclasses.replace(options, init=study.init[0] if study.init else None)
     if common.dry_run:
@@ -63,7 +63,7 @@ def _single(name: str, options: DiagnosticOptions, study: StudyOptions, common: 
     path = trial.folder / RESULTS
     write_results(path, [result])
     results = display.Results(json=common.json)
-    display.finished(in_numbers(trial.end), results.line)
+    display.finished(trial.end, results.line)
     if "official" in result["scores"]:
         results.line(_words(name, result["scores"]))
     display.say(f"the result, with its curve: {path}")
@@ -137,7 +137,7 @@ def _show_plan(planned: Sequence[Trial], plans: Mapping[str, dict[str, Any]], co
 
 
 @contextlib.contextmanager
-def _watch(trial: Trial) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _watch(trial: Trial) -> Iterator[Callable[[Event], None]]:
     with display.training_progress(trial.name) as listen:
         yield listen
 

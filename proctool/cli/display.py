@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from proctool.errors import in_utf8
+from proctool.events import CurriculumEvent, EndEvent, EvalEvent, Event, NoteEvent, ResumeEvent, StartEvent, TrainEvent
 from proctool.units import format_bytes, format_count, format_seconds
 
 _PLAIN_SECONDS = 10.0
@@ -134,33 +135,32 @@ def store_progress() -> Iterator[Callable[[Any], None]]:
 
 
 @contextlib.contextmanager
-def training_progress(label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
     """A listener for training events: a bar on a terminal, plain lines elsewhere."""
     shown: Progress | None = None
-    steps, held_out = 0, ""
+    held_out = ""
 
-    def listen(event: dict[str, Any]) -> None:
-        nonlocal shown, held_out, steps
-        kind = event["event"]
-        if kind == "note":
-            say(f"{label}: {event['note']}")
-        elif kind == "start":
-            steps = event["steps"]
-            say(f"{label}: {format_count(event['parameters'])} parameters, {steps} steps of "
-                f"{format_count(event['tokens_per_step'])} tokens")  # fmt: skip
-            carried(event["carried"])
-            shown = Progress(label, steps, "steps")
-        elif kind == "resume":
-            say(f"{label}: going on from step {event['step']}")
-            shown = Progress(label, None, "steps")
-        elif kind == "eval":
-            held_out = f"held-out {event['loss']:.3f}, {event['accuracy']:.0%} right"
-        elif kind == "curriculum":
-            say(f"{label}: samples of size {event['size']} ({event['length']} tokens) from step {event['step']} on")
-        elif kind == "train" and shown is not None:
-            words = f"loss {event['loss']:.3f}  {held_out}  {format_count(event['tokens_per_second'])} tokens/s"
-            words += f"  {event['mfu']:.0%} MFU" if "mfu" in event else ""
-            shown.update(event["step"], words)
+    def listen(event: Event) -> None:
+        nonlocal shown, held_out
+        match event:
+            case NoteEvent():
+                say(f"{label}: {event.note}")
+            case StartEvent():
+                say(f"{label}: {format_count(event.parameters)} parameters, {event.steps} steps of "
+                    f"{format_count(event.tokens_per_step)} tokens")  # fmt: skip
+                carried(event.carried or ())
+                shown = Progress(label, event.steps, "steps")
+            case ResumeEvent():
+                say(f"{label}: going on from step {event.step}")
+                shown = Progress(label, None, "steps")
+            case EvalEvent():
+                held_out = f"held-out {event.loss:.3f}, {event.accuracy:.0%} right"
+            case CurriculumEvent():
+                say(f"{label}: samples of size {event.size} ({event.length} tokens) from step {event.step} on")
+            case TrainEvent() if shown is not None:
+                words = f"loss {event.loss:.3f}  {held_out}  {format_count(event.tokens_per_second or 0)} tokens/s"
+                words += f"  {event.mfu:.0%} MFU" if event.mfu is not None else ""
+                shown.update(event.step, words)
 
     try:
         yield listen
@@ -204,17 +204,13 @@ def plan(planned: Mapping[str, Any]) -> None:
         carried(planned["carried"])
 
 
-def finished(event: Mapping[str, Any], write: Callable[[str], None] = say) -> None:
+def finished(end: EndEvent, write: Callable[[str], None] = say) -> None:
     """The end of a training command in words."""
-    scores = f"held-out loss {event['loss']:.4f} nats per token, {event['accuracy']:.1%} of tokens right"
-    if event["exact_match"]:
-        scores += f", {event['exact_match']:.1%} of samples whole"
-    write(
-        f"{event['command']}: {scores}, after {format_count(event['tokens'])} tokens "
-        f"in {format_seconds(event['seconds'])}"
-    )
-    if "artifact" in event:
-        say(f"wrote {event['artifact']} (content {event['content'][:12]}); metrics in {event['run_dir']}")
-    if "best_artifact" in event:
-        best = event["best"]
-        say(f"wrote {event['best_artifact']}, the best: held-out loss {best['loss']:.4f} at step {best['step']}")
+    scores = f"held-out loss {end.loss:.4f} nats per token, {end.accuracy:.1%} of tokens right"
+    if end.exact_match > 0:
+        scores += f", {end.exact_match:.1%} of samples whole"
+    write(f"{end.command}: {scores}, after {format_count(end.tokens)} tokens in {format_seconds(end.seconds or 0)}")
+    if end.artifact and end.content:
+        say(f"wrote {end.artifact} (content {end.content[:12]}); metrics in {end.run_dir}")
+    if end.best_artifact and end.best:
+        say(f"wrote {end.best_artifact}, the best: held-out loss {end.best.loss:.4f} at step {end.best.step}")

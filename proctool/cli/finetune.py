@@ -6,6 +6,7 @@ from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import quiet_libraries
 from proctool.evaluation.finetune.options import FinetuneOptions
+from proctool.events import to_json
 
 
 def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
@@ -43,7 +44,7 @@ def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
             },
             "versions": versions(),
         }
-        results.emit({**end, **found.job.source.about(), **about, "metrics": metrics})
+        results.emit({**to_json(end), **found.job.source.about(), **about, "metrics": metrics})
 
 
 _task = argument("task", str, "wikitext, a GLUE task (cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli) or py150.")

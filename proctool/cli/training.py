@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from proctool.cli import display
 from proctool.cli.options import Common, with_options
+from proctool.events import to_json
 from proctool.launched import launch
 from proctool.training.options import PretrainOptions, WarmupOptions
 
@@ -32,15 +33,13 @@ def do(job: Job, common: Common) -> None:
         else:
             display.plan(planned)
         return
-    from proctool.training.job import in_numbers
-
     with display.training_progress(job.command) as listen:
         job.listeners = [listen]
         end = job.run()
     if launch().speaks:  # of the processes of one launch, one speaks
-        display.finished(in_numbers(end))
+        display.finished(end)
         if common.json:
-            display.emit(end)
+            display.emit(to_json(end))
 
 
 def _warmup(options: WarmupOptions, common: Common) -> None:

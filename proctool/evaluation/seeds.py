@@ -31,17 +31,18 @@ from proctool.errors import Interrupted, OptionError, RunError
 from proctool.evaluation.diagnostic import HELD_OUT_SEED, artifact_path, diagnostic_job, diagnostic_task, held_out
 from proctool.evaluation.options import DiagnosticOptions, StudyOptions
 from proctool.evaluation.scoring import fingerprint, scores_of
+from proctool.events import EndEvent, EvalEvent, Event, ExtendEvent, read_events, to_json
 from proctool.outputs import Output, holds_nothing, reads_of, require_safe
 from proctool.paths import user_path
 from proctool.reporting.interval import Estimate, estimate
 from proctool.signals import Stopped, command_again, in_worker, spawning, start_tracker, stop_signals
-from proctool.training.run import read_events
 from proctool.training.run_form import read_form, require_run_folder
 
 RESULTS = "results.jsonl"
 """Beside the run folders of a study, or in that of a single run."""
 
-Event = dict[str, Any]
+Line = dict[str, Any]
+"""A line of results."""
 Listen = Callable[[Event], None]
 MEASURES = ("accuracy", "exact_match")
 
@@ -69,16 +70,16 @@ class Trial:
     @property
     def state(self) -> str:
         """ "done", "started" or "missing"."""
-        events = [event["event"] for event in read_events(self.folder)]
-        turns = [event for event in events if event in ("extend", "end")]
-        return "done" if turns[-1:] == ["end"] else "started" if events else "missing"
+        events = read_events(self.folder)
+        turns = [event for event in events if isinstance(event, ExtendEvent | EndEvent)]
+        return "done" if turns and isinstance(turns[-1], EndEvent) else "started" if events else "missing"
 
     @property
-    def end(self) -> Event:
+    def end(self) -> EndEvent:
         """How its training ended, once it has."""
-        return next(event for event in reversed(read_events(self.folder)) if event["event"] == "end")
+        return next(event for event in reversed(read_events(self.folder)) if isinstance(event, EndEvent))
 
-    def run(self, listen: Listen | None = None) -> Event:
+    def run(self, listen: Listen | None = None) -> Line:
         """Train, or go on, or find it done; then score. Returns the line of results. Raises ProctoolError."""
         task = diagnostic_task(self.diagnostic, self.options)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -98,13 +99,13 @@ class Trial:
             "init_file": None if parent is None else str(options.init),
             "init_content": parent.content if isinstance(parent, artifact.Artifact) else None,
             "seed": options.seed,
-            "steps": end["step"],
-            "tokens": end["tokens"],
+            "steps": end.step,
+            "tokens": end.tokens,
             "scores": scores,
             "curve": [  # of the full task: a curriculum's small samples are easier
-                {key: event[key] for key in ("step", "tokens", "loss", *MEASURES)}
+                {key: to_json(event)[key] for key in ("step", "tokens", "loss", *MEASURES)}
                 for event in read_events(self.folder)
-                if event["event"] == "eval" and event.get("size") == full_size
+                if isinstance(event, EvalEvent) and event.size == full_size
             ],
             "held_out": {
                 "split": "validation",
@@ -112,10 +113,10 @@ class Trial:
                 "samples": options.eval_samples,
                 "sha256": fingerprint(held_out(task).read(0, options.eval_samples)),
             },
-            "artifact": end["artifact"],
-            "content": end["content"],
+            "artifact": end.artifact,
+            "content": end.content,
             "run_dir": str(self.folder),
-            "seconds": end["seconds"],
+            "seconds": end.seconds,
             "versions": artifact.versions(),
         }
 
@@ -188,7 +189,7 @@ def _labels(inits: Sequence[str]) -> list[str]:
 
 def run_all(
     planned: Sequence[Trial], jobs: int, watch: Callable[[Trial], AbstractContextManager[Listen | None]] | None = None
-) -> Iterator[Event]:
+) -> Iterator[Line]:
     """The results of all trials, as they come. Raises Interrupted when stopped by a signal, after checkpoints."""
     if jobs == 1 or len(planned) == 1:
         for trial in planned:
@@ -199,13 +200,13 @@ def run_all(
     yield from _in_processes(planned, min(jobs, len(planned)))
 
 
-def _in_processes(planned: Sequence[Trial], jobs: int) -> Iterator[Event]:
+def _in_processes(planned: Sequence[Trial], jobs: int) -> Iterator[Line]:
     start_tracker()
     context = multiprocessing.get_context("spawn")
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     with stop_signals() as stop, ProcessPoolExecutor(jobs, context, _start_worker, (threads,)) as pool:
         with spawning():
-            waiting: set[Future[Event]] = {pool.submit(_work, trial) for trial in planned}
+            waiting: set[Future[Line]] = {pool.submit(_work, trial) for trial in planned}
         told = False
         try:
             while waiting:
@@ -248,7 +249,7 @@ _stopped = False
 """In a worker: it was asked to stop, and what still waits for it is not begun."""
 
 
-def _work(trial: Trial) -> Event:
+def _work(trial: Trial) -> Line:
     global _stopped
     if _stopped:
         raise Interrupted("stopped before it was begun")
@@ -260,19 +261,19 @@ def _work(trial: Trial) -> Event:
         raise
 
 
-def summarise(results: Sequence[Event]) -> list[Event]:
+def summarise(results: Sequence[Line]) -> list[Line]:
     """For each init, in order: its measures over the seeds, at the end and over the steps.
 
     A run that stopped early (`--until`) counts with its last measure from there on. Under a curriculum, the curve
     begins where the last of the runs has come to the full size.
     """
-    by_init: dict[str, list[Event]] = {}
+    by_init: dict[str, list[Line]] = {}
     for result in results:
         by_init.setdefault(result["init"], []).append(result)
     return [_summary(init, found) for init, found in by_init.items()]
 
 
-def _summary(init: str, found: Sequence[Event]) -> Event:
+def _summary(init: str, found: Sequence[Line]) -> Line:
     first = max(result["curve"][0]["step"] for result in found)
     steps = sorted({point["step"] for result in found for point in result["curve"] if point["step"] >= first})
     return {
@@ -295,7 +296,7 @@ def _summary(init: str, found: Sequence[Event]) -> Event:
     }
 
 
-def _at(result: Event, step: int, measure: str) -> float:
+def _at(result: Line, step: int, measure: str) -> float:
     return float([point[measure] for point in result["curve"] if point["step"] <= step][-1])
 
 
@@ -304,7 +305,7 @@ def _over(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": found.value, "low": found.low, "high": found.high, "n": found.n, "method": found.method}
 
 
-def write_results(path: Path, lines: Sequence[Event]) -> None:
+def write_results(path: Path, lines: Sequence[Line]) -> None:
     """JSON lines, complete or not at all."""
     with artifact.replacing(path) as file:
         file.write("".join(json.dumps(line) + "\n" for line in lines).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Self, TextIO
@@ -128,12 +129,11 @@ def describe_failure(failure: Failure) -> str:
 
 
 def _outcome(metrics: MetricsLog) -> str:
-    end = metrics.end or {}
     words = []
     if metrics.seconds is not None:
         words.append(f"in {format_seconds(metrics.seconds)}")
-    if isinstance(end.get("loss"), float):
-        words.append(f"loss {end['loss']:.3f}")
+    if metrics.end is not None and math.isfinite(metrics.end.loss):
+        words.append(f"loss {metrics.end.loss:.3f}")
     return " " + ", ".join(words) if words else ""
 
 
@@ -142,8 +142,8 @@ def _readings(metrics: MetricsLog) -> tuple[str, str]:
     if not metrics.train:
         return "", "starting"
     last = metrics.train[-1]
-    loss, speed = last.get("loss"), last.get("tokens_per_second")
-    return f"loss {loss:.3f}" if loss is not None else "", f"{format_count(speed)} tokens/s" if speed else ""
+    speed = f"{format_count(last.tokens_per_second)} tokens/s" if last.tokens_per_second else ""
+    return f"loss {last.loss:.3f}" if math.isfinite(last.loss) else "", speed
 
 
 def _line(running: Running, progress: Progress) -> str:

@@ -176,7 +176,7 @@ def _is_done(folder: Path, stage: StageRecord, log: MetricsLog) -> bool:
 def _content(folder: Path, stage: StageRecord, log: MetricsLog) -> str | None:
     """The hash of what a stage made, as far as it has made it."""
     if stage.trains or stage.artifact is None:
-        return log.end.get("content") if log.end else None
+        return log.end.content if log.end else None
     try:
         return artifact.read_header(folder / stage.folder / stage.artifact).content
     except (ArtifactError, OSError):

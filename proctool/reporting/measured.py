@@ -100,8 +100,9 @@ def run_of(log: MetricsLog, warmup: Warmup) -> Run | None:
 
 def _per_step(log: MetricsLog) -> float | None:
     """Tokens of a step, by the last measurement: the same whether it stopped early or not."""
-    last = next((each for each in reversed(log.evals) if each["step"] and "tokens" in each), None)
-    return last["tokens"] / last["step"] if last is not None else None
+    return next(
+        (each.tokens / each.step for each in reversed(log.evals) if each.step and each.tokens is not None), None
+    )
 
 
 def joined(runs: Sequence[Run]) -> Run:
@@ -119,20 +120,19 @@ def score_of(log: MetricsLog, samples: int | None) -> Score:
     tokens, accuracy = log.measured("accuracy")
     exact = log.measured("exact_match")[1]
     steps = log.step if log.end is not None else log.steps  # it may have stopped early
-    return Score(
-        tuple(tokens), tuple(accuracy), samples, exact[-1] if exact else None, steps, (log.start or {}).get("task")
-    )
+    task = log.start.about.get("task") if log.start is not None else None
+    return Score(tuple(tokens), tuple(accuracy), samples, exact[-1] if exact else None, steps, task)
 
 
 def setting_of(log: MetricsLog) -> Setting:
     """What a pretraining run was measured on, as far as it says."""
-    start = log.start or {}
-    return Setting(start.get("corpus"), start.get("tokenizer"), start.get("context"), start.get("corpus_content"))
+    about = log.start.about if log.start is not None else {}
+    return Setting(about.get("corpus"), about.get("tokenizer"), about.get("context"), about.get("corpus_content"))
 
 
 def start_of(log: MetricsLog, warmup: Warmup) -> Start:
     """Where a run's weights came from."""
-    carried = tuple(row.provenance for row in read_carried((log.start or {}).get("carried")))
+    carried = tuple(row.provenance for row in read_carried(log.start.carried if log.start is not None else None))
     layers = read_settings(log.path.parent).get("layers")
     return Start(warmup.tasks, carried, layers=tuple(sorted(map(str, layers))) if isinstance(layers, list) else ())
 
@@ -146,7 +146,7 @@ def warmup_of(logs: Iterable[MetricsLog]) -> Warmup:
         tokens += log.tokens
         known = known and spent is not None
         flops += spent or 0.0
-        task = (log.start or {}).get("task")
+        task = log.start.about.get("task") if log.start is not None else None
         if task:
             tasks.append(str(task))
     return Warmup(tokens, flops if known else None, tuple(tasks))
@@ -162,7 +162,7 @@ def warmup_from_lineage(folder: Path, log: MetricsLog) -> Warmup:
     init = settings.get("init")
     if not (init or settings.get("parents")):
         return Warmup()
-    parents = _parents(folder, (log.end or {}).get("artifact"), init)
+    parents = _parents(folder, log.end.artifact if log.end is not None else None, init)
     if parents is None:
         return Warmup(None, None)
     spent = {each["content"]: each["about"] for each in _all(parents) if "about" in each}
@@ -202,16 +202,16 @@ def _donor_flops(init: str | None, contents: set[str]) -> float | None:
         return None
     log = MetricsLog(user_path(init).parent)
     log.update()
-    return flops_of(log) if log.end is not None and log.end.get("content") in contents else None
+    return flops_of(log) if log.end is not None and log.end.content in contents else None
 
 
 def flops_of(log: MetricsLog) -> float | None:
     """Operations of a completed run: as recorded, else 6 per parameter and token (Kaplan et al. 2020, section 2.1)."""
-    for event in (log.end, log.start):
-        if event and "flops" in event:
-            return float(event["flops"])
-    parameters = (log.start or {}).get("parameters")
-    return 6.0 * parameters * log.tokens if parameters else None
+    if log.start is None:
+        return None
+    if log.start.flops:
+        return float(log.start.flops)
+    return 6.0 * log.start.parameters * log.tokens or None
 
 
 def completed(folder: Path) -> MetricsLog:

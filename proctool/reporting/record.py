@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from proctool.errors import RunError
+from proctool.events import FILE
 from proctool.recipe import Published
-from proctool.reporting.metrics import FILE
 from proctool.untrusted import Malformed, parse_json, typed
 
 RECORD = "experiment.json"

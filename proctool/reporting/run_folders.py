@@ -96,8 +96,8 @@ def _named_folder(written: str) -> tuple[str, Path]:
 
 def _diagnostic_of(folder: Path, log: MetricsLog) -> str | None:
     """The name of the diagnostic that a run is, None for pretraining. Raises RunError for anything else."""
-    command = str((log.start or {}).get("command", "pretrain"))
-    if command == "pretrain":
+    command = log.start.command if log.start is not None else ""
+    if command in ("", "pretrain"):
         return None
     kind, _, name = command.partition(" ")
     if kind != "eval":
@@ -131,7 +131,9 @@ def _one(name: str, seed: int, runs: Sequence[tuple[Path, Run]]) -> Run:
 
 
 def _seed_of(folder: Path, log: MetricsLog, default: int) -> int:
-    return int((log.start or {}).get("seed", read_settings(folder).get("seed", default)))
+    if log.start is not None and log.start.seed is not None:
+        return log.start.seed
+    return int(read_settings(folder).get("seed", default))
 
 
 def _check_settings(settings: Sequence[tuple[Path, Setting]]) -> None:

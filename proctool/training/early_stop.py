@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proctool.errors import OptionError
+from proctool.events import Evaluation
 from proctool.units import parse_number
 
 if TYPE_CHECKING:
@@ -37,15 +39,15 @@ class EarlyStop:
 
     until: str | None
     patience: int | None
-    best: dict[str, Any] | None = None
-    """The evaluation with the lowest loss: step, tokens, loss, accuracy, exact_match."""
+    best: Evaluation | None = None
+    """The evaluation with the lowest loss."""
     waited: int = 0
     """Evaluations since then."""
 
     def sees(self, scores: Scores, step: int, tokens: int) -> bool:
         """Take in an evaluation; whether it is the best so far."""
-        if math.isfinite(scores.loss) and (self.best is None or scores.loss < self.best["loss"]):
-            self.best = {"step": step, "tokens": tokens, **scores.measures()}
+        if math.isfinite(scores.loss) and (self.best is None or scores.loss < self.best.loss):
+            self.best = scores.at(step, tokens)
             self.waited = 0
             return True
         self.waited += 1
@@ -58,7 +60,7 @@ class EarlyStop:
             if has_reached(scores, measure, value):
                 return f"{measure} {getattr(scores, measure):.4g} has reached {value:g}"
         if self.patience is not None and self.waited >= self.patience:
-            least = f"than {self.best['loss']:.4g}" if self.best else "that is a number"
+            least = f"than {self.best.loss:.4g}" if self.best else "that is a number"
             return f"no better held-out loss {least} in {self.waited} evaluations"
         return None
 
@@ -68,8 +70,9 @@ class EarlyStop:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"best": self.best, "waited": self.waited}
+        return {"best": dataclasses.asdict(self.best) if self.best else None, "waited": self.waited}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` gave."""
-        self.best, self.waited = state["best"], state["waited"]
+        self.best = Evaluation(**state["best"]) if state["best"] else None
+        self.waited = state["waited"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from proctool.events import Evaluation
 from proctool.procedural.registry import Samples
 from proctool.training.batch import Batch, by_length
 from proctool.training.engine import is_sharded
@@ -36,6 +37,12 @@ class Scores:
         """Loss, accuracy and exact match as files keep them: JSON has no number for a loss that is not finite."""
         loss = self.loss if math.isfinite(self.loss) else None
         return {"loss": loss, "accuracy": self.accuracy, "exact_match": self.exact_match}
+
+    def at(self, step: int, tokens: int) -> Evaluation:
+        """The scores as those of a run at `step`."""
+        return Evaluation(
+            step=step, tokens=tokens, loss=self.loss, accuracy=self.accuracy, exact_match=self.exact_match
+        )
 
 
 def evaluate(accelerator: Accelerator, module: TargetLoss, source: Source, samples: int, batch: int) -> Scores:

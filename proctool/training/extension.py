@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proctool.errors import RunError
+from proctool.events import EndEvent
 from proctool.training.schedule import learning_rate
 
 EXTENDABLE = frozenset({"steps", "until", "patience"})
@@ -34,18 +35,16 @@ def scheduled_steps(steps: int, extended_from: Sequence[Mapping[str, Any]]) -> i
     return int(extended_from[0]["steps"]) if extended_from else steps
 
 
-def extension(
-    where: str, found: Mapping[str, Any], wanted: Mapping[str, Any], end: Mapping[str, Any]
-) -> dict[str, Any]:
+def extension(where: str, found: Mapping[str, Any], wanted: Mapping[str, Any], end: EndEvent) -> dict[str, Any]:
     """What the settings record of an extension of the run with the settings `found` that ended with `end`.
 
     Raises RunError where that run leaves nothing to do, or a learning rate of zero to do it with.
     """
-    done = int(end["step"])
+    done = end.step
     if wanted["steps"] <= done:
         raise RunError(f"{where}: has done {done} steps already; --extend needs --steps above that")
     before = found.get(EXTENDED_FROM, [])
-    entry = {"step": done, "steps": found["steps"], "content": end.get("content")}
+    entry = {"step": done, "steps": found["steps"], "content": end.content}
     covered = scheduled_steps(found["steps"], [*before, entry])
     if wanted["steps"] > covered and _final_rate(found, covered) == 0:
         raise RunError(

@@ -13,6 +13,7 @@ from proctool import artifact
 from proctool import config as strict
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, ModelError
+from proctool.events import EndEvent, Event, StartEvent
 from proctool.launched import launch
 from proctool.models.build import build_model, context_of, parameter_count
 from proctool.models.components import train_only
@@ -24,7 +25,7 @@ from proctool.training import environment
 from proctool.training.curriculum import Course
 from proctool.training.extension import EXTENDED_FROM, keeps_state, note, state_bytes
 from proctool.training.options import TrainingOptions
-from proctool.training.run import Event, RunFolder
+from proctool.training.run import RunFolder
 from proctool.training.run_form import require_run_folder
 from proctool.training.runlog import run_log
 from proctool.training.sources import Source, held_out_samples
@@ -186,7 +187,7 @@ class Job:
         trained = parameter_count(model) if self.options.train is None else train_only(model, self.options.train)
         return model, origins, trained
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> EndEvent:
         """Train (or go on, or find it done) and write the artifact. Returns the final event."""
         settings = {
             "command": self.command,
@@ -208,7 +209,7 @@ class Job:
                 self.run_path, settings, fresh=fresh, extend=self.options.extend, writer=process.is_main_process
             )
         try:
-            run.listeners.extend(map(_in_numbers, self.listeners if process.is_main_process else ()))
+            run.listeners.extend(self.listeners if process.is_main_process else ())
             with run_log(run, settings):
                 end = self._finished(run) or self._train(run, settings)
             end_process()
@@ -216,15 +217,15 @@ class Job:
         finally:
             run.close()
 
-    def _finished(self, run: RunFolder) -> Event | None:
+    def _finished(self, run: RunFolder) -> EndEvent | None:
         last = run.last_end()
         if last is None:
             return None
         for _, path, prefix in outputs_of(self.options, self.output):
             try:
-                if artifact.read_header(path).content != last[f"{prefix}content"]:
+                if artifact.read_header(path).content != getattr(last, f"{prefix}content"):
                     return None
-            except (ArtifactError, KeyError):
+            except ArtifactError:
                 return None
         run.say(f"already complete in {run.path}")
         return last
@@ -237,7 +238,7 @@ class Job:
                 held.enter_context(artifact.output(path))
             yield
 
-    def _train(self, run: RunFolder, settings: Mapping[str, Any]) -> Event:
+    def _train(self, run: RunFolder, settings: Mapping[str, Any]) -> EndEvent:
         from proctool.models.faster import faster
         from proctool.training.devices import losing_peers_is_one_line
         from proctool.training.heap import freed_memory_kept
@@ -252,20 +253,20 @@ class Job:
         elif not keeps_state(self.options.keep_state, parameter_count(model), trained):
             size = format_bytes(state_bytes(parameter_count(model), trained))
             run.say(f"the final training state ({size}) is not kept; --keep-state keeps it for --extend")
-        start: Event = {
-            "event": "start",
-            "command": self.command,
-            "steps": self.options.steps,
-            "tokens_per_step": self.options.batch_size * self.source.length,
-            "parameters": parameter_count(model),
-            "trained": trained,
-            "flops": training_flops(model, self._tokens, self.source.length),
-            "carried": records(summary(origins)),
-            "seed": self.options.seed,
-            "eval_samples": self._eval_samples,
-            **({"environment": dict(surroundings.recorded)} if surroundings.recorded else {}),
-            **self.source.about(),
-        }
+        about = self.source.about()
+        start = StartEvent(
+            command=self.command,
+            steps=self.options.steps,
+            tokens_per_step=self.options.batch_size * self.source.length,
+            parameters=parameter_count(model),
+            trained=trained,
+            flops=training_flops(model, self._tokens, self.source.length),
+            carried=records(summary(origins)),
+            seed=about.get("seed", self.options.seed),
+            eval_samples=self._eval_samples,
+            environment=dict(surroundings.recorded) if surroundings.recorded else None,
+            about={key: value for key, value in about.items() if key != "seed"},
+        )
         course = self.course or Course.fixed(self.source, self.held_out)
         with contextlib.ExitStack() as signals_held:
             with (
@@ -278,34 +279,22 @@ class Job:
                 result = train(model, course, self.options, run, start, self.loss, signals_held)
             return self._completed(run, model, origins, result)
 
-    def _completed(self, run: RunFolder, model: PreTrainedModel, origins: list[Origin], result: Result) -> Event:
+    def _completed(self, run: RunFolder, model: PreTrainedModel, origins: list[Origin], result: Result) -> EndEvent:
         """Write the artifacts of a run that has come to its end, and record that. Returns the end event."""
-        last: dict[str, Any] = {"step": result.step, "tokens": result.tokens, **result.scores.measures()}
+        last = result.scores.at(result.step, result.tokens)
         best = result.best or last
         # A curriculum that was not finished leaves a model that has never seen samples of the full size.
         trained_size = {} if result.size is None else {"trained_size": result.size}
-        saved = best if self.options.save == "best" else last
-        end: Event = {
-            "event": "end",
-            "command": self.command,
-            "step": result.step,
-            "tokens": result.tokens,
-            **{key: saved[key] for key in ("loss", "accuracy", "exact_match")},
-            **trained_size,
-            **({"best": best} if self.options.save in ("best", "both") else {}),
-            **({"extensions": len(run.extended_from)} if run.extended_from else {}),
-            "seconds": round(result.seconds, 3),
-            "run_dir": str(run.path),
-        }
+        written: dict[str, Any] = {}
         for which, path, prefix in outputs_of(self.options, self.output) if run.is_writer else []:
             found = best if which == "best" else last
-            held = result.weights if found is last else artifact.read_torch(run.best(found["step"]))
+            held = result.weights if found is last else artifact.read_torch(run.best(found.step))
             about = {
                 "command": self.command,
-                "steps": found["step"],
-                "tokens": found["tokens"],
+                "steps": found.step,
+                "tokens": found.tokens,
                 "seed": self.options.seed,
-                "metrics": {"loss": found["loss"], "accuracy": found["accuracy"]},
+                "metrics": {"loss": found.loss if math.isfinite(found.loss) else None, "accuracy": found.accuracy},
                 "training": {
                     k: v for k, v in strict.plain(self.options).items() if k not in _INCIDENTAL and k != "init"
                 },
@@ -316,7 +305,22 @@ class Job:
                 **self.about,
             }
             made = save_model(path, model, _without_folders(about), self.parents, weights=held)
-            end |= {f"{prefix}artifact": str(path), f"{prefix}content": made.content}
+            written |= {f"{prefix}artifact": str(path), f"{prefix}content": made.content}
+        saved = best if self.options.save == "best" else last
+        end = EndEvent(
+            command=self.command,
+            step=result.step,
+            tokens=result.tokens,
+            loss=saved.loss,
+            accuracy=saved.accuracy,
+            exact_match=saved.exact_match,
+            trained_size=result.size,
+            best=best if self.options.save in ("best", "both") else None,
+            extensions=len(run.extended_from),
+            seconds=round(result.seconds, 3),
+            run_dir=str(run.path),
+            **written,
+        )
         run.record(end)
         run.complete(result.step)
         return end
@@ -332,13 +336,3 @@ def _without_folders(about: Mapping[str, Any]) -> dict[str, Any]:
         else _without_folders(value) if key == "training" else value
         for key, value in about.items()
     }  # fmt: skip
-
-
-def in_numbers(event: Event) -> Event:
-    """A recorded event for people to see: a loss that was not finite, which JSON has as null, is nan."""
-    found = {key: in_numbers(value) if isinstance(value, dict) else value for key, value in event.items()}
-    return found | {"loss": math.nan} if found.get("loss", 0) is None else found
-
-
-def _in_numbers(listener: Callable[[Event], None]) -> Callable[[Event], None]:
-    return lambda event: listener(in_numbers(event))

@@ -15,6 +15,16 @@ import torch
 from accelerate import Accelerator
 
 from proctool.errors import Interrupted, RunError
+from proctool.events import (
+    CurriculumEvent,
+    EvalEvent,
+    Evaluation,
+    ExtendEvent,
+    NoteEvent,
+    ResumeEvent,
+    StartEvent,
+    TrainEvent,
+)
 from proctool.models.hardware import peak_flops
 from proctool.procedural.registry import Samples
 from proctool.signals import command_again, stop_signals
@@ -30,7 +40,7 @@ from proctool.training.guard import Guard, Objection
 from proctool.training.loss import TargetLoss
 from proctool.training.optimiser import make_optimiser
 from proctool.training.options import TrainingOptions
-from proctool.training.run import Event, RunFolder
+from proctool.training.run import RunFolder
 from proctool.training.schedule import learning_rate
 from proctool.training.sources import Source, held_out_samples, read_ahead
 
@@ -50,7 +60,7 @@ class Result:
     scores: Scores
     weights: dict[str, torch.Tensor]
     """The last ones; on the first process alone."""
-    best: dict[str, Any] | None
+    best: Evaluation | None
     """The evaluation with the lowest held-out loss (of the full size, under a curriculum)."""
     size: int | None
     """The size of the last samples trained on, under a curriculum; `scores` are of the full size all the same."""
@@ -61,7 +71,7 @@ def train(
     course: Course,
     options: TrainingOptions,
     run: RunFolder,
-    start: Event,
+    start: StartEvent,
     loss_of: Callable[[PreTrainedModel], TargetLoss] | None = None,
     held: contextlib.ExitStack | None = None,
 ) -> Result:
@@ -89,16 +99,16 @@ def train(
     here = resumed or Position()
     run.begin(here.step)
     if checkpoints.extends and run.extensions_begun < len(run.extended_from):
-        steps = {"step": here.step, "steps": options.steps, "flops": start["flops"]}
-        run.record({"event": "extend", **steps, "content": run.extended_from[-1]["content"]})
+        content = run.extended_from[-1]["content"]
+        run.record(ExtendEvent(step=here.step, steps=options.steps, flops=start.flops, content=content))
     else:
-        run.record({"event": "resume", "step": here.step} if resumed else start)
+        run.record(ResumeEvent(step=here.step) if resumed else start)
     if options.compile:
         _compile(module, course.lesson.source, options, accelerator, run)
 
     share_out = functools.partial(_micro_batches, micro=micro, accelerator=accelerator)
     peak = peak_flops(device_name(accelerator.device) or "", options.precision)
-    flops_per_token = start["flops"] / (options.steps * start["tokens_per_step"])
+    flops_per_token = start.flops / (start.steps * start.tokens_per_step)
     scheduled = scheduled_steps(options.steps, run.extended_from)
     clock = _Clock(here)
     scores: Scores | None = None
@@ -111,15 +121,15 @@ def train(
         began = time.monotonic()
         found = measured(lesson)
         run.record(
-            {
-                "event": "eval",
-                "step": here.step,
-                "tokens": here.tokens,
-                "split": "validation",
-                **found.measures(),
+            EvalEvent(
+                step=here.step,
+                tokens=here.tokens,
+                loss=found.loss,
+                accuracy=found.accuracy,
+                exact_match=found.exact_match,
                 **_size(lesson),
-                "seconds": clock.seconds(),
-            }
+                seconds=clock.seconds(),
+            )
         )
         clock.leave_out(time.monotonic() - began)  # evaluations do not count against the speed
         return found
@@ -133,12 +143,12 @@ def train(
         sees(found)
         if course.goes_on(found, early.waited):
             early.begin_again()
-            run.record({"event": "curriculum", "step": here.step, "tokens": here.tokens, **_size(course.lesson)})
+            run.record(CurriculumEvent(step=here.step, tokens=here.tokens, **_size(course.lesson)))
             return None
         return early.reason(found, in_full=course.is_last)
 
     def note_stop(reason: str) -> None:
-        run.record({"event": "note", "step": here.step, "note": f"stopping at step {here.step}: {reason}"})
+        run.record(NoteEvent(step=here.step, note=f"stopping at step {here.step}: {reason}"))
 
     def checkpoint() -> None:
         checkpoints.write(dataclasses.replace(here, seconds=clock.seconds()))
@@ -177,17 +187,16 @@ def train(
             if here.step % options.log_every == 0 or is_last:
                 speed = clock.speed(here)
                 run.record(
-                    {
-                        "event": "train",
-                        "step": here.step,
-                        "tokens": here.tokens,
-                        "loss": float(accelerator.reduce(loss)),
-                        "lr": rate,
-                        "grad_norm": norm if math.isfinite(norm) else None,  # fp16's overflows
-                        "tokens_per_second": round(speed),
-                        **({"mfu": speed * flops_per_token / peak / accelerator.num_processes} if peak else {}),
-                        "seconds": clock.seconds(),
-                    }
+                    TrainEvent(
+                        step=here.step,
+                        tokens=here.tokens,
+                        loss=float(accelerator.reduce(loss)),
+                        lr=rate,
+                        grad_norm=norm,
+                        tokens_per_second=round(speed),
+                        mfu=speed * flops_per_token / peak / accelerator.num_processes if peak else None,
+                        seconds=clock.seconds(),
+                    )
                 )
             if here.step % options.eval_every == 0 or is_last:
                 parts_before, lesson = checkpoints.part_states(), course.lesson
@@ -212,12 +221,12 @@ def train(
             note = (
                 f"the curriculum ended at size {course.lesson.size} of {course.lessons[-1].size}; scoring the full size"
             )
-            run.record({"event": "note", "step": here.step, "note": note})
+            run.record(NoteEvent(step=here.step, note=note))
             early.begin_again()
             scores = note_scores(course.lessons[-1])
             sees(scores)
     assert scores is not None, "the last step is always evaluated"
-    if keeps_state(options.keep_state, start["parameters"], start["trained"]):
+    if keeps_state(options.keep_state, start.parameters, start.trained):
         checkpoints.write_state(dataclasses.replace(here, seconds=clock.seconds()), parts_before)
     weights = engine.weights()
     return Result(here.step, here.tokens, clock.seconds(), scores, weights, early.best, course.lesson.size)
@@ -282,11 +291,11 @@ def _compile(
     except Exception as error:  # compilers fail in many ways
         body._compiled_call_impl = None
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        run.record({"event": "note", "note": _SKIP_COMPILE_FAILURE.format(reason=reason)})
+        run.record(NoteEvent(note=_SKIP_COMPILE_FAILURE.format(reason=reason)))
     module.zero_grad()
 
 
-def _size(lesson: Lesson) -> dict[str, int]:
+def _size(lesson: Lesson) -> dict[str, Any]:
     return {} if lesson.size is None else {"size": lesson.size, "length": lesson.source.length}
 
 

@@ -20,12 +20,11 @@ from typing import IO, Any
 from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, RunError
+from proctool.events import FILE, EndEvent, Event, ExtendEvent, NoteEvent, read_events, write_event
 from proctool.locks import Taken, take
 from proctool.outputs import is_artifact
 from proctool.training.extension import EXTENDABLE, EXTENDED_FROM, extension
 from proctool.training.run_form import FORM, SETTINGS, read_form, require_run_folder, write_form
-
-Event = dict[str, Any]
 
 
 class RunFolder:
@@ -51,7 +50,7 @@ class RunFolder:
         self.is_writer = writer
         self.listeners: list[Callable[[Event], None]] = []
         self._checkpoints = path / "checkpoints"
-        self._metrics: IO[str] | None = None
+        self._metrics: IO[bytes] | None = None
         self._settings = json.loads(json.dumps(settings))
         if not writer:
             self.extended_from = self._extensions()
@@ -68,7 +67,7 @@ class RunFolder:
         self.extended_from = self._extensions()
 
     def _clear(self) -> None:
-        for name in ("metrics.jsonl", SETTINGS, "identity", "run.log"):
+        for name in (FILE, SETTINGS, "identity", "run.log"):
             (self.path / name).unlink(missing_ok=True)
         for old in [*self._steps(), *self._bests()]:
             old.unlink()
@@ -76,7 +75,7 @@ class RunFolder:
     def _claim(self, extend: bool) -> None:
         found = read_form(self.path)
         # A run that was refused before its first step leaves nothing that could be lost.
-        if (self.path / "metrics.jsonl").exists() or self._steps():
+        if (self.path / FILE).exists() or self._steps():
             if found is None:
                 raise RunError(
                     f"{self.path / SETTINGS}: damaged or missing, so this run cannot go on; "
@@ -129,16 +128,16 @@ class RunFolder:
     @property
     def extensions_begun(self) -> int:
         """Extensions that the metrics have recorded."""
-        return sum(event["event"] == "extend" for event in self.events())
+        return sum(isinstance(event, ExtendEvent) for event in self.events())
 
     def _extensions(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = (read_form(self.path) or {}).get(EXTENDED_FROM, [])
         return found
 
-    def last_end(self) -> Event | None:
+    def last_end(self) -> EndEvent | None:
         """How the run ended; None while it is to go on, as after an extension of it has begun."""
-        last = next((event for event in reversed(self.events()) if event["event"] == "end"), None)
-        return last if last is not None and last.get("extensions", 0) == len(self._extensions()) else None
+        last = next((event for event in reversed(self.events()) if isinstance(event, EndEvent)), None)
+        return last if last is not None and last.extensions == len(self._extensions()) else None
 
     def close(self) -> None:
         """Close the metrics file and release the folder."""
@@ -168,13 +167,14 @@ class RunFolder:
         """
         if not self.is_writer:
             return
-        kept = [event for event in self.events() if event.get("step", 0) <= step] if step else []
+        kept = [event for event in self.events() if (getattr(event, "step", None) or 0) <= step] if step else []
         for path in [*self._bests(), *self._steps()]:
             if _step(path) > step:
                 path.unlink()
-        with artifact.replacing(self.path / "metrics.jsonl") as file:
-            file.write("".join(json.dumps(event) + "\n" for event in kept).encode())
-        self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+        with artifact.replacing(self.path / FILE) as file:
+            for event in kept:
+                write_event(file, event)
+        self._metrics = (self.path / FILE).open("ab")
 
     def record(self, event: Event) -> None:
         """Append an event and tell the listeners."""
@@ -182,15 +182,14 @@ class RunFolder:
             return
         assert self._metrics is not None
         try:
-            self._metrics.write(json.dumps(event) + "\n")
-            self._metrics.flush()
+            write_event(self._metrics, event)
         except OSError as error:
             raise OSError(error.errno, error.strerror, self._metrics.name) from None
         self._tell(event)
 
     def say(self, note: str) -> None:
         """Tell the listeners something that is no part of the run's record."""
-        self._tell({"event": "note", "note": note})
+        self._tell(NoteEvent(note=note))
 
     def _tell(self, event: Event) -> None:
         for listener in list(self.listeners):
@@ -299,17 +298,3 @@ def _contents(parents: Any) -> str:
 
 def _step(path: Path) -> int:
     return int(path.stem.partition("-")[2])
-
-
-def read_events(folder: Path) -> list[Event]:
-    """The events in a run folder's metrics.jsonl; a last line cut off by a kill is left out."""
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            break
-    return events

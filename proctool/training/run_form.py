@@ -13,6 +13,7 @@ from typing import Any
 
 from proctool import artifact
 from proctool.errors import RunError
+from proctool.events import FILE, StartEvent, read_event
 from proctool.outputs import holds_nothing
 
 FORM = "proctool_run"
@@ -71,8 +72,8 @@ def _lost_form(folder: Path) -> bool:
     except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         pass
     try:
-        with (folder / "metrics.jsonl").open("rb") as file:
-            first = json.loads(file.readline(1 << 20))
-    except (OSError, ValueError, RecursionError):
+        with (folder / FILE).open("rb") as file:
+            first = read_event(file.readline(1 << 20), folder / FILE)
+    except (OSError, RunError):
         return False
-    return isinstance(first, dict) and first.get("event") == "start" and {"command", "tokens_per_step"} <= first.keys()
+    return isinstance(first, StartEvent) and bool(first.command and first.tokens_per_step)

@@ -16,11 +16,10 @@ from typing import Any, TextIO
 
 from proctool import artifact
 from proctool.errors import ProctoolError, describe_os_error
+from proctool.events import Event, NoteEvent, TrainEvent, to_json
 from proctool.signals import Stopped
 from proctool.training.devices import launched_settings
-from proctool.training.run import Event, RunFolder
-
-_SAID = ("start", "resume", "extend", "eval", "curriculum", "note", "end")
+from proctool.training.run import RunFolder
 
 
 @contextlib.contextmanager
@@ -83,9 +82,9 @@ class _Log:
 
     def event(self, event: Event) -> None:
         """A line for a training event; those of every few steps are in metrics.jsonl alone."""
-        if event["event"] in _SAID:
-            told = {key: value for key, value in event.items() if key != "event"}
-            self(event["event"], told.get("note") or json.dumps(told))
+        if not isinstance(event, TrainEvent):
+            told = {key: value for key, value in to_json(event).items() if key != "event"}
+            self(event.kind, event.note if isinstance(event, NoteEvent) else json.dumps(told))
 
     @contextlib.contextmanager
     def warnings(self) -> Iterator[None]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from proctool import config
 from proctool.errors import OptionError
-from proctool.training.run import Event, RunFolder
+from proctool.events import CurriculumEvent, EvalEvent, Event, ResumeEvent, StartEvent, TrainEvent, to_json
+from proctool.training.run import RunFolder
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -60,12 +61,12 @@ class _Sender:
         if self._failed:
             return
         try:
-            if event["event"] in ("start", "resume"):
-                self._begin(event.get("step", 0), is_new=event["event"] == "start")
-            elif self._tracker is not None and event["event"] in _SENT:
-                group = event.get("split", event["event"])
-                found = {f"{group}/{key}": event[key] for key in _SENT[event["event"]] if key in event}
-                self._tracker.log(found, step=event["step"])
+            if isinstance(event, StartEvent | ResumeEvent):
+                self._begin(getattr(event, "step", 0), is_new=isinstance(event, StartEvent))
+            elif self._tracker is not None and isinstance(event, TrainEvent | EvalEvent | CurriculumEvent):
+                group = event.split if isinstance(event, EvalEvent) else event.kind
+                found = {f"{group}/{key}": value for key, value in to_json(event).items() if key in _SENT[event.kind]}
+                self._tracker.log(found, step=event.step)
         except Exception as error:  # a tracker's trouble (a server that is down) must not end the run
             self._lose(error)
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from proctool.errors import Interrupted
+from proctool.events import Event
 from proctool.signals import CAUGHT, stop_signals
-from proctool.training.run import read_events
 from proctool.training.warmup import warmup_job
+from tests.event_lines import event_lines
 from tests.robustness.faults import TASK, TRAIN, done, ended, start, temporary
 from tests.training.runs import contents, options
 
@@ -148,13 +149,13 @@ def test_a_signal_while_the_result_is_written_comes_after_it(tmp_path: Path, mon
     finally:
         signal.signal(signal.SIGTERM, before)
     assert contents(tmp_path / "run.safetensors") == contents(tmp_path / "whole.safetensors")
-    assert read_events(tmp_path / "run")[-1]["event"] == "end"
+    assert event_lines(tmp_path / "run")[-1]["event"] == "end"
 
 
 @pytest.mark.parametrize("number", [number for number in CAUGHT if number != signal.SIGINT])
 def test_signals_that_come_twice_leave_a_checkpoint(number: int, tmp_path: Path) -> None:
-    def twice(event: dict[str, Any]) -> None:
-        if event["event"] == "train":
+    def twice(event: Event) -> None:
+        if event.kind == "train":
             os.kill(os.getpid(), number)
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from proctool.errors import RunError
+from proctool.events import from_json
 from proctool.reporting.experiment import load_experiment
 from proctool.reporting.measured import read_settings
 from proctool.reporting.metrics import MetricsLog, read_metrics
@@ -205,7 +206,7 @@ def test_metrics_are_followed_as_they_grow(tmp_path: Path) -> None:
             file.write(text[cut : cut + 50])
         log.update()
     assert log.evals == read_metrics(whole).evals
-    assert log.end == events[-1]
+    assert log.end == from_json(events[-1])
     assert (log.steps, log.step, log.tokens) == (100, 100, 100_000)
 
 
@@ -236,4 +237,4 @@ def test_a_file_written_anew_is_read_anew(tmp_path: Path) -> None:
     write_events(fresh, *training(0.5))
     (fresh / "metrics.jsonl").replace(tmp_path / "metrics.jsonl")
     log.update()
-    assert log.evals == [event for event in training(0.5) if event["event"] == "eval"]
+    assert log.evals == [from_json(event) for event in training(0.5) if event["event"] == "eval"]

@@ -24,9 +24,10 @@ from proctool.artifact import reading
 from proctool.errors import ArtifactError, RunError
 from proctool.experiment.execute import alone_in
 from proctool.locks import Taken, claimed, take
-from proctool.training.run import RunFolder, read_events
+from proctool.training.run import RunFolder
 from proctool.training.warmup import warmup_job
 from tests.conftest import Said
+from tests.event_lines import event_lines
 from tests.robustness.faults import TASK, TRAIN, done, ended, start, temporary, whole
 from tests.training.runs import contents, options, without_clock
 
@@ -318,11 +319,11 @@ def test_a_clock_that_jumps_changes_no_duration(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(time, "time", lambda: jumps.uniform(-1e9, 4e9))
     monkeypatch.setattr(time, "time_ns", lambda: int(jumps.uniform(-1e18, 4e18)))
     end = warmup_job(options(tmp_path, "jumping")).run()
-    plain, jumping = (read_events(tmp_path / name) for name in ("plain", "jumping"))
+    plain, jumping = (event_lines(tmp_path / name) for name in ("plain", "jumping"))
     assert without_clock(jumping) == without_clock(plain)
     seconds = [event["seconds"] for event in jumping if "seconds" in event]
     assert seconds == sorted(seconds)
-    assert 0 <= seconds[0] <= seconds[-1] <= end["seconds"] < 1e6
+    assert 0 <= seconds[0] <= seconds[-1] <= end.seconds < 1e6
     assert all(event["tokens_per_second"] > 0 for event in jumping if event["event"] == "train")
     assert contents(tmp_path / "plain.safetensors") == contents(tmp_path / "jumping.safetensors")
 
@@ -424,7 +425,7 @@ def test_when_one_process_of_a_run_dies_the_other_stops(dies: int, tmp_path: Pat
     for process in _started_by_hand(tmp_path, _free_port(), *command("whole")):
         assert ended(process)[0] == 0
     ranks = _started_by_hand(tmp_path, _free_port(), *command("run"))
-    while ranks[dies].poll() is None and len(read_events(tmp_path / "run")) < 16:
+    while ranks[dies].poll() is None and len(event_lines(tmp_path / "run")) < 16:
         os.sched_yield()
     ranks[dies].kill()
     ranks[dies].communicate()
@@ -435,7 +436,7 @@ def test_when_one_process_of_a_run_dies_the_other_stops(dies: int, tmp_path: Pat
     for process in _started_by_hand(tmp_path, _free_port(), *command("run")):
         assert ended(process)[0] == 0
     assert contents(tmp_path / "run.safetensors") == contents(tmp_path / "whole.safetensors")
-    assert without_clock(read_events(tmp_path / "run")) == without_clock(read_events(tmp_path / "whole"))
+    assert without_clock(event_lines(tmp_path / "run")) == without_clock(event_lines(tmp_path / "whole"))
 
 
 @pytest.mark.slow
@@ -448,7 +449,7 @@ def test_a_launcher_whose_process_dies_ends_and_goes_on(tmp_path: Path) -> None:
 
     assert ended(launch("whole"))[0] == 0
     launched = launch("run")
-    while launched.poll() is None and len(read_events(tmp_path / "run")) < 16:
+    while launched.poll() is None and len(event_lines(tmp_path / "run")) < 16:
         os.sched_yield()
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(launched.pid)], capture_output=True, text=True)
     os.kill(max(map(int, listed.stdout.split())), signal.SIGKILL)

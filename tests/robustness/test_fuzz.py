@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from proctool.corpora import formats
 from proctool.corpora.tokenizers import load_tokenizer
 from proctool.errors import CorpusError, OptionError, RunError
+from proctool.events import EvalEvent
 from proctool.procedural.mixture import parse_tasks
 from proctool.recipe import load_recipe
 from proctool.reporting.experiment import load_experiment
@@ -157,15 +158,15 @@ def test_a_record_of_another_form_is_refused(change: dict[str, object], where: s
         load_experiment(tmp_path)
 
 
-@given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["validation", "test", None]))))
-def test_of_each_step_the_last_writing_counts(written: list[tuple[int, str | None]]) -> None:
-    events: list[dict[str, object]] = []
+@given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["validation", "test"]))))
+def test_of_each_step_the_last_writing_counts(written: list[tuple[int, str]]) -> None:
+    events: list[EvalEvent] = []
     for number, (step, split) in enumerate(written):
-        _put(events, {"step": step, "split": split, "number": number})
+        _put(events, EvalEvent(step=step, split=split, about={"number": number}))
     kept = [
         number
         for number, (step, split) in enumerate(written)
         if not any(later <= step and of == split for later, of in written[number + 1 :])
     ]
-    assert sorted(event["number"] for event in events) == kept  # type: ignore[type-var]
-    assert [event["step"] for event in events] == sorted(step for step, _ in (written[number] for number in kept))
+    assert sorted(event.about["number"] for event in events) == kept
+    assert [event.step for event in events] == sorted(step for step, _ in (written[number] for number in kept))

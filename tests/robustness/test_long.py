@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from proctool.events import TrainEvent
 from proctool.experiment.estimate import Paces, seconds_left, urgency
 from proctool.experiment.graph import Plan, plan
 from proctool.recipe import build_recipe
@@ -52,7 +53,7 @@ def test_a_look_at_a_running_experiment_takes_work_in_proportion_to_stages(tmp_p
     def look(seeds: int) -> int:
         stages = planned(seeds, tmp_path).stages
         logs = {stage.key: MetricsLog(stage.folder(tmp_path)) for stage in stages}
-        logs[stages[0].key].train.append({"step": 1, "tokens": 10, "seconds": 1.0})
+        logs[stages[0].key].train.append(TrainEvent(step=1, tokens=10, seconds=1.0))
 
         def estimate() -> None:
             paces = Paces((stage, logs[stage.key]) for stage in stages)
@@ -103,6 +104,6 @@ def test_a_step_costs_the_record_the_same_early_and_late(tmp_path: Path) -> None
 def test_steps_open_no_files(tmp_path: Path) -> None:
     open_files: list[int] = []
     job = warmup_job(options(tmp_path, steps=60, eval_every=10, log_every=1, checkpoint_every=5))
-    job.listeners = [lambda event: open_files.append(len(os.listdir("/dev/fd"))) if event["event"] == "train" else None]
+    job.listeners = [lambda event: open_files.append(len(os.listdir("/dev/fd"))) if event.kind == "train" else None]
     job.run()
     assert max(open_files[10:]) <= open_files[9]

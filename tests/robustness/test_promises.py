@@ -18,8 +18,8 @@ from proctool import artifact
 from proctool.artifact import writing
 from proctool.training.options import PretrainOptions
 from proctool.training.pretrain import pretrain_job
-from proctool.training.run import read_events
 from proctool.training.warmup import warmup_job
+from tests.event_lines import event_lines
 from tests.robustness.faults import ended, start
 from tests.training.runs import contents, options
 
@@ -106,11 +106,11 @@ def test_contents_keep_their_name_across_versions(tmp_path: Path, monkeypatch: p
 def test_a_compiled_model_trains_alike_to_rounding(tmp_path: Path) -> None:
     for name, compiled in (("plain", False), ("compiled", True)):
         warmup_job(options(tmp_path, name, compile=compiled, dropout=0.0)).run()
-    events = read_events(tmp_path / "compiled")
+    events = event_lines(tmp_path / "compiled")
     if any("torch.compile does not work here" in event.get("note", "") for event in events):
         pytest.skip("torch.compile does not work here")
     plain, compiled_losses = (
-        [event["loss"] for event in read_events(tmp_path / name) if event["event"] == "train"]
+        [event["loss"] for event in event_lines(tmp_path / name) if event["event"] == "train"]
         for name in ("plain", "compiled")
     )
     np.testing.assert_allclose(compiled_losses, plain, rtol=1e-4)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from proctool import artifact
+from proctool.events import EndEvent, Event
 from proctool.training.options import WarmupOptions
-from proctool.training.run import read_events
 from proctool.training.warmup import warmup_job
+from tests.event_lines import event_lines
 
 TASK = "set:inputs=5,symbols=9"
 
@@ -40,17 +41,17 @@ class Killed(BaseException):
     """Stands for a kill: nothing in the program catches it."""
 
 
-def killed_at(event: str, occurrence: int) -> Callable[[dict[str, Any]], None]:
+def killed_at(event: str, occurrence: int) -> Callable[[Event], None]:
     seen = itertools.count(1)
 
-    def listen(said: dict[str, Any]) -> None:
-        if said["event"] == event and next(seen) == occurrence:
+    def listen(said: Event) -> None:
+        if said.kind == event and next(seen) == occurrence:
             raise Killed
 
     return listen
 
 
-def same_after_kills(folder: Path, kills: list[tuple[str, int]], **changes: Any) -> dict[str, Any]:
+def same_after_kills(folder: Path, kills: list[tuple[str, int]], **changes: Any) -> EndEvent:
     """Assert that a run killed at each of `kills` ends as one that was not; its end event."""
     end = warmup_job(options(folder, "whole", **changes)).run()
     for event, occurrence in kills:
@@ -61,6 +62,6 @@ def same_after_kills(folder: Path, kills: list[tuple[str, int]], **changes: Any)
     warmup_job(options(folder, "killed", **changes)).run()
     for written in folder.glob("whole*.safetensors"):
         assert contents(written.with_name(written.name.replace("whole", "killed"))) == contents(written)
-    assert without_clock(read_events(folder / "killed")) == without_clock(read_events(folder / "whole"))
+    assert without_clock(event_lines(folder / "killed")) == without_clock(event_lines(folder / "whole"))
     assert not list((folder / "killed" / "checkpoints").glob("step-*"))
     return end

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from proctool import artifact
-from proctool.training.run import RunFolder, read_events
+from proctool.training.run import RunFolder
 from proctool.training.warmup import warmup_job
+from tests.event_lines import event_lines
 from tests.training.runs import contents, options, same_after_kills
 
 # Falls, then rises: too high a rate after the ramp.
@@ -26,21 +27,21 @@ UNSTEADY: dict[str, Any] = {
 @pytest.mark.parametrize("kills", [[("eval", 5)], [("train", 6), ("eval", 3)]])
 def test_both_the_best_and_the_last_survive_kills(tmp_path: Path, kills: list[tuple[str, int]]) -> None:
     end = same_after_kills(tmp_path, kills, save="both", **UNSTEADY)
-    evals = [event for event in read_events(tmp_path / "whole") if event["event"] == "eval" and event["step"]]
+    evals = [event for event in event_lines(tmp_path / "whole") if event["event"] == "eval" and event["step"]]
     least = min(evals, key=lambda event: event["loss"])
-    assert end["best"]["step"] == least["step"] < 24, "a run whose best is its last shows nothing"
-    assert end["best"]["loss"] == least["loss"] < end["loss"] == evals[-1]["loss"]
+    assert end.best.step == least["step"] < 24, "a run whose best is its last shows nothing"
+    assert end.best.loss == least["loss"] < end.loss == evals[-1]["loss"]
     assert artifact.read_header(tmp_path / "whole-best.safetensors").about["steps"] == least["step"]
     assert contents(tmp_path / "whole-best.safetensors") != contents(tmp_path / "whole.safetensors")
 
 
 def test_the_best_is_what_a_run_that_ended_there_would_leave(tmp_path: Path) -> None:
     best = warmup_job(options(tmp_path, "best", save="best", **UNSTEADY)).run()
-    until = best["best"]["step"]
+    until = best.best.step
     short = warmup_job(options(tmp_path, "short", **{**UNSTEADY, "steps": until})).run()
-    assert best["content"] == contents(tmp_path / "best.safetensors") == short["content"]
-    assert best["loss"] == short["loss"]
-    assert best["step"] == 24
+    assert best.content == contents(tmp_path / "best.safetensors") == short.content
+    assert best.loss == short.loss
+    assert best.step == 24
 
 
 def test_best_weights_stay_as_long_as_a_checkpoint_goes_back_to_them(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from proctool.training.curriculum import Rule, parse_curriculum, task_course
 from proctool.training.devices import make_accelerator
 from proctool.training.evaluate import evaluate
 from proctool.training.loss import TargetLoss
-from proctool.training.run import read_events
 from proctool.training.sources import TaskSource
 from proctool.training.warmup import warmup_job
+from tests.event_lines import event_lines
 from tests.training.runs import options, same_after_kills
 
 
@@ -78,7 +78,7 @@ RUN: dict[str, Any] = {
 def test_a_run_grows_its_samples_and_survives_kills(tmp_path: Path) -> None:
     kills = [("curriculum", 1), ("eval", 3), ("curriculum", 1)]
     same_after_kills(tmp_path, kills, **RUN, lr=1e-2, checkpoint_every=6, log_every=1, until="accuracy=.6")
-    events = read_events(tmp_path / "whole")
+    events = event_lines(tmp_path / "whole")
     grown = [event for event in events if event["event"] == "curriculum"]
     assert [event["size"] for event in grown] == [4, 6]
     tokens = 0
@@ -99,12 +99,12 @@ def test_a_run_grows_its_samples_and_survives_kills(tmp_path: Path) -> None:
 def test_patience_grows_samples_too(tmp_path: Path) -> None:
     rule = "start=2,step=4,accuracy=1,patience=2"
     warmup_job(options(tmp_path, **{**RUN, "curriculum": rule}, lr=1e-12)).run()
-    assert [event["step"] for event in read_events(tmp_path / "run") if event["event"] == "curriculum"]
+    assert [event["step"] for event in event_lines(tmp_path / "run") if event["event"] == "curriculum"]
 
 
 def test_what_stops_a_run_counts_at_full_size_only(tmp_path: Path) -> None:
     end = warmup_job(options(tmp_path, **{**RUN, "curriculum": "start=2,step=2,accuracy=0"}, until="accuracy=0")).run()
-    assert end["step"] == 12, "two evaluations to grow, a third to stop"
+    assert end.step == 12, "two evaluations to grow, a third to stop"
 
 
 UNFINISHED: dict[str, Any] = {**RUN, "curriculum": "start=2,step=2,accuracy=1", "lr": 1e-2}
@@ -115,26 +115,26 @@ def test_an_unfinished_curriculum_is_scored_on_full_size_and_says_where_it_ended
     asked = options(tmp_path, **UNFINISHED, save=kept)
     job = warmup_job(asked)
     end = job.run()
-    *_, small, full = (event for event in read_events(tmp_path / "run") if event["event"] == "eval")
+    *_, small, full = (event for event in event_lines(tmp_path / "run") if event["event"] == "eval")
     assert (small["step"], small["size"]) == (full["step"], 2) == (36, 2)
     assert full["size"] == 6
     module = TargetLoss(open_model(asked.output).model())
     scores = evaluate(make_accelerator(asked), module, job.held_out, asked.eval_samples, 8)
-    assert end["loss"] == full["loss"] == pytest.approx(scores.loss) != pytest.approx(small["loss"])
+    assert end.loss == full["loss"] == pytest.approx(scores.loss) != pytest.approx(small["loss"])
     about = artifact.read_header(asked.output).about
-    assert about["metrics"] == {"loss": end["loss"], "accuracy": end["accuracy"]}
-    assert end["trained_size"] == about["trained_size"] == 2
-    (note,) = (event["note"] for event in read_events(tmp_path / "run") if event["event"] == "note")
+    assert about["metrics"] == {"loss": end.loss, "accuracy": end.accuracy}
+    assert end.trained_size == about["trained_size"] == 2
+    (note,) = (event["note"] for event in event_lines(tmp_path / "run") if event["event"] == "note")
     assert "ended at size 2 of 6" in note
 
 
 def test_an_unfinished_curriculum_survives_kills(tmp_path: Path) -> None:
     evals = 36 // 4 + 1
     end = same_after_kills(tmp_path, [("eval", evals), ("eval", 2)], **UNFINISHED, checkpoint_every=6)
-    assert end["trained_size"] == 2
+    assert end.trained_size == 2
     short = warmup_job(options(tmp_path, "patient", **{**UNFINISHED, "lr": 1e-12}, patience=2, save="both")).run()
-    assert short["step"] < 36
-    assert short["best"]["step"] == short["step"], "scores of a small size do not compare"
+    assert short.step < 36
+    assert short.best.step == short.step, "scores of a small size do not compare"
 
 
 def test_a_diagnostics_curve_is_that_of_full_size(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_diagnostics_curve_is_that_of_full_size(tmp_path: Path) -> None:
         )  # fmt: skip
         trial = single("haystack", asked)
         made = trial.run()
-        evals = [event for event in read_events(trial.folder) if event["event"] == "eval"]
+        evals = [event for event in event_lines(trial.folder) if event["event"] == "eval"]
         full = {(event["step"], event["loss"]) for event in evals if event["size"] == 4}
         assert {(point["step"], point["loss"]) for point in made["curve"]} == full
         assert made["curve"][-1]["accuracy"] == pytest.approx(made["scores"]["answer"]["accuracy"])

@@ -13,11 +13,12 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from proctool.errors import RunError
+from proctool.events import NoteEvent
 from proctool.launched import Launch, launch
 from proctool.training import environment
 from proctool.training.devices import accelerator_of, start_process
-from proctool.training.run import read_events
 from proctool.training.warmup import warmup_job
+from tests.event_lines import event_lines
 from tests.training.runs import contents, options
 
 IGNORED = {
@@ -63,7 +64,7 @@ def fresh() -> Iterator[None]:
 def run(folder: Path, name: str) -> tuple[str, list[str]]:
     said: list[str] = []
     job = warmup_job(options(folder, name, steps=4))
-    job.listeners = [lambda event: said.append(event["note"]) if event["event"] == "note" else None]
+    job.listeners = [lambda event: said.append(event.note) if isinstance(event, NoteEvent) else None]
     job.run()
     return contents(folder / f"{name}.safetensors"), said
 
@@ -108,7 +109,7 @@ def test_what_may_change_the_rounding_is_said_and_recorded(
     monkeypatch.setenv(name, "x1")
     _, said = run(tmp_path, "run")
     assert said == [f"the environment may change results slightly: {name}=x1"]
-    (start,) = (event for event in read_events(tmp_path / "run") if event["event"] == "start")
+    (start,) = (event for event in event_lines(tmp_path / "run") if event["event"] == "start")
     assert start["environment"] == {name: "x1"}
     assert f"{name}=x1" in (tmp_path / "run" / "run.log").read_text()
 

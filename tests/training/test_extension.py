@@ -10,22 +10,24 @@ import pytest
 
 from proctool import artifact
 from proctool.errors import ArtifactError, OptionError, RunError
+from proctool.events import EndEvent
 from proctool.reporting.metrics import read_metrics
-from proctool.training.run import read_events
 from proctool.training.run_form import read_form
 from proctool.training.schedule import learning_rate
 from proctool.training.warmup import warmup_job
+from tests.event_lines import event_lines
 from tests.training.runs import Killed, contents, killed_at, options
 
 
-def train(folder: Path, name: str = "run", kill: tuple[str, int] | None = None, **changes: Any) -> dict[str, Any]:
-    job = warmup_job(options(folder, name, **changes))
-    if kill is None:
-        return job.run()
+def train(folder: Path, name: str = "run", **changes: Any) -> EndEvent:
+    return warmup_job(options(folder, name, **changes)).run()
+
+
+def train_killed(folder: Path, kill: tuple[str, int], **changes: Any) -> None:
+    job = warmup_job(options(folder, **changes))
     job.listeners = [killed_at(*kill)]
     with pytest.raises(Killed):
         job.run()
-    return {}
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -47,14 +49,14 @@ def test_an_extended_run_equals_an_uninterrupted_one(tmp_path: Path, case: str) 
     train(tmp_path, **changes)
     assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
     end = train(tmp_path, steps=20, extend=True, **changes)
-    assert end["step"] == 20
+    assert end.step == 20
     for written in tmp_path.glob("whole*.safetensors"):
         assert contents(tmp_path / written.name.replace("whole", "run")) == contents(written)
     for key in ("tokens", "loss", "accuracy", "content", "best", "trained_size"):
-        assert end.get(key) == whole.get(key)
+        assert getattr(end, key) == getattr(whole, key)
     clock = ("seconds", "tokens_per_second")
-    recorded = read_events(tmp_path / "run")
-    for event in read_events(tmp_path / "whole"):
+    recorded = event_lines(tmp_path / "run")
+    for event in event_lines(tmp_path / "whole"):
         if event["event"] in ("train", "eval", "curriculum"):
             wanted = {key: value for key, value in event.items() if key not in clock}
             assert wanted in [{key: value for key, value in each.items() if key not in clock} for each in recorded]
@@ -64,10 +66,10 @@ def test_an_extended_run_equals_an_uninterrupted_one(tmp_path: Path, case: str) 
 def test_an_extension_that_was_killed_goes_on(tmp_path: Path, kill: tuple[str, int]) -> None:
     whole = train(tmp_path, "whole", steps=24)
     train(tmp_path)
-    train(tmp_path, kill=kill, steps=24, extend=True)
+    train_killed(tmp_path, kill, steps=24, extend=True)
     end = train(tmp_path, steps=24, extend=kill[1] == 1)  # the flag is no longer needed, and does no harm
-    assert end["content"] == whole["content"]
-    events = read_events(tmp_path / "run")
+    assert end.content == whole.content
+    events = event_lines(tmp_path / "run")
     assert [event["event"] for event in events if event["event"] in ("start", "extend", "end")] == [
         "start", "end", "extend", "end",
     ]  # fmt: skip
@@ -80,24 +82,24 @@ def test_a_run_is_extended_twice_and_again_finds_itself_done(tmp_path: Path) -> 
     states = [path.name for path in (tmp_path / "run").glob("state-*")]
     assert states == ["state-00000015.safetensors"]
     for _ in range(2):
-        assert train(tmp_path, steps=20, extend=True)["content"] == whole["content"]
+        assert train(tmp_path, steps=20, extend=True).content == whole.content
     made = artifact.read_header(tmp_path / "run.safetensors")
     assert made.about["extended_from"] == made.as_parent["about"]["extended_from"] == [12, 15]
     form = read_form(tmp_path / "run")
     assert form is not None
     assert [(each["step"], each["steps"]) for each in form["extended_from"]] == [(12, 12), (15, 15)]
-    assert form["extended_from"][0]["content"] == first["content"]
+    assert form["extended_from"][0]["content"] == first.content
     log = read_metrics(tmp_path / "run")
     whole_log = read_metrics(tmp_path / "whole")
-    assert (log.steps, log.tokens, log.start and log.start["flops"]) == (
-        20, whole_log.tokens, whole_log.start and whole_log.start["flops"],
+    assert (log.steps, log.tokens, log.start and log.start.flops) == (
+        20, whole_log.tokens, whole_log.start and whole_log.start.flops,
     )  # fmt: skip
 
 
 def test_an_early_stop_is_extended_with_another_goal(tmp_path: Path) -> None:
     whole = train(tmp_path, "whole")
-    assert train(tmp_path, until="loss=99")["step"] == 4
-    assert train(tmp_path, extend=True)["content"] == whole["content"]
+    assert train(tmp_path, until="loss=99").step == 4
+    assert train(tmp_path, extend=True).content == whole.content
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])
@@ -105,9 +107,9 @@ def test_a_schedule_that_ended_keeps_its_final_rate_and_says_so(tmp_path: Path, 
     train(tmp_path, schedule=schedule)
     job = warmup_job(options(tmp_path, schedule=schedule, steps=16, extend=True, log_every=1))
     said: list[str] = []
-    job.listeners = [lambda event: said.append(event.get("note", ""))]
+    job.listeners = [lambda event: said.append(getattr(event, "note", ""))]
     job.run()
-    rates = {event["step"]: event["lr"] for event in read_events(tmp_path / "run") if event["event"] == "train"}
+    rates = {event["step"]: event["lr"] for event in event_lines(tmp_path / "run") if event["event"] == "train"}
     assert [rates[step] for step in (13, 14, 15, 16)] == [pytest.approx(1e-4)] * 4
     assert any(f"the {schedule} schedule was made for 12 steps" in each for each in said)
     planned = {"steps": 12, "peak": 1e-3, "schedule": schedule, "ramp_steps": 2, "final": 0.1}
@@ -117,7 +119,7 @@ def test_a_schedule_that_ended_keeps_its_final_rate_and_says_so(tmp_path: Path, 
 def test_what_cannot_be_extended_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no finished run to extend"):
         train(tmp_path, extend=True)
-    train(tmp_path, kill=("train", 3))
+    train_killed(tmp_path, ("train", 3))
     with pytest.raises(RunError, match="has not finished its 12 steps"):
         train(tmp_path, steps=20, extend=True)
     train(tmp_path)
@@ -157,7 +159,7 @@ def test_large_states_are_kept_when_asked_for_alone(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("proctool.training.extension.KEPT_BELOW", 1000)
     job = warmup_job(options(tmp_path))
     said: list[str] = []
-    job.listeners = [lambda event: said.append(event.get("note", ""))]
+    job.listeners = [lambda event: said.append(getattr(event, "note", ""))]
     job.run()
     assert not list((tmp_path / "run").glob("state-*"))
     assert any("--keep-state keeps it for --extend" in each for each in said)

@@ -14,8 +14,8 @@ from accelerate import Accelerator
 
 from proctool import artifact
 from proctool.errors import RunError
-from proctool.training.run import read_events
 from proctool.training.warmup import warmup_job
+from tests.event_lines import event_lines
 from tests.training.runs import contents, options, without_clock
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def test_a_sharded_run_equals_one_process_and_resumes_bit_for_bit(tmp_path: Path
     )
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, two[name], rtol=1e-3, atol=1e-4)
-    for mine, theirs in zip(read_events(tmp_path / "one"), read_events(tmp_path / "whole"), strict=True):
+    for mine, theirs in zip(event_lines(tmp_path / "one"), event_lines(tmp_path / "whole"), strict=True):
         for key in mine.keys() & {"loss", "grad_norm", "accuracy"}:
             assert mine[key] == pytest.approx(theirs[key], rel=1e-4)
 
@@ -82,7 +82,7 @@ def test_a_sharded_run_equals_one_process_and_resumes_bit_for_bit(tmp_path: Path
     resumed = launched(tmp_path, layout, config, "killed", accumulate=2)
     assert resumed.returncode == 0, resumed.stderr
     assert contents(tmp_path / "killed.safetensors") == contents(tmp_path / "whole.safetensors")
-    assert without_clock(read_events(tmp_path / "killed")) == without_clock(read_events(tmp_path / "whole"))
+    assert without_clock(event_lines(tmp_path / "killed")) == without_clock(event_lines(tmp_path / "whole"))
 
 
 @pytest.mark.slow

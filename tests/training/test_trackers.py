@@ -11,8 +11,9 @@ import accelerate.tracking
 import pytest
 
 from proctool.errors import OptionError
-from proctool.training.run import read_events
+from proctool.events import Event, NoteEvent
 from proctool.training.warmup import warmup_job
+from tests.event_lines import event_lines
 from tests.training.runs import Killed, killed_at, options
 
 
@@ -57,7 +58,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_trackers_are_sent_the_recorded_events_and_settings(tmp_path: Path) -> None:
     warmup_job(options(tmp_path, track=("notebook",))).run()
     (notebook,) = made
-    events = read_events(tmp_path / "run")
+    events = event_lines(tmp_path / "run")
     for kind, group in (("train", "train"), ("eval", "validation")):
         recorded = [(event["step"], event["loss"]) for event in events if event["event"] == kind]
         sent = [(step, values[f"{group}/loss"]) for step, values in notebook.sent if f"{group}/loss" in values]
@@ -80,11 +81,11 @@ def test_a_resumed_run_goes_on_sending(tmp_path: Path) -> None:
 
 def test_a_tracker_that_fails_is_left_behind(tmp_path: Path) -> None:
     broken.append(True)
-    notes: list[dict[str, Any]] = []
+    notes: list[Event] = []
     job = warmup_job(options(tmp_path, track=("notebook",)))
     job.listeners = [notes.append]
-    assert job.run()["step"] == 12
-    said = [event["note"] for event in notes if event["event"] == "note"]
+    assert job.run().step == 12
+    said = [event.note for event in notes if isinstance(event, NoteEvent)]
     assert said == ["notebook gets no more metrics (ConnectionError: the server is down); metrics.jsonl does"]
 
 
@@ -102,8 +103,8 @@ def test_a_tracker_that_cannot_be_had_is_refused(
 
 
 def test_the_log_says_what_was_run_and_how_it_failed(tmp_path: Path) -> None:
-    def fail(event: dict[str, Any]) -> None:
-        if event["event"] == "train":
+    def fail(event: Event) -> None:
+        if event.kind == "train":
             raise LookupError("a bug")
 
     job = warmup_job(options(tmp_path))

@@ -20,13 +20,15 @@ import torch
 
 from proctool import artifact
 from proctool.errors import Interrupted, OptionError, RunError
+from proctool.events import Event
 from proctool.procedural.registry import build_task
 from proctool.training.options import WarmupOptions
-from proctool.training.run import RunFolder, read_events
+from proctool.training.run import RunFolder
 from proctool.training.run_form import read_form
 from proctool.training.schedule import learning_rate
 from proctool.training.sources import FileSource, TaskSource, read_ahead
 from proctool.training.warmup import warmup_job
+from tests.event_lines import event_lines
 from tests.training.runs import TASK, Killed, contents, killed_at, options, same_after_kills
 
 
@@ -40,8 +42,8 @@ def test_resumed_runs_end_as_uninterrupted_ones(tmp_path: Path, kills: list[tupl
 def test_a_stop_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
     warmup_job(options(tmp_path, "whole")).run()
 
-    def stop(event: dict[str, Any]) -> None:
-        if event["event"] == "train":
+    def stop(event: Event) -> None:
+        if event.kind == "train":
             os.kill(os.getpid(), signal.SIGTERM)
 
     job = warmup_job(options(tmp_path, checkpoint_every=100))
@@ -65,8 +67,8 @@ def test_a_run_killed_by_the_system_ends_as_an_uninterrupted_one(tmp_path: Path)
             [*command, "--run-dir", "killed", "-o", "killed.safetensors", "--log-every", "1"],
             cwd=tmp_path, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        before = len(read_events(tmp_path / "killed"))
-        while killed.poll() is None and len(read_events(tmp_path / "killed")) < before + 18:
+        before = len(event_lines(tmp_path / "killed"))
+        while killed.poll() is None and len(event_lines(tmp_path / "killed")) < before + 18:
             os.sched_yield()
         killed.kill()
         killed.wait()
@@ -85,11 +87,11 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) 
         job.run()
     latest = max((tmp_path / "run" / "checkpoints").iterdir())
     latest.write_bytes(latest.read_bytes()[:-1])
-    notes: list[dict[str, Any]] = []
+    notes: list[Event] = []
     job = warmup_job(options(tmp_path))
     job.listeners = [notes.append]
     job.run()
-    assert any("damaged checkpoint" in event.get("note", "") for event in notes)
+    assert any("damaged checkpoint" in getattr(event, "note", "") for event in notes)
     assert contents(tmp_path / "run.safetensors") == contents(tmp_path / "whole.safetensors")
 
 
@@ -98,7 +100,7 @@ def test_micro_batches_do_not_change_the_loss(tmp_path: Path, accumulate: int) -
     for name, parts in (("one", 1), ("many", accumulate)):
         warmup_job(options(tmp_path, name, accumulate=parts, dropout=0.0)).run()
     one, many = (
-        [event["loss"] for event in read_events(tmp_path / name) if event["event"] == "train"]
+        [event["loss"] for event in event_lines(tmp_path / name) if event["event"] == "train"]
         for name in ("one", "many")
     )
     np.testing.assert_allclose(one, many, rtol=1e-5)
@@ -117,7 +119,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
         command = [*start, *common, "--run-dir", name, "-o", f"{name}.safetensors"]
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert '"WORLD_SIZE": "2"' in (tmp_path / "two" / "run.log").read_text()
-    one, two = (read_events(tmp_path / name) for name in ("one", "two"))
+    one, two = (event_lines(tmp_path / name) for name in ("one", "two"))
     assert [event["event"] for event in one] == [event["event"] for event in two]
     for mine, theirs in zip(one, two, strict=True):
         for key in mine.keys() & {"loss", "accuracy", "exact_match", "grad_norm"}:
@@ -139,9 +141,9 @@ def test_training_learns(tmp_path: Path) -> None:
             eval_every=300,
         )
     ).run()
-    first = next(event for event in read_events(tmp_path / "run") if event["event"] == "eval")
-    assert end["loss"] < first["loss"] / 3
-    assert end["accuracy"] > 0.9
+    first = next(event for event in event_lines(tmp_path / "run") if event["event"] == "eval")
+    assert end.loss < first["loss"] / 3
+    assert end.accuracy > 0.9
 
 
 @pytest.mark.parametrize(
@@ -155,31 +157,31 @@ def test_training_learns(tmp_path: Path) -> None:
 )
 def test_early_stops(tmp_path: Path, changes: dict[str, Any], step: int, reason: str | None) -> None:
     end = warmup_job(options(tmp_path, **changes)).run()
-    notes = [event["note"] for event in read_events(tmp_path / "run") if event["event"] == "note"]
+    notes = [event["note"] for event in event_lines(tmp_path / "run") if event["event"] == "note"]
     if reason is None:
-        assert (end["step"], notes) == (step, [])
+        assert (end.step, notes) == (step, [])
     else:
         assert reason in notes[0]
-        assert step <= end["step"] < changes.get("steps", 12)
-        assert artifact.read_header(tmp_path / "run.safetensors").about["steps"] == end["step"]
+        assert step <= end.step < changes.get("steps", 12)
+        assert artifact.read_header(tmp_path / "run.safetensors").about["steps"] == end.step
 
 
 def test_patience_is_resumed_too(tmp_path: Path) -> None:
     end = same_after_kills(
         tmp_path, [("train", 3)], patience=3, lr=0.9, clip=0, steps=60, weight_decay=0, checkpoint_every=3
     )
-    assert end["step"] < 60
+    assert end.step < 60
 
 
 def test_a_run_that_is_complete_is_not_run_again(tmp_path: Path) -> None:
     first = warmup_job(options(tmp_path)).run()
-    notes: list[dict[str, Any]] = []
+    notes: list[Event] = []
     job = warmup_job(options(tmp_path))
     job.listeners = [notes.append]
     assert job.run() == first
-    assert [event["event"] for event in notes] == ["note"]
+    assert [event.kind for event in notes] == ["note"]
     (tmp_path / "run.safetensors").unlink()
-    assert warmup_job(options(tmp_path)).run()["content"] == first["content"]
+    assert warmup_job(options(tmp_path)).run().content == first.content
 
 
 def test_a_folder_of_another_run_is_refused_until_discarded(tmp_path: Path) -> None:
@@ -187,7 +189,7 @@ def test_a_folder_of_another_run_is_refused_until_discarded(tmp_path: Path) -> N
     with pytest.raises(RunError, match=r"lr = 0\.001, not 0\.002"):
         warmup_job(options(tmp_path, lr=2e-3)).run()
     warmup_job(options(tmp_path, lr=2e-3, resume="never")).run()
-    assert read_events(tmp_path / "run")[-1]["event"] == "end"
+    assert event_lines(tmp_path / "run")[-1]["event"] == "end"
 
 
 def test_a_run_refused_before_its_first_step_leaves_the_folder_free(tmp_path: Path) -> None:
@@ -210,7 +212,7 @@ def test_a_generated_file_trains_as_its_stream_does(tmp_path: Path) -> None:
     generate(build_task("set", {"inputs": 5, "symbols": 9}), tmp_path / "set.safetensors", samples=96)
     streamed = warmup_job(options(tmp_path, "streamed")).run()
     filed = warmup_job(options(tmp_path, "filed", task=(), data=tmp_path / "set.safetensors")).run()
-    assert filed["content"] == streamed["content"]
+    assert filed.content == streamed.content
     assert artifact.read_header(tmp_path / "filed.safetensors").parents[0]["name"] == "set.safetensors"
 
 
@@ -265,8 +267,8 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, log: str) ->
     said: list[dict[str, Any]] = []
     job = warmup_job(options(tmp_path, steps=2, ramp_steps=0))
     job.listeners = [said.append]
-    assert job.run()["step"] == 2
-    assert any("no run.log" in event.get("note", "") for event in said) == (log == "a folder")
+    assert job.run().step == 2
+    assert any("no run.log" in getattr(event, "note", "") for event in said) == (log == "a folder")
 
 
 def test_every_setting_that_matters_is_recorded(tmp_path: Path) -> None:
@@ -281,19 +283,19 @@ def test_every_setting_that_matters_is_recorded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_signals_that_end_a_session_leave_a_checkpoint(tmp_path: Path, number: int) -> None:
     job = warmup_job(options(tmp_path, checkpoint_every=100))
-    job.listeners = [lambda event: os.kill(os.getpid(), number) if event["event"] == "train" else None]
+    job.listeners = [lambda event: os.kill(os.getpid(), number) if event.kind == "train" else None]
     with pytest.raises(Interrupted):
         job.run()
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_a_terminal_that_is_gone_does_not_stop_a_run(tmp_path: Path) -> None:
-    def broken(event: dict[str, Any]) -> None:
+    def broken(event: Event) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
     job = warmup_job(options(tmp_path))
     job.listeners = [broken]
-    assert job.run()["step"] == 12
+    assert job.run().step == 12
 
 
 def test_a_damaged_checkpoint_does_not_take_the_place_of_newer_ones(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from proctool import artifact
+from proctool.events import Event, TrainEvent
 from proctool.models.components import components
 from proctool.models.saved import open_model
 from proctool.training.options import WarmupOptions
-from proctool.training.run import read_events
 from proctool.training.warmup import warmup_job
 from tests.conftest import Said
+from tests.event_lines import event_lines
 from tests.transplant.donors import save_donor, weights
 
 SMALL = ("--model", "2x2x16", "--steps", "6", "--batch-size", "4", "--eval-every", "3", "--eval-samples", "8")
@@ -220,8 +221,8 @@ def test_a_frozen_run_resumes_bit_for_bit_and_keeps_state_of_what_it_trains(tmp_
     class Killed(BaseException):
         pass
 
-    def kill(event: dict[str, Any]) -> None:
-        if event["event"] == "train" and event["step"] == 9:
+    def kill(event: Event) -> None:
+        if isinstance(event, TrainEvent) and event.step == 9:
             raise Killed
 
     warmup_job(options(tmp_path, "whole", train=("mlp",))).run()
@@ -236,7 +237,7 @@ def test_a_frozen_run_resumes_bit_for_bit_and_keeps_state_of_what_it_trains(tmp_
     warmup_job(options(tmp_path, "killed", train=("mlp",))).run()
     ends = [artifact.read_header(tmp_path / f"{name}.safetensors").content for name in ("whole", "killed")]
     assert ends[0] == ends[1]
-    assert read_events(tmp_path / "whole")[0]["trained"] < read_events(tmp_path / "whole")[0]["parameters"]
+    assert event_lines(tmp_path / "whole")[0]["trained"] < event_lines(tmp_path / "whole")[0]["parameters"]
 
 
 def test_what_is_trained_belongs_to_the_run(proctool: Run) -> None:

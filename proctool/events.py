@@ -1,0 +1,304 @@
+"""The events of a training run, and `metrics.jsonl`, which holds one JSON object per line for each:
+
+    {"event": "start", "command": "pretrain", "steps": 1000, "tokens_per_step": 4096, "parameters": 250000, ...}
+    {"event": "train", "step": 10, "tokens": 40960, "loss": 3.2, "tokens_per_second": 9000, "seconds": 4.5, ...}
+    {"event": "eval", "step": 100, "tokens": 409600, "split": "validation", "loss": 2.9, "accuracy": 0.31, ...}
+    {"event": "end", "step": 1000, "tokens": 4096000, "seconds": 450.0, "artifact": "...", "content": "<hash>"}
+
+Losses are in nats per token; `seconds` counts from the run's beginning, interruptions left out. A measure that is not
+finite is null in JSON and nan in memory. A field that holds its default is not written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import IO, Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
+
+from proctool.errors import RunError
+
+FILE = "metrics.jsonl"
+_MOST = 1e30
+
+Made = TypeVar("Made")
+
+
+def _amount(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST:
+        raise ValueError
+    return value
+
+
+def _count(value: Any) -> int:
+    return int(_amount(value))
+
+
+def _measure(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise ValueError
+    try:
+        return value if value is not None and math.isfinite(value) else math.nan
+    except OverflowError:  # an integer beyond all floats
+        raise ValueError from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError
+    return value
+
+
+def _carried(value: Any) -> list[Any]:
+    rows = value or []
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and {"component", "source"} <= row.keys() for row in rows
+    ):
+        raise ValueError
+    return rows
+
+
+# A field's type names the function that reads its value from JSON; it raises ValueError for what no run writes.
+Count = Annotated[int, _count]
+Amount = Annotated[float, _amount]
+Measure = Annotated[float, _measure]
+Text = Annotated[str, _text]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The scores of the validation split at one step."""
+
+    step: Count
+    tokens: Count
+    loss: Measure = math.nan
+    accuracy: Measure = math.nan
+    exact_match: Measure = math.nan
+
+
+def _evaluation(value: Any) -> Evaluation:
+    return _read(Evaluation, _mapping(value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What all events have."""
+
+    kind: ClassVar[str]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Facts without a field of their own, such as task or corpus; in JSON they stand beside the fields."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartEvent(Event):
+    """A run begins. `about` is what its source says of itself."""
+
+    kind = "start"
+    command: Text = ""
+    steps: Count
+    tokens_per_step: Count = 0
+    parameters: Count = 0
+    trained: Count = 0
+    flops: Amount = 0
+    """Of the whole run; 0 where an old file does not say."""
+    carried: Annotated[Sequence[Mapping[str, Any]], _carried] | None = None
+    seed: Count | None = None
+    eval_samples: Count | None = None
+    environment: Annotated[Mapping[str, Any], _mapping] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeEvent(Event):
+    """A run goes on from a checkpoint."""
+
+    kind = "resume"
+    step: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendEvent(Event):
+    """A finished run goes on, to more steps than it began with."""
+
+    kind = "extend"
+    step: Count
+    steps: Count
+    flops: Amount = 0
+    content: Text | None = None
+    """Hash of the artifact that the run had written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainEvent(Event):
+    """Training steps up to `step`."""
+
+    kind = "train"
+    step: Count
+    tokens: Count = 0
+    loss: Measure = math.nan
+    lr: Measure = math.nan
+    grad_norm: Measure = math.nan
+    tokens_per_second: Count | None = None
+    mfu: Measure | None = None
+    seconds: Amount | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalEvent(Event):
+    """An evaluation during training. A curriculum adds the size of its samples, and their tokens."""
+
+    kind = "eval"
+    step: Count
+    tokens: Count | None = None
+    split: Text = field(default="validation", metadata={"always": True})
+    loss: Measure = math.nan
+    accuracy: Measure = math.nan
+    exact_match: Measure = math.nan
+    size: Count | None = None
+    length: Count | None = None
+    seconds: Amount | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurriculumEvent(Event):
+    """Samples have another size from here on."""
+
+    kind = "curriculum"
+    step: Count
+    tokens: Count
+    size: Count
+    length: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoteEvent(Event):
+    """A sentence for people."""
+
+    kind = "note"
+    step: Count | None = None
+    note: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndEvent(Event):
+    """A run is complete. `loss` and the other scores are those of the weights in `artifact`."""
+
+    kind = "end"
+    command: Text = ""
+    step: Count
+    tokens: Count
+    loss: Measure = math.nan
+    accuracy: Measure = math.nan
+    exact_match: Measure = math.nan
+    trained_size: Count | None = None
+    """Size of the last samples trained on, under a curriculum."""
+    best: Annotated[Evaluation, _evaluation] | None = None
+    extensions: Count = 0
+    """How often the run was extended before this end."""
+    seconds: Amount | None = None
+    run_dir: Text = ""
+    artifact: Text | None = None
+    content: Text | None = None
+    best_artifact: Text | None = None
+    best_content: Text | None = None
+
+
+_KINDS: Mapping[str, type[Event]] = {
+    made.kind: made
+    for made in (
+        StartEvent, ResumeEvent, ExtendEvent, TrainEvent, EvalEvent, CurriculumEvent, NoteEvent, EndEvent,
+    )
+}  # fmt: skip
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The event as a JSON object."""
+    return {"event": event.kind, **_written(event), **event.about}
+
+
+def _written(value: Any) -> dict[str, Any]:
+    found = {}
+    for each in fields(value):
+        held = getattr(value, each.name)
+        if each.name == "about" or (held == each.default and not each.metadata):  # nan equals nothing: it is written
+            continue
+        if isinstance(held, Evaluation):
+            held = _written(held)
+        found[each.name] = None if isinstance(held, float) and not math.isfinite(held) else held
+    return found
+
+
+def from_json(found: Any) -> Event | None:
+    """The event in a JSON object; None for anything else. Raises ValueError where it holds what no run writes."""
+    kind = found.get("event") if isinstance(found, dict) else None
+    made = _KINDS.get(kind) if isinstance(kind, str) else None
+    if made is None:
+        return None
+    others = {key: value for key, value in found.items() if key != "event" and key not in _READERS[made]}
+    return _read(made, found, about=others)
+
+
+def _readers(made: type) -> dict[str, Callable[[Any], Any]]:
+    readers = {}
+    for name, hint in get_type_hints(made, include_extras=True).items():
+        for each in (hint, *get_args(hint)):  # of `Count | None`, Count
+            if hasattr(each, "__metadata__"):
+                (readers[name],) = each.__metadata__
+    return readers
+
+
+_READERS: Mapping[type, Mapping[str, Callable[[Any], Any]]] = {
+    made: _readers(made) for made in [*_KINDS.values(), Evaluation]
+}
+
+
+def _read(made: type[Made], found: Mapping[str, Any], **more: Any) -> Made:
+    values = dict(more)
+    for name, read in _READERS[made].items():
+        if name in found:
+            try:
+                values[name] = read(found[name])
+            except ValueError:
+                raise ValueError(f"{name} = {found[name]!r:.40}") from None
+    for each in fields(made):  # type: ignore[arg-type]
+        if each.name not in values and each.default is MISSING and each.default_factory is MISSING:
+            raise ValueError(f"no {each.name}")
+    return made(**values)
+
+
+def write_event(file: IO[bytes], event: Event) -> None:
+    """Append a line to `metrics.jsonl`."""
+    file.write(json.dumps(to_json(event)).encode() + b"\n")
+    file.flush()
+
+
+def read_event(line: bytes, path: Path) -> Event | None:
+    """The event in a line of `metrics.jsonl`; None for a line that a kill tore, or that holds no event of a run.
+
+    Raises RunError, naming `path`, where the event holds what no run writes.
+    """
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    try:
+        return from_json(found)
+    except ValueError as error:
+        what = f"{'an' if found['event'][0] in 'aeiou' else 'a'} {found['event']} event with {error}"
+        raise RunError(f"{path}: {what}; no run writes that, so the file is damaged") from None
+
+
+def read_events(folder: Path) -> list[Event]:
+    """The events in a run folder's `metrics.jsonl`; none where there is no file. Raises RunError, OSError."""
+    path = folder / FILE
+    if not path.exists():
+        return []
+    read = (read_event(line, path) for line in path.read_bytes().split(b"\n"))
+    return [event for event in read if event is not None]
