@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from proctool.errors import OptionError
-from proctool.training.options import InitOptions, TaskTrainingOptions
+from proctool.training.options import INCIDENTAL, InitOptions, TaskTrainingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class DiagnosticOptions(InitOptions, TaskTrainingOptions):
     """Held-out samples."""
     eval_every: int = 500
     """Steps between evaluations on the fixed held-out set."""
-    output: Path | None = None
+    output: Path | None = field(default=None, metadata=INCIDENTAL)
     """Write the trained model here too."""
 
 
