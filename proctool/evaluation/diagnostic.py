@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from proctool.errors import OptionError
-from proctool.evaluation.options import DiagnosticOptions
+from proctool.evaluation.options import DiagnosticOptions, diagnostic_task
 from proctool.models.build import model_config
 from proctool.models.saved import SavedModel
-from proctool.procedural.registry import Task, build_task
+from proctool.procedural.registry import Task
 from proctool.training.curriculum import task_course
 from proctool.training.job import Job, check_files
 from proctool.training.sources import TaskSource
@@ -16,12 +16,6 @@ from proctool.training.start import open_init, transplant_from
 
 HELD_OUT_SEED = 0
 """The held-out set is one and the same for every init and seed."""
-
-
-def diagnostic_task(name: str, options: DiagnosticOptions) -> Task:
-    """The task `name` with what `options` say of it. Raises OptionError."""
-    given = {option: getattr(options, option) for option in options.task_options}
-    return build_task(name, {option: value for option, value in given.items() if value is not None})
 
 
 def held_out(task: Task) -> TaskSource:

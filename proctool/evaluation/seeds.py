@@ -28,8 +28,8 @@ from typing import Any
 
 from proctool import artifact
 from proctool.errors import Interrupted, OptionError, RunError
-from proctool.evaluation.diagnostic import HELD_OUT_SEED, artifact_path, diagnostic_job, diagnostic_task, held_out
-from proctool.evaluation.options import DiagnosticOptions, StudyOptions
+from proctool.evaluation.diagnostic import HELD_OUT_SEED, artifact_path, diagnostic_job, held_out
+from proctool.evaluation.options import DiagnosticOptions, StudyOptions, diagnostic_task
 from proctool.evaluation.scoring import fingerprint, scores_of
 from proctool.outputs import Output, holds_nothing, reads_of, require_safe
 from proctool.paths import user_path

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proctool.errors import OptionError
+from proctool.evaluation.options import diagnostic_task
 from proctool.experiment import identity
 from proctool.experiment.stage import Label, Stage
 from proctool.procedural.controls import Control
 from proctool.procedural.mixture import Mixture
 from proctool.procedural.registry import Task
 from proctool.recipe import PlannedArm, Recipe, arms_of
-from proctool.recipe.arms import carried_into, diagnostic_task, warmup_task
+from proctool.recipe.arms import carried_into, warmup_task
 from proctool.training.options import InitOptions, TrainingOptions, WarmupOptions
 from proctool.transplantation.options import TransplantOptions
 

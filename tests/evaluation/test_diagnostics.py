@@ -15,8 +15,8 @@ import torch
 
 from proctool import artifact, config
 from proctool.cli.diagnostics import settings
-from proctool.evaluation.diagnostic import diagnostic_job, diagnostic_task, held_out
-from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, StudyOptions
+from proctool.evaluation.diagnostic import diagnostic_job, held_out
+from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, StudyOptions, diagnostic_task
 from proctool.evaluation.scoring import by_scoring, scores_of
 from proctool.evaluation.seeds import summarise
 from proctool.models.build import build_model, model_config
