@@ -14,10 +14,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-import os
 import re
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -37,6 +35,7 @@ from proctool.reporting.interval import Estimate, estimate
 from proctool.signals import Stopped, command_again, in_worker, spawning, start_tracker, stop_signals
 from proctool.training.run import read_events
 from proctool.training.run_form import read_form, require_run_folder
+from proctool.workers import end_with_parent, usable_cores
 
 RESULTS = "results.jsonl"
 """Beside the run folders of a study, or in that of a single run."""
@@ -202,7 +201,7 @@ def run_all(
 def _in_processes(planned: Sequence[Trial], jobs: int) -> Iterator[Event]:
     start_tracker()
     context = multiprocessing.get_context("spawn")
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    threads = max(1, usable_cores() // jobs)
     with stop_signals() as stop, ProcessPoolExecutor(jobs, context, _start_worker, (threads,)) as pool:
         with spawning():
             waiting: set[Future[Event]] = {pool.submit(_work, trial) for trial in planned}
@@ -234,14 +233,7 @@ def _start_worker(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        multiprocessing.connection.wait([parent.sentinel])  # a parent that was killed tells nobody
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    end_with_parent()
 
 
 _stopped = False
