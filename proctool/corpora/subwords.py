@@ -21,7 +21,7 @@ from proctool.corpora.tokenizer_files import (
     beginning_of,
 )
 from proctool.corpora.tokenizers import END_OF_TEXT, Ids, Tokenizer, _as_text
-from proctool.errors import CorpusError
+from proctool.errors import CorpusError, first_line
 from proctool.paths import is_path, user_path
 
 _END_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]", "[EOS]", "<end_of_text>")
@@ -79,7 +79,7 @@ class SubwordTokenizer(Tokenizer):
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
         except BaseException as error:  # see `_parsed`; a vocabulary without an id for the unknown comes out here only
-            raise CorpusError(f"{self.spec}: cannot encode the text ({_first_line(error)})") from None
+            raise CorpusError(f"{self.spec}: cannot encode the text ({first_line(error)})") from None
         return [np.array(encoding.ids, self.dtype) for encoding in encodings]
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
@@ -125,7 +125,7 @@ def _parsed(parse: Callable[[], Any], path: Path | str) -> Any:
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # bare Exception, or a panic, which is none
-        raise CorpusError(f"{path}: not a tokenizers JSON file ({_first_line(error)})") from None
+        raise CorpusError(f"{path}: not a tokenizers JSON file ({first_line(error)})") from None
 
 
 def holds_tokenizer(folder: Path) -> bool:
@@ -227,7 +227,7 @@ def _gpt2(spec: str, vocab_file: Path, merges_file: Path, end_of_text: str | Non
         ]
         backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=merges))
     except Exception as error:  # tokenizers raises bare Exception
-        raise CorpusError(f"{vocab_file} and {merges_file.name}: not GPT-2's files ({_first_line(error)})") from None
+        raise CorpusError(f"{vocab_file} and {merges_file.name}: not GPT-2's files ({first_line(error)})") from None
     if END_OF_TEXT not in vocab:
         raise CorpusError(f"{vocab_file}: has no {END_OF_TEXT}")
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -247,10 +247,10 @@ def _from_transformers(spec: str, end_of_text: str | None, folder: Path | None =
         )
     except Exception as error:  # whatever the hub client, the network or a foreign file raises
         if folder is not None:
-            raise CorpusError(f"tokenizer {spec}: no tokenizer in this folder ({_first_line(error)})") from None
+            raise CorpusError(f"tokenizer {spec}: no tokenizer in this folder ({first_line(error)})") from None
         where = "offline mode is on" if os.environ.get("HF_HUB_OFFLINE") else "no network, or no such name"
         raise CorpusError(
-            f'tokenizer "{spec}": not a local path, and the hub could not give it ({where}: {_first_line(error)}); '
+            f'tokenizer "{spec}": not a local path, and the hub could not give it ({where}: {first_line(error)}); '
             "use bytes, characters, a folder, or `proctool tokenizer train`"
         ) from None
     if not getattr(hf, "is_fast", False):
@@ -277,7 +277,3 @@ def _downloaded(spec: str) -> dict[str, bytes]:
     except HFValidationError:
         return {}
     return {name: Path(path).read_bytes() for name, path in found.items() if isinstance(path, str)}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0][:200]

@@ -69,11 +69,11 @@ def plan(recipe: Recipe, root: Path) -> Plan:
 def _check_processes(stage: Stage, processes: int) -> None:
     """Raise OptionError where the processes of a launch could not share the stage's batch out evenly."""
     options = stage.options
-    if isinstance(options, TrainingOptions) and options.batch_size % (options.accumulate * processes):
-        raise OptionError(
-            f"launch.processes = {processes}: {stage.name} has batch_size = {options.batch_size}, which is not a "
-            f"multiple of {options.accumulate} micro-batches on {processes} processes; change accumulate or processes"
-        )
+    try:
+        if isinstance(options, TrainingOptions):
+            options.micro_batch(processes)
+    except OptionError as error:
+        raise OptionError(f"launch.processes: {stage.name}: {error}; change accumulate or processes") from None
 
 
 class _Graph:

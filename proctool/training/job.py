@@ -170,7 +170,7 @@ class Job:
             on_cpu=not torch.accelerator.is_available(),
         )  # fmt: skip
         devices = launch().processes
-        micro = max(1, options.batch_size // (options.accumulate * devices))
+        micro = options.micro_batch(devices)
         return memory.peak(Layout(micro, devices, accumulates=options.accumulate > 1))
 
     def _initial(self) -> tuple[PreTrainedModel, list[Origin], int]:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 
-from proctool.errors import Interrupted, RunError
+from proctool.errors import Interrupted, RunError, first_line
 from proctool.models.hardware import peak_flops
 from proctool.procedural.registry import Samples
 from proctool.signals import command_again, stop_signals
 from proctool.training.batch import Batch, by_length
 from proctool.training.checkpoint import Checkpoints, HasState, Position
 from proctool.training.curriculum import Course, Lesson
-from proctool.training.devices import agreed_to_stop, device_name, make_accelerator, make_engine, micro_batch
+from proctool.training.devices import agreed_to_stop, device_name, make_accelerator, make_engine
 from proctool.training.early_stop import EarlyStop
 from proctool.training.engine import Engine
 from proctool.training.evaluate import Scores, evaluate
@@ -74,7 +74,7 @@ def train(
     be written (the one before it stays).
     """
     accelerator = make_accelerator(options)
-    micro = micro_batch(options, accelerator)
+    micro = options.micro_batch(accelerator.num_processes)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     model.train()
@@ -274,14 +274,12 @@ def _compile(
     body = module.model.base_model
     try:
         body.compile()
-        trial = Batch.of(
-            source.read(0, options.batch_size // (options.accumulate * accelerator.num_processes)), accelerator.device
-        )
+        trial = Batch.of(source.read(0, options.micro_batch(accelerator.num_processes)), accelerator.device)
         with torch.random.fork_rng(), accelerator.autocast():
             module(trial.tokens, trial.positions, trial.labels).backward()
     except Exception as error:  # compilers fail in many ways
         body._compiled_call_impl = None
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         run.record({"event": "note", "note": _SKIP_COMPILE_FAILURE.format(reason=reason)})
     module.zero_grad()
 

@@ -126,6 +126,16 @@ class TrainingOptions:
         if self.batch_size % self.accumulate:
             raise OptionError(f"accumulate = {self.accumulate}: does not divide batch_size = {self.batch_size}")
 
+    def micro_batch(self, processes: int) -> int:
+        """Samples in one micro-batch of one of so many processes. Raises OptionError where shares would be uneven."""
+        micro, uneven = divmod(self.batch_size, self.accumulate * processes)
+        if uneven:
+            raise OptionError(
+                f"batch_size = {self.batch_size}: not a multiple of {self.accumulate} micro-batches "
+                f"on {processes} processes"
+            )
+        return micro
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskTrainingOptions(TrainingOptions):
@@ -165,6 +175,12 @@ class WarmupOptions(TaskTrainingOptions):
             raise OptionError("warmup needs either --task SPEC or --data FILE, and not both")
         if self.curriculum is not None and self.data is not None:
             raise OptionError("curriculum: needs --task; the samples of a --data file have their size")
+
+    def positions(self, length: int) -> int:
+        """Positions of the model, for samples of `length` tokens. Raises OptionError where those do not fit."""
+        if self.context is not None and self.context < length:
+            raise OptionError(f"context = {self.context}: shorter than the task's samples of {length} tokens")
+        return self.context or length
 
 
 @dataclass(frozen=True, kw_only=True)
