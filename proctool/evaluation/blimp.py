@@ -193,7 +193,7 @@ def log_probabilities(
     """For each sequence the summed log-probability, in nats, of all its tokens but the first `begun`: (sequences,)."""
     import torch
 
-    from proctool.procedural.registry import Samples
+    from proctool.procedural.samples import Samples
     from proctool.training.batch import Batch
     from proctool.training.loss import TargetLoss
 

@@ -39,8 +39,7 @@ def outlined(stage: Stage) -> PreTrainedModel:
 
 @functools.lru_cache(maxsize=64)
 def _outlined(model: str, family: str, vocabulary: int, context: int, padded: bool) -> PreTrainedModel:
-    from proctool.models.build import model_config
-    from proctool.transplantation.fresh import outline
+    from proctool.models.build import model_config, outline
 
     config: PretrainedConfig = model_config(model, vocab_size=vocabulary, context=context, family=family, padded=padded)
     return outline(config)

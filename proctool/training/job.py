@@ -103,7 +103,7 @@ class Job:
                 f"a vocabulary of {self.source.vocab_size} does not fit the model's {self.config.vocab_size}"
             )
         if self.options.train is not None:
-            from proctool.transplantation.fresh import outline
+            from proctool.models.build import outline
 
             train_only(outline(self.config), self.options.train)  # refused before a run folder is made
 

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from proctool.errors import Interrupted, RunError, first_line
 from proctool.models.hardware import peak_flops
-from proctool.procedural.registry import Samples
+from proctool.procedural.samples import Samples
 from proctool.signals import command_again, stop_signals
 from proctool.training.batch import Batch, by_length
 from proctool.training.checkpoint import Checkpoints, HasState, Position

@@ -18,7 +18,7 @@ import numpy as np
 
 from proctool.errors import CorpusError, first_line
 from proctool.paths import is_path, user_path
-from proctool.procedural.registry import Samples
+from proctool.procedural.samples import Samples
 
 if TYPE_CHECKING:
     from proctool.corpora.tokenizers import Tokenizer

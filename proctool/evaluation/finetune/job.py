@@ -20,7 +20,7 @@ from proctool.models.build import _DROPOUTS, build_model, context_of, model_conf
 from proctool.models.saved import SavedModel, load_weights, open_model
 from proctool.models.shapes import default_context
 from proctool.paths import user_path
-from proctool.procedural.registry import Samples
+from proctool.procedural.samples import Samples
 from proctool.training.job import Job, check_files
 from proctool.units import to_perplexity
 
