@@ -192,18 +192,20 @@ def _with_file(name: str, manager: Any, data: Path) -> Any:
 @contextlib.contextmanager
 def _kept_from_side_paths() -> Iterator[None]:
     """Metrics that `evaluate` would fetch as code from the hub are not fetched; git is not asked for a commit."""
-    from unittest import mock
-
     import datasets
     import evaluate
     import lm_eval.evaluator
 
     datasets.disable_progress_bars()
-    with (
-        mock.patch.object(evaluate.config, "HF_EVALUATE_OFFLINE", True),
+    instead = (
+        (evaluate.config, "HF_EVALUATE_OFFLINE", True),
         # It would describe whatever repository the user stands in, and complain where that is none.
-        mock.patch.object(lm_eval.evaluator, "get_git_commit_hash", return_value=None, create=True),
-    ):
+        (lm_eval.evaluator, "get_git_commit_hash", lambda: None),
+    )
+    with contextlib.ExitStack() as after:
+        for module, name, value in instead:
+            after.callback(setattr, module, name, getattr(module, name, None))
+            setattr(module, name, value)
         yield
 
 

@@ -165,9 +165,9 @@ def train(
             loss = torch.zeros((), device=accelerator.device)
             for number, batch in enumerate(batches, start=1):
                 loss += engine.add_gradients(_on_device(batch, accelerator.device), total, number == len(batches))
-            norm = engine.clip(options.clip)
+            norm = engine.clip_or_step(options.clip)
             if objection := guard.objection(*_agreed_loss(loss, norm, accelerator)):
-                if step and not engine.steps_in_clip:
+                if step and not engine.steps_early:
                     checkpoint()  # the weights are still those from before this step
                 raise RunError(_stopped_by(objection, step, run, engine))
             engine.step()
@@ -301,7 +301,7 @@ def _agreed_loss(loss: torch.Tensor, norm: float, accelerator: Accelerator) -> t
 
 def _stopped_by(objection: Objection, step: int, run: RunFolder, engine: Engine) -> str:
     kept = f"a checkpoint from before it, of step {step}, is in {run.path}" if step else "nothing was done before it"
-    if engine.steps_in_clip:
+    if engine.steps_early:
         kept = (
             f"{engine.layout} knew after the step alone; the last checkpoint in {run.path}, if any, is from before it"
         )

@@ -40,7 +40,7 @@ def is_asked() -> bool:
 class ZeroEngine(Engine):
     """A run whose state DeepSpeed shards. Raises RunError for a configuration that the loop cannot do."""
 
-    steps_in_clip = True  # the norm is known once DeepSpeed has stepped
+    steps_early = True  # the norm is known once DeepSpeed has stepped
 
     def __init__(
         self, accelerator: Accelerator, module: TargetLoss, optimiser: torch.optim.Optimizer, options: TrainingOptions
@@ -70,13 +70,13 @@ class ZeroEngine(Engine):
         self._deepspeed.backward(share * self.accelerator.num_processes)
         return share.detach()  # type: ignore[no-any-return]
 
-    def clip(self, limit: float | None) -> float:
+    def clip_or_step(self, limit: float | None) -> float:
         """Step, with gradients cut to the limit of the configuration (the run's); their norm before that."""
         self._deepspeed.step()
         return float(self._deepspeed.get_global_grad_norm())
 
     def step(self) -> None:
-        """Nothing: `clip` has done it."""
+        """Nothing: `clip_or_step` has done it."""
 
     # -- state --
 
