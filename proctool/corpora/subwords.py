@@ -1,4 +1,4 @@
-"""Tokenizers from files and from the hub, and GPT-2's from either of its published pairs of files."""
+"""Tokenizers by name: from files and from the hub, and GPT-2's from either of its published pairs of files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from proctool.corpora.tokenizer_files import (
     TokenizerFiles,
     beginning_of,
 )
-from proctool.corpora.tokenizers import END_OF_TEXT, Ids, Tokenizer, _as_text
+from proctool.corpora.tokenizers import BUILT_IN, END_OF_TEXT, Ids, Tokenizer, _as_text
 from proctool.errors import CorpusError, first_line
 from proctool.paths import is_path, user_path
 
@@ -132,6 +132,21 @@ def holds_tokenizer(folder: Path) -> bool:
     """Whether a folder holds a tokenizer's files."""
     pairs = (("tokenizer.json",), *_GPT2_PAIRS)
     return any(all((folder / name).is_file() for name in names) for names in pairs)
+
+
+def load_tokenizer(spec: str, end_of_text: str | None = None) -> Tokenizer:
+    """The tokenizer that `spec` names.
+
+    `bytes`, `characters`, a tokenizer.json, a folder (tokenizer.json; vocab.json and merges.txt; encoder.json and
+    vocab.bpe; or whatever transformers reads), or a name on the hub such as `gpt2`. `end_of_text` is the token that
+    ends a text (default: the one its files name).
+    Raises CorpusError when it cannot be loaded.
+    """
+    if spec in BUILT_IN:
+        if end_of_text not in (None, END_OF_TEXT):
+            raise CorpusError(f"{spec}: ends texts with {END_OF_TEXT}; leave out --end-of-text")
+        return BUILT_IN[spec]()
+    return load_subwords(spec, end_of_text)
 
 
 def load_subwords(spec: str, end_of_text: str | None = None) -> SubwordTokenizer:

@@ -58,7 +58,7 @@ def _extents(stage: Stage) -> tuple[int, int]:
 def vocabulary_of(tokenizer: str, end_of_text: str | None = None) -> int:
     """Tokens of a tokenizer, without asking the network. Raises CorpusError for a file that is none."""
     if tokenizer not in _VOCABULARIES and user_path(tokenizer).exists():
-        from proctool.corpora.tokenizers import load_tokenizer
+        from proctool.corpora.subwords import load_tokenizer
 
         return load_tokenizer(tokenizer, end_of_text).vocab_size
     return _VOCABULARIES.get(tokenizer, _OTHERWISE)

@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional
 
 from proctool.errors import ModelError
+from proctool.export.folder import export
 from proctool.models.build import build_model, config_of, model_config
-from proctool.models.export import export
 from proctool.models.saved import open_model, save_model
 from proctool.procedural.samples import Samples
 from proctool.training.batch import Batch

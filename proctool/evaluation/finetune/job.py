@@ -11,7 +11,8 @@ import numpy as np
 
 from proctool import artifact, config
 from proctool.corpora.carried import record
-from proctool.corpora.tokenizers import Tokenizer, load_tokenizer
+from proctool.corpora.subwords import load_tokenizer
+from proctool.corpora.tokenizers import Tokenizer
 from proctool.errors import ModelError, OptionError
 from proctool.evaluation.finetune import glue
 from proctool.evaluation.finetune.code import Programs, read_programs, token_accuracy
