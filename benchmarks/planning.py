@@ -75,9 +75,9 @@ def resident() -> int:
 def measure(changes: dict[str, Any]) -> None:
     """Train and print the estimate and the measured bytes as JSON: the work of one process."""
     from proctool.cli.training import quiet_libraries
+    from proctool.models.build import outline
     from proctool.models.memory import Layout, training_memory
     from proctool.training.loss import LOGITS_AT_ONCE
-    from proctool.transplantation.fresh import outline
 
     quiet_libraries()
     with tempfile.TemporaryDirectory() as folder:  # libraries are loaded as they are first used

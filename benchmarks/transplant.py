@@ -27,10 +27,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from proctool import artifact
-from proctool.models.build import model_config
+from proctool.models.build import model_config, outline
 from proctool.models.saved import config_values
 from proctool.transplantation import TransplantOptions, plan_transplant
-from proctool.transplantation.fresh import outline
 
 BILLION = "24x16x2048"
 """1.3 billion parameters with GPT-2's vocabulary."""

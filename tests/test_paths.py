@@ -11,7 +11,7 @@ import pytest
 
 from proctool import config
 from proctool.corpora import open_corpus
-from proctool.corpora.tokenizers import load_tokenizer
+from proctool.corpora.subwords import load_tokenizer
 from proctool.errors import CorpusError, OptionError
 from proctool.models.shapes import parse_model
 from proctool.paths import is_path, user_path

@@ -147,7 +147,7 @@ def test_a_launch_that_cannot_share_out_a_batch_is_refused(tmp_path: Path) -> No
         "name": "a", "model": "2x2x16", "corpus": "python", "arms": {"cold": {}}, "launch": {"processes": 8},
         "pretrain": {"batch_size": 32, "accumulate": 8},
     }  # fmt: skip
-    with pytest.raises(OptionError, match="pretrain-cold-s0 has batch_size = 32"):
+    with pytest.raises(OptionError, match="pretrain-cold-s0: batch_size = 32: not a multiple of 8"):
         plan(build_recipe(values), tmp_path)
 
 

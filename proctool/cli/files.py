@@ -186,7 +186,7 @@ def export(
     from proctool.cli.training import quiet_libraries
 
     quiet_libraries()
-    from proctool.models.export import export as write_folder
+    from proctool.export.folder import export as write_folder
     from proctool.models.saved import open_model
 
     written = write_folder(open_model(file, strip_prefix), folder)

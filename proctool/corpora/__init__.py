@@ -15,7 +15,8 @@ from proctool.corpora.documents import Corpus, Document
 from proctool.corpora.order import RowOrder
 from proctool.corpora.rows import Rows
 from proctool.corpora.store import TokenStore, open_store
-from proctool.corpora.tokenizers import Tokenizer, load_tokenizer
+from proctool.corpora.subwords import load_tokenizer
+from proctool.corpora.tokenizers import Tokenizer
 
 __all__ = [
     "Corpus",

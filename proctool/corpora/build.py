@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
-import multiprocessing.connection
 import os
 import sys
-import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -21,6 +19,7 @@ from proctool import locks
 from proctool.corpora.shards import Job, Shard, build_part, existing
 from proctool.errors import CorpusError
 from proctool.signals import in_worker, spawning, start_tracker
+from proctool.workers import end_with_parent, usable_cores
 
 _WORTH_A_PROCESS = 24 << 20
 """Bytes of text below which starting processes takes longer than tokenising in this one."""
@@ -98,11 +97,6 @@ def build(
     return found
 
 
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _processes(jobs: Sequence[Job], goal: Goal, workers: int | None) -> int:
     sizes = [job.part.size or job.block for job in jobs]
     scale = _BYTES_PER_TOKEN if goal.what == "tokens" else 1
@@ -111,7 +105,7 @@ def _processes(jobs: Sequence[Job], goal: Goal, workers: int | None) -> int:
     work = sum(job.part.work or job.block for job in jobs[:needed])
     if work < _WORTH_A_PROCESS and workers is None:
         return 1
-    return max(1, min(workers or available_cores(), needed))
+    return max(1, min(workers or usable_cores(), needed))
 
 
 class _Ledger:
@@ -163,7 +157,7 @@ def _build_in_processes(jobs: Sequence[Job], ledger: _Ledger, skip_bad: bool, pr
     start_tracker()
     context = multiprocessing.get_context("spawn")
     counters, stop = context.Array("q", 3), context.Event()
-    threads = max(1, available_cores() // processes)
+    threads = max(1, usable_cores() // processes)
     unfinished = iter([n for n, shards in enumerate(ledger.made) if not (shards and shards[-1].last)])
     running: dict[Future[list[Shard]], int] = {}
     told = [0, 0, 0]
@@ -214,15 +208,7 @@ def _start_worker(counters: Any, stop: Any, threads: int) -> None:
     in_worker()
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     _shared.update(counters=counters, stop=stop)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        # A parent killed with -9 tells nobody: without this its workers would tokenise on, then wait for ever.
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    end_with_parent()  # else they would tokenise on, then wait for ever
 
 
 def _work(job: Job, stop_at: tuple[str, int] | None, skip_bad: bool) -> list[Shard]:

@@ -12,9 +12,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from proctool.corpora.subwords import SubwordTokenizer, from_definition, from_files
+from proctool.corpora.subwords import SubwordTokenizer, from_definition, from_files, load_tokenizer
 from proctool.corpora.tokenizer_files import NAMES, TokenizerFiles
-from proctool.corpora.tokenizers import Tokenizer, load_tokenizer
+from proctool.corpora.tokenizers import Tokenizer
 from proctool.errors import ArtifactError, CorpusError
 from proctool.untrusted import parse_json
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from proctool.corpora.documents import Document
 from proctool.corpora.fields import MISSING, field_of, missing_field, names_of, of_record
-from proctool.errors import CorpusError
+from proctool.errors import CorpusError, first_line
 
 
 def parquet(path: str) -> Any:
@@ -21,7 +21,7 @@ def parquet(path: str) -> Any:
         _ = file.schema_arrow.names  # decoded only now
         return file
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: not a whole parquet file ({_first_line(error)}); get it again") from None
+        raise CorpusError(f"{path}: not a whole parquet file ({first_line(error)}); get it again") from None
 
 
 def read_parquet(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
@@ -35,7 +35,7 @@ def read_parquet(path: str, start: int, stop: int | None, text_field: str) -> It
         batches = file.iter_batches(batch_size=256, row_groups=groups, columns=[text_field])
         yield from _documents(path, batches, column, text_field)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: damaged ({_first_line(error)}); get it again") from None
+        raise CorpusError(f"{path}: damaged ({first_line(error)}); get it again") from None
 
 
 def read_arrow(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
@@ -56,7 +56,7 @@ def read_arrow(path: str, start: int, stop: int | None, text_field: str) -> Iter
             pieces = (batch.slice(first, 256) for batch in batches for first in range(0, len(batch), 256))
             yield from _documents(path, (piece.select([column]) for piece in pieces), column, text_field)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: not a whole arrow file ({_first_line(error)}); get it again") from None
+        raise CorpusError(f"{path}: not a whole arrow file ({first_line(error)}); get it again") from None
 
 
 def _documents(path: str, batches: Iterable[Any], column: str, text_field: str) -> Iterator[Document]:
@@ -83,7 +83,3 @@ def _shape(kind: Any) -> Any:
     if not pyarrow.types.is_struct(kind):
         return kind
     return {kind.field(place).name: _shape(kind.field(place).type) for place in range(kind.num_fields)}
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:200]

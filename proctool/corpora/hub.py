@@ -14,7 +14,7 @@ from proctool import artifact
 from proctool.corpora import fields, files, kinds, walk
 from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, Document, Part
 from proctool.corpora.wikitext import articles, is_validation, open_wikitext
-from proctool.errors import CorpusError
+from proctool.errors import CorpusError, first_line
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _local(name: str, known: Published, folder: str, field: str) -> Corpus:
 
 def _explained(what: str, error: BaseException, *, local: bool) -> str:
     chain = list(itertools.islice(_causes(error), 8))
-    reason = str(chain[-1]).strip().partition("\n")[0][:200] or type(chain[-1]).__name__
+    reason = first_line(chain[-1])
     if local:
         return f"{what}: cannot be read on ({reason}); what comes before is kept: mend it, or take less with --budget"
     if any("NotFound" in type(cause).__name__ for cause in chain):

@@ -16,7 +16,7 @@ from proctool import artifact
 from proctool.corpora.documents import VALIDATION
 from proctool.corpora.shards import KIND, Shard
 from proctool.errors import ArtifactError, CorpusError
-from proctool.procedural.registry import Samples
+from proctool.procedural.samples import Samples
 
 _MAPPED = 256
 """Shards mapped at a time: each holds one of the process's file descriptors (usually 1024), twice in the worst case."""

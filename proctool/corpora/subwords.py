@@ -1,4 +1,4 @@
-"""Tokenizers from files and from the hub, and GPT-2's from either of its published pairs of files."""
+"""Tokenizers by name: from files and from the hub, and GPT-2's from either of its published pairs of files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from proctool.corpora.tokenizer_files import (
     TokenizerFiles,
     beginning_of,
 )
-from proctool.corpora.tokenizers import END_OF_TEXT, Ids, Tokenizer, _as_text
-from proctool.errors import CorpusError
+from proctool.corpora.tokenizers import BUILT_IN, END_OF_TEXT, Ids, Tokenizer, _as_text
+from proctool.errors import CorpusError, first_line
 from proctool.paths import is_path, user_path
 from proctool.untrusted import parse_json
 
@@ -80,7 +80,7 @@ class SubwordTokenizer(Tokenizer):
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
         except BaseException as error:  # see `_parsed`; a vocabulary without an id for the unknown comes out here only
-            raise CorpusError(f"{self.spec}: cannot encode the text ({_first_line(error)})") from None
+            raise CorpusError(f"{self.spec}: cannot encode the text ({first_line(error)})") from None
         return [np.array(encoding.ids, self.dtype) for encoding in encodings]
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
@@ -126,13 +126,28 @@ def _parsed(parse: Callable[[], Any], path: Path | str) -> Any:
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # bare Exception, or a panic, which is none
-        raise CorpusError(f"{path}: not a tokenizers JSON file ({_first_line(error)})") from None
+        raise CorpusError(f"{path}: not a tokenizers JSON file ({first_line(error)})") from None
 
 
 def holds_tokenizer(folder: Path) -> bool:
     """Whether a folder holds a tokenizer's files."""
     pairs = (("tokenizer.json",), *_GPT2_PAIRS)
     return any(all((folder / name).is_file() for name in names) for names in pairs)
+
+
+def load_tokenizer(spec: str, end_of_text: str | None = None) -> Tokenizer:
+    """The tokenizer that `spec` names.
+
+    `bytes`, `characters`, a tokenizer.json, a folder (tokenizer.json; vocab.json and merges.txt; encoder.json and
+    vocab.bpe; or whatever transformers reads), or a name on the hub such as `gpt2`. `end_of_text` is the token that
+    ends a text (default: the one its files name).
+    Raises CorpusError when it cannot be loaded.
+    """
+    if spec in BUILT_IN:
+        if end_of_text not in (None, END_OF_TEXT):
+            raise CorpusError(f"{spec}: ends texts with {END_OF_TEXT}; leave out --end-of-text")
+        return BUILT_IN[spec]()
+    return load_subwords(spec, end_of_text)
 
 
 def load_subwords(spec: str, end_of_text: str | None = None) -> SubwordTokenizer:
@@ -228,7 +243,7 @@ def _gpt2(spec: str, vocab_file: Path, merges_file: Path, end_of_text: str | Non
         ]
         backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=merges))
     except Exception as error:  # tokenizers raises bare Exception
-        raise CorpusError(f"{vocab_file} and {merges_file.name}: not GPT-2's files ({_first_line(error)})") from None
+        raise CorpusError(f"{vocab_file} and {merges_file.name}: not GPT-2's files ({first_line(error)})") from None
     if END_OF_TEXT not in vocab:
         raise CorpusError(f"{vocab_file}: has no {END_OF_TEXT}")
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -248,10 +263,10 @@ def _from_transformers(spec: str, end_of_text: str | None, folder: Path | None =
         )
     except Exception as error:  # whatever the hub client, the network or a foreign file raises
         if folder is not None:
-            raise CorpusError(f"tokenizer {spec}: no tokenizer in this folder ({_first_line(error)})") from None
+            raise CorpusError(f"tokenizer {spec}: no tokenizer in this folder ({first_line(error)})") from None
         where = "offline mode is on" if os.environ.get("HF_HUB_OFFLINE") else "no network, or no such name"
         raise CorpusError(
-            f'tokenizer "{spec}": not a local path, and the hub could not give it ({where}: {_first_line(error)}); '
+            f'tokenizer "{spec}": not a local path, and the hub could not give it ({where}: {first_line(error)}); '
             "use bytes, characters, a folder, or `proctool tokenizer train`"
         ) from None
     if not getattr(hf, "is_fast", False):
@@ -278,7 +293,3 @@ def _downloaded(spec: str) -> dict[str, bytes]:
     except HFValidationError:
         return {}
     return {name: Path(path).read_bytes() for name, path in found.items() if isinstance(path, str)}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0][:200]

@@ -210,20 +210,3 @@ def _as_text(text: bytes | str) -> str:
 
 BUILT_IN: dict[str, type[Tokenizer]] = {each.spec: each for each in (ByteTokenizer, CharacterTokenizer)}
 """Tokenizers that every proctool has, by name."""
-
-
-def load_tokenizer(spec: str, end_of_text: str | None = None) -> Tokenizer:
-    """The tokenizer that `spec` names.
-
-    `bytes`, `characters`, a tokenizer.json, a folder (tokenizer.json; vocab.json and merges.txt; encoder.json and
-    vocab.bpe; or whatever transformers reads), or a name on the hub such as `gpt2`. `end_of_text` is the token that
-    ends a text (default: the one its files name).
-    Raises CorpusError when it cannot be loaded.
-    """
-    if spec in BUILT_IN:
-        if end_of_text not in (None, END_OF_TEXT):
-            raise CorpusError(f"{spec}: ends texts with {END_OF_TEXT}; leave out --end-of-text")
-        return BUILT_IN[spec]()
-    from proctool.corpora.subwords import load_subwords
-
-    return load_subwords(spec, end_of_text)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proctool.errors import CorpusError, ModelError, OptionError
+from proctool.errors import CorpusError, ModelError, OptionError, first_line
 from proctool.paths import is_path, user_path
 
 if TYPE_CHECKING:
@@ -139,9 +139,8 @@ def _read_hub(repository: str) -> Iterator[Pair]:
     except CorpusError:
         raise
     except Exception as error:  # datasets, the hub client and the network each raise their own
-        reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
         raise CorpusError(
-            f"{repository}: the hub could not give it ({reason}); give BLiMP's own .jsonl files with --data"
+            f"{repository}: the hub could not give it ({first_line(error)}); give BLiMP's own .jsonl files with --data"
         ) from None
 
 
@@ -194,7 +193,7 @@ def log_probabilities(
     """For each sequence the summed log-probability, in nats, of all its tokens but the first `begun`: (sequences,)."""
     import torch
 
-    from proctool.procedural.registry import Samples
+    from proctool.procedural.samples import Samples
     from proctool.training.batch import Batch
     from proctool.training.loss import TargetLoss
 

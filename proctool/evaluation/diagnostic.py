@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from proctool.errors import OptionError
-from proctool.evaluation.options import DiagnosticOptions
+from proctool.evaluation.options import DiagnosticOptions, diagnostic_task
 from proctool.models.build import model_config
 from proctool.models.saved import SavedModel
-from proctool.procedural.registry import Task, build_task
+from proctool.procedural.controls import Control
+from proctool.procedural.mixture import Mixture, parse_tasks
+from proctool.procedural.registry import Task
 from proctool.training.curriculum import task_course
 from proctool.training.job import Job, check_files
 from proctool.training.sources import TaskSource
@@ -16,12 +18,6 @@ from proctool.training.start import open_init, transplant_from
 
 HELD_OUT_SEED = 0
 """The held-out set is one and the same for every init and seed."""
-
-
-def diagnostic_task(name: str, options: DiagnosticOptions) -> Task:
-    """The task `name` with what `options` say of it. Raises OptionError."""
-    given = {option: getattr(options, option) for option in options.task_options}
-    return build_task(name, {option: value for option, value in given.items() if value is not None})
 
 
 def held_out(task: Task) -> TaskSource:
@@ -60,12 +56,23 @@ def diagnostic_job(name: str, options: DiagnosticOptions) -> Job:
 
 def _check_unseen(task: Task, donor: SavedModel) -> None:
     """Raise OptionError when the donor was warmed on samples that may be among the held-out ones."""
-    trained_on, split = str(donor.about.get("task", "")), donor.about.get("split")
-    if split == "validation" and task.name in trained_on.replace("(", ":").split(":"):
+    if donor.about.get("split") != "validation":
+        return
+    try:
+        trained_on = parse_tasks(donor.about.get("task", ""))
+    except OptionError:  # of a package that is not installed
+        return
+    if task.name in _names(trained_on):
         raise OptionError(
             f"{donor.path}: was warmed on the validation split of {task.name}, from which the held-out samples come; "
             "warm it on the train split"
         )
+
+
+def _names(task: Task) -> set[str]:
+    """What a task is made of, by name: the tasks of a mixture, and those under a control."""
+    parts = task.tasks if isinstance(task, Mixture) else [task.task] if isinstance(task, Control) else []
+    return {task.name}.union(*map(_names, parts))
 
 
 def artifact_path(folder: Path) -> Path:

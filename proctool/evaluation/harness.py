@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from proctool.errors import CorpusError, ModelError, OptionError
+from proctool.errors import CorpusError, ModelError, OptionError, first_line
 
 _CODE = re.compile(r"!function|!!python|^\s*class\s*:|__\w+__", re.MULTILINE)
 """What in a task's YAML would run code: Python functions and classes, and templates that reach for Python's insides."""
@@ -60,7 +60,7 @@ def harness(model: Path, options: HarnessOptions) -> dict[str, Any]:
     if find_spec("lm_eval") is None:
         raise OptionError('the harness is not installed: pip install "proctool[eval]"')
     from proctool.evaluation.subject import open_subject
-    from proctool.models.export import written_tokenizer
+    from proctool.export.folder import written_tokenizer
 
     subject = open_subject(model, options.tokenizer, options.end_of_text)
     import lm_eval
@@ -93,7 +93,7 @@ def harness(model: Path, options: HarnessOptions) -> dict[str, Any]:
                 f"{model}: its context of {subject.context} tokens cannot hold an answer of these tasks"
             ) from None
         except (ValueError, RuntimeError, IndexError) as error:  # the harness has no errors of its own
-            raise ModelError(f"{model}: the harness stopped: {_first_line(error)}") from None
+            raise ModelError(f"{model}: the harness stopped: {first_line(error)}") from None
     return {
         "event": "harness",
         **subject.about(),
@@ -148,7 +148,7 @@ def _load(names: Sequence[str], manager: Any, data: Path | None) -> list[Any]:
             )
         except Exception as error:  # datasets, the hub client and the network each raise their own
             raise CorpusError(
-                f"{name}: its data cannot be had ({_first_line(error)}); give .jsonl files with --data FOLDER"
+                f"{name}: its data cannot be had ({first_line(error)}); give .jsonl files with --data FOLDER"
             ) from None
     return tasks
 
@@ -186,24 +186,26 @@ def _with_file(name: str, manager: Any, data: Path) -> Any:
     try:
         return ConfigurableTask(config={**settings, **own})
     except Exception as error:  # datasets and jinja raise their own
-        raise CorpusError(f"{file}: not the data of {name}: {_first_line(error)}") from None
+        raise CorpusError(f"{file}: not the data of {name}: {first_line(error)}") from None
 
 
 @contextlib.contextmanager
 def _kept_from_side_paths() -> Iterator[None]:
     """Metrics that `evaluate` would fetch as code from the hub are not fetched; git is not asked for a commit."""
-    from unittest import mock
-
     import datasets
     import evaluate
     import lm_eval.evaluator
 
     datasets.disable_progress_bars()
-    with (
-        mock.patch.object(evaluate.config, "HF_EVALUATE_OFFLINE", True),
+    instead = (
+        (evaluate.config, "HF_EVALUATE_OFFLINE", True),
         # It would describe whatever repository the user stands in, and complain where that is none.
-        mock.patch.object(lm_eval.evaluator, "get_git_commit_hash", return_value=None, create=True),
-    ):
+        (lm_eval.evaluator, "get_git_commit_hash", lambda: None),
+    )
+    with contextlib.ExitStack() as after:
+        for module, name, value in instead:
+            after.callback(setattr, module, name, getattr(module, name, None))
+            setattr(module, name, value)
         yield
 
 
@@ -211,7 +213,3 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, Any]:
     """{"acc,none": .5} as {"acc": .5}, filters named where they are not the only one."""
     kept = {key: value for key, value in values.items() if isinstance(value, int | float) and "," in key}
     return {key.removesuffix(",none"): value for key, value in kept.items()}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0][:200]

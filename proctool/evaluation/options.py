@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from proctool.errors import OptionError
-from proctool.training.options import InitOptions, TaskTrainingOptions
+from proctool.training.options import INCIDENTAL, InitOptions, TaskTrainingOptions
+
+if TYPE_CHECKING:
+    from proctool.procedural.registry import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class DiagnosticOptions(InitOptions, TaskTrainingOptions):
     """Held-out samples."""
     eval_every: int = 500
     """Steps between evaluations on the fixed held-out set."""
-    output: Path | None = None
+    output: Path | None = field(default=None, metadata=INCIDENTAL)
     """Write the trained model here too."""
 
 
@@ -131,6 +134,14 @@ DIAGNOSTICS: Mapping[str, type[DiagnosticOptions]] = {
     "sorting": SortingOptions,
 }
 """What `proctool eval NAME` trains on, with the options of each; recipes read it too."""
+
+
+def diagnostic_task(name: str, options: DiagnosticOptions) -> Task:
+    """The task that a diagnostic trains on. Raises OptionError."""
+    from proctool.procedural.registry import build_task  # numpy, which help does without
+
+    given = {option: getattr(options, option) for option in options.task_options}
+    return build_task(name, {option: value for option, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -232,7 +232,7 @@ def cut(ids: NDArray[np.int64], scored: NDArray[np.bool_], context: int, stride:
 def _score(module: TargetLoss, windows: list[Window], totals: Totals, eos_id: int) -> None:
     import torch
 
-    from proctool.procedural.registry import Samples
+    from proctool.procedural.samples import Samples
     from proctool.training.batch import Batch
 
     # Filling stands behind what is read, where no prediction sees it.

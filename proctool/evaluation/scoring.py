@@ -16,7 +16,8 @@ import numpy as np
 from proctool.evaluation.diagnostic import held_out
 from proctool.models.saved import open_model
 from proctool.procedural.arithmetic import Arithmetic
-from proctool.procedural.registry import Samples, Task
+from proctool.procedural.registry import Task
+from proctool.procedural.samples import Samples
 
 SCORINGS = ("answer", "official")
 

@@ -14,10 +14,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-import os
 import re
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -28,8 +26,8 @@ from typing import Any
 
 from proctool import artifact
 from proctool.errors import Interrupted, OptionError, RunError
-from proctool.evaluation.diagnostic import HELD_OUT_SEED, artifact_path, diagnostic_job, diagnostic_task, held_out
-from proctool.evaluation.options import DiagnosticOptions, StudyOptions
+from proctool.evaluation.diagnostic import HELD_OUT_SEED, artifact_path, diagnostic_job, held_out
+from proctool.evaluation.options import DiagnosticOptions, StudyOptions, diagnostic_task
 from proctool.evaluation.scoring import fingerprint, scores_of
 from proctool.events import EndEvent, EvalEvent, Event, ExtendEvent, read_events, to_json
 from proctool.outputs import Output, holds_nothing, reads_of, require_safe
@@ -37,6 +35,7 @@ from proctool.paths import user_path
 from proctool.reporting.interval import Estimate, estimate
 from proctool.signals import Stopped, command_again, in_worker, spawning, start_tracker, stop_signals
 from proctool.training.run_form import read_form, require_run_folder
+from proctool.workers import end_with_parent, usable_cores
 
 RESULTS = "results.jsonl"
 """Beside the run folders of a study, or in that of a single run."""
@@ -203,7 +202,7 @@ def run_all(
 def _in_processes(planned: Sequence[Trial], jobs: int) -> Iterator[Line]:
     start_tracker()
     context = multiprocessing.get_context("spawn")
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    threads = max(1, usable_cores() // jobs)
     with stop_signals() as stop, ProcessPoolExecutor(jobs, context, _start_worker, (threads,)) as pool:
         with spawning():
             waiting: set[Future[Line]] = {pool.submit(_work, trial) for trial in planned}
@@ -235,14 +234,7 @@ def _start_worker(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        multiprocessing.connection.wait([parent.sentinel])  # a parent that was killed tells nobody
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    end_with_parent()
 
 
 _stopped = False

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool.artifact import versions
+from proctool.corpora.subwords import load_tokenizer
 from proctool.corpora.tokenizer_files import Beginning
-from proctool.corpora.tokenizers import Tokenizer, load_tokenizer
+from proctool.corpora.tokenizers import Tokenizer
 from proctool.errors import ModelError
 from proctool.models.build import context_of
 from proctool.models.saved import SavedModel, open_model

@@ -39,8 +39,7 @@ def outlined(stage: Stage) -> PreTrainedModel:
 
 @functools.lru_cache(maxsize=64)
 def _outlined(model: str, family: str, vocabulary: int, context: int, padded: bool) -> PreTrainedModel:
-    from proctool.models.build import model_config
-    from proctool.transplantation.fresh import outline
+    from proctool.models.build import model_config, outline
 
     config: PretrainedConfig = model_config(model, vocab_size=vocabulary, context=context, family=family, padded=padded)
     return outline(config)
@@ -59,7 +58,7 @@ def _extents(stage: Stage) -> tuple[int, int]:
 def vocabulary_of(tokenizer: str, end_of_text: str | None = None) -> int:
     """Tokens of a tokenizer, without asking the network. Raises CorpusError for a file that is none."""
     if tokenizer not in _VOCABULARIES and user_path(tokenizer).exists():
-        from proctool.corpora.tokenizers import load_tokenizer
+        from proctool.corpora.subwords import load_tokenizer
 
         return load_tokenizer(tokenizer, end_of_text).vocab_size
     return _VOCABULARIES.get(tokenizer, _OTHERWISE)

@@ -27,6 +27,7 @@ from proctool.experiment.stage import Stage
 from proctool.locks import Taken, take
 from proctool.reporting.metrics import MetricsLog
 from proctool.signals import Stop, stop_signals
+from proctool.workers import usable_cores
 
 LOG_FILE = "log.txt"
 
@@ -97,8 +98,7 @@ def cores() -> int:
     written = os.environ.get("OMP_NUM_THREADS", "")
     if written.isdigit() and int(written) > 0:
         return int(written)
-    usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1
+    return usable_cores()
 
 
 def default_jobs(processes: int = 1) -> int:

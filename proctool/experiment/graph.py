@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proctool.errors import OptionError
+from proctool.evaluation.options import diagnostic_task
 from proctool.experiment import identity
 from proctool.experiment.stage import Label, Stage
 from proctool.procedural.controls import Control
 from proctool.procedural.mixture import Mixture
 from proctool.procedural.registry import Task
 from proctool.recipe import PlannedArm, Recipe, arms_of
-from proctool.recipe.arms import carried_into, diagnostic_task, warmup_task
+from proctool.recipe.arms import carried_into, warmup_task
 from proctool.training.options import InitOptions, TrainingOptions, WarmupOptions
 from proctool.transplantation.options import TransplantOptions
 
@@ -68,11 +69,11 @@ def plan(recipe: Recipe, root: Path) -> Plan:
 def _check_processes(stage: Stage, processes: int) -> None:
     """Raise OptionError where the processes of a launch could not share the stage's batch out evenly."""
     options = stage.options
-    if isinstance(options, TrainingOptions) and options.batch_size % (options.accumulate * processes):
-        raise OptionError(
-            f"launch.processes = {processes}: {stage.name} has batch_size = {options.batch_size}, which is not a "
-            f"multiple of {options.accumulate} micro-batches on {processes} processes; change accumulate or processes"
-        )
+    try:
+        if isinstance(options, TrainingOptions):
+            options.micro_batch(processes)
+    except OptionError as error:
+        raise OptionError(f"launch.processes: {stage.name}: {error}; change accumulate or processes") from None
 
 
 class _Graph:

@@ -51,7 +51,8 @@ def _corpus(value: str) -> str | None:
 
 def _tokenizer(value: str) -> str | None:
     """All that decides how it encodes."""
-    from proctool.corpora.tokenizers import BUILT_IN, load_tokenizer
+    from proctool.corpora.subwords import load_tokenizer
+    from proctool.corpora.tokenizers import BUILT_IN
 
     return load_tokenizer(value).fingerprint if value not in BUILT_IN and user_path(value).exists() else None
 

@@ -86,7 +86,8 @@ def _check_text(
 
 
 def _load(spec: str, end_of_text: str | None, quick: bool) -> Tokenizer | None:
-    from proctool.corpora.tokenizers import BUILT_IN, load_tokenizer
+    from proctool.corpora.subwords import load_tokenizer
+    from proctool.corpora.tokenizers import BUILT_IN
     from proctool.paths import is_path
 
     return None if quick and spec not in BUILT_IN and not is_path(spec) else load_tokenizer(spec, end_of_text)

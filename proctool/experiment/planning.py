@@ -238,7 +238,7 @@ def _fit(stage: Stage, gpu: GPU, mfu: float, gpus: int, together: int, processes
     if peak is None:
         raise OptionError(f"gpu: a {gpu.name} has no {options.precision}; plan with fp16 (a recipe's launch.precision)")
     share = options.batch_size // together
-    micro = _divisor(share, options.batch_size // (options.accumulate * processes))
+    micro = _divisor(share, options.micro_batch(processes))
     memory = stage_memory(stage)
     plain, sharded = (memory.peak(Layout(micro, together, shard, micro < share)) for shard in (False, True))
     fits, fits_sharded = plain <= gpu.room, together > 1 and sharded <= gpu.room

@@ -13,12 +13,13 @@ from typing import Any
 
 from proctool import artifact, config
 from proctool.errors import RunError, in_utf8
+from proctool.evaluation.options import diagnostic_task
 from proctool.experiment.execute import cores
 from proctool.experiment.graph import ArmStages, Plan, warmups_of
 from proctool.experiment.stage import Stage
 from proctool.outputs import holds_nothing
 from proctool.procedural.diagnostics import Haystack
-from proctool.recipe import PlannedArm, diagnostic_task
+from proctool.recipe import PlannedArm
 from proctool.reporting.record import RECORD, ArmRecord, ExperimentRecord, SeedRecord, StageRecord
 from proctool.training.run_form import require_run_folder
 from proctool.untrusted import parse_json

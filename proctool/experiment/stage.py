@@ -22,17 +22,12 @@ from proctool import config
 from proctool.experiment.identity import identity
 from proctool.procedural.registry import Task
 from proctool.reporting.metrics import MetricsLog
-from proctool.training.options import TrainingOptions
+from proctool.training.options import TrainingOptions, incidental
 from proctool.transplantation.options import TransplantOptions
 
 KEY_FORMAT = 1
 """Part of every key. Raised when the same command line comes to compute something else."""
 
-# Options that leave every result as it is.
-_WITHOUT_MEANING = {
-    "run_dir", "output", "resume", "checkpoint_every", "keep_checkpoints", "log_every", "cache_dir", "spike", "track",
-    "extend", "keep_state",
-}  # fmt: skip
 # Options that a command line shows even where they are the default.
 _ALWAYS_SHOWN = {"model", "corpus", "context", "steps", "batch_size", "lr", "seed"}
 
@@ -79,7 +74,7 @@ class Stage:
     def __post_init__(self) -> None:
         # Options that are not given stay out, so that one that is added later changes no key.
         given = {name: value for name, value in config.plain(self.options).items() if value is not None}
-        options = {name: identity(name, value) for name, value in given.items() if name not in _WITHOUT_MEANING}
+        options = {name: identity(name, value) for name, value in given.items() if name not in incidental(self.options)}
         if "components" in options:
             options["components"] = sorted(options["components"])  # the order they are listed in means nothing
         keys = {name: stage.key for name, stage in self.inputs.items()}

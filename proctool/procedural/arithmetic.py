@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from proctool.procedural.draws import Tokens, packed
-from proctool.procedural.registry import Samples, Task, require, require_fits, task
+from proctool.procedural.registry import Task, require, require_fits, task
+from proctool.procedural.samples import Samples
 
 _OPERATOR, _EQUALS, _PAD, _ANSWER, _STOP = 10, 11, 12, 20, 30
 

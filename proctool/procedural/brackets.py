@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proctool.procedural.draws import Mask, Tokens, after_the_first, in_chunks
-from proctool.procedural.registry import Samples, Task, require, require_fits, task
+from proctool.procedural.registry import Task, require, require_fits, task
+from proctool.procedural.samples import Samples
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from proctool import config
 from proctool.errors import OptionError
 from proctool.procedural.draws import shuffled_rows
-from proctool.procedural.registry import Samples, Task
+from proctool.procedural.registry import Task
+from proctool.procedural.samples import Samples
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, OptionError, ProctoolError
 from proctool.procedural.mixture import parse_tasks
-from proctool.procedural.registry import Samples, Task
+from proctool.procedural.registry import Task
+from proctool.procedural.samples import Samples
 from proctool.procedural.streams import Stream
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proctool.procedural.draws import after_the_first, shuffled
-from proctool.procedural.registry import Samples, Task, require, require_fits, task
+from proctool.procedural.registry import Task, require, require_fits, task
+from proctool.procedural.samples import Samples
 
 
 @task("dfa")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from proctool.procedural.draws import Tokens
-from proctool.procedural.registry import Samples, require, task
+from proctool.procedural.registry import require, task
+from proctool.procedural.samples import Samples
 from proctool.procedural.transduction import Transduction
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from proctool.errors import OptionError
 from proctool.procedural.controls import as_mapping, control
-from proctool.procedural.registry import MOST_TOKENS, Samples, Task, parse_spec
+from proctool.procedural.registry import MOST_TOKENS, Task, parse_spec
+from proctool.procedural.samples import Samples
 from proctool.units import parse_number
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from proctool.errors import OptionError
 from proctool.procedural.draws import Tokens, after_the_first
-from proctool.procedural.registry import Samples, Task, require, require_fits, task
+from proctool.procedural.registry import Task, require, require_fits, task
+from proctool.procedural.samples import Samples
 
 Floats = NDArray[np.float64]
 Grids = NDArray[np.uint8]

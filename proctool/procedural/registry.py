@@ -1,4 +1,4 @@
-"""The task registry, and what every task gives: `Samples`."""
+"""The task registry."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import multiprocessing
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from proctool import config
 from proctool.errors import OptionError
 from proctool.procedural.plugins import BrokenPlugin, load_plugins
+from proctool.procedural.samples import Samples
 
 # Importing these fills the registry; third parties add theirs as plugins.py says.
 _BUILT_IN = (
@@ -41,21 +40,6 @@ MOST_TOKENS = 1 << 16
 """The largest vocabulary of a task, so that its tokens fit 16 bits and its tables fit in memory."""
 MOST_LENGTH = 1 << 17
 """The longest sample of a task, for the same reason."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Sequences and which of their tokens a model is to predict.
-
-    tokens   (n, length) unsigned integers
-    targets  (n, length) bool: true where that token is to be predicted from those before it
-    """
-
-    tokens: NDArray[np.unsignedinteger[Any]]
-    targets: NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
 
 
 class Task(ABC):

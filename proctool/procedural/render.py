@@ -14,7 +14,8 @@ from proctool.procedural.automata import ElementaryAutomaton
 from proctool.procedural.controls import Control
 from proctool.procedural.draws import Mask, Tokens
 from proctool.procedural.nca import NeuralAutomaton
-from proctool.procedural.registry import Samples, Task
+from proctool.procedural.registry import Task
+from proctool.procedural.samples import Samples
 
 _TARGET = "bold green"
 _CONTEXT = "default"

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from proctool import config
 from proctool.errors import OptionError
-from proctool.procedural.registry import Samples, Task
+from proctool.procedural.registry import Task
+from proctool.procedural.samples import Samples
 
 BLOCK = 1024
 """Samples drawn together. Part of a stream's identity: changing it changes every stream."""

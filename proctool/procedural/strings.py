@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from proctool.procedural.draws import after_the_first
-from proctool.procedural.registry import Samples, Task, require, require_fits, task
+from proctool.procedural.registry import Task, require, require_fits, task
+from proctool.procedural.samples import Samples
 
 
 @task("ww")

@@ -10,7 +10,8 @@ from typing import ClassVar
 import numpy as np
 
 from proctool.procedural.draws import Mask, Tokens, packed
-from proctool.procedural.registry import Samples, Task, require, require_fits, task
+from proctool.procedural.registry import Task, require, require_fits, task
+from proctool.procedural.samples import Samples
 
 
 @dataclass(frozen=True)

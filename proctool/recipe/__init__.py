@@ -21,7 +21,7 @@ Options are named as the flags of `proctool warmup`, `pretrain` and `eval` (dash
 checked by the same classes. An option left out has the command's default.
 """
 
-from proctool.recipe.arms import PlannedArm, diagnostic_task
+from proctool.recipe.arms import PlannedArm
 from proctool.recipe.check import build_recipe, load_recipe
 from proctool.recipe.form import Arm, Controls, Launch, Published, Recipe, Treatment
 from proctool.recipe.forms import arms_of
@@ -36,6 +36,5 @@ __all__ = [
     "Treatment",
     "arms_of",
     "build_recipe",
-    "diagnostic_task",
     "load_recipe",
 ]

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from proctool import config
 from proctool.artifact import read_header
 from proctool.errors import OptionError
-from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions
+from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, diagnostic_task
 from proctool.procedural.mixture import parse_tasks
-from proctool.procedural.registry import Task, build_task
+from proctool.procedural.registry import Task
 from proctool.recipe.form import Arm, Recipe, Treatment, Values
 from proctool.training.options import InitOptions, PretrainOptions, WarmupOptions
 from proctool.transplantation.options import CARRIED
@@ -165,12 +165,6 @@ def carried_into(options: InitOptions) -> tuple[str, ...]:
 def warmup_task(options: WarmupOptions) -> Task:
     """The task that a warm-up trains on. Raises OptionError, ArtifactError."""
     return parse_tasks(options.task if options.data is None else read_header(options.data).about["task"])
-
-
-def diagnostic_task(name: str, options: DiagnosticOptions) -> Task:
-    """The task that a diagnostic trains on. Raises OptionError."""
-    given = {option: getattr(options, option) for option in options.task_options}
-    return build_task(name, {option: value for option, value in given.items() if value is not None})
 
 
 def procedural_tokens(arm: PlannedArm, diagnostic: str | None = None) -> int:

@@ -226,9 +226,10 @@ def _check_planned(arm: PlannedArm) -> None:
     for diagnostic in (None, *arm.recipe.diagnostics):
         for options in arm.warmups(diagnostic).values():
             task = warmup_task(options)
-            if task.length > (options.context or task.length):
-                room = f"more than the context of {options.context}"
-                raise OptionError(f"{where}: the task {task.spec} has {task.length} tokens, {room}")
+            try:
+                options.positions(task.length)
+            except OptionError as error:
+                raise OptionError(f"{where}: {task.spec}: {error}") from None
             _check_model(f"{where}.warmup.model", options.model)
         if diagnostic is not None:
             made = arm.diagnostic(diagnostic)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from proctool.procedural.registry import Samples
+    from proctool.procedural.samples import Samples
 
 _STEP = 16
 """Lengths are rounded up to multiples of it, so that a compiled model meets few of them."""

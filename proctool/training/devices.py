@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor
 
-from proctool.errors import RunError
+from proctool.errors import RunError, first_line
 from proctool.launched import launch
 from proctool.signals import Stop
 from proctool.training import zero
@@ -41,9 +41,9 @@ def start_process() -> PartialState:
         with hidden():
             return PartialState(cpu=on_cpu)
     except (ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise RunError(
-            f"cannot join the processes of this launch ({reason}); start them with torchrun or accelerate launch"
+            f"cannot join the processes of this launch ({first_line(error)}); "
+            "start them with torchrun or accelerate launch"
         ) from None
 
 
@@ -115,17 +115,6 @@ def accelerator_of(precision: str) -> Accelerator:
     if accelerator.device.type == "cuda":  # TF32 where a product is left in fp32
         torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
     return accelerator
-
-
-def micro_batch(options: TrainingOptions, accelerator: Accelerator) -> int:
-    """Samples in one micro-batch of one process. Raises RunError where the batch cannot be shared out evenly."""
-    processes = int(accelerator.num_processes)
-    if options.batch_size % (options.accumulate * processes):
-        raise RunError(
-            f"batch_size = {options.batch_size}: not a multiple of {options.accumulate} micro-batches "
-            f"on {processes} processes"
-        )
-    return options.batch_size // (options.accumulate * processes)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -28,8 +28,8 @@ class Engine:
 
     layout: str | None = None
     """What a checkpoint's optimiser is cut up by, where it is not written in full."""
-    steps_in_clip = False
-    """Whether `clip` has changed the weights already."""
+    steps_early = False
+    """Whether `clip_or_step` changes the weights already."""
 
     def __init__(self, accelerator: Accelerator, module: TargetLoss, optimiser: torch.optim.Optimizer) -> None:
         self.accelerator, self.module, self.optimiser = accelerator, module, optimiser
@@ -73,12 +73,15 @@ class Engine:
             return contextlib.nullcontext()
         return self.accelerator.no_sync(self._prepared)  # type: ignore[no-any-return]
 
-    def clip(self, limit: float | None) -> float:
-        """The gradient's norm over all parameters and processes, before it is cut to `limit`."""
+    def clip_or_step(self, limit: float | None) -> float:
+        """The gradient's norm over all parameters and processes, before it is cut to `limit`.
+
+        An engine that `steps_early` knows it after the step alone, and takes that here.
+        """
         return float(_whole(self.accelerator.clip_grad_norm_(self.module.parameters(), limit or math.inf)))
 
     def step(self) -> None:
-        """Change the weights by the gradients added up, and forget those."""
+        """Change the weights by the gradients added up, where that is still to be done, and forget those."""
         self._stepper.step()
         self._stepper.zero_grad()
 

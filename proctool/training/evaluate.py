@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from proctool.events import Evaluation
-from proctool.procedural.registry import Samples
+from proctool.procedural.samples import Samples
 from proctool.training.batch import Batch, by_length
 from proctool.training.engine import is_sharded
 from proctool.training.loss import TargetLoss

@@ -24,7 +24,7 @@ from proctool.outputs import Output, reads_of, require_safe
 from proctool.training import environment
 from proctool.training.curriculum import Course
 from proctool.training.extension import EXTENDED_FROM, keeps_state, note, state_bytes
-from proctool.training.options import TrainingOptions
+from proctool.training.options import TrainingOptions, incidental
 from proctool.training.run import RunFolder
 from proctool.training.run_form import require_run_folder
 from proctool.training.runlog import run_log
@@ -38,12 +38,6 @@ if TYPE_CHECKING:
 
     from proctool.training.loop import Result
     from proctool.training.loss import TargetLoss
-
-# Options that never change what is computed.
-_INCIDENTAL = (
-    "run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "cache_dir", "log_every", "spike", "track",
-    "extend", "keep_state",
-)  # fmt: skip
 
 
 def run_path(command: str, options: TrainingOptions, output: Path | None) -> Path:
@@ -110,7 +104,7 @@ class Job:
                 f"a vocabulary of {self.source.vocab_size} does not fit the model's {self.config.vocab_size}"
             )
         if self.options.train is not None:
-            from proctool.transplantation.fresh import outline
+            from proctool.models.build import outline
 
             train_only(outline(self.config), self.options.train)  # refused before a run folder is made
 
@@ -177,7 +171,7 @@ class Job:
             on_cpu=not torch.accelerator.is_available(),
         )  # fmt: skip
         devices = launch().processes
-        micro = max(1, options.batch_size // (options.accumulate * devices))
+        micro = options.micro_batch(devices)
         return memory.peak(Layout(micro, devices, accumulates=options.accumulate > 1))
 
     def _initial(self) -> tuple[PreTrainedModel, list[Origin], int]:
@@ -191,7 +185,7 @@ class Job:
         """Train (or go on, or find it done) and write the artifact. Returns the final event."""
         settings = {
             "command": self.command,
-            **{key: value for key, value in strict.plain(self.options).items() if key not in _INCIDENTAL},
+            **{key: value for key, value in strict.plain(self.options).items() if key not in incidental(self.options)},
             **{f"source.{key}": value for key, value in self.source.about().items()},
             "parents": [
                 parent.content if isinstance(parent, Artifact) else parent["content"] or parent["name"]
@@ -296,7 +290,7 @@ class Job:
                 "seed": self.options.seed,
                 "metrics": {"loss": found.loss if math.isfinite(found.loss) else None, "accuracy": found.accuracy},
                 "training": {
-                    k: v for k, v in strict.plain(self.options).items() if k not in _INCIDENTAL and k != "init"
+                    k: v for k, v in strict.plain(self.options).items() if k not in incidental(self.options) | {"init"}
                 },
                 "carried": records(summary(origins)),
                 **trained_size,

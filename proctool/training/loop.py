@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 
-from proctool.errors import Interrupted, RunError
+from proctool.errors import Interrupted, RunError, first_line
 from proctool.events import (
     CurriculumEvent,
     EvalEvent,
@@ -26,12 +26,12 @@ from proctool.events import (
     TrainEvent,
 )
 from proctool.models.hardware import peak_flops
-from proctool.procedural.registry import Samples
+from proctool.procedural.samples import Samples
 from proctool.signals import command_again, stop_signals
 from proctool.training.batch import Batch, by_length
 from proctool.training.checkpoint import Checkpoints, HasState, Position
 from proctool.training.curriculum import Course, Lesson
-from proctool.training.devices import agreed_to_stop, device_name, make_accelerator, make_engine, micro_batch
+from proctool.training.devices import agreed_to_stop, device_name, make_accelerator, make_engine
 from proctool.training.early_stop import EarlyStop
 from proctool.training.engine import Engine
 from proctool.training.evaluate import Scores, evaluate
@@ -84,7 +84,7 @@ def train(
     be written (the one before it stays).
     """
     accelerator = make_accelerator(options)
-    micro = micro_batch(options, accelerator)
+    micro = options.micro_batch(accelerator.num_processes)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     model.train()
@@ -175,9 +175,9 @@ def train(
             loss = torch.zeros((), device=accelerator.device)
             for number, batch in enumerate(batches, start=1):
                 loss += engine.add_gradients(_on_device(batch, accelerator.device), total, number == len(batches))
-            norm = engine.clip(options.clip)
+            norm = engine.clip_or_step(options.clip)
             if objection := guard.objection(*_agreed_loss(loss, norm, accelerator)):
-                if step and not engine.steps_in_clip:
+                if step and not engine.steps_early:
                     checkpoint()  # the weights are still those from before this step
                 raise RunError(_stopped_by(objection, step, run, engine))
             engine.step()
@@ -283,15 +283,12 @@ def _compile(
     body = module.model.base_model
     try:
         body.compile()
-        trial = Batch.of(
-            source.read(0, options.batch_size // (options.accumulate * accelerator.num_processes)), accelerator.device
-        )
+        trial = Batch.of(source.read(0, options.micro_batch(accelerator.num_processes)), accelerator.device)
         with torch.random.fork_rng(), accelerator.autocast():
             module(trial.tokens, trial.positions, trial.labels).backward()
     except Exception as error:  # compilers fail in many ways
         body._compiled_call_impl = None
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        run.record(NoteEvent(note=_SKIP_COMPILE_FAILURE.format(reason=reason)))
+        run.record(NoteEvent(note=_SKIP_COMPILE_FAILURE.format(reason=first_line(error))))
     module.zero_grad()
 
 
@@ -312,7 +309,7 @@ def _agreed_loss(loss: torch.Tensor, norm: float, accelerator: Accelerator) -> t
 
 def _stopped_by(objection: Objection, step: int, run: RunFolder, engine: Engine) -> str:
     kept = f"a checkpoint from before it, of step {step}, is in {run.path}" if step else "nothing was done before it"
-    if engine.steps_in_clip:
+    if engine.steps_early:
         kept = (
             f"{engine.layout} knew after the step alone; the last checkpoint in {run.path}, if any, is from before it"
         )

@@ -6,7 +6,7 @@ No torch here: help and dry runs read these classes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, cast
 
@@ -15,6 +15,14 @@ from proctool.models.components import parse_components
 from proctool.models.shapes import default_context
 from proctool.training.curriculum import parse_curriculum
 from proctool.training.early_stop import parse_until
+
+INCIDENTAL = {"incidental": True}
+"""Metadata of an option that leaves every result as it is."""
+
+
+def incidental(options: object) -> frozenset[str]:
+    """Options that are no part of what a run is: neither of its settings nor of a stage's key."""
+    return frozenset(each.name for each in fields(options) if each.metadata.get("incidental"))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,23 +75,23 @@ class TrainingOptions:
     """Stop after this many evaluations without a better held-out loss."""
     save: Literal["last", "best", "both"] | None = None
     """Weights to write: the last, the best by held-out loss, or both, the best as NAME-best (default: last)."""
-    spike: float | None = None
+    spike: float | None = field(default=None, metadata=INCIDENTAL)
     """Stop, with a checkpoint, at a gradient this many times the median of the last 100 steps' (default: go on)."""
-    log_every: int = 10
+    log_every: int = field(default=10, metadata=INCIDENTAL)
     """Steps between lines in metrics.jsonl."""
-    checkpoint_every: int = 500
+    checkpoint_every: int = field(default=500, metadata=INCIDENTAL)
     """Steps between checkpoints; a signal always leaves one."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = field(default=2, metadata=INCIDENTAL)
     """Latest checkpoints to keep; all go when the run is complete."""
-    resume: Literal["auto", "never"] = "auto"
+    resume: Literal["auto", "never"] = field(default="auto", metadata=INCIDENTAL)
     """Go on from the run folder's checkpoint, or start afresh and discard it."""
-    extend: bool = False
+    extend: bool = field(default=False, metadata=INCIDENTAL)
     """Continue a finished run from its last state up to --steps."""
-    keep_state: bool | None = None
+    keep_state: bool | None = field(default=None, metadata=INCIDENTAL)
     """Keep the final state for --extend (default: if below 64 MiB)."""
-    run_dir: Path | None = None
+    run_dir: Path | None = field(default=None, metadata=INCIDENTAL)
     """Folder for metrics and checkpoints (default: runs/ and the output's name)."""
-    track: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
+    track: tuple[str, ...] | None = field(default=None, metadata={"comma": True} | INCIDENTAL)
     """Send metrics to these too: tensorboard, wandb, trackio, or any that Accelerate knows (default: none)."""
 
     def __post_init__(self) -> None:
@@ -118,6 +126,16 @@ class TrainingOptions:
         if self.batch_size % self.accumulate:
             raise OptionError(f"accumulate = {self.accumulate}: does not divide batch_size = {self.batch_size}")
 
+    def micro_batch(self, processes: int) -> int:
+        """Samples in one micro-batch of one of so many processes. Raises OptionError where shares would be uneven."""
+        micro, uneven = divmod(self.batch_size, self.accumulate * processes)
+        if uneven:
+            raise OptionError(
+                f"batch_size = {self.batch_size}: not a multiple of {self.accumulate} micro-batches "
+                f"on {processes} processes"
+            )
+        return micro
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskTrainingOptions(TrainingOptions):
@@ -148,7 +166,7 @@ class WarmupOptions(TaskTrainingOptions):
     """Samples in one optimiser step, over all micro-batches and processes."""
     steps: int = 600
     """Optimiser steps."""
-    output: Path = Path("warm.safetensors")
+    output: Path = field(default=Path("warm.safetensors"), metadata=INCIDENTAL)
     """The warmed model to write."""
 
     def __post_init__(self) -> None:
@@ -157,6 +175,12 @@ class WarmupOptions(TaskTrainingOptions):
             raise OptionError("warmup needs either --task SPEC or --data FILE, and not both")
         if self.curriculum is not None and self.data is not None:
             raise OptionError("curriculum: needs --task; the samples of a --data file have their size")
+
+    def positions(self, length: int) -> int:
+        """Positions of the model, for samples of `length` tokens. Raises OptionError where those do not fit."""
+        if self.context is not None and self.context < length:
+            raise OptionError(f"context = {self.context}: shorter than the task's samples of {length} tokens")
+        return self.context or length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,9 +217,9 @@ class PretrainOptions(InitOptions, TrainingOptions):
     """Tokens in one row (default: what the configuration of --model allows, at most 2048; 128 without one)."""
     budget: int | None = None
     """Take only this many tokens of the corpus."""
-    cache_dir: Path | None = None
+    cache_dir: Path | None = field(default=None, metadata=INCIDENTAL)
     """Where token stores are kept (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
-    output: Path = Path("model.safetensors")
+    output: Path = field(default=Path("model.safetensors"), metadata=INCIDENTAL)
     """The pretrained model to write."""
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     from proctool.corpora.carried import record
     from proctool.corpora.catalog import open_corpus
     from proctool.corpora.store import open_store
-    from proctool.corpora.tokenizers import load_tokenizer
+    from proctool.corpora.subwords import load_tokenizer
 
     check_files("pretrain", options, options.output)
     donor = open_init(options)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from proctool.procedural.dataset import DataFile
-from proctool.procedural.registry import Samples, Task
+from proctool.procedural.registry import Task
+from proctool.procedural.samples import Samples
 from proctool.procedural.streams import Stream
 
 Made = TypeVar("Made")

@@ -36,13 +36,10 @@ def warmup_job(options: WarmupOptions) -> Job:
     else:
         task, seed = parse_tasks(list(options.task)), options.seed
         source = TaskSource(task, seed)
-    context = options.context or task.length
-    if context < task.length:
-        raise OptionError(f"context = {context}: shorter than the task's samples of {task.length} tokens")
     config = model_config(
         options.model,
         vocab_size=task.vocab_size,
-        context=context,
+        context=options.positions(task.length),
         family=options.family,
         dropout=options.dropout,
         padded=False,

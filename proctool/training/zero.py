@@ -40,7 +40,7 @@ def is_asked() -> bool:
 class ZeroEngine(Engine):
     """A run whose state DeepSpeed shards. Raises RunError for a configuration that the loop cannot do."""
 
-    steps_in_clip = True  # the norm is known once DeepSpeed has stepped
+    steps_early = True  # the norm is known once DeepSpeed has stepped
 
     def __init__(
         self, accelerator: Accelerator, module: TargetLoss, optimiser: torch.optim.Optimizer, options: TrainingOptions
@@ -70,13 +70,13 @@ class ZeroEngine(Engine):
         self._deepspeed.backward(share * self.accelerator.num_processes)
         return share.detach()  # type: ignore[no-any-return]
 
-    def clip(self, limit: float | None) -> float:
+    def clip_or_step(self, limit: float | None) -> float:
         """Step, with gradients cut to the limit of the configuration (the run's); their norm before that."""
         self._deepspeed.step()
         return float(self._deepspeed.get_global_grad_norm())
 
     def step(self) -> None:
-        """Nothing: `clip` has done it."""
+        """Nothing: `clip_or_step` has done it."""
 
     # -- state --
 
@@ -175,7 +175,7 @@ def _configuration(options: TrainingOptions, accelerator: Accelerator) -> dict[s
         )
     if any(zero.get(f"offload_{what}", {}).get("device") == "nvme" for what in ("optimizer", "param")):
         raise RunError("the DeepSpeed configuration offloads to nvme, where checkpoints cannot be made of; use cpu")
-    share = options.batch_size // (options.accumulate * int(accelerator.num_processes))
+    share = options.micro_batch(accelerator.num_processes)
     own = {
         "train_batch_size": (options.batch_size, "--batch-size"),
         "train_micro_batch_size_per_gpu": (share, "--batch-size and --accumulate"),

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from proctool import artifact, config
 from proctool.artifact import Artifact, Verbatim
 from proctool.errors import ArtifactError, ModelError, OptionError, notice
-from proctool.models.build import context_of, model_config
+from proctool.models.build import context_of, model_config, outline
 from proctool.models.components import parse_components
 from proctool.models.saved import SavedModel, config_values, open_model
 from proctool.models.shapes import Written, written_sizes
 from proctool.outputs import Output, reads_of, require_safe
 from proctool.paths import user_path
 from proctool.transplantation.donors import Donor
-from proctool.transplantation.fresh import draw, outline
+from proctool.transplantation.fresh import draw
 from proctool.transplantation.layers import by_component, check_carried, parse_layers
 from proctool.transplantation.leftovers import Leftover, leftovers
 from proctool.transplantation.options import CARRIED, TransplantOptions

@@ -6,13 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from proctool.errors import ModelError
-from proctool.models.build import outline
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-__all__ = ["draw", "outline", "seeded"]
 
 
 def seeded(seed: int, name: str) -> torch.Generator:

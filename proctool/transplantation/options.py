@@ -55,7 +55,7 @@ class TransplantOptions:
     """Positions (default: those of the base, of --model's file, or of the first donor)."""
     seed: int = 0
     """Draws fresh weights, permutations, noise and sampled rows."""
-    output: Path = Path("mixed.safetensors")
+    output: Path = field(default=Path("mixed.safetensors"), metadata={"incidental": True})
     """The model to write."""
 
     def __post_init__(self) -> None:

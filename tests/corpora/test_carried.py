@@ -9,8 +9,8 @@ from proctool.corpora import load_tokenizer, open_corpus
 from proctool.corpora.bpe import train_bpe
 from proctool.corpora.carried import DEFINITION, load_record, record
 from proctool.errors import ArtifactError, CorpusError
+from proctool.export.folder import export
 from proctool.models.build import build_model, model_config
-from proctool.models.export import export
 from proctool.models.saved import open_model, save_model
 from tests.corpora.conftest import prose
 

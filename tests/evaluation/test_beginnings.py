@@ -18,7 +18,7 @@ from proctool.evaluation.mathematics import Question, answer_all
 from proctool.evaluation.options import PerplexityOptions
 from proctool.evaluation.perplexity import perplexity
 from proctool.evaluation.subject import open_subject
-from proctool.models.export import export
+from proctool.export.folder import export
 from proctool.models.saved import open_model
 from tests.conftest import Said
 from tests.evaluation.foreign import BOS, EOS, KINDS, VOCABULARY, save_llama, save_tokenizer

@@ -7,6 +7,7 @@ import json
 import typing
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ import torch
 
 from proctool import artifact, config
 from proctool.cli.diagnostics import settings
-from proctool.evaluation.diagnostic import diagnostic_job, diagnostic_task, held_out
-from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, StudyOptions
+from proctool.errors import OptionError
+from proctool.evaluation.diagnostic import _check_unseen, diagnostic_job, held_out
+from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, StudyOptions, diagnostic_task
 from proctool.evaluation.scoring import by_scoring, scores_of
 from proctool.evaluation.seeds import summarise
 from proctool.models.build import build_model, model_config
@@ -278,3 +280,19 @@ def test_a_mistake_is_one_line_and_nothing_is_begun(proctool: Callable[..., Said
     assert said.code == 1
     assert message in said.line
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "spec", ["sorting:items=4", "shuffle(sorting:items=4)", "set:inputs=8*0.5 + sorting:items=4*0.5",
+             "shuffle(set*1 + sorting*3)"],
+)  # fmt: skip
+def test_a_donor_that_saw_validation_samples_is_refused_however_they_were_mixed(spec: str) -> None:
+    def check(task: str, split: str) -> None:
+        donor = SimpleNamespace(path=Path("warm"), about={"task": task, "split": split})
+        _check_unseen(build_task("sorting", {}), donor)  # type: ignore[arg-type]
+
+    with pytest.raises(OptionError, match="validation split of sorting"):
+        check(spec, "validation")
+    check(spec, "train")
+    for other in ("set*0.5 + union*0.5", "of-a-package-that-has-gone"):
+        check(other, "validation")

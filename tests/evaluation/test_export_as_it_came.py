@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import transformers
 
-from proctool.models.export import export
+from proctool.export.folder import export
 from proctool.models.saved import open_model
 from tests.conftest import Said
 from tests.evaluation.foreign import BOS, EOS, KINDS, PAD, VOCABULARY, save_llama

@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 
 from proctool.corpora.catalog import open_corpus
-from proctool.corpora.tokenizers import load_tokenizer
+from proctool.corpora.subwords import load_tokenizer
 from proctool.evaluation.options import PerplexityOptions
 from proctool.evaluation.perplexity import perplexity
 from tests.conftest import Said

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from proctool.errors import ModelError, OptionError
-from proctool.models.build import build_model, config_of
+from proctool.models.build import build_model, config_of, outline
 from proctool.models.components import COMPONENTS, anatomy, components, train_only
-from proctool.transplantation.fresh import draw, outline
+from proctool.transplantation.fresh import draw
 from tests.models.tiny import CONTEXT, DENSE, EXPERTS, FAMILIES, HYBRIDS, VOCAB, tiny, tiny_config
 
 TOKENS = torch.arange(CONTEXT)[None] % VOCAB

@@ -11,10 +11,10 @@ import torch
 from torch.nn import functional
 
 from proctool.errors import ModelError
+from proctool.export.folder import export
 from proctool.models.build import build_model, config_of, model_config
-from proctool.models.export import export
 from proctool.models.saved import open_model, save_model
-from proctool.procedural.registry import Samples
+from proctool.procedural.samples import Samples
 from proctool.training.batch import Batch
 from proctool.training.loss import TargetLoss
 from tests.models.tiny import FAMILIES, tiny, tiny_config

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from proctool.models.build import config_of, model_config
+from proctool.models.build import config_of, model_config, outline
 from proctool.models.flops import active_parameters, training_flops
-from proctool.transplantation.fresh import outline
 from tests.models.tiny import FAMILIES, tiny
 
 

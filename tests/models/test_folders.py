@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 import proctool as package
 from proctool import artifact
 from proctool.errors import ArtifactError, Notice, ProctoolError
+from proctool.export.folder import export
 from proctool.models import hashes
 from proctool.models.build import build_model, config_of, model_config
-from proctool.models.export import export
 from proctool.models.saved import open_model, save_model
 from proctool.transplantation import plan_transplant, transplant_into
 from proctool.transplantation.options import TransplantOptions

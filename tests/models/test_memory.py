@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from proctool.models.build import model_config
+from proctool.models.build import model_config, outline
 from proctool.models.memory import Layout, Memory, training_memory
-from proctool.transplantation.fresh import outline
 from tests.models.tiny import CONTEXT, FAMILIES, VOCAB, tiny, tiny_config
 
 MiB = 2**20

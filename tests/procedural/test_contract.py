@@ -14,8 +14,9 @@ import pytest
 from proctool.errors import OptionError
 from proctool.procedural.controls import CONTROLS, as_mapping, control
 from proctool.procedural.mixture import Mixture, parse_tasks
-from proctool.procedural.registry import Samples, Task, build_task, option_help, parse_spec, tasks
+from proctool.procedural.registry import Task, build_task, option_help, parse_spec, tasks
 from proctool.procedural.render import render, spelling
+from proctool.procedural.samples import Samples
 from proctool.procedural.streams import BLOCK, SPLITS, Stream, content_hash
 
 NAMES = sorted(tasks())
@@ -382,7 +383,8 @@ def test_third_parties_register_through_an_entry_point(tmp_path_factory: pytest.
 THIRD_PARTY = '''
 from dataclasses import dataclass
 import numpy as np
-from proctool.procedural.registry import Samples, Task, require, task
+from proctool.procedural.registry import Task, require, task
+from proctool.procedural.samples import Samples
 
 @task("alternating")
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from proctool.procedural.nca import NeuralAutomaton, draw_rule
-from proctool.procedural.registry import Samples, parse_spec
+from proctool.procedural.registry import parse_spec
+from proctool.procedural.samples import Samples
 from tests.procedural.checkers import compressed_share
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctool.corpora import formats
-from proctool.corpora.tokenizers import load_tokenizer
+from proctool.corpora.subwords import load_tokenizer
 from proctool.errors import CorpusError, OptionError, RunError
 from proctool.events import EvalEvent
 from proctool.procedural.mixture import parse_tasks

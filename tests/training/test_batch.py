@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from proctool.models.build import build_model, model_config
-from proctool.procedural.registry import Samples, build_task
+from proctool.procedural.registry import build_task
+from proctool.procedural.samples import Samples
 from proctool.procedural.streams import Stream
 from proctool.training.batch import Batch, by_length
 from proctool.training.loss import TargetLoss

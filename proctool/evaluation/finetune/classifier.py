@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from proctool.procedural.registry import Samples
+    from proctool.procedural.samples import Samples
 
 
 class ClassLoss(TargetLoss):
@@ -72,7 +72,7 @@ def take_body(model: PreTrainedModel, donor: PreTrainedModel) -> None:
 
 def outputs(module: ClassLoss, samples: Samples, batch_size: int) -> NDArray[np.float64]:
     """The class found for each sample, or its grade: (samples,)."""
-    from proctool.procedural.registry import Samples as Part
+    from proctool.procedural.samples import Samples as Part
     from proctool.training.batch import Batch
 
     module.eval()

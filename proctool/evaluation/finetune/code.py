@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proctool.errors import CorpusError
-from proctool.procedural.registry import Samples
+from proctool.procedural.samples import Samples
 
 if TYPE_CHECKING:
     from proctool.corpora.tokenizers import Tokenizer

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from proctool.errors import CorpusError
+from proctool.errors import CorpusError, first_line
 from proctool.paths import is_path, user_path
-from proctool.procedural.registry import Samples
+from proctool.procedural.samples import Samples
 
 if TYPE_CHECKING:
     from proctool.corpora.tokenizers import Tokenizer
@@ -136,9 +136,9 @@ def _hub_rows(name: str, repository: str, held_out: bool) -> Iterator[tuple[str,
     try:
         records: Sequence[Mapping[str, Any]] = datasets.load_dataset(repository, name, split=split)
     except Exception as error:  # datasets, the hub client and the network each raise their own
-        reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
         raise CorpusError(
-            f"{repository}: the hub could not give it ({reason}); give a folder of GLUE's own files with --data"
+            f"{repository}: the hub could not give it ({first_line(error)}); "
+            "give a folder of GLUE's own files with --data"
         ) from None
     for number, record in enumerate(records, 1):
         yield f"{repository} {name} record {number}", tuple(record[key] for key in TASKS[name].hub), record["label"]

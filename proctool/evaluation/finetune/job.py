@@ -11,7 +11,8 @@ import numpy as np
 
 from proctool import artifact, config
 from proctool.corpora.carried import record
-from proctool.corpora.tokenizers import Tokenizer, load_tokenizer
+from proctool.corpora.subwords import load_tokenizer
+from proctool.corpora.tokenizers import Tokenizer
 from proctool.errors import ModelError, OptionError
 from proctool.evaluation.finetune import glue
 from proctool.evaluation.finetune.code import Programs, read_programs, token_accuracy
@@ -20,7 +21,7 @@ from proctool.models.build import _DROPOUTS, build_model, context_of, model_conf
 from proctool.models.saved import SavedModel, load_weights, open_model
 from proctool.models.shapes import default_context
 from proctool.paths import user_path
-from proctool.procedural.registry import Samples
+from proctool.procedural.samples import Samples
 from proctool.training.job import Job, check_files
 from proctool.units import to_perplexity
 

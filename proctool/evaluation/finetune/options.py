@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from proctool.training.options import TrainingOptions
+from proctool.training.options import INCIDENTAL, TrainingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class FinetuneOptions(TrainingOptions):
     """Learning rate after the ramp; wsd holds it, then falls linearly over the last fifth."""
     final_lr: float = 0.0
     """Where cosine, linear and wsd end, as a fraction of the peak."""
-    cache_dir: Path | None = None
+    cache_dir: Path | None = field(default=None, metadata=INCIDENTAL)
     """Where token stores are kept (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
-    output: Path = Path("finetuned.safetensors")
+    output: Path = field(default=Path("finetuned.safetensors"), metadata=INCIDENTAL)
     """The fine-tuned model to write."""

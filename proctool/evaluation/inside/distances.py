@@ -72,8 +72,8 @@ def compare_weights(saved: SavedModel, others: Mapping[str, Other]) -> Distances
     """Distances per layer and component, and per tensor. Raises ModelError where nothing can be compared."""
     import torch
 
+    from proctool.models.build import outline
     from proctool.models.components import anatomy
-    from proctool.transplantation.fresh import outline
 
     if not others:
         return Distances()

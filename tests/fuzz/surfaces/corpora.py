@@ -113,7 +113,7 @@ class Tokenizers(Values):
     def make_seeds(self) -> list[bytes]:
         import tokenizers
 
-        from proctool.corpora.tokenizers import load_tokenizer
+        from proctool.corpora.subwords import load_tokenizer
 
         bpe = json.loads(load_tokenizer("bytes").definition)
         bpe["model"]["vocab"] = dict(list(bpe["model"]["vocab"].items())[:40])
@@ -128,7 +128,7 @@ class Tokenizers(Values):
         return [json.dumps(bpe).encode(), words.to_str().encode(), unigram.to_str().encode()]
 
     def check(self, data: bytes) -> None:
-        from proctool.corpora.tokenizers import load_tokenizer
+        from proctool.corpora.subwords import load_tokenizer
 
         tokenizer = load_tokenizer(str(self.written("tokenizer.json", data)))
         ids = tokenizer.encode_batch([b"a b ab", "aé\N{PILE OF POO}".encode(), b"\xff", b""])

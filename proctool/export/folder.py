@@ -17,7 +17,7 @@ from proctool import artifact
 from proctool.corpora.subwords import SubwordTokenizer
 from proctool.corpora.tokenizer_files import TokenizerFiles, added_by, beginning_of
 from proctool.errors import ArtifactError
-from proctool.models import export_card
+from proctool.export.card import write_card
 from proctool.models.build import context_of
 from proctool.untrusted import parse_json
 
@@ -67,7 +67,7 @@ def export(saved: SavedModel, folder: Path) -> Exported:
             written.files.write(staged) if written.files else written.hf.save_pretrained(staged)
         left_out = _settle(model, saved, written)
         model.save_pretrained(staged)
-        export_card.write_card(staged, folder.absolute().name, saved, model, tokenizer)
+        write_card(staged, folder.absolute().name, saved, model, tokenizer)
         staged.chmod(0o777 & ~artifact.umask())  # mkdtemp makes it private, safetensors its files
         for path in staged.rglob("*"):
             path.chmod((0o777 if path.is_dir() else 0o666) & ~artifact.umask())

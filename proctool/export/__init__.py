@@ -1,0 +1,1 @@
+"""Models as Hugging Face folders, with a card of what they were made from."""
