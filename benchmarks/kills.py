@@ -28,7 +28,7 @@ from typing import Any
 
 from proctool import artifact
 from proctool.errors import ArtifactError
-from proctool.training.run import read_events
+from proctool.events import ResumeEvent, read_events, to_json
 
 _CLOCKS = {"seconds", "tokens_per_second", "run_dir", "artifact", "best_artifact", "versions"}
 _TRAINING = ["--dropout", "0.1", "--log-every", "5", "--eval-every", "20", "--eval-samples", "32"]
@@ -121,9 +121,9 @@ def outcome(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = contents(folder)
     for path in sorted(folder.rglob("metrics.jsonl")):
         found[str(path.relative_to(folder))] = [
-            {key: value for key, value in event.items() if key not in _CLOCKS}
+            {key: value for key, value in to_json(event).items() if key not in _CLOCKS}
             for event in read_events(path.parent)
-            if event["event"] != "resume"
+            if not isinstance(event, ResumeEvent)
         ]
     return found
 

@@ -22,8 +22,8 @@ import torch
 
 from proctool.evaluation.diagnostic import diagnostic_job
 from proctool.evaluation.options import HaystackOptions
+from proctool.events import TrainEvent, read_events
 from proctool.models.build import build_model, model_config
-from proctool.training.run import read_events
 
 PAIRS, VOCAB, LENGTH = 30, 256, 62
 WARMING = 3
@@ -81,7 +81,7 @@ def with_proctool(steps: int, batch: int, **changes: Any) -> float:
             run_dir=Path(folder), **changes,
         )  # fmt: skip
         diagnostic_job("haystack", options).run()
-        seconds = [event["seconds"] for event in read_events(Path(folder)) if event["event"] == "train"]
+        seconds = [event.seconds for event in read_events(Path(folder)) if isinstance(event, TrainEvent)]
     return batch / statistics.median(np.diff(seconds[WARMING:]).tolist())
 
 

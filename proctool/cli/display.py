@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from proctool.errors import in_utf8
-from proctool.events import CurriculumEvent, EndEvent, EvalEvent, Event, NoteEvent, ResumeEvent, StartEvent, TrainEvent
+from proctool.events import (
+    CurriculumEvent,
+    EndEvent,
+    EvalEvent,
+    Event,
+    ExtendEvent,
+    NoteEvent,
+    ResumeEvent,
+    StartEvent,
+    TrainEvent,
+)
 from proctool.units import format_bytes, format_count, format_seconds
 
 _PLAIN_SECONDS = 10.0
@@ -153,6 +163,9 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
             case ResumeEvent():
                 say(f"{label}: going on from step {event.step}")
                 shown = Progress(label, None, "steps")
+            case ExtendEvent():
+                say(f"{label}: continuing from step {event.step} to step {event.steps}")
+                shown = Progress(label, event.steps, "steps")
             case EvalEvent():
                 held_out = f"held-out {event.loss:.3f}, {event.accuracy:.0%} right"
             case CurriculumEvent():

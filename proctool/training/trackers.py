@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from proctool import config
 from proctool.errors import OptionError
-from proctool.events import CurriculumEvent, EvalEvent, Event, ResumeEvent, StartEvent, TrainEvent, to_json
+from proctool.events import CurriculumEvent, EvalEvent, Event, ExtendEvent, ResumeEvent, StartEvent, TrainEvent, to_json
 from proctool.training.run import RunFolder
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class _Sender:
         if self._failed:
             return
         try:
-            if isinstance(event, StartEvent | ResumeEvent):
+            if isinstance(event, StartEvent | ResumeEvent | ExtendEvent):
                 self._begin(getattr(event, "step", 0), is_new=isinstance(event, StartEvent))
             elif self._tracker is not None and isinstance(event, TrainEvent | EvalEvent | CurriculumEvent):
                 group = event.split if isinstance(event, EvalEvent) else event.kind

@@ -79,6 +79,15 @@ def test_a_resumed_run_goes_on_sending(tmp_path: Path) -> None:
     assert second.settings == {}, "it knows the settings already"
 
 
+def test_an_extended_run_goes_on_sending(tmp_path: Path) -> None:
+    for changes in ({}, {"steps": 18, "extend": True}):
+        warmup_job(options(tmp_path, track=("notebook",), **changes)).run()
+    first, second = made
+    assert first.finished
+    assert [step for step, _ in second.sent] == [15, 16, 18, 18]
+    assert second.settings == {}, "it knows the settings already"
+
+
 def test_a_tracker_that_fails_is_left_behind(tmp_path: Path) -> None:
     broken.append(True)
     notes: list[Event] = []
