@@ -24,7 +24,11 @@ def below(cls: type) -> Iterator[type]:
         yield from below(each)
 
 
-@pytest.mark.parametrize("cls", {*below(TrainingOptions), TransplantOptions}, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls",
+    sorted({*below(TrainingOptions), TransplantOptions}, key=lambda cls: cls.__name__),
+    ids=lambda cls: cls.__name__,
+)
 def test_the_same_options_count_for_nothing_in_every_command(cls: type) -> None:
     # A class that sets another default states the metadata again, and would lose it unnoticed.
     assert incidental(cls) == INCIDENTAL & {each.name for each in dataclasses.fields(cls)}  # type: ignore[arg-type]
