@@ -202,6 +202,7 @@ def in_worker(*obeyed: int) -> None:
     command = _Command()
     for number in CAUGHT:
         signal.signal(number, command if number in obeyed else signal.SIG_IGN)
+    sys.unraisablehook = command.lost
     signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
 
 

@@ -95,7 +95,14 @@ def test_a_signal_while_libraries_are_imported_is_one_line(module: str, tmp_path
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize("code", [_IN_C, _IN_A_FINALISER], ids=["in a library", "in a finaliser"])
+_IN_A_WORKERS_FINALISER = _IN_A_FINALISER.replace("signals.install()", "signals.in_worker(signal.SIGTERM)")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [_IN_C, _IN_A_FINALISER, _IN_A_WORKERS_FINALISER],
+    ids=["in a library", "in a finaliser", "in a worker's finaliser"],
+)
 def test_a_signal_where_python_does_not_take_it_ends_the_process_all_the_same(code: str) -> None:
     said = ran(code)
     assert said.returncode == 130
@@ -199,10 +206,10 @@ def test_signals_at_any_moment(name: str, text: Path, tmp_path: Path) -> None:
     (whole / "text").symlink_to(text)
     done(whole, *COMMANDS[name])
     life = time.monotonic() - began
-    for turn, number in enumerate(CAUGHT):
+    for share, number in ((0.2, signal.SIGHUP), (0.5, signal.SIGTERM), (0.8, signal.SIGUSR1)):
         process = start(tmp_path, *COMMANDS[name])
         try:
-            process.communicate(timeout=(0.15 + 0.2 * turn) * life)
+            process.communicate(timeout=share * life)
         except subprocess.TimeoutExpired:
             process.send_signal(number)
         code, said = ended(process)
