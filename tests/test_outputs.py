@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from proctool.errors import RunError
+from proctool.events import StartEvent
 from proctool.training.run import RunFolder
 from tests.conftest import Said
 
@@ -237,7 +238,7 @@ def test_checkpoints_of_others_take_no_place_and_are_never_removed(tmp_path: Pat
 def test_lost_settings_are_told_and_can_be_discarded(tmp_path: Path, settings: str | None) -> None:
     run = RunFolder(tmp_path, {})
     run.begin(0)
-    run.record({"event": "start", "command": "warmup", "tokens_per_step": 8})
+    run.record(StartEvent(steps=4, command="warmup", tokens_per_step=8))
     run.close()
     (tmp_path / "config.json").unlink()
     if settings is not None:
