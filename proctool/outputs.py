@@ -130,10 +130,22 @@ def require_safe(
         _require_ours(output)
         if run_folder is not None:
             _require_outside(output, run_folder)
-    for each, option, holds in ((run_folder, "--run-dir", "metrics.jsonl"), (cache_dir, "--cache-dir", "index.json")):
-        for read in reads if each is not None else ():
-            if each is not None and (said := read.touched_by(each / holds)):
-                raise ArtifactError(f"{each}: {said}; choose another {option}")
+    if run_folder is not None:
+        require_apart(run_folder, RUN_FILES, "--run-dir", reads)
+    if cache_dir is not None:
+        require_apart(cache_dir, ("index.json",), "--cache-dir", reads)
+
+
+RUN_FILES = ("metrics.jsonl", "config.json", "run.log", "log.txt")
+"""Files of a run's folder that a corpus could take for text."""
+
+
+def require_apart(folder: Path, names: Sequence[str], option: str, reads: Sequence[Read]) -> None:
+    """Raise ArtifactError where a file of one of the `names` in `folder` would be, or change, what is read."""
+    for read in reads:
+        for name in names:
+            if said := read.touched_by(folder / name):
+                raise ArtifactError(f"{folder}: its {name} {said}; choose another {option}")
 
 
 def _require_place(output: Output) -> None:

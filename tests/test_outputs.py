@@ -106,6 +106,13 @@ REFUSED = {
     "a run that a pattern matches": (
         ("pretrain", "--corpus", "**/*.jsonl", *TINY, "--run-dir", "runs/x"), "matches **/*.jsonl",
     ),
+    "settings of a run that a pattern matches": (
+        ("pretrain", "--corpus", "**/*.json", *TINY, "--run-dir", "runs/x"), "its config.json matches **/*.json",
+    ),
+    "an experiment below its corpus": (
+        ("run", "recipe.yaml", "--runs", "text", "--dry-run"), "choose another --runs",
+    ),
+    "a corpus without a name": (("pretrain", "--corpus", "", *TINY), "the corpus is empty"),
     "a cache below the corpus": ((*PRETRAIN, "--cache-dir", "text/cache"), "choose another --cache-dir"),
     "the run folder": ((*WARMUP, "--run-dir", "x", "-o", "x"), "is the run folder too"),
     "a file of the run": ((*WARMUP, "--run-dir", "hf2", "-o", "hf2/config.json"), "does not exist"),

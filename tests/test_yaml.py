@@ -49,6 +49,8 @@ def test_not_a_number() -> None:
         ("!!binary aGk=", "tag"),
         ("!!set {a}", "tag"),
         ("!!int x", "not valid YAML"),
+        ("!!bool yes", "is no bool"),
+        ("!!null x", "is no null"),
         ("<<: 3", "merging"),
     ],
 )

@@ -33,7 +33,7 @@ class CorpusOptions:
     text_field: str | None = None
     """Field of a record with its text, such as text or meta.text."""
     validation: str | None = None
-    """Corpus for validation; all of --corpus is then for training."""
+    """Corpus for validation; its documents are left out of training."""
     skip_bad: bool = False
     """Leave out documents that cannot be read instead of stopping."""
     cache_dir: Path | None = None

@@ -45,6 +45,8 @@ def open_corpus(
     the validation split: all of `name` is then for training. `skip_bad` leaves out documents that cannot be read.
     Raises CorpusError when there is nothing of that name, or nothing to read in it.
     """
+    if not name or validation == "":
+        raise CorpusError(f"{'--validation' if name else 'the corpus'} is empty; give a corpus by name, or a path")
     memory = Path(cache_dir or cache_folder()) / "hub"
     corpus = _opened(name, text_field, memory)
     if validation is not None:

@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from proctool import artifact
-from proctool.corpora.documents import VALIDATION
+from proctool.corpora.documents import TRAIN, VALIDATION
 from proctool.corpora.shards import KIND, Shard
 from proctool.errors import ArtifactError, CorpusError
 from proctool.procedural.samples import Samples
@@ -95,6 +95,8 @@ def _empty(name: str, shards: Sequence[Shard], split: str) -> str:
     found = sum(shard.count(other, "documents") for shard in shards for other in others)
     if not found:
         return f"corpus {name}: holds no text: none of its documents has any; give other files, or another --text-field"
+    if split == TRAIN and others == [VALIDATION]:
+        return f"corpus {name}: all of its {found} documents are in validation too, so none is left for training"
     mend = "give more documents, or a corpus for validation with --validation" if split == VALIDATION else "give more"
     where = f"{found} document{'s are' if found > 1 else ' is'} in {' and '.join(others)}"
     return f"corpus {name}: its {split} split is empty ({where}); {mend}"

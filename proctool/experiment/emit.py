@@ -49,8 +49,8 @@ def makefile(plan: Plan) -> str:
         f"# Run them with `make -f THIS-FILE -j 2 -k {name}`: -k goes on past a stage that fails.",
         f"# Where one did, `make -f THIS-FILE {name}-report` reports on the others.",
         " \\\n    ".join([f".PHONY: {name} {name}-report", *targets.values()]),
-        f"{name}-report:\n\t{report}",
         " \\\n    ".join([f"{name}:", *targets.values()]) + f"\n\t{report}",
+        f"{name}-report:\n\t{report}",
     ]
     for stage in plan.stages:
         mark = _stamp(stage, root)

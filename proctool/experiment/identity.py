@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from proctool import artifact
-from proctool.errors import ProctoolError
+from proctool.errors import CorpusError, ProctoolError
 from proctool.models.shapes import parse_model
 from proctool.paths import user_path
 
@@ -52,9 +52,19 @@ def _corpus(value: str) -> str | None:
 def _tokenizer(value: str) -> str | None:
     """All that decides how it encodes."""
     from proctool.corpora.subwords import load_tokenizer
+    from proctool.corpora.tokenizer_files import TokenizerFiles
     from proctool.corpora.tokenizers import BUILT_IN
 
-    return load_tokenizer(value).fingerprint if value not in BUILT_IN and user_path(value).exists() else None
+    path = user_path(value)
+    if value in BUILT_IN or not path.exists():
+        return None
+    try:
+        return load_tokenizer(value).fingerprint
+    except CorpusError:  # it may be readable with the stage's other options, such as end_of_text
+        files = dict(TokenizerFiles.of_folder(path if path.is_dir() else path.parent).contents)
+        if path.is_file():
+            files[path.name] = path.read_bytes()
+        return _digest({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
 
 
 def _configuration(value: str) -> str | None:

@@ -17,7 +17,7 @@ from proctool.evaluation.options import diagnostic_task
 from proctool.experiment.execute import cores
 from proctool.experiment.graph import ArmStages, Plan, warmups_of
 from proctool.experiment.stage import Stage
-from proctool.outputs import holds_nothing
+from proctool.outputs import RUN_FILES, holds_nothing, reads_of, require_apart
 from proctool.procedural.diagnostics import Haystack
 from proctool.recipe import PlannedArm
 from proctool.reporting.record import RECORD, ArmRecord, ExperimentRecord, SeedRecord, StageRecord
@@ -36,6 +36,9 @@ def require_experiment_folder(plan: Plan) -> None:
             "or another name in the recipe"
         )
     for stage in plan.missing():
+        reads = reads_of(stage.options)
+        require_apart(root, (RECORD, "report.html"), "--runs", reads)
+        require_apart(stage.folder(root), RUN_FILES, "--runs", reads)
         if stage.trains:
             require_run_folder(stage.folder(root))
 

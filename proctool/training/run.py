@@ -69,7 +69,7 @@ class RunFolder:
     def _clear(self) -> None:
         for name in (FILE, SETTINGS, "identity", "run.log"):
             (self.path / name).unlink(missing_ok=True)
-        for old in [*self._steps(), *self._bests()]:
+        for old in [*self._steps(), *self._bests(), *self._states()]:
             old.unlink()
 
     def _claim(self, extend: bool) -> None:
@@ -96,7 +96,8 @@ class RunFolder:
                         f"{self.path}: belongs to a run from other weights ({were}, not {are}); "
                         "choose another --run-dir, or --resume never to discard it"
                     )
-                longer = EXTENDABLE.issuperset(changed) and self.last_end() is not None
+                end = self.last_end() if EXTENDABLE.issuperset(changed) else None
+                longer = end is not None and self._settings.get("steps", 0) > end.step
                 raise RunError(
                     f"{self.path}: belongs to a run with {key} = {found.get(key)}, not {self._settings.get(key)}; "
                     + ("--extend continues it; or " if longer else "")
@@ -122,7 +123,10 @@ class RunFolder:
                 f"{self.path}: keeps no training state, so it cannot be extended; train with --keep-state to keep it, "
                 "or start a new run from the model with --init"
             )
-        artifact.verify(artifact.open_artifact(state, "checkpoint"))
+        kept = artifact.open_artifact(state, "checkpoint")
+        if kept.about.get("settings") != _lasting(found):
+            raise RunError(f"{state}: the training state of another run; remove it, and start this run anew")
+        artifact.verify(kept)
         write_form(self.path, {**self._settings, EXTENDED_FROM: [*found.get(EXTENDED_FROM, []), entry]})
 
     @property
@@ -249,7 +253,8 @@ class RunFolder:
 
     def save_state(self, step: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Write the final training state, for an extension to continue from."""
-        artifact.write(self._state(step), tensors, kind="checkpoint", about={**state, "step": step, "final": True})
+        about = {**state, "step": step, "final": True, "settings": _lasting(self._settings)}
+        artifact.write(self._state(step), tensors, kind="checkpoint", about=about)
 
     def complete(self, step: int) -> None:
         """Remove every checkpoint. What an extension from `step` needs stays, where its state was saved."""
@@ -259,10 +264,13 @@ class RunFolder:
         if self._state(step).exists():
             needed = [path for path in bests if _step(path) < step][-1:]
             bests = [path for path in bests if path not in needed]
-        states = [path for path in self.path.glob("state-*.safetensors") if _STATE.fullmatch(path.name)]
-        old = [path for path in states if path != self._state(step) and is_artifact(path)]
+        old = [path for path in self._states() if path != self._state(step)]
         for path in [*self._steps(), *bests, *old]:
             path.unlink()
+
+    def _states(self) -> list[Path]:
+        named = [path for path in self.path.glob("state-*.safetensors") if _STATE.fullmatch(path.name)]
+        return [path for path in named if is_artifact(path)]
 
     def _steps(self) -> list[Path]:
         return self._ours("step")
@@ -289,6 +297,11 @@ class RunFolder:
 _NAME = re.compile(r"(step|best)-\d{8,}\.safetensors")
 _STATE = re.compile(r"state-\d{8,}\.safetensors")
 _PARTIAL = re.compile(rf"\.{_NAME.pattern}\.[a-z0-9_]{{8}}\.partial")
+
+
+def _lasting(settings: Mapping[str, Any]) -> str:
+    """A digest of the settings that an extension keeps: it tells a run's state from that of another."""
+    return artifact.digest({key: settings[key] for key in settings.keys() - EXTENDABLE - {FORM, EXTENDED_FROM}})
 
 
 def _contents(parents: Any) -> str:

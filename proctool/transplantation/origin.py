@@ -21,7 +21,7 @@ _NOT_TAKEN_BECAUSE = {
     "not-carried": "{component} not among the carried components",
     "outside-layers": "{component} outside the layers asked for",
     "past-donor": "past the last layer of {donors}",
-    "other-vocabulary": "other vocabulary; fresh by --embeddings",
+    "drawn-by-default": "fresh, as no --embeddings asks for the donor's",
     "as-started": "embeddings as they start",
     "drawn-anew": "drawn anew",
     "vocabulary-bias": "a bias over the vocabulary",
@@ -212,6 +212,8 @@ def _changed(treatment: Treatment) -> dict[str, Any]:
 def _from_prose(component: str, source: str, prose: str) -> Provenance:
     """What proctool 0.1 wrote as a sentence: `average, from a and b, layers by repeat; shuffled, noise of 0.1 ...`."""
     if source in NOT_TAKEN:
+        if prose == "other vocabulary; fresh by --embeddings":
+            return Provenance(component, source, why="drawn-by-default")
         known = {words.format(component=component, donors=""): why for why, words in _NOT_TAKEN_BECAUSE.items()}
         return Provenance(component, source, why=known.get(prose, prose or None))
     if source in _EMBEDDINGS:

@@ -225,7 +225,7 @@ def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: s
 
 def _embedding(target: Target, name: str, place: Place, way: str | None, donor: Donor | None) -> Step:
     """The step of the token embedding or of what belongs to an untied head (a bias over the vocabulary too)."""
-    start = _start(target, name, place, "other-vocabulary")
+    start = _start(target, name, place, "drawn-by-default")
     shape = target.shapes[name]
     if way is None:
         return _start(target, name, place, "as-started") if target.base else start

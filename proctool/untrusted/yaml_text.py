@@ -46,6 +46,17 @@ class WrittenFloat(float):
     written: str
 
 
+def _written_as(kind: str, text: str) -> str:
+    """The text, which an explicit tag (!!bool yes) may call what it is not. Raises ValueError."""
+    if not _SCALARS[kind].fullmatch(text):
+        raise ValueError(f'"{text}" is no {kind}')
+    return text
+
+
+def _null(text: str) -> None:
+    _written_as("null", text)
+
+
 def _int(text: str) -> int:
     number = WrittenInt(int(text[2:], {"0o": 8, "0x": 16}[text[:2]]) if text[:2] in ("0o", "0x") else int(text))
     number.written = text
@@ -114,8 +125,8 @@ def parse_yaml(text: str, where: str) -> Any:
         "map": mapping,
         "seq": lambda loader, node: loader.construct_sequence(node, deep=True),
         "str": scalar(str),
-        "null": scalar(lambda text: None),
-        "bool": scalar(lambda text: text.lower() == "true"),
+        "null": scalar(_null),
+        "bool": scalar(lambda text: _written_as("bool", text).lower() == "true"),
         "int": scalar(_int),
         "float": scalar(_float),
     }.items():

@@ -249,3 +249,18 @@ def test_the_end_of_text_token_is_the_recipes_and_part_of_the_key(tmp_path: Path
     assert not set(keys[0]) & set(keys[2])
     pretrain = next(stage for stage in other.stages if stage.command == ("pretrain",))
     assert "--end-of-text <|im_end|>" in " ".join(pretrain.argv(tmp_path))
+
+
+def test_a_tokenizer_that_only_its_stage_can_read_counts_by_its_files(root: Path, there: Path) -> None:
+    """Its end-of-text token is named by an option, without which it cannot be loaded."""
+    (there / "mytext.txt").write_text("one")
+    folder = there / "tok"
+    folder.mkdir()
+    made = {"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}
+    (folder / "tokenizer.json").write_text(json.dumps(made))
+    asked = {"corpus": "mytext.txt", "tokenizer": "tok", "pretrain": {"steps": 4, "end_of_text": "a"}}
+    before = keys(root, **asked)
+    made["model"]["vocab"]["b"] = 1  # type: ignore[index]
+    (folder / "tokenizer.json").write_text(json.dumps(made))
+    after = keys(root, **asked)
+    assert before["pretrain-cold-s0"] != after["pretrain-cold-s0"]

@@ -163,3 +163,14 @@ def test_large_states_are_kept_when_asked_for_alone(tmp_path: Path, monkeypatch:
     job.run()
     assert not list((tmp_path / "run").glob("state-*"))
     assert any("--keep-state keeps it for --extend" in each for each in said)
+
+
+def test_a_state_of_a_discarded_run_is_never_continued(tmp_path: Path) -> None:
+    train(tmp_path)
+    state = next((tmp_path / "run").glob("state-*.safetensors"))
+    kept = state.read_bytes()
+    train(tmp_path, seed=5, resume="never", keep_state=False)
+    assert not state.exists()
+    state.write_bytes(kept)
+    with pytest.raises(RunError, match="the training state of another run"):
+        train(tmp_path, seed=5, steps=20, extend=True)
