@@ -12,7 +12,7 @@ _START = "start with torchrun or accelerate launch"
 
 
 @dataclass(frozen=True)
-class Launch:
+class LaunchedProcess:
     """The processes of one launch, and the number of this one."""
 
     processes: int = 1
@@ -24,11 +24,11 @@ class Launch:
         return self.rank == 0
 
 
-def launch() -> Launch:
+def launch() -> LaunchedProcess:
     """What torchrun, accelerate launch or a person set. Raises RunError where it cannot start several processes."""
     size, rank, local = _number("WORLD_SIZE", 1), _number("RANK"), _number("LOCAL_RANK")
     if (size or 1) == 1 and not rank and local is None:
-        return Launch()  # a single process needs no other variable, and clusters set these two by themselves
+        return LaunchedProcess()  # a single process needs no other variable, and clusters set these two by themselves
     given = [name for name in _NEEDED if name in os.environ]
     if missing := [name for name in _NEEDED if name not in os.environ]:
         said = ", ".join(f"{name}={os.environ[name]}" for name in given if name != "MASTER_ADDR")
@@ -38,7 +38,7 @@ def launch() -> Launch:
     assert rank is not None
     if rank >= size:
         raise RunError(f"RANK={rank} with WORLD_SIZE={size}: ranks are 0 to {size - 1}; {_START}")
-    return Launch(size, rank)
+    return LaunchedProcess(size, rank)
 
 
 def _number(name: str, least: int = 0, most: int = 1 << 20) -> int | None:

@@ -19,12 +19,12 @@ Reading checks structure before it allocates anything, and every hash before it 
 from proctool.artifact.files import replacing, sync_folder, umask
 from proctool.artifact.layout import Artifact, TensorInfo, bare_name, canonical, digest, name_given, versions
 from proctool.artifact.reading import open_artifact, read_header, read_layout, read_numpy, read_torch, verify
-from proctool.artifact.writing import Verbatim, output, write
+from proctool.artifact.writing import TensorCopy, output, write
 
 __all__ = [
     "Artifact",
+    "TensorCopy",
     "TensorInfo",
-    "Verbatim",
     "bare_name",
     "canonical",
     "digest",

@@ -40,7 +40,7 @@ _AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Verbatim:
+class TensorCopy:
     """A tensor taken as it is from another artifact, read, checked against its hash there, and written in one go."""
 
     source: Artifact
@@ -78,7 +78,7 @@ class Verbatim:
 
 def write(
     path: Path,
-    tensors: Mapping[str, NDArray[Any] | torch.Tensor | Verbatim | Callable[[], Any]],
+    tensors: Mapping[str, NDArray[Any] | torch.Tensor | TensorCopy | Callable[[], Any]],
     *,
     kind: str,
     about: Mapping[str, Any],
@@ -88,7 +88,7 @@ def write(
     """Write an artifact atomically and return its header.
 
     A tensor may be a function that makes it, called once when its turn to be written comes (in the order of names),
-    so that only one is in memory at a time; `shapes` then gives its (dtype, shape). Or it is `Verbatim` from another
+    so that only one is in memory at a time; `shapes` then gives its (dtype, shape). Or it is `TensorCopy` from another
     artifact. The file appears under its name complete or not at all.
     Raises ArtifactError when the folder does not exist or another process is writing the file, OSError when it cannot
     be written.
@@ -117,7 +117,7 @@ def output(path: Path) -> Iterator[None]:
 
 def _write(
     path: Path,
-    tensors: Mapping[str, NDArray[Any] | torch.Tensor | Verbatim | Callable[[], Any]],
+    tensors: Mapping[str, NDArray[Any] | torch.Tensor | TensorCopy | Callable[[], Any]],
     kind: str,
     about: Mapping[str, Any],
     parents: Sequence[Artifact | Mapping[str, Any]],
@@ -161,7 +161,7 @@ def _write(
         with BlockWriter(file.fileno(), len(room) + sum(sizes.values())) as out:
             _copy(memoryview(room), out)
             for name, tensor in sorted(tensors.items()):
-                if isinstance(tensor, Verbatim):
+                if isinstance(tensor, TensorCopy):
                     listed[name]["sha256"] = tensor.copy(out)
                     continue
                 data = _bytes_of(tensor() if callable(tensor) else tensor)
@@ -191,7 +191,7 @@ def _copy(data: memoryview, out: BlockWriter) -> str:
 def _describe(tensor: Any, announced: tuple[str, tuple[int, ...]] | None) -> tuple[str, tuple[int, ...]]:
     if announced is not None:
         return announced
-    if isinstance(tensor, Verbatim):
+    if isinstance(tensor, TensorCopy):
         return tensor.described
     return DTYPE_NAMES[str(tensor.dtype).removeprefix("torch.")], tuple(tensor.shape)
 

@@ -15,7 +15,7 @@ def _blimp(options: BlimpOptions, common: Common, model: Path) -> None:
     from proctool.evaluation.blimp import blimp as measure
 
     results = display.Results(json=common.json)
-    shown = display.Progress("blimp", None, "sentences")
+    shown = display.ProgressLine("blimp", None, "sentences")
     try:
         result = measure(model, options, lambda done, of: shown.update(done, total=of))
     finally:

@@ -68,7 +68,7 @@ class Results:
             emit(result)
 
 
-class Progress:
+class ProgressLine:
     """Follows one piece of work: `unit`s done out of `total`, with speed and time left."""
 
     def __init__(self, label: str, total: float | None, unit: str) -> None:
@@ -115,9 +115,9 @@ class Progress:
 
 
 @contextlib.contextmanager
-def progress(label: str, total: float | None, unit: str) -> Iterator[Progress]:
-    """A `Progress` that is gone when the block ends."""
-    shown = Progress(label, total, unit)
+def progress(label: str, total: float | None, unit: str) -> Iterator[ProgressLine]:
+    """A `ProgressLine` that is gone when the block ends."""
+    shown = ProgressLine(label, total, unit)
     try:
         yield shown
     finally:
@@ -127,12 +127,12 @@ def progress(label: str, total: float | None, unit: str) -> Iterator[Progress]:
 @contextlib.contextmanager
 def store_progress() -> Iterator[Callable[[Any], None]]:
     """A listener for the building of a token store (see corpora.build); silent where there is nothing to build."""
-    shown: Progress | None = None
+    shown: ProgressLine | None = None
 
     def listen(state: Any) -> None:
         nonlocal shown
         if shown is None:
-            shown = Progress("token store", None, "tokens")
+            shown = ProgressLine("token store", None, "tokens")
         wanted = state.goal.wanted if state.goal is not None and state.goal.what == "tokens" else None
         words = "waiting for another process" if state.waiting else f"{format_count(state.documents)} documents"
         shown.update(state.tokens, words, total=wanted)
@@ -147,7 +147,7 @@ def store_progress() -> Iterator[Callable[[Any], None]]:
 @contextlib.contextmanager
 def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
     """A listener for training events: a bar on a terminal, plain lines elsewhere."""
-    shown: Progress | None = None
+    shown: ProgressLine | None = None
     held_out = ""
 
     def listen(event: Event) -> None:
@@ -159,13 +159,13 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
                 say(f"{label}: {format_count(event.parameters)} parameters, {event.steps} steps of "
                     f"{format_count(event.tokens_per_step)} tokens")  # fmt: skip
                 carried(event.carried or ())
-                shown = Progress(label, event.steps, "steps")
+                shown = ProgressLine(label, event.steps, "steps")
             case ResumeEvent():
                 say(f"{label}: going on from step {event.step}")
-                shown = Progress(label, None, "steps")
+                shown = ProgressLine(label, None, "steps")
             case ExtendEvent():
                 say(f"{label}: continuing from step {event.step} to step {event.steps}")
-                shown = Progress(label, event.steps, "steps")
+                shown = ProgressLine(label, event.steps, "steps")
             case EvalEvent():
                 held_out = f"held-out {event.loss:.3f}, {event.accuracy:.0%} right"
             case CurriculumEvent():

@@ -151,7 +151,7 @@ def _execute(planned: Plan, command: str, jobs: int | None) -> list[Failure]:
 def _try_out(planned: Plan) -> list[Failure]:
     """Run tiny stages one after the other in this process: starting one for each would take most of the time."""
     from proctool.cli.main import app
-    from proctool.experiment.here import execute_here
+    from proctool.experiment.in_process import execute_here
 
     with _display() as display:
         return execute_here(planned, lambda words: app(words, standalone_mode=False), display)

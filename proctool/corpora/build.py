@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from proctool import locks
-from proctool.corpora.shards import Job, Shard, build_part, existing
+from proctool.corpora.shards import Shard, ShardJob, build_part, existing
 from proctool.errors import CorpusError
 from proctool.signals import in_worker, spawning, start_tracker
 from proctool.workers import end_with_parent, usable_cores
@@ -37,7 +37,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Progress:
+class BuildProgress:
     """How far a build is. Counts include what was there before."""
 
     documents: int = 0
@@ -50,7 +50,7 @@ class Progress:
     """Another process is building the same store."""
 
 
-Listener = Callable[[Progress], None]
+Listener = Callable[[BuildProgress], None]
 
 
 def prefix(parts: Sequence[Sequence[Shard]], goal: Goal) -> list[Shard] | None:
@@ -71,7 +71,7 @@ def prefix(parts: Sequence[Sequence[Shard]], goal: Goal) -> list[Shard] | None:
 
 
 def build(
-    jobs: Sequence[Job],
+    jobs: Sequence[ShardJob],
     goal: Goal,
     *,
     workers: int | None = None,
@@ -97,7 +97,7 @@ def build(
     return found
 
 
-def _processes(jobs: Sequence[Job], goal: Goal, workers: int | None) -> int:
+def _processes(jobs: Sequence[ShardJob], goal: Goal, workers: int | None) -> int:
     sizes = [job.part.size or job.block for job in jobs]
     scale = _BYTES_PER_TOKEN if goal.what == "tokens" else 1
     enough = sum(sizes) if goal.wanted is None else min(sum(sizes), goal.wanted * scale)
@@ -111,13 +111,13 @@ def _processes(jobs: Sequence[Job], goal: Goal, workers: int | None) -> int:
 class _Ledger:
     """What is made, what is under way, and whom to tell."""
 
-    def __init__(self, jobs: Sequence[Job], made: list[list[Shard]], goal: Goal, listen: Listener | None) -> None:
+    def __init__(self, jobs: Sequence[ShardJob], made: list[list[Shard]], goal: Goal, listen: Listener | None) -> None:
         self.made = made
         self.goal = goal
         self._listen = listen
         before = [shard.splits[split] for shards in made for shard in shards for split in shard.splits]
         documents, size, tokens = (sum(counts[what] for counts in before) for what in ("documents", "bytes", "tokens"))
-        self._progress = Progress(documents, size, tokens, parts=len(jobs), goal=goal)
+        self._progress = BuildProgress(documents, size, tokens, parts=len(jobs), goal=goal)
 
     def add(self, documents: int, size: int, tokens: int) -> None:
         """Count a batch and tell of it."""
@@ -145,7 +145,7 @@ class _Ledger:
         return self.goal.what, max(1, self.goal.wanted - before)
 
 
-def _build_here(jobs: Sequence[Job], ledger: _Ledger, skip_bad: bool) -> None:
+def _build_here(jobs: Sequence[ShardJob], ledger: _Ledger, skip_bad: bool) -> None:
     for number, job in enumerate(jobs):
         if ledger.finished():
             return
@@ -153,7 +153,7 @@ def _build_here(jobs: Sequence[Job], ledger: _Ledger, skip_bad: bool) -> None:
         ledger.tell()
 
 
-def _build_in_processes(jobs: Sequence[Job], ledger: _Ledger, skip_bad: bool, processes: int) -> None:
+def _build_in_processes(jobs: Sequence[ShardJob], ledger: _Ledger, skip_bad: bool, processes: int) -> None:
     start_tracker()
     context = multiprocessing.get_context("spawn")
     counters, stop = context.Array("q", 3), context.Event()
@@ -211,7 +211,7 @@ def _start_worker(counters: Any, stop: Any, threads: int) -> None:
     end_with_parent()  # else they would tokenise on, then wait for ever
 
 
-def _work(job: Job, stop_at: tuple[str, int] | None, skip_bad: bool) -> list[Shard]:
+def _work(job: ShardJob, stop_at: tuple[str, int] | None, skip_bad: bool) -> list[Shard]:
     counters, stop = _shared["counters"], _shared["stop"]
 
     def report(*added: int) -> None:
@@ -236,7 +236,7 @@ def locked(folder: Path, listen: Listener | None = None) -> Iterator[None]:
 
     def waiting() -> None:
         if listen:
-            listen(Progress(waiting=True))
+            listen(BuildProgress(waiting=True))
 
     with locks.take(folder / ".lock", waiting) or contextlib.nullcontext():
         yield

@@ -18,7 +18,7 @@ from proctool.errors import CorpusError, first_line
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedCorpus:
     """A corpus on the hub that has a name here."""
 
     repository: str
@@ -31,19 +31,19 @@ class Published:
 
 
 PUBLISHED = {
-    "c4": Published("allenai/c4", "en"),
-    "codeparrot": Published(
+    "c4": PublishedCorpus("allenai/c4", "en"),
+    "codeparrot": PublishedCorpus(
         "codeparrot/codeparrot-clean-train",
         text_field="content",
         validation_repository="codeparrot/codeparrot-clean-valid",
     ),
-    "wikitext": Published("Salesforce/wikitext", "wikitext-103-raw-v1", articles=True),
-    "wikitext-2": Published("Salesforce/wikitext", "wikitext-2-raw-v1", articles=True),
+    "wikitext": PublishedCorpus("Salesforce/wikitext", "wikitext-103-raw-v1", articles=True),
+    "wikitext-2": PublishedCorpus("Salesforce/wikitext", "wikitext-2-raw-v1", articles=True),
 }
 
 
 @dataclass(frozen=True)
-class Source:
+class HubSource:
     """What to hand to `datasets.load_dataset`, with streaming."""
 
     path: str
@@ -69,7 +69,7 @@ class Source:
 class HubPart(Part):
     """One of the files (`datasets` calls them shards) of a streamed dataset."""
 
-    source: Source
+    source: HubSource
     text_field: str
     split: str | None
     number: int = 0
@@ -122,29 +122,29 @@ class HubPart(Part):
             file.check_unchanged()
 
 
-def open_published(name: str, known: Published, folder: str, text_field: str | None, memory: Path) -> Corpus:
+def open_published(name: str, known: PublishedCorpus, folder: str, text_field: str | None, memory: Path) -> Corpus:
     """A corpus of the table above: from local files of its schema below `folder`, or from the hub."""
     field = text_field or known.text_field
     if folder:
         return _local(name, known, folder, field)
-    sources = [(TRAIN, Source(known.repository, known.configuration))]
+    sources = [(TRAIN, HubSource(known.repository, known.configuration))]
     if known.validation_repository:
-        sources.append((VALIDATION, Source(known.validation_repository)))
+        sources.append((VALIDATION, HubSource(known.validation_repository)))
     else:
-        sources.append((VALIDATION, Source(known.repository, known.configuration, VALIDATION)))
+        sources.append((VALIDATION, HubSource(known.repository, known.configuration, VALIDATION)))
     return _remote(name, sources, field, known.articles, memory)
 
 
 def open_repository(name: str, repository: str, configuration: str | None, text_field: str, memory: Path) -> Corpus:
     """Any dataset of the hub: its splits `train` and, where there is one, `validation`."""
     sources = [
-        (TRAIN, Source(repository, configuration)),
-        (VALIDATION, Source(repository, configuration, VALIDATION)),
+        (TRAIN, HubSource(repository, configuration)),
+        (VALIDATION, HubSource(repository, configuration, VALIDATION)),
     ]
     return _remote(name, sources, text_field, False, memory)
 
 
-def _remote(name: str, sources: Sequence[tuple[str, Source]], field: str, joined: bool, memory: Path) -> Corpus:
+def _remote(name: str, sources: Sequence[tuple[str, HubSource]], field: str, joined: bool, memory: Path) -> Corpus:
     """Parts as the hub lists them the first time; after that the list (with the revision) is remembered, so that a
     node without network opens a store that was built, and a repository that changes does not change a corpus."""
     remembered = memory / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}.json"
@@ -159,7 +159,7 @@ def _remote(name: str, sources: Sequence[tuple[str, Source]], field: str, joined
         known = listing.get(split)
         if known is None:
             continue
-        pinned = Source(source.path, source.configuration, source.split, known["revision"])
+        pinned = HubSource(source.path, source.configuration, source.split, known["revision"])
         own = split if VALIDATION in listing else None
         parts += [HubPart(pinned, field, own, n, known["files"], joined) for n in range(known["files"])]
     return Corpus(name, tuple(parts))
@@ -173,14 +173,14 @@ def _remembered(path: Path) -> dict[str, dict[str, Any]] | None:
     return listing
 
 
-def _ask_the_hub(name: str, sources: Sequence[tuple[str, Source]]) -> dict[str, dict[str, Any]]:
+def _ask_the_hub(name: str, sources: Sequence[tuple[str, HubSource]]) -> dict[str, dict[str, Any]]:
     listing = {}
     for split, source in sources:
         try:
             import huggingface_hub
 
             revision = huggingface_hub.HfApi().dataset_info(source.path).sha
-            pinned = Source(source.path, source.configuration, source.split, revision)
+            pinned = HubSource(source.path, source.configuration, source.split, revision)
             listing[split] = {"revision": revision, "files": int(pinned.open().num_shards)}
         except Exception as error:
             if split == VALIDATION and listing and isinstance(error, ValueError):
@@ -189,7 +189,7 @@ def _ask_the_hub(name: str, sources: Sequence[tuple[str, Source]]) -> dict[str, 
     return listing
 
 
-def _local(name: str, known: Published, folder: str, field: str) -> Corpus:
+def _local(name: str, known: PublishedCorpus, folder: str, field: str) -> Corpus:
     found = files.listed(walk.find(folder).files)
     if known.articles and all(kinds.kind_of(file.path) == "text" for file in found):
         return open_wikitext(name, found)
@@ -201,7 +201,7 @@ def _local(name: str, known: Published, folder: str, field: str) -> Corpus:
         if kind not in formats_by_kind:
             raise CorpusError(f"{file.path}: {name.partition(':')[0]} is read from .jsonl, .json.gz or .parquet files")
         split = (VALIDATION if file in own else TRAIN) if 0 < len(own) < len(found) else None
-        parts.append(HubPart(Source(formats_by_kind[kind], local=(file,)), field, split, articles=known.articles))
+        parts.append(HubPart(HubSource(formats_by_kind[kind], local=(file,)), field, split, articles=known.articles))
     return Corpus(name, tuple(parts), stored_bytes=sum(file.size for file in found))
 
 

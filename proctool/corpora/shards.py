@@ -32,7 +32,7 @@ Report = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardJob:
     """All that decides how a part becomes shards, and where they go."""
 
     part: Part
@@ -110,7 +110,7 @@ def _described(header: artifact.Artifact) -> Shard:
 
 
 def build_part(
-    job: Job, report: Report, *, stop_at: tuple[str, int] | None = None, skip_bad: bool = False
+    job: ShardJob, report: Report, *, stop_at: tuple[str, int] | None = None, skip_bad: bool = False
 ) -> list[Shard]:
     """Make the part's shards that are not there yet, and return all of them.
 
@@ -147,7 +147,9 @@ class _Gathered:
     bytes: int = 0
 
 
-def _build_shard(job: Job, documents: Iterator[Document], before: list[Shard], report: Report, skip_bad: bool) -> Shard:
+def _build_shard(
+    job: ShardJob, documents: Iterator[Document], before: list[Shard], report: Report, skip_bad: bool
+) -> Shard:
     gathered: dict[str, _Gathered] = {}
     read, skipped, filled, last = before[-1].read if before else 0, 0, 0, True
     batch: list[Document] = []
@@ -182,7 +184,7 @@ def _build_shard(job: Job, documents: Iterator[Document], before: list[Shard], r
     return _described(artifact.write(path, tensors, kind=KIND, about=about))
 
 
-def _tensors(split: str, piece: _Gathered, job: Job) -> dict[str, NDArray[Any]]:
+def _tensors(split: str, piece: _Gathered, job: ShardJob) -> dict[str, NDArray[Any]]:
     """A split's tokens end to end; for documents kept whole their ends and targets; digests of own splits."""
     tensors: dict[str, NDArray[Any]] = {split: np.concatenate(piece.tokens)}
     if job.whole:
@@ -193,7 +195,7 @@ def _tensors(split: str, piece: _Gathered, job: Job) -> dict[str, NDArray[Any]]:
     return tensors
 
 
-def _encode(job: Job, batch: list[Document], gathered: dict[str, _Gathered], report: Report) -> None:
+def _encode(job: ShardJob, batch: list[Document], gathered: dict[str, _Gathered], report: Report) -> None:
     """Encode a batch and hand its documents to their splits, end-of-text after each."""
     if not batch:
         return

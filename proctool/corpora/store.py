@@ -22,7 +22,7 @@ from proctool.cache import cache_folder, unwritable
 from proctool.corpora.build import Goal, Listener, build, locked
 from proctool.corpora.documents import TRAIN, Corpus, Part, bad_documents
 from proctool.corpora.rows import Rows, mapped
-from proctool.corpora.shards import FORMAT, Job, Shard
+from proctool.corpora.shards import FORMAT, Shard, ShardJob
 from proctool.corpora.tokenizers import Tokenizer
 from proctool.errors import CorpusError
 
@@ -183,7 +183,7 @@ def build_own_splits(
     return made
 
 
-def train_jobs(corpus: Corpus, tokenizer: Tokenizer, folder: Path, own: list[Shard]) -> list[Job]:
+def train_jobs(corpus: Corpus, tokenizer: Tokenizer, folder: Path, own: list[Shard]) -> list[ShardJob]:
     """A job for each part that gives training documents; those that stand in the corpus's own splits are left out."""
     held = [
         digests for shard in own for name, digests in mapped(folder / shard.file).items() if name.endswith(".digests")
@@ -193,8 +193,8 @@ def train_jobs(corpus: Corpus, tokenizer: Tokenizer, folder: Path, own: list[Sha
     return [_job(corpus, tokenizer, folder, part, excluded) for part in parts]
 
 
-def _job(corpus: Corpus, tokenizer: Tokenizer, folder: Path, part: Part, excluded: NDArray[np.uint64]) -> Job:
-    return Job(part, tokenizer, folder, corpus.name, corpus.block, corpus.held_out, corpus.whole, excluded)
+def _job(corpus: Corpus, tokenizer: Tokenizer, folder: Path, part: Part, excluded: NDArray[np.uint64]) -> ShardJob:
+    return ShardJob(part, tokenizer, folder, corpus.name, corpus.block, corpus.held_out, corpus.whole, excluded)
 
 
 def _index_path(folder: Path, corpus: Corpus, tokenizer: Tokenizer) -> Path:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from proctool.corpora.tokenizers import Ids
-    from proctool.evaluation.subject import Subject
+    from proctool.evaluation.eval_model import EvalModel
 
 REPOSITORY = "nyu-mll/blimp"
 
@@ -73,7 +73,7 @@ def blimp(
 
     Raises CorpusError (data), ArtifactError, ModelError (a sentence longer than the model's context).
     """
-    from proctool.evaluation.subject import open_subject
+    from proctool.evaluation.eval_model import open_subject
 
     subject = open_subject(model, options.tokenizer, options.end_of_text)
     pairs = _first(options.limit, read_pairs(options.data))
@@ -163,7 +163,7 @@ def _first(limit: int | None, pairs: Iterable[Pair]) -> list[Pair]:
     return kept
 
 
-def encode(subject: Subject, texts: Sequence[str], *, leading_space: bool) -> list[Ids]:
+def encode(subject: EvalModel, texts: Sequence[str], *, leading_space: bool) -> list[Ids]:
     """Each text's ids after those it begins with. Raises ModelError where one is longer than the model's context."""
     tokenizer = subject.tokenizer
     start = np.array(subject.beginning.first, np.uint32)

@@ -12,9 +12,9 @@ from proctool.procedural.controls import Control
 from proctool.procedural.mixture import Mixture, parse_tasks
 from proctool.procedural.registry import Task
 from proctool.training.curriculum import task_course
+from proctool.training.init_from import open_init, transplant_from
 from proctool.training.job import Job, check_files
 from proctool.training.sources import TaskSource
-from proctool.training.start import open_init, transplant_from
 
 HELD_OUT_SEED = 0
 """The held-out set is one and the same for every init and seed."""

@@ -59,7 +59,7 @@ def harness(model: Path, options: HarnessOptions) -> dict[str, Any]:
     """
     if find_spec("lm_eval") is None:
         raise OptionError('the harness is not installed: pip install "proctool[eval]"')
-    from proctool.evaluation.subject import open_subject
+    from proctool.evaluation.eval_model import open_subject
     from proctool.export.folder import written_tokenizer
 
     subject = open_subject(model, options.tokenizer, options.end_of_text)

@@ -26,8 +26,8 @@ from proctool.corpora.documents import VALIDATION
 from proctool.corpora.files import File
 from proctool.corpora.mathematics import TreePart
 from proctool.errors import CorpusError, ModelError
+from proctool.evaluation.eval_model import EvalModel, open_subject
 from proctool.evaluation.options import MathematicsOptions
-from proctool.evaluation.subject import Subject, open_subject
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -149,7 +149,7 @@ def _made(options: MathematicsOptions, split: str, module: str) -> Iterator[Ques
 
 
 def answer_all(
-    subject: Subject, asked: Sequence[Question], batch_size: int, listen: Callable[[int, int], None]
+    subject: EvalModel, asked: Sequence[Question], batch_size: int, listen: Callable[[int, int], None]
 ) -> list[str | None]:
     """What the model answers to each question, None where it does not come to an end.
 

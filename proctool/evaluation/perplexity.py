@@ -32,7 +32,7 @@ from proctool.units import to_perplexity
 
 if TYPE_CHECKING:
     from proctool.corpora.tokenizers import Ids, Tokenizer
-    from proctool.evaluation.subject import Subject
+    from proctool.evaluation.eval_model import EvalModel
     from proctool.training.loss import TargetLoss
 
 _POOL = 32
@@ -60,7 +60,7 @@ class Totals:
 
 
 @dataclass
-class Read:
+class Tally:
     """What was read of a corpus so far."""
 
     documents: int = 0
@@ -101,7 +101,7 @@ def perplexity(
     Raises ArtifactError, CorpusError, ModelError (its loss is no finite number, ...); OptionError for a context or
     stride that cannot be.
     """
-    from proctool.evaluation.subject import open_subject
+    from proctool.evaluation.eval_model import open_subject
     from proctool.training.loss import TargetLoss
 
     subject = open_subject(model, options.tokenizer, options.end_of_text)
@@ -118,7 +118,7 @@ def perplexity(
         other = _opened(options.apart_from, options)
         check_apart(_documents(corpus, options), other, options)
 
-    tokenizer, read = subject.tokenizer, Read()
+    tokenizer, read = subject.tokenizer, Tally()
     totals = Totals(np.zeros(context + 1), np.zeros(context + 1, np.int64))
     module = TargetLoss(subject.model()).eval()
     windows = _windows(_documents(corpus, options), subject, context, stride, read)
@@ -199,7 +199,7 @@ def check_apart(documents: Iterator[Document], other: Corpus, options: Perplexit
 
 
 def _windows(
-    documents: Iterator[Document], subject: Subject, context: int, stride: int, read: Read
+    documents: Iterator[Document], subject: EvalModel, context: int, stride: int, read: Tally
 ) -> Iterator[Window]:
     tokenizer, begin = subject.tokenizer, subject.beginning.first
     while batch := list(itertools.islice(documents, _AT_ONCE)):

@@ -22,7 +22,7 @@ def urgency(stages: Sequence[Stage]) -> dict[str, float]:
     return longest
 
 
-class Paces:
+class Throughput:
     """Seconds per token of the stages that have any, by command and of all."""
 
     def __init__(self, seen: Iterable[tuple[Stage, MetricsLog]]) -> None:

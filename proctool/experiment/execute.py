@@ -20,7 +20,7 @@ from typing import Protocol, Self
 
 from proctool.errors import Interrupted, RunError
 from proctool.experiment.adopt import adopt
-from proctool.experiment.estimate import Paces, seconds_left, urgency
+from proctool.experiment.estimate import Throughput, seconds_left, urgency
 from proctool.experiment.graph import Plan, descendants
 from proctool.experiment.launch import PROCTOOL, accelerated, started
 from proctool.experiment.stage import Stage
@@ -226,7 +226,7 @@ def _reason(ended: Running, code: int) -> str:
 
 def _estimate(progress: Progress, jobs: int) -> None:
     """Fill in the seconds left, of each stage and in all."""
-    paces = Paces((stage, progress.metrics[stage.key]) for stage in progress.plan.stages)
+    paces = Throughput((stage, progress.metrics[stage.key]) for stage in progress.plan.stages)
     overhead = median(progress.overheads) if progress.overheads else 0.0
     waited = {each.stage.key: time.monotonic() - each.started for each in progress.running}
     progress.stage_left = {}

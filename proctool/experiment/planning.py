@@ -98,7 +98,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class Fit:
+class GpuFit:
     """One stage on some GPUs: how a step is cut, what one GPU holds at its peak (bytes), and the time."""
 
     gpus: int
@@ -127,7 +127,7 @@ class StagePlan:
     epochs: float | None
     flops: int
     precision: str
-    fits: tuple[Fit, ...]
+    fits: tuple[GpuFit, ...]
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def stage_memory(stage: Stage, *, checkpointing: bool | None = None) -> Memory:
     )  # fmt: skip
 
 
-def _fit(stage: Stage, gpu: GPU, mfu: float, gpus: int, together: int, processes: int) -> Fit:
+def _fit(stage: Stage, gpu: GPU, mfu: float, gpus: int, together: int, processes: int) -> GpuFit:
     options = _training(stage)
     peak = gpu.peak(options.precision)
     if peak is None:
@@ -244,7 +244,7 @@ def _fit(stage: Stage, gpu: GPU, mfu: float, gpus: int, together: int, processes
     fits, fits_sharded = plain <= gpu.room, together > 1 and sharded <= gpu.room
     advice = None if fits else _advice(stage, memory, gpu, share, together, fits_sharded)
     seconds = flops(stage) / (peak * mfu * together)
-    return Fit(gpus, together, micro, share // micro, plain, sharded, fits, fits_sharded, advice, seconds)
+    return GpuFit(gpus, together, micro, share // micro, plain, sharded, fits, fits_sharded, advice, seconds)
 
 
 def _advice(stage: Stage, memory: Memory, gpu: GPU, share: int, together: int, fits_sharded: bool) -> str:

@@ -23,7 +23,7 @@ checked by the same classes. An option left out has the command's default.
 
 from proctool.recipe.arms import PlannedArm
 from proctool.recipe.check import build_recipe, load_recipe
-from proctool.recipe.form import Arm, Controls, Launch, Published, Recipe, Treatment
+from proctool.recipe.form import Arm, Controls, Launch, Published, Recipe, TreatmentOptions
 from proctool.recipe.forms import arms_of
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
     "PlannedArm",
     "Published",
     "Recipe",
-    "Treatment",
+    "TreatmentOptions",
     "arms_of",
     "build_recipe",
     "load_recipe",

@@ -17,7 +17,7 @@ from proctool.errors import OptionError
 from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, diagnostic_task
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import Task
-from proctool.recipe.form import Arm, Recipe, Treatment, Values
+from proctool.recipe.form import Arm, Recipe, TreatmentOptions, Values
 from proctool.training.options import InitOptions, PretrainOptions, WarmupOptions
 from proctool.transplantation.options import CARRIED
 
@@ -108,12 +108,12 @@ class PlannedArm:
         default = (1.0,) if self.name == self.recipe.baseline else self.recipe.budgets
         return tuple(sorted(default if self.arm.budgets is None else self.arm.budgets))
 
-    def treatment_of(self, options: InitOptions) -> Treatment | None:
+    def treatment_of(self, options: InitOptions) -> TreatmentOptions | None:
         """What is done to the weights it carries into the stage with these options."""
         carried = carried_into(options)
         if not carried:
             return None
-        return Treatment(match_scale=carried) if self.control == "scale" else self.arm.treatment
+        return TreatmentOptions(match_scale=carried) if self.control == "scale" else self.arm.treatment
 
     @cached_property
     def _shared(self) -> Values:

@@ -15,7 +15,7 @@ from proctool.evaluation.options import DIAGNOSTICS
 from proctool.models.components import COMPONENTS
 from proctool.models.shapes import parse_model
 from proctool.recipe.arms import PlannedArm, warmup_task
-from proctool.recipe.form import CONTROLS, Arm, Recipe, Treatment, Values
+from proctool.recipe.form import CONTROLS, Arm, Recipe, TreatmentOptions, Values
 from proctool.recipe.forms import arms_of
 from proctool.training.options import InitOptions, PretrainOptions, WarmupOptions
 from proctool.transplantation.options import CARRIED
@@ -185,7 +185,7 @@ def _check_written(recipe: Recipe, name: str, arm: Arm) -> None:
         _check_given(WarmupOptions, values, f"{where}.donors.{component}")
         if not ("task" in values) ^ ("data" in values):
             raise OptionError(f"{where}.donors.{component}: give its task, such as {{task: set}}")
-    treatment = arm.treatment or Treatment()
+    treatment = arm.treatment or TreatmentOptions()
     for option in ("shuffle", "match_scale"):
         _check_known(f"{where}.treatment.{option}", "component", getattr(treatment, option), CARRIED)
     for written in treatment.noise:
@@ -246,7 +246,7 @@ def _check_carried(arm: PlannedArm, options: InitOptions) -> None:
     where = f"arms.{arm.made_from}"
     if options.components != ("none",):
         _check_known(f"{where}.components", "component", options.components, COMPONENTS)
-    treatment = arm.arm.treatment or Treatment()
+    treatment = arm.arm.treatment or TreatmentOptions()
     for option in ("shuffle", "match_scale"):
         for component in getattr(treatment, option):
             if component not in options.components:

@@ -14,7 +14,7 @@ CONTROLS: tuple[Control, ...] = ("ramp", "longer", "shuffled", "scale", "embeddi
 
 
 @dataclass(frozen=True)
-class Treatment:
+class TreatmentOptions:
     """What is done to carried weights to see whether their structure matters; as the flags of `proctool transplant`."""
 
     shuffle: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Arm:
     """Carry only these layers: 0-5,8 for every component, mlp=0-5 for one."""
     embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] | None = None
     """Start of the token embeddings, in pretraining and diagnostics alike."""
-    treatment: Treatment | None = None
+    treatment: TreatmentOptions | None = None
     """A control on the carried weights: shuffle, match_scale, noise."""
     pretrain: Values = field(default_factory=dict)
     """Its pretraining, over the recipe's."""

@@ -14,7 +14,7 @@ from typing import Any
 from proctool import config
 from proctool.evaluation.options import DIAGNOSTICS
 from proctool.recipe.check import NOT_HERE
-from proctool.recipe.form import Arm, Controls, Launch, Published, Recipe, Treatment
+from proctool.recipe.form import Arm, Controls, Launch, Published, Recipe, TreatmentOptions
 from proctool.training.options import PretrainOptions, WarmupOptions
 from proctool.transplantation.options import CARRIED
 
@@ -33,7 +33,7 @@ def recipe_schema() -> Schema:
     options = {"warmup": warmup, "pretrain": pretrain, "diagnostics": diagnostics}
     finetune = {"type": "object", "additionalProperties": pretrain}
     donors = _object(dict.fromkeys((*CARRIED, "embeddings"), warmup))
-    arm = _of_class(Arm, options | {"donors": donors, "treatment": _of_class(Treatment, {})})
+    arm = _of_class(Arm, options | {"donors": donors, "treatment": _of_class(TreatmentOptions, {})})
     controls = _of_class(Controls, {})
     one, several = controls["properties"]["which"]["anyOf"][0]["anyOf"]
     recipe = _of_class(

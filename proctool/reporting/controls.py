@@ -73,7 +73,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Control:
+class ControlPair:
     """One arm as the control of another."""
 
     arm: str
@@ -86,7 +86,7 @@ class Control:
         return f"{CONTROLS.get(self.kind, self.kind)} control"
 
 
-def controls(starts: Mapping[str, Start]) -> list[Control]:
+def controls(starts: Mapping[str, Start]) -> list[ControlPair]:
     """Which arm is a control of which, the most telling kinds first."""
     found = []
     for arm, start in starts.items():
@@ -98,7 +98,7 @@ def controls(starts: Mapping[str, Start]) -> list[Control]:
             for other, theirs in starts.items()
             if theirs.tasks and theirs.control is None and _alike(start, theirs)
         ]
-        found += [Control(arm, other, kind) for other in of]
+        found += [ControlPair(arm, other, kind) for other in of]
     order = {kind: place for place, kind in enumerate(CONTROLS)}
     return sorted(found, key=lambda each: order.get(each.kind, len(order)))
 

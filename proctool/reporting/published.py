@@ -18,7 +18,7 @@ SHARES = ("accuracy", "exact_match")
 
 
 @dataclass(frozen=True)
-class Beside:
+class PublishedNumber:
     """One published number, with what was measured here for the same arm."""
 
     what: str
@@ -35,13 +35,13 @@ class Beside:
     """How it was scored here, where that is not how the published number was."""
 
 
-def beside(experiment: Experiment, results: Sequence[ArmResult]) -> list[Beside]:
+def published_numbers(experiment: Experiment, results: Sequence[ArmResult]) -> list[PublishedNumber]:
     """Every number that the recipe quotes; in the order it does."""
     found = []
     for entry in experiment.record.published or ():
         for arm, value in entry.arms.items():
             found.append(
-                Beside(
+                PublishedNumber(
                     what=entry.what,
                     section=entry.section,
                     measure=entry.measure,

@@ -13,7 +13,7 @@ from proctool.reporting.diagnose import DiagnosticResult, diagnose
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.finetuned import FinetuneResult, by_finetune
 from proctool.reporting.interval import BOOTSTRAP_FROM, Estimate
-from proctool.reporting.published import Beside, beside
+from proctool.reporting.published import PublishedNumber, published_numbers
 from proctool.reporting.substitution import Substitution, substitute
 from proctool.reporting.verdict import Controlled, verdicts
 from proctool.units import format_count
@@ -43,7 +43,7 @@ class Report:
     substitutions: list[Substitution] = field(default_factory=list)
     finetunes: list[Sequence[FinetuneResult]] = field(default_factory=list)
     """By fine-tuning, the baseline first."""
-    published: list[Beside] = field(default_factory=list)
+    published: list[PublishedNumber] = field(default_factory=list)
     """Numbers from the literature, each with what was measured here."""
 
     @property
@@ -101,7 +101,7 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
         controls=controlled,
         substitutions=substitute(experiment.runs, experiment.starts, base, loss) if results else [],
         finetunes=tuned,
-        published=beside(experiment, results),
+        published=published_numbers(experiment, results),
     )
 
 

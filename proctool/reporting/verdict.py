@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proctool.reporting.compare import ArmResult
-from proctool.reporting.controls import Control
+from proctool.reporting.controls import ControlPair
 from proctool.reporting.diagnose import DiagnosticResult
 from proctool.reporting.finetuned import FinetuneResult
 from proctool.reporting.interval import Estimate
@@ -23,7 +23,7 @@ _LISTED = 5
 class Controlled:
     """What a control shows of the arm that it is a control of."""
 
-    control: Control
+    control: ControlPair
     result: ArmResult
     """The control's own, against the baseline."""
     beyond: Estimate | None

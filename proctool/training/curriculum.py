@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rule:
+class GrowthRule:
     """When samples grow, and by how much. Defaults are the paper's."""
 
     start: int = 2
@@ -31,7 +31,7 @@ class Rule:
     """Grow too after this many evaluations without a better held-out loss."""
 
 
-def parse_curriculum(written: str) -> Rule:
+def parse_curriculum(written: str) -> GrowthRule:
     """`start=2,step=2,accuracy=.99`, each part optional, and `patience=5`. Raises OptionError."""
     values: dict[str, Any] = {}
     measures = []
@@ -53,11 +53,11 @@ def parse_curriculum(written: str) -> Rule:
             ) from None
     if len(measures) > 1:
         raise OptionError(f'curriculum = "{written}": one of {" and ".join(measures)} is enough')
-    return Rule(**values)
+    return GrowthRule(**values)
 
 
 @dataclass(frozen=True)
-class Lesson:
+class CurriculumStage:
     """Samples of one size, and the held-out ones that belong to them."""
 
     size: int | None
@@ -66,21 +66,21 @@ class Lesson:
     held_out: Source
 
 
-class Course:
+class Curriculum:
     """The lessons of a run, one after another. Without a curriculum there is one. `at` is its state."""
 
-    def __init__(self, lessons: Sequence[Lesson], rule: Rule | None = None) -> None:
+    def __init__(self, lessons: Sequence[CurriculumStage], rule: GrowthRule | None = None) -> None:
         self.lessons = lessons
         self.rule = rule
         self.at = 0
 
     @classmethod
-    def fixed(cls, source: Source, held_out: Source) -> Course:
+    def fixed(cls, source: Source, held_out: Source) -> Curriculum:
         """One lesson from beginning to end."""
-        return cls([Lesson(None, source, held_out)])
+        return cls([CurriculumStage(None, source, held_out)])
 
     @property
-    def lesson(self) -> Lesson:
+    def lesson(self) -> CurriculumStage:
         """What is trained on now."""
         return self.lessons[self.at]
 
@@ -108,13 +108,13 @@ class Course:
         self.at = state["at"]
 
 
-def task_course(task: Task, written: str | None, sources: Callable[[Task], tuple[Source, Source]]) -> Course:
+def task_course(task: Task, written: str | None, sources: Callable[[Task], tuple[Source, Source]]) -> Curriculum:
     """The course that leads to `task`; `sources` gives the training and held-out samples of a task.
 
     Raises OptionError where the rule, or a size that it passes through, does not suit the task.
     """
     if written is None:
-        return Course.fixed(*sources(task))
+        return Curriculum.fixed(*sources(task))
     rule = parse_curriculum(written)
     full = _size(task)
     if rule.start > full:
@@ -129,8 +129,8 @@ def task_course(task: Task, written: str | None, sources: Callable[[Task], tuple
             (role, ids.start) for role, ids in task.layout.items()
         ]:
             raise OptionError(f"curriculum: the tokens of {task.spec} would change their meaning with its size")
-        lessons.append(Lesson(size, *sources(smaller)))
-    return Course(lessons, rule)
+        lessons.append(CurriculumStage(size, *sources(smaller)))
+    return Curriculum(lessons, rule)
 
 
 def _size(task: Task) -> int:

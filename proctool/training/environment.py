@@ -62,7 +62,7 @@ _FPMATH = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
 
 @dataclass(frozen=True)
-class Found:
+class Surroundings:
     """What of the environment could change a run's result."""
 
     ignored: Mapping[str, str] = field(default_factory=dict)
@@ -81,13 +81,13 @@ class Found:
         return said
 
 
-def found(precision: str, compiles: bool) -> Found:
+def found(precision: str, compiles: bool) -> Surroundings:
     """What is set of the variables that could change a run's result."""
     ignored = {name: value for name, value in _set(*_INSTEAD).items() if not _is_neutral(name, value, precision)}
     recorded = _set(*_RECORDED)
     if compiles:
         recorded |= {name: value for name, value in _set(*_COMPILER).items() if not _matches(name, _PLACES)}
-    return Found(ignored, recorded)
+    return Surroundings(ignored, recorded)
 
 
 def refuse(precision: str) -> None:

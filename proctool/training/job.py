@@ -22,7 +22,7 @@ from proctool.models.saved import save_model
 from proctool.models.shapes import written_digest
 from proctool.outputs import Output, reads_of, require_safe
 from proctool.training import environment
-from proctool.training.curriculum import Course
+from proctool.training.curriculum import Curriculum
 from proctool.training.extension import EXTENDED_FROM, keeps_state, note, state_bytes
 from proctool.training.options import TrainingOptions, incidental
 from proctool.training.run import RunFolder
@@ -86,7 +86,7 @@ class Job:
     """Makes the fresh model of a configuration and a seed."""
     loss: Callable[[PreTrainedModel], TargetLoss] | None = None
     """What is trained for (default: the target tokens, by the model's own head)."""
-    course: Course | None = None
+    course: Curriculum | None = None
     """A length curriculum, ending in `source` (default: that source from the beginning)."""
     rows: int | None = None
     """Rows of a finite corpus, from which epochs are counted."""
@@ -261,7 +261,7 @@ class Job:
             environment=dict(surroundings.recorded) if surroundings.recorded else None,
             about={key: value for key, value in about.items() if key != "seed"},
         )
-        course = self.course or Course.fixed(self.source, self.held_out)
+        course = self.course or Curriculum.fixed(self.source, self.held_out)
         with contextlib.ExitStack() as signals_held:
             with (
                 self._outputs_held(run.is_writer),

@@ -30,7 +30,7 @@ from proctool.procedural.samples import Samples
 from proctool.signals import command_again, stop_signals
 from proctool.training.batch import Batch, by_length
 from proctool.training.checkpoint import Checkpoints, HasState, Position
-from proctool.training.curriculum import Course, Lesson
+from proctool.training.curriculum import Curriculum, CurriculumStage
 from proctool.training.devices import agreed_to_stop, device_name, make_accelerator, make_engine
 from proctool.training.early_stop import EarlyStop
 from proctool.training.engine import Engine
@@ -68,7 +68,7 @@ class Result:
 
 def train(
     model: PreTrainedModel,
-    course: Course,
+    course: Curriculum,
     options: TrainingOptions,
     run: RunFolder,
     start: StartEvent,
@@ -113,11 +113,11 @@ def train(
     clock = _Clock(here)
     scores: Scores | None = None
 
-    def measured(lesson: Lesson) -> Scores:
+    def measured(lesson: CurriculumStage) -> Scores:
         samples = held_out_samples(lesson.held_out, options.eval_samples)
         return evaluate(accelerator, module, lesson.held_out, samples, max(1, min(micro, samples)))
 
-    def note_scores(lesson: Lesson) -> Scores:
+    def note_scores(lesson: CurriculumStage) -> Scores:
         began = time.monotonic()
         found = measured(lesson)
         run.record(
@@ -292,7 +292,7 @@ def _compile(
     module.zero_grad()
 
 
-def _size(lesson: Lesson) -> dict[str, Any]:
+def _size(lesson: CurriculumStage) -> dict[str, Any]:
     return {} if lesson.size is None else {"size": lesson.size, "length": lesson.source.length}
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from proctool.models.build import model_config
 from proctool.models.shapes import Shape, parse_model
+from proctool.training.init_from import open_init, rows_for, transplant_from
 from proctool.training.job import Job, check_files
 from proctool.training.options import PretrainOptions
 from proctool.training.sources import CorpusSource
-from proctool.training.start import open_init, rows_for, transplant_from
 
 if TYPE_CHECKING:
     from proctool.corpora.tokenizers import Tokenizer

@@ -7,7 +7,7 @@ import hashlib
 import mmap
 from typing import TYPE_CHECKING, Any
 
-from proctool.artifact import Verbatim
+from proctool.artifact import TensorCopy
 from proctool.errors import ArtifactError, ModelError
 from proctool.models.build import outline
 from proctool.models.components import Place, anatomy
@@ -73,7 +73,7 @@ class Donor:
                 "nothing was carried over"
             )
 
-    def verbatim(self, name: str) -> Verbatim | None:
+    def verbatim(self, name: str) -> TensorCopy | None:
         """One tensor to be copied from file to file, with the checks of `read`; None where it is not in float32."""
         import torch
 
@@ -83,7 +83,7 @@ class Donor:
         def examine(piece: memoryview) -> None:
             self._require_finite(name, torch.frombuffer(piece, dtype=torch.float32))
 
-        return Verbatim(self.saved.artifact, name, examine)
+        return TensorCopy(self.saved.artifact, name, examine)
 
     def _mapped(self, name: str) -> torch.Tensor:
         import torch

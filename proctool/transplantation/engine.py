@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool import artifact, config
-from proctool.artifact import Artifact, Verbatim
+from proctool.artifact import Artifact, TensorCopy
 from proctool.errors import ArtifactError, ModelError, OptionError, notice
 from proctool.models.build import context_of, model_config, outline
 from proctool.models.components import parse_components
@@ -104,7 +104,7 @@ class Transplant:
 
     def write(self, output: Path) -> Artifact:
         """Write the model artifact, holding a few tensors in memory at a time; all or nothing."""
-        same: dict[str, Verbatim] = {}
+        same: dict[str, TensorCopy] = {}
         makers: dict[str, Callable[[], torch.Tensor]] = {}
         for step in self.steps:
             name = step.origin.tensor

@@ -14,10 +14,10 @@ import transformers
 import proctool as package
 from proctool.corpora import load_tokenizer
 from proctool.evaluation.blimp import encode, log_probabilities
+from proctool.evaluation.eval_model import open_subject
 from proctool.evaluation.mathematics import Question, answer_all
 from proctool.evaluation.options import PerplexityOptions
 from proctool.evaluation.perplexity import perplexity
-from proctool.evaluation.subject import open_subject
 from proctool.export.folder import export
 from proctool.models.saved import open_model
 from tests.conftest import Said

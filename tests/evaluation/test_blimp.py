@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from proctool.evaluation.blimp import BlimpOptions, blimp, encode, log_probabilities, read_pairs
-from proctool.evaluation.subject import open_subject
+from proctool.evaluation.eval_model import open_subject
 from proctool.models.saved import open_model
 from tests.conftest import Said
 from tests.evaluation.speakers import AGREEMENT, REFLEXIVES, save_speaker, write_pairs

@@ -14,9 +14,9 @@ import torch
 
 from proctool.corpora.tokenizers import CharacterTokenizer
 from proctool.evaluation import mathematics as measured
+from proctool.evaluation.eval_model import open_subject
 from proctool.evaluation.mathematics import Question, answer_all, greedy, mathematics, read_questions
 from proctool.evaluation.options import MathematicsOptions
-from proctool.evaluation.subject import open_subject
 from tests.conftest import Said
 from tests.evaluation.speakers import save_speaker
 from tests.models.tiny import FAMILIES, VOCAB, tiny

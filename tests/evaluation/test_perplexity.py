@@ -17,9 +17,9 @@ from proctool.corpora.bpe import train_bpe
 from proctool.corpora.catalog import open_corpus
 from proctool.corpora.documents import Document
 from proctool.corpora.tokenizers import ByteTokenizer, Tokenizer
+from proctool.evaluation.eval_model import open_subject
 from proctool.evaluation.options import PerplexityOptions
 from proctool.evaluation.perplexity import cut, perplexity
-from proctool.evaluation.subject import open_subject
 from proctool.models.build import build_model, model_config
 from proctool.models.saved import save_model
 from tests.conftest import Said

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from proctool.events import TrainEvent
-from proctool.experiment.estimate import Paces, seconds_left, urgency
+from proctool.experiment.estimate import Throughput, seconds_left, urgency
 from proctool.experiment.graph import Plan, plan
 from proctool.recipe import build_recipe
 from proctool.reporting.metrics import MetricsLog
@@ -56,7 +56,7 @@ def test_a_look_at_a_running_experiment_takes_work_in_proportion_to_stages(tmp_p
         logs[stages[0].key].train.append(TrainEvent(step=1, tokens=10, seconds=1.0))
 
         def estimate() -> None:
-            paces = Paces((stage, logs[stage.key]) for stage in stages)
+            paces = Throughput((stage, logs[stage.key]) for stage in stages)
             left = {stage.key: paces.seconds(stage, logs[stage.key]) for stage in stages}
             assert seconds_left(stages, left, set(), jobs=2) is not None
 

@@ -16,7 +16,7 @@ from proctool.evaluation.seeds import single, summarise
 from proctool.models.build import context_of
 from proctool.models.saved import open_model
 from proctool.procedural.mixture import parse_tasks
-from proctool.training.curriculum import Rule, parse_curriculum, task_course
+from proctool.training.curriculum import GrowthRule, parse_curriculum, task_course
 from proctool.training.devices import make_accelerator
 from proctool.training.evaluate import evaluate
 from proctool.training.loss import TargetLoss
@@ -32,8 +32,8 @@ def sizes(task: str, rule: str) -> list[int | None]:
 
 
 def test_a_rule_is_written_with_any_of_its_parts() -> None:
-    assert parse_curriculum("") == Rule(2, 2, "accuracy", 0.99, None)
-    assert parse_curriculum("start=3,loss=.5,patience=4") == Rule(3, 2, "loss", 0.5, 4)
+    assert parse_curriculum("") == GrowthRule(2, 2, "accuracy", 0.99, None)
+    assert parse_curriculum("start=3,loss=.5,patience=4") == GrowthRule(3, 2, "loss", 0.5, 4)
 
 
 @pytest.mark.parametrize("written", ["begin=2", "start=0", "step=x", "accuracy", "accuracy=.9,loss=1"])

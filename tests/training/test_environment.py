@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from proctool.errors import RunError
 from proctool.events import NoteEvent
-from proctool.launched import Launch, launch
+from proctool.launched import LaunchedProcess, launch
 from proctool.training import environment
 from proctool.training.devices import accelerator_of, start_process
 from proctool.training.warmup import warmup_job
@@ -219,7 +219,7 @@ def test_half_a_launch_is_one_line(
 def test_a_cluster_that_numbers_a_single_process_is_no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WORLD_SIZE": "1", "RANK": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}.items():
         monkeypatch.setenv(name, value)
-    assert launch() == Launch(processes=1, rank=0)
+    assert launch() == LaunchedProcess(processes=1, rank=0)
 
 
 def test_the_log_has_the_threads(tmp_path: Path) -> None:

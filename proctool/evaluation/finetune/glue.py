@@ -29,7 +29,7 @@ GRADES = 1000
 
 
 @dataclass(frozen=True)
-class Task:
+class GlueTask:
     """Where the texts and the label of a task stand, and how it is scored."""
 
     texts: tuple[str, ...]
@@ -45,18 +45,19 @@ class Task:
 
 _ENTAILMENT = ("entailment", "not_entailment")
 TASKS = {
-    "cola": Task(("3",), "1", ("0", "1"), ("matthews", "accuracy"), ("sentence",),
+    "cola": GlueTask(("3",), "1", ("0", "1"), ("matthews", "accuracy"), ("sentence",),
                  ("train.tsv", "in_domain_train.tsv"), ("dev.tsv", "in_domain_dev.tsv")),
-    "sst2": Task(("sentence",), "label", ("0", "1"), ("accuracy",), ("sentence",)),
-    "mrpc": Task(("#1 String", "#2 String"), "Quality", ("0", "1"), ("f1", "accuracy"),
+    "sst2": GlueTask(("sentence",), "label", ("0", "1"), ("accuracy",), ("sentence",)),
+    "mrpc": GlueTask(("#1 String", "#2 String"), "Quality", ("0", "1"), ("f1", "accuracy"),
                  train=("train.tsv", "msr_paraphrase_train.txt"), held_out=("dev.tsv", "msr_paraphrase_test.txt")),
-    "qqp": Task(("question1", "question2"), "is_duplicate", ("0", "1"), ("f1", "accuracy"), ("question1", "question2")),
-    "stsb": Task(("sentence1", "sentence2"), "score", None, ("pearson", "spearman")),
-    "mnli": Task(("sentence1", "sentence2"), "gold_label", ("entailment", "neutral", "contradiction"), ("accuracy",),
-                 ("premise", "hypothesis"), held_out=("dev_matched.tsv",)),
-    "qnli": Task(("question", "sentence"), "label", _ENTAILMENT, ("accuracy",), ("question", "sentence")),
-    "rte": Task(("sentence1", "sentence2"), "label", _ENTAILMENT, ("accuracy",)),
-    "wnli": Task(("sentence1", "sentence2"), "label", ("0", "1"), ("accuracy",)),
+    "qqp": GlueTask(("question1", "question2"), "is_duplicate", ("0", "1"), ("f1", "accuracy"),
+                    ("question1", "question2")),
+    "stsb": GlueTask(("sentence1", "sentence2"), "score", None, ("pearson", "spearman")),
+    "mnli": GlueTask(("sentence1", "sentence2"), "gold_label", ("entailment", "neutral", "contradiction"),
+                     ("accuracy",), ("premise", "hypothesis"), held_out=("dev_matched.tsv",)),
+    "qnli": GlueTask(("question", "sentence"), "label", _ENTAILMENT, ("accuracy",), ("question", "sentence")),
+    "rte": GlueTask(("sentence1", "sentence2"), "label", _ENTAILMENT, ("accuracy",)),
+    "wnli": GlueTask(("sentence1", "sentence2"), "label", ("0", "1"), ("accuracy",)),
 }  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def read_examples(name: str, data: str, held_out: bool) -> Examples:
     return examples
 
 
-def _class(task: Task, label: Any, where: str) -> int:
+def _class(task: GlueTask, label: Any, where: str) -> int:
     if task.labels is None:
         try:
             grade = float(label)
@@ -100,7 +101,7 @@ def _class(task: Task, label: Any, where: str) -> int:
     return task.labels.index(label)
 
 
-def _rows(task: Task, folder: Path, held_out: bool) -> Iterator[tuple[str, tuple[str, ...], str]]:
+def _rows(task: GlueTask, folder: Path, held_out: bool) -> Iterator[tuple[str, tuple[str, ...], str]]:
     names = task.held_out if held_out else task.train
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:

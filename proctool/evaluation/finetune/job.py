@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 TASKS = ("wikitext", *glue.TASKS, "py150")
 
 
-class Rows:
+class SampleRows:
     """Samples in memory as a source: in an order that is drawn anew each epoch, or as they are."""
 
     def __init__(self, samples: Samples, vocab_size: int, seed: int | None, about: dict[str, Any]) -> None:
@@ -162,8 +162,8 @@ def _on_glue(
 
     job = _job(
         task, options, saved, config=with_head, prepare=prepare, build=build_classifier, loss=loss,
-        source=Rows(splits[False], tokenizer.vocab_size, options.seed, about),
-        held_out=Rows(splits[True], tokenizer.vocab_size, None, about),
+        source=SampleRows(splits[False], tokenizer.vocab_size, options.seed, about),
+        held_out=SampleRows(splits[True], tokenizer.vocab_size, None, about),
         about={"stage": "finetune", "classes": list(labels or ())}, rows=len(splits[False]),
     )  # fmt: skip
     return Finetuning(job, splits[True], score)
@@ -204,7 +204,7 @@ def _on_text(
 
         accelerator = accelerator_of("fp32")
         module: TargetLoss = TargetLoss(open_model(path).model().to(accelerator.device))
-        rows = Rows(held_out, tokenizer.vocab_size, None, about)
+        rows = SampleRows(held_out, tokenizer.vocab_size, None, about)
         found = evaluate(accelerator, module, rows, len(held_out), options.batch_size)
         measures = found.measures()
         scores = {
@@ -216,8 +216,8 @@ def _on_text(
 
     job = _job(
         task, options, saved, config=made, prepare=prepare, build=build_model,
-        source=Rows(train, tokenizer.vocab_size, options.seed, about),
-        held_out=Rows(held_out, tokenizer.vocab_size, None, about),
+        source=SampleRows(train, tokenizer.vocab_size, options.seed, about),
+        held_out=SampleRows(held_out, tokenizer.vocab_size, None, about),
         about={"stage": "finetune", **(saved.tokenizer_record() if saved and not named else record(tokenizer))},
         rows=len(train), remark="; ".join(notes),
     )  # fmt: skip

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvalModel:
     """A model on disk and the tokenizer that makes its ids."""
 
     saved: SavedModel
@@ -52,7 +52,7 @@ class Subject:
         }
 
 
-def open_subject(path: Path, tokenizer: str | None, end_of_text: str | None = None) -> Subject:
+def open_subject(path: Path, tokenizer: str | None, end_of_text: str | None = None) -> EvalModel:
     """A model and its own tokenizer, or the one named. Raises ArtifactError, CorpusError, ModelError."""
     saved = open_model(path)
     found = load_tokenizer(tokenizer, end_of_text) if tokenizer else saved.tokenizer(end_of_text)
@@ -68,4 +68,4 @@ def open_subject(path: Path, tokenizer: str | None, end_of_text: str | None = No
             f"{path}: its tokenizer begins a text with token {max(begin.first)}, but the model's vocabulary has "
             f"{saved.config.vocab_size} tokens; take that token out of tokenizer_config.json"
         )
-    return Subject(saved, found, begin)
+    return EvalModel(saved, found, begin)
