@@ -167,7 +167,7 @@ def test_blocks_and_direct_writing_give_the_same_bytes(
     monkeypatch.setattr("proctool.artifact.files._BLOCK", block)
     monkeypatch.setattr("proctool.artifact.files._DIRECT_FROM", direct_from)
     source = artifact.write(tmp_path / "blocks", LARGE, kind="data", about={})
-    same = {name: artifact.Verbatim(source, name) for name in LARGE}
+    same = {name: artifact.TensorCopy(source, name) for name in LARGE}
     artifact.write(tmp_path / "same", same, kind="data", about={})
     assert (tmp_path / "plain").read_bytes() == (tmp_path / "blocks").read_bytes() == (tmp_path / "same").read_bytes()
 
@@ -212,5 +212,5 @@ def test_a_source_that_lies_is_refused_and_nothing_is_left(tmp_path: Path) -> No
     for lie in (changed, honest[: info.start + 40]):
         (tmp_path / "source").write_bytes(lie)
         with pytest.raises(ArtifactError, match=r"source: (tensor c is damaged|was cut short)"):
-            artifact.write(tmp_path / "out", {"c": artifact.Verbatim(source, "c")}, kind="data", about={})
+            artifact.write(tmp_path / "out", {"c": artifact.TensorCopy(source, "c")}, kind="data", about={})
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
