@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Before torch is imported anywhere: tiny models are fastest, and repeatable, on one thread.
 os.environ["OMP_NUM_THREADS"] = "1"  # whatever the shell says
@@ -16,6 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# Under nohup and in the background of a script, signals are ignored, here and in all that tests start: proctool would
+# obey that, and wait for ever for a signal that a test sends.
+for _number in ("SIGHUP", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+    signal.signal(getattr(signal, _number), signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
