@@ -46,7 +46,7 @@ def write_donor(path: Path, shape: str, seed: int) -> None:
 
     shapes = {name: ("F32", tuple(each.shape)) for name, each in model.named_parameters()}
     tensors = {name: functools.partial(make, extents) for name, (_, extents) in shapes.items()}
-    artifact.write(path, tensors, kind="model", about={"config": config_values(model.config)}, shapes=shapes)
+    artifact.write(path, tensors, kind="model", metadata={"config": config_values(model.config)}, shapes=shapes)
 
 
 def peak_bytes() -> int:

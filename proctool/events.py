@@ -93,13 +93,13 @@ class Event:
     """What all events have."""
 
     kind: ClassVar[str]
-    about: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     """Facts without a field of their own, such as task or corpus; in JSON they stand beside the fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartEvent(Event):
-    """A run begins. `about` is what its source says of itself."""
+    """A run begins. `metadata` is what its source says of itself."""
 
     kind = "start"
     command: Text = ""
@@ -220,14 +220,14 @@ _KINDS: Mapping[str, type[Event]] = {
 
 def to_json(event: Event) -> dict[str, Any]:
     """The event as a JSON object."""
-    return {"event": event.kind, **_written(event), **event.about}
+    return {"event": event.kind, **_written(event), **event.metadata}
 
 
 def _written(value: Any) -> dict[str, Any]:
     found = {}
     for each in fields(value):
         held = getattr(value, each.name)
-        if each.name == "about" or (held == each.default and not each.metadata):  # nan equals nothing: it is written
+        if each.name == "metadata" or (held == each.default and not each.metadata):  # nan equals nothing: it is written
             continue
         if isinstance(held, Evaluation):
             held = _written(held)
@@ -242,7 +242,7 @@ def from_json(found: Any) -> Event | None:
     if made is None:
         return None
     others = {key: value for key, value in found.items() if key != "event" and key not in _READERS[made]}
-    return _read(made, found, about=others)
+    return _read(made, found, metadata=others)
 
 
 def _readers(made: type) -> dict[str, Callable[[Any], Any]]:

@@ -26,7 +26,7 @@ TENSORS = {
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("artifact") / "a.safetensors"
-    artifact.write(path, TENSORS, kind="data", about={"task": "set", "seed": 3})
+    artifact.write(path, TENSORS, kind="data", metadata={"task": "set", "seed": 3})
     return path
 
 
@@ -36,7 +36,7 @@ def opened(path: Path) -> dict[str, torch.Tensor]:
 
 def test_what_was_written_is_read_back(written: Path) -> None:
     found = artifact.open_artifact(written, "data")
-    assert found.about == {"task": "set", "seed": 3}
+    assert found.metadata == {"task": "set", "seed": 3}
     tensors = artifact.read_torch(found)
     for name, tensor in TENSORS.items():
         assert torch.equal(tensors[name], torch.as_tensor(tensor))
@@ -50,14 +50,14 @@ def test_other_readers_of_safetensors_read_it(written: Path) -> None:
 
 def test_the_same_contents_give_the_same_bytes(written: Path, tmp_path: Path) -> None:
     again = tmp_path / "b.safetensors"
-    artifact.write(again, dict(reversed(TENSORS.items())), kind="data", about={"seed": 3, "task": "set"})
+    artifact.write(again, dict(reversed(TENSORS.items())), kind="data", metadata={"seed": 3, "task": "set"})
     assert again.read_bytes() == written.read_bytes()
 
 
 def test_lineage_travels_with_the_file(written: Path, tmp_path: Path) -> None:
     parent = artifact.read_header(written)
-    child = artifact.write(tmp_path / "c.safetensors", {}, kind="model", about={"steps": 1}, parents=[parent])
-    grandchild = artifact.write(tmp_path / "d.safetensors", {}, kind="model", about={}, parents=[child])
+    child = artifact.write(tmp_path / "c.safetensors", {}, kind="model", metadata={"steps": 1}, parents=[parent])
+    grandchild = artifact.write(tmp_path / "d.safetensors", {}, kind="model", metadata={}, parents=[child])
     assert grandchild.parents[0]["parents"][0]["content"] == parent.content
     assert grandchild.parents[0]["parents"][0]["about"] == {"task": "set", "seed": 3}
 
@@ -66,7 +66,7 @@ def test_tensors_made_one_at_a_time_give_the_same_file(written: Path, tmp_path: 
     lazy = {name: (lambda tensor=tensor: tensor) for name, tensor in TENSORS.items()}
     shapes = {name: (info.dtype, info.shape) for name, info in artifact.read_header(written).tensors.items()}
     path = tmp_path / "lazy.safetensors"
-    artifact.write(path, lazy, kind="data", about={"task": "set", "seed": 3}, shapes=shapes)
+    artifact.write(path, lazy, kind="data", metadata={"task": "set", "seed": 3}, shapes=shapes)
     assert path.read_bytes() == written.read_bytes()
 
 
@@ -85,7 +85,7 @@ def test_any_flipped_bit_is_refused_or_harmless(written: Path, data: st.DataObje
     # Only what holds no information may change unseen: the header's padding, the `format` remark.
     for name, tensor in TENSORS.items():
         assert torch.equal(tensors[name], torch.as_tensor(tensor))
-    assert artifact.read_header(damaged).about == {"task": "set", "seed": 3}
+    assert artifact.read_header(damaged).metadata == {"task": "set", "seed": 3}
 
 
 @settings(max_examples=100, deadline=None)
@@ -145,14 +145,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(written: Path, tmp_path
         raise RuntimeError("no tensor")
 
     with pytest.raises(RuntimeError, match="no tensor"):
-        artifact.write(path, {"x": fails}, kind="data", about={}, shapes={"x": ("F32", (2,))})
+        artifact.write(path, {"x": fails}, kind="data", metadata={}, shapes={"x": ("F32", (2,))})
     assert path.read_bytes() == written.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="does not exist"):
-        artifact.write(tmp_path / "no" / "a.safetensors", {}, kind="data", about={})
+        artifact.write(tmp_path / "no" / "a.safetensors", {}, kind="data", metadata={})
 
 
 LARGE = {"a": np.arange(5000, dtype=np.float32), "b": np.zeros(0, np.float32), "c": torch.arange(9001.0)}
@@ -163,12 +163,12 @@ LARGE = {"a": np.arange(5000, dtype=np.float32), "b": np.zeros(0, np.float32), "
 def test_blocks_and_direct_writing_give_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, direct_from: int
 ) -> None:
-    artifact.write(tmp_path / "plain", LARGE, kind="data", about={})
+    artifact.write(tmp_path / "plain", LARGE, kind="data", metadata={})
     monkeypatch.setattr("proctool.artifact.files._BLOCK", block)
     monkeypatch.setattr("proctool.artifact.files._DIRECT_FROM", direct_from)
-    source = artifact.write(tmp_path / "blocks", LARGE, kind="data", about={})
+    source = artifact.write(tmp_path / "blocks", LARGE, kind="data", metadata={})
     same = {name: artifact.TensorCopy(source, name) for name in LARGE}
-    artifact.write(tmp_path / "same", same, kind="data", about={})
+    artifact.write(tmp_path / "same", same, kind="data", metadata={})
     assert (tmp_path / "plain").read_bytes() == (tmp_path / "blocks").read_bytes() == (tmp_path / "same").read_bytes()
 
 
@@ -186,7 +186,7 @@ def test_a_file_system_that_asks_for_another_alignment_gets_ordinary_writes(
         return write(handle, data[:1000], position)  # and writes less than it was given
 
     monkeypatch.setattr(os, "pwrite", fussy)
-    artifact.write(tmp_path / "a", LARGE, kind="data", about={})
+    artifact.write(tmp_path / "a", LARGE, kind="data", metadata={})
     assert refused
     for name, tensor in opened(tmp_path / "a").items():
         assert torch.equal(tensor, torch.as_tensor(LARGE[name]))
@@ -198,13 +198,13 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space left") as raised:
-        artifact.write(tmp_path / "a", LARGE, kind="data", about={})
+        artifact.write(tmp_path / "a", LARGE, kind="data", metadata={})
     assert raised.value.filename == str(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_source_that_lies_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    source = artifact.write(tmp_path / "source", LARGE, kind="data", about={})
+    source = artifact.write(tmp_path / "source", LARGE, kind="data", metadata={})
     info = source.tensors["c"]
     honest = (tmp_path / "source").read_bytes()
     changed = bytearray(honest)
@@ -212,5 +212,5 @@ def test_a_source_that_lies_is_refused_and_nothing_is_left(tmp_path: Path) -> No
     for lie in (changed, honest[: info.start + 40]):
         (tmp_path / "source").write_bytes(lie)
         with pytest.raises(ArtifactError, match=r"source: (tensor c is damaged|was cut short)"):
-            artifact.write(tmp_path / "out", {"c": artifact.TensorCopy(source, "c")}, kind="data", about={})
+            artifact.write(tmp_path / "out", {"c": artifact.TensorCopy(source, "c")}, kind="data", metadata={})
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

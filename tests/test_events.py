@@ -32,7 +32,7 @@ NO_NUMBER = Evaluation(step=4, tokens=32, accuracy=0.0, exact_match=0.0)
 EVENTS = [
     StartEvent(
         command="warmup", steps=4, tokens_per_step=8, parameters=9, trained=9, flops=1e9, carried=[], seed=0,
-        eval_samples=2, environment={"compile": True}, about={"task": "set:inputs=4", "split": "train"},
+        eval_samples=2, environment={"compile": True}, metadata={"task": "set:inputs=4", "split": "train"},
     ),
     StartEvent(steps=4),
     ResumeEvent(step=2),

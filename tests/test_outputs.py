@@ -235,7 +235,7 @@ def test_checkpoints_of_others_take_no_place_and_are_never_removed(tmp_path: Pat
         run.save(step, {}, {}, keep=2)
     latest = run.latest()
     assert latest is not None
-    assert latest.about["step"] == 3
+    assert latest.metadata["step"] == 3
     run.complete(3)
     run.close()
     assert sorted((tmp_path / "checkpoints").iterdir()) == theirs

@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Any]:
         _clear_leftovers(path)
         file, name = _temporary(path)
     except OSError as error:
-        raise _about(path, error) from error
+        raise _naming(path, error) from error
     try:
         with file:
             yield file
@@ -40,12 +40,12 @@ def replacing(path: Path) -> Iterator[Any]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         if isinstance(error, OSError) and error.filename in (None, name):
-            raise _about(path, error) from error
+            raise _naming(path, error) from error
         raise
     sync_folder(path.parent)
 
 
-def _about(path: Path, error: OSError) -> OSError:
+def _naming(path: Path, error: OSError) -> OSError:
     """The same error, naming the file that was asked for."""
     return OSError(error.errno, error.strerror, str(path))
 

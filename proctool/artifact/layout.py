@@ -50,7 +50,7 @@ class Artifact:
 
     path: Path
     kind: str
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     parents: tuple[dict[str, Any], ...]
     versions: dict[str, str]
     content: str
@@ -63,16 +63,16 @@ class Artifact:
             "name": self.path.name,
             "kind": self.kind,
             "content": self.content,
-            "about": _summary(self.about),
+            "about": _summary(self.metadata),
             "parents": list(self.parents),
         }
 
 
-def _summary(about: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: about[key]
+        key: metadata[key]
         for key in ("task", "corpus", "seed", "tokens", "steps", "components", "extended_from")
-        if key in about
+        if key in metadata
     }
 
 

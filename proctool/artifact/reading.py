@@ -131,7 +131,7 @@ def _artifact(path: Path, own: str, entries: Mapping[str, tuple[str, tuple[int, 
         return Artifact(
             path=path,
             kind=document["kind"],
-            about=document["about"],
+            metadata=document["about"],
             parents=tuple(document["parents"]),
             versions=document["versions"],
             content=document["content"],
@@ -144,9 +144,9 @@ def _artifact(path: Path, own: str, entries: Mapping[str, tuple[str, tuple[int, 
 def _require_types(document: Mapping[str, Any]) -> None:
     """Raise ValueError unless every field is what readers take it for: a seal shows damage, not good will."""
     require_shallow(document)
-    about, parents, libraries = document["about"], document["parents"], document["versions"]
+    metadata, parents, libraries = document["about"], document["parents"], document["versions"]
     written = [document["kind"], *libraries, *libraries.values(), *(each["kind"] for each in parents)]
-    if not isinstance(about, dict) or not all(isinstance(each, str) for each in written):
+    if not isinstance(metadata, dict) or not all(isinstance(each, str) for each in written):
         raise ValueError
     ancestors = list(parents)
     while ancestors:

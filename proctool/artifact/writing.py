@@ -81,7 +81,7 @@ def write(
     tensors: Mapping[str, NDArray[Any] | torch.Tensor | TensorCopy | Callable[[], Any]],
     *,
     kind: str,
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     parents: Sequence[Artifact | Mapping[str, Any]] = (),
     shapes: Mapping[str, tuple[str, tuple[int, ...]]] | None = None,
 ) -> Artifact:
@@ -94,7 +94,7 @@ def write(
     be written.
     """
     with output(Path(path)):
-        return _write(Path(path), tensors, kind, about, parents, shapes)
+        return _write(Path(path), tensors, kind, metadata, parents, shapes)
 
 
 @contextlib.contextmanager
@@ -119,7 +119,7 @@ def _write(
     path: Path,
     tensors: Mapping[str, NDArray[Any] | torch.Tensor | TensorCopy | Callable[[], Any]],
     kind: str,
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     parents: Sequence[Artifact | Mapping[str, Any]],
     shapes: Mapping[str, tuple[str, tuple[int, ...]]] | None,
 ) -> Artifact:
@@ -131,7 +131,7 @@ def _write(
     document: dict[str, Any] = {
         "format": FORMAT,
         "kind": kind,
-        "about": dict(about),
+        "about": dict(metadata),
         "parents": [parent.as_parent if isinstance(parent, Artifact) else dict(parent) for parent in parents],
         "versions": versions(),
         "tensors": listed,

@@ -128,22 +128,22 @@ def _planned(corpus: Corpus, tokenizer: Tokenizer, common: Common) -> None:
 
 def _told(store: TokenStore, common: Common) -> None:
     display.notes(store.notes)
-    about: dict[str, Any] = {"event": "corpus", "corpus": store.corpus, "tokenizer": store.tokenizer.spec}
+    metadata: dict[str, Any] = {"event": "corpus", "corpus": store.corpus, "tokenizer": store.tokenizer.spec}
     for split in store.splits:
         counts = {what: store.count(split, what) for what in ("documents", "bytes", "tokens")}
-        about[split] = counts
+        metadata[split] = counts
         display.say(
             f"  {split:<12}{format_count(counts['documents'])} documents, {format_bytes(counts['bytes'])} of text, "
             f"{format_count(counts['tokens'])} tokens"
         )
     rows = len(store.split())
-    about |= {"rows": rows, "context": store.context, "content": store.content, "skipped": store.skipped}
+    metadata |= {"rows": rows, "context": store.context, "content": store.content, "skipped": store.skipped}
     display.say(
         f"{store.corpus}: {format_count(rows)} training rows of {store.context} tokens in {store.folder} "
         f"(content {store.content[:12]})"
     )
     if common.json:
-        display.emit({**about, "folder": str(store.folder)})
+        display.emit({**metadata, "folder": str(store.folder)})
 
 
 def _merge(options: MergeOptions, common: Common) -> None:

@@ -39,7 +39,7 @@ def inspect(
                 "path": str(file),
                 "kind": found.kind,
                 "content": found.content,
-                "about": _readable(found.about),
+                "about": _readable(found.metadata),
                 "parents": list(found.parents),
                 "versions": found.versions,
                 "tensors": {name: [info.dtype, list(info.shape)] for name, info in found.tensors.items()},
@@ -61,9 +61,9 @@ def inspect(
         highlight=False,
     )
     console.print(f"  content {found.content}", highlight=False)
-    for key, value in found.about.items():
+    for key, value in found.metadata.items():
         if not isinstance(value, dict | list):
-            within = ", carried in the file" if key == "tokenizer" and "tokenizer_json" in found.about else ""
+            within = ", carried in the file" if key == "tokenizer" and "tokenizer_json" in found.metadata else ""
             console.print(f"  {_shown(key):<16}{_shown(value)}{within}", highlight=False, markup=False)
     made_with = ", ".join(f"{library} {version}" for library, version in found.versions.items())
     console.print(f"  {'made with':<16}{_shown(made_with)}", highlight=False, markup=False)
@@ -75,7 +75,7 @@ def inspect(
     if tensors:
         from proctool.transplantation.origin import read_provenance
 
-        origins = found.about.get("origins")
+        origins = found.metadata.get("origins")
         for name, info in found.tensors.items():
             made = read_provenance(origins.get(name)) if isinstance(origins, dict) else None
             whence = "" if made is None else _shown(f"  {made.source}: {made.words()}".rstrip(": "))
@@ -113,9 +113,9 @@ def _shown(value: Any) -> str:
     return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text)} characters)")
 
 
-def _readable(about: Mapping[str, Any]) -> dict[str, Any]:
+def _readable(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """All of it but the bytes of the tokenizer that a model carries."""
-    return {key: _without_bytes(value) if key == "tokenizer_json" else value for key, value in about.items()}
+    return {key: _without_bytes(value) if key == "tokenizer_json" else value for key, value in metadata.items()}
 
 
 def _without_bytes(value: Any) -> Any:
@@ -134,8 +134,8 @@ def _size(shape: tuple[int, ...]) -> int:
 def _grow(tree: Any, parent: dict[str, Any]) -> None:
     from rich.text import Text
 
-    about = ", ".join(f"{key} {value}" for key, value in (parent.get("about") or {}).items())
-    said = f"{parent['name']} ({parent['kind']}, content {str(parent['content'])[:12]}) {about}"
+    metadata = ", ".join(f"{key} {value}" for key, value in (parent.get("about") or {}).items())
+    said = f"{parent['name']} ({parent['kind']}, content {str(parent['content'])[:12]}) {metadata}"
     branch = tree.add(Text(_shown(said)))
     for older in parent.get("parents") or []:
         _grow(branch, older)
@@ -149,26 +149,26 @@ def _family_tree(node: Mapping[str, Any], tree: Any = None) -> Any:
     from rich.text import Text
     from rich.tree import Tree
 
-    about, parents = node.get("about") or {}, node.get("parents") or []
+    metadata, parents = node.get("about") or {}, node.get("parents") or []
     content = f" {str(node['content'])[:12]}" if node.get("content") else ""
     facts = ", ".join(
         f"{key} {format_count(value) if isinstance(value, int) else value}"
-        for key, value in about.items()
+        for key, value in metadata.items()
         if key not in _SAID_APART
     )
     label = Text(_shown(f"{node['name']} ({node['kind']}{content}) {facts}".rstrip()))
     from proctool.transplantation.origin import component_words
 
-    for component, whence in component_words(about.get("components")):
+    for component, whence in component_words(metadata.get("components")):
         label.append(f"\n  {_shown(component):<11}{_shown(whence)}")
     branch = Tree(label) if tree is None else tree.add(label)
     for parent in parents:
         _family_tree(parent, branch)
-    if "corpus" in about:
-        branch.add(Text(_shown(f"corpus {about['corpus']}")))
+    if "corpus" in metadata:
+        branch.add(Text(_shown(f"corpus {metadata['corpus']}")))
     # A model trained on a generated file has the file's task; the file says it itself.
-    if "task" in about and all((parent.get("about") or {}).get("task") != about["task"] for parent in parents):
-        branch.add(Text(_shown(f"task {about['task']}")))
+    if "task" in metadata and all((parent.get("about") or {}).get("task") != metadata["task"] for parent in parents):
+        branch.add(Text(_shown(f"task {metadata['task']}")))
     return branch
 
 

@@ -32,7 +32,7 @@ def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
     results.line(f"{task}: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     if common.json:
         parent = found.job.parents[0] if found.job.parents else None
-        about = {
+        metadata = {
             "event": "finetune",
             "task": task,
             "init_content": parent.content if isinstance(parent, Artifact) else None,
@@ -44,7 +44,7 @@ def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
             },
             "versions": versions(),
         }
-        results.emit({**to_json(end), **found.job.source.about(), **about, "metrics": metrics})
+        results.emit({**to_json(end), **found.job.source.metadata(), **metadata, "metrics": metrics})
 
 
 _task = argument("task", str, "wikitext, a GLUE task (cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli) or py150.")

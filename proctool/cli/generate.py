@@ -100,7 +100,7 @@ def _write(task: Task, options: GenerateOptions, samples: int, output: Path, com
             shard=options.shard,
             progress=shown.update,
         )
-    start, stop = written.about["samples"]
+    start, stop = written.metadata["samples"]
     result = {
         "event": "generate",
         "artifact": str(output),

@@ -86,7 +86,7 @@ def other_tokens(one: Tokenizer, other: Tokenizer) -> OtherTokens:
     return OtherTokens(ordinary, len(differing) - ordinary)
 
 
-def load_record(about: Mapping[str, Any], where: str, end_of_text: str | None = None) -> Tokenizer | None:
+def load_record(metadata: Mapping[str, Any], where: str, end_of_text: str | None = None) -> Tokenizer | None:
     """The tokenizer that `record` wrote, None where there is none. Nothing in it is ever run as code.
 
     `end_of_text` is the token that ends a text (default: the recorded one).
@@ -94,7 +94,7 @@ def load_record(about: Mapping[str, Any], where: str, end_of_text: str | None = 
     Raises ArtifactError in the name of `where` when it is damaged, CorpusError when an older file gives but a name and
     nothing of that name can be loaded here.
     """
-    name, packed = about.get(NAME), about.get(DEFINITION)
+    name, packed = metadata.get(NAME), metadata.get(DEFINITION)
     if name is None and packed is None:
         return None
     if packed is None:

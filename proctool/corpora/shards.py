@@ -99,14 +99,19 @@ def _name(key: str, number: int) -> str:
 
 
 def _described(header: artifact.Artifact) -> Shard:
-    about = header.about
+    metadata = header.metadata
     splits = {
         str(split): {what: int(counts[what]) for what in ("documents", "bytes", "tokens")}
-        for split, counts in about["splits"].items()
+        for split, counts in metadata["splits"].items()
     }
     return Shard(
-        header.path.name, bool(about["last"]), int(about["read"]), int(about["skipped"]), splits, header.content
-    )  # fmt: skip
+        header.path.name,
+        bool(metadata["last"]),
+        int(metadata["read"]),
+        int(metadata["skipped"]),
+        splits,
+        header.content,
+    )
 
 
 def build_part(
@@ -178,10 +183,10 @@ def _build_shard(
         tensors |= _tensors(split, piece, job)
         tokens = sum(map(len, piece.tokens))
         counts[split] = {"documents": piece.documents, "bytes": piece.bytes, "tokens": tokens}
-    about: dict[str, Any] = {"corpus": job.corpus, "tokenizer": job.tokenizer.spec, "splits": counts}
-    about |= {"last": last, "read": read, "skipped": skipped}
+    metadata: dict[str, Any] = {"corpus": job.corpus, "tokenizer": job.tokenizer.spec, "splits": counts}
+    metadata |= {"last": last, "read": read, "skipped": skipped}
     path = job.folder / _name(job.key, len(before))
-    return _described(artifact.write(path, tensors, kind=KIND, about=about))
+    return _described(artifact.write(path, tensors, kind=KIND, metadata=metadata))
 
 
 def _tensors(split: str, piece: _Gathered, job: ShardJob) -> dict[str, NDArray[Any]]:

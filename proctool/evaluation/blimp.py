@@ -87,7 +87,7 @@ def blimp(
     phenomenon = {pair.paradigm: pair.phenomenon for pair in pairs}
     return {
         "event": "blimp",
-        **subject.about(),
+        **subject.metadata(),
         "data": options.data,
         "data_sha256": _digest(pairs),
         "leading_space": options.leading_space,

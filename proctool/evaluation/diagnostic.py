@@ -48,7 +48,7 @@ def diagnostic_job(name: str, options: DiagnosticOptions) -> Job:
         held_out=held_out(task),
         course=task_course(task, options.curriculum, lambda part: (TaskSource(part, options.seed), held_out(part))),
         output=options.output,
-        about={"stage": "diagnostic"},
+        metadata={"stage": "diagnostic"},
         parents=[donor.parent] if donor else [],
         prepare=transplant_from(donor, options, options.seed),
     )
@@ -56,10 +56,10 @@ def diagnostic_job(name: str, options: DiagnosticOptions) -> Job:
 
 def _check_unseen(task: Task, donor: SavedModel) -> None:
     """Raise OptionError when the donor was warmed on samples that may be among the held-out ones."""
-    if donor.about.get("split") != "validation":
+    if donor.metadata.get("split") != "validation":
         return
     try:
-        trained_on = parse_tasks(donor.about.get("task", ""))
+        trained_on = parse_tasks(donor.metadata.get("task", ""))
     except OptionError:  # of a package that is not installed
         return
     if task.name in _names(trained_on):

@@ -38,13 +38,13 @@ class EvalModel:
 
         return self.saved.model().eval().to(start_process().device)
 
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What a result records: the model by file, content and seed of its training, the tokenizer, the versions."""
         return {
             "model": str(self.saved.path),
             "content": self.saved.content,
             **self.saved.oddities(),
-            "model_seed": self.saved.about.get("seed"),
+            "model_seed": self.saved.metadata.get("seed"),
             "tokenizer": self.tokenizer.spec,
             "tokenizer_sha256": self.tokenizer.fingerprint,
             "texts_begin": list(self.beginning.first),

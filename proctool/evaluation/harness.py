@@ -96,7 +96,7 @@ def harness(model: Path, options: HarnessOptions) -> dict[str, Any]:
             raise ModelError(f"{model}: the harness stopped: {first_line(error)}") from None
     return {
         "event": "harness",
-        **subject.about(),
+        **subject.metadata(),
         "lm_eval": lm_eval.__version__,
         "seed": options.seed,
         "limit": options.limit,

@@ -59,7 +59,7 @@ def mathematics(
     asked = list(read_questions(options))
     answers = answer_all(subject, asked, options.batch_size, listen)
     right = np.array([given == each.answer for given, each in zip(answers, asked, strict=True)])
-    shared = {**subject.about(), "corpus": options.corpus}
+    shared = {**subject.metadata(), "corpus": options.corpus}
     lines = []
     for split in dict.fromkeys(each.split for each in asked):
         names = sorted({each.module for each in asked if each.split == split})

@@ -135,15 +135,15 @@ def perplexity(
     nats, targets = float(totals.at.sum()), int(totals.count_at.sum())
     if not math.isfinite(nats):
         raise ModelError(f"{model}: its loss is not a finite number, so its weights are not those of a sound model")
-    about = subject.saved.about
+    metadata = subject.saved.metadata
     return {
         "event": "perplexity",
-        **subject.about(),
+        **subject.metadata(),
         "corpus": options.corpus,
         **({} if options.validation is None else {"validation": options.validation}),
         "split": options.split,
         "text_sha256": read.digest.hexdigest(),
-        "trained_on": options.split == "train" and about.get("corpus") == name_given(options.corpus),
+        "trained_on": options.split == "train" and metadata.get("corpus") == name_given(options.corpus),
         "documents": read.documents,
         "bytes": read.bytes,
         "skipped": len(corpus.skipped.problems) if corpus.skipped else 0,

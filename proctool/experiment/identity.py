@@ -84,7 +84,7 @@ def _weights(value: str) -> str | None:
         donors = [each.strip() for each in value.split(",")]  # averaged
         return _digest([_weights(each) or each for each in donors]) if len(donors) > 1 else None
     header = artifact.read_header(path)
-    return _digest([header.content, header.about])
+    return _digest([header.content, header.metadata])
 
 
 def _digest(value: Any) -> str:

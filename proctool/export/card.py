@@ -38,13 +38,13 @@ def write_card(folder: Path, name: str, saved: SavedModel, model: PreTrainedMode
 
 def card(name: str, saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None) -> str:
     """The model card: front matter, what the model is, how it was made, results, use, the tree of all it came from."""
-    about = saved.about
-    parts = [_front_matter(name, about), f"# {name}", _what(saved, model, tokenizer)]
+    metadata = saved.metadata
+    parts = [_front_matter(name, metadata), f"# {name}", _what(saved, model, tokenizer)]
     if steps := list(_steps(saved)):
         parts += ["## How it was made", "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))]
-    if about.get("carried"):
-        parts += ["What was carried over into it:", _carried(about["carried"])]
-    if metrics := _metrics(about):
+    if metadata.get("carried"):
+        parts += ["What was carried over into it:", _carried(metadata["carried"])]
+    if metrics := _metrics(metadata):
         rows = [[label, f"{value:.4g}"] for label, _, value in metrics]
         parts += ["## Results", "Held-out samples of what it was trained on last:", _table(["measure", "value"], rows)]
     parts += ["## Use", _use(name, tokenizer is not None)]
@@ -54,18 +54,18 @@ def card(name: str, saved: SavedModel, model: PreTrainedModel, tokenizer: Tokeni
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(name: str, about: Mapping[str, Any]) -> str:
+def _front_matter(name: str, metadata: Mapping[str, Any]) -> str:
     import yaml
 
     values: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["proctool", *(["procedural-pretraining"] if about.get("carried") or about.get("task") else [])],
+        "tags": ["proctool", *(["procedural-pretraining"] if metadata.get("carried") or metadata.get("task") else [])],
     }
-    corpus = str(about["corpus"]) if "corpus" in about else None
+    corpus = str(metadata["corpus"]) if "corpus" in metadata else None
     if corpus is not None and (data := _HUB.get(corpus.partition(":")[0])):
         values["datasets"] = [data]
-    if corpus is not None and (metrics := _metrics(about)):
+    if corpus is not None and (metrics := _metrics(metadata)):
         values["model-index"] = [
             {
                 "name": name,
@@ -109,21 +109,21 @@ def _steps(saved: SavedModel) -> Iterator[str]:
 def _history(node: Mapping[str, Any], *, is_this: bool = False) -> Iterator[str]:
     for parent in node.get("parents") or []:
         yield from _history(parent)
-    about = node.get("about") or {}
+    metadata = node.get("about") or {}
     result = "this model" if is_this else f"`{bare_name(node['name'])}`"
-    spent = [f"{format_count(about['tokens'])} tokens"] if "tokens" in about else []
-    spent += [f"{about['steps']} steps"] if "steps" in about else []
-    spent += [f"seed {about['seed']}"] if "seed" in about else []
+    spent = [f"{format_count(metadata['tokens'])} tokens"] if "tokens" in metadata else []
+    spent += [f"{metadata['steps']} steps"] if "steps" in metadata else []
+    spent += [f"seed {metadata['seed']}"] if "seed" in metadata else []
     amount = f" ({', '.join(spent)})" if spent else ""
     if node.get("kind") == "data":
-        yield f"Generated `{about.get('task')}` as {result}{amount}."
-    elif "corpus" in about:
-        yield f"Trained on the corpus `{bare_name(str(about['corpus']))}`{amount}: {result}."
-    elif "task" in about:
-        task = about["task"] if isinstance(about["task"], str) else " + ".join(map(str, about["task"]))
+        yield f"Generated `{metadata.get('task')}` as {result}{amount}."
+    elif "corpus" in metadata:
+        yield f"Trained on the corpus `{bare_name(str(metadata['corpus']))}`{amount}: {result}."
+    elif "task" in metadata:
+        task = metadata["task"] if isinstance(metadata["task"], str) else " + ".join(map(str, metadata["task"]))
         yield f"Warmed up on `{task}`{amount}: {result}."
-    elif isinstance(about.get("components"), Mapping):
-        whence = ", ".join(f"{component} {words}" for component, words in component_words(about["components"]))
+    elif isinstance(metadata.get("components"), Mapping):
+        whence = ", ".join(f"{component} {words}" for component, words in component_words(metadata["components"]))
         yield f"Put together ({whence}): {result}."
     elif not is_this:
         yield f"Began from {result}."
@@ -140,13 +140,13 @@ def _carried(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _metrics(about: Mapping[str, Any]) -> list[tuple[str, str, float]]:
+def _metrics(metadata: Mapping[str, Any]) -> list[tuple[str, str, float]]:
     """(what it is called here, the hub's type of metric, value)."""
-    found = about.get("metrics") or {}
+    found = metadata.get("metrics") or {}
     rows = []
     if isinstance(loss := found.get("loss"), int | float):
         rows.append(("loss (nats per token)", "loss", float(loss)))
-        if "corpus" in about and (perplexity := to_perplexity(float(loss))) is not None:
+        if "corpus" in metadata and (perplexity := to_perplexity(float(loss))) is not None:
             rows.append(("perplexity", "perplexity", perplexity))
     if isinstance(accuracy := found.get("accuracy"), int | float):
         rows.append(("token accuracy", "accuracy", float(accuracy)))
@@ -169,9 +169,11 @@ def _use(name: str, reads_text: bool) -> str:
 
 def _tree(node: Mapping[str, Any], before: str = "", last: bool | None = None) -> Iterator[str]:
     """The artifact and all it was made from, one line each."""
-    about = node.get("about") or {}
+    metadata = node.get("about") or {}
     told = [
-        f"{key} {bare_name(str(about[key]))}" for key in ("task", "corpus", "seed", "tokens", "steps") if key in about
+        f"{key} {bare_name(str(metadata[key]))}"
+        for key in ("task", "corpus", "seed", "tokens", "steps")
+        if key in metadata
     ]
     content = f" {str(node['content'])[:12]}" if node.get("content") else ""
     joint = "" if last is None else "└─ " if last else "├─ "

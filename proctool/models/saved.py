@@ -37,7 +37,7 @@ class SavedModel:
 
     path: Path
     config: PretrainedConfig
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     artifact: Artifact | None
     """None for a Hugging Face folder."""
     folder: FolderWeights | None = None
@@ -88,7 +88,7 @@ class SavedModel:
         from proctool.corpora.subwords import holds_tokenizer, load_subwords
 
         if self.artifact is not None:
-            return load_record(self.about, str(self.path), end_of_text)
+            return load_record(self.metadata, str(self.path), end_of_text)
         return load_subwords(str(self.path), end_of_text) if holds_tokenizer(self.path) else None
 
     @property
@@ -96,14 +96,14 @@ class SavedModel:
         """Whether its texts begin as its tokenizer begins them; a model that proctool trained reads end-of-text."""
         from proctool.corpora.carried import AS_ITS_TOKENIZER, BEGIN
 
-        return self.artifact is None or self.about.get(BEGIN) == AS_ITS_TOKENIZER
+        return self.artifact is None or self.metadata.get(BEGIN) == AS_ITS_TOKENIZER
 
     def tokenizer_record(self) -> dict[str, Any]:
         """What the `about` of a model with the same vocabulary says of its tokenizer. Raises CorpusError."""
         from proctool.corpora.carried import AS_ITS_TOKENIZER, BEGIN, DEFINITION, NAME, record
 
         if self.artifact is not None:
-            return {key: self.about[key] for key in (NAME, DEFINITION, BEGIN) if key in self.about}
+            return {key: self.metadata[key] for key in (NAME, DEFINITION, BEGIN) if key in self.metadata}
         tokenizer = self.tokenizer()
         return {**record(tokenizer), BEGIN: AS_ITS_TOKENIZER} if tokenizer else {}
 
@@ -133,7 +133,7 @@ class SavedModel:
 def save_model(
     path: Path,
     model: PreTrainedModel,
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     parents: Sequence[Artifact | Mapping[str, Any]] = (),
     *,
     weights: Mapping[str, torch.Tensor] | None = None,
@@ -144,7 +144,7 @@ def save_model(
     """
     tensors = {**(weights or dict(model.named_parameters())), **_persistent_buffers(model)}
     return artifact.write(
-        path, tensors, kind="model", about={**about, "config": config_values(model.config)}, parents=parents
+        path, tensors, kind="model", metadata={**metadata, "config": config_values(model.config)}, parents=parents
     )
 
 
@@ -196,7 +196,7 @@ def _open_folder(path: Path, strip_prefix: Sequence[str]) -> SavedModel:
 
 def _open_artifact(path: Path) -> SavedModel:
     found = artifact.open_artifact(path, "model")
-    recorded = found.about.get("config")
+    recorded = found.metadata.get("config")
     if not isinstance(recorded, dict) or not isinstance(recorded.get("model_type"), str):
         raise ArtifactError(f"{path}: a model without its configuration; make the file again")
     values = dict(recorded)
@@ -211,7 +211,7 @@ def _open_artifact(path: Path) -> SavedModel:
         )
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
-    return SavedModel(path, untied(config) if head else config, found.about, found, own_head=head)
+    return SavedModel(path, untied(config) if head else config, found.metadata, found, own_head=head)
 
 
 def load_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], source: str) -> None:

@@ -33,11 +33,11 @@ class DataFile:
         """Read and check a data artifact. Raises ArtifactError."""
         found = artifact.open_artifact(path, "data")
         try:
-            about = found.about
-            task = parse_tasks(about["task"])
+            metadata = found.metadata
+            task = parse_tasks(metadata["task"])
             arrays = artifact.read_numpy(found)
             samples = Samples(arrays["tokens"], arrays["targets"])
-            seed, split = int(about["seed"]), str(about["split"])
+            seed, split = int(metadata["seed"]), str(metadata["split"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path}: a data file without {error}; make the file again") from None
         except ArtifactError:
@@ -99,7 +99,7 @@ def generate(
             tokens[first - start : last - start] = part.tokens
             targets[first - start : last - start] = part.targets
             progress(last - start)
-        about: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             "task": task.spec,
             "options": task.options,
             "seed": seed,
@@ -108,4 +108,4 @@ def generate(
             "vocab_size": task.vocab_size,
             "layout": {role: [ids.start, ids.stop] for role, ids in task.layout.items()},
         }
-        return artifact.write(output, {"tokens": tokens, "targets": targets}, kind="data", about=about)
+        return artifact.write(output, {"tokens": tokens, "targets": targets}, kind="data", metadata=metadata)

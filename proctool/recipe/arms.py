@@ -164,7 +164,7 @@ def carried_into(options: InitOptions) -> tuple[str, ...]:
 
 def warmup_task(options: WarmupOptions) -> Task:
     """The task that a warm-up trains on. Raises OptionError, ArtifactError."""
-    return parse_tasks(options.task if options.data is None else read_header(options.data).about["task"])
+    return parse_tasks(options.task if options.data is None else read_header(options.data).metadata["task"])
 
 
 def procedural_tokens(arm: PlannedArm, diagnostic: str | None = None) -> int:

@@ -81,13 +81,13 @@ class Run:
     """What else was measured on the held-out text, by name ("accuracy", "exact_match"), against tokens."""
 
     @property
-    def road(self) -> Curve:
+    def compared(self) -> Curve:
         """Where the tokens to a loss are read: among the budgets' final losses, else along the one run."""
         return self.by_budget or self.curve
 
     def starts_at(self, loss: float) -> bool:
         """Whether it is at `loss` already where it is first measured: how early it got there is not known."""
-        return bool(self.road.loss[0] <= loss)
+        return bool(self.compared.loss[0] <= loss)
 
     def flops_to(self, tokens: float) -> float | None:
         """Operations up to `tokens` corpus tokens, the warm-up's counted; None where they are not known."""
@@ -163,9 +163,9 @@ def _against(
 ) -> ArmResult:
     seeds = tuple(sorted(base.keys() & arm.keys()))
     pairs = [(base[seed], arm[seed]) for seed in seeds]
-    targets = [of.road.final if loss is None else loss for of, _ in pairs]
-    needed = [run.road.tokens_to(target) for (_, run), target in zip(pairs, targets, strict=True)]
-    spent = [of.road.tokens_to(target) for (of, _), target in zip(pairs, targets, strict=True)]
+    targets = [of.compared.final if loss is None else loss for of, _ in pairs]
+    needed = [run.compared.tokens_to(target) for (_, run), target in zip(pairs, targets, strict=True)]
+    spent = [of.compared.tokens_to(target) for (of, _), target in zip(pairs, targets, strict=True)]
     reached = [tokens for tokens in needed if tokens is not None]
     saved = total = flops = None
     everywhere = len(reached) == len(seeds)
@@ -179,7 +179,7 @@ def _against(
     return ArmResult(
         arm=name,
         seeds=seeds,
-        final_loss=estimate([run.road.final for _, run in pairs]),
+        final_loss=estimate([run.compared.final for _, run in pairs]),
         target_loss=fmean(targets),
         gain=gain(base, arm),
         reached=len(reached),
@@ -216,16 +216,16 @@ def gain(base: Mapping[int, Run], arm: Mapping[int, Run]) -> Estimate:
     """The loss of `base` minus that of `arm` at equal corpus tokens, paired over the seeds that both have."""
     found = []
     for seed in sorted(base.keys() & arm.keys()):
-        mine, theirs = arm[seed].road, base[seed].road
+        mine, theirs = arm[seed].compared, base[seed].compared
         equal = min(theirs.end, mine.end)
         found.append(theirs.loss_at(equal) - mine.loss_at(equal))
     return estimate(found)
 
 
-def beyond(arm: Mapping[int, Run], control: Mapping[int, Run]) -> Estimate | None:
+def margin(arm: Mapping[int, Run], control: Mapping[int, Run]) -> Estimate | None:
     """What an arm ends better than its control, in nats per token, paired over the seeds that both have; None if none.
 
     Each at its own end: a control that got more corpus instead of a warm-up is compared with all of it.
     """
     seeds = sorted(arm.keys() & control.keys())
-    return estimate([control[seed].road.final - arm[seed].road.final for seed in seeds]) if seeds else None
+    return estimate([control[seed].compared.final - arm[seed].compared.final for seed in seeds]) if seeds else None

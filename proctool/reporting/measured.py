@@ -120,14 +120,16 @@ def score_of(log: MetricsLog, samples: int | None) -> Score:
     tokens, accuracy = log.measured("accuracy")
     exact = log.measured("exact_match")[1]
     steps = log.step if log.end is not None else log.steps  # it may have stopped early
-    task = log.start.about.get("task") if log.start is not None else None
+    task = log.start.metadata.get("task") if log.start is not None else None
     return Score(tuple(tokens), tuple(accuracy), samples, exact[-1] if exact else None, steps, task)
 
 
 def setting_of(log: MetricsLog) -> Setting:
     """What a pretraining run was measured on, as far as it says."""
-    about = log.start.about if log.start is not None else {}
-    return Setting(about.get("corpus"), about.get("tokenizer"), about.get("context"), about.get("corpus_content"))
+    metadata = log.start.metadata if log.start is not None else {}
+    return Setting(
+        metadata.get("corpus"), metadata.get("tokenizer"), metadata.get("context"), metadata.get("corpus_content")
+    )
 
 
 def start_of(log: MetricsLog, warmup: Warmup) -> Start:
@@ -146,7 +148,7 @@ def warmup_of(logs: Iterable[MetricsLog]) -> Warmup:
         tokens += log.tokens
         known = known and spent is not None
         flops += spent or 0.0
-        task = log.start.about.get("task") if log.start is not None else None
+        task = log.start.metadata.get("task") if log.start is not None else None
         if task:
             tasks.append(str(task))
     return Warmup(tokens, flops if known else None, tuple(tasks))
@@ -166,8 +168,8 @@ def warmup_from_lineage(folder: Path, log: MetricsLog) -> Warmup:
     if parents is None:
         return Warmup(None, None)
     spent = {each["content"]: each["about"] for each in _all(parents) if "about" in each}
-    tokens = float(sum(int(about.get("tokens", 0)) for about in spent.values()))
-    tasks = tuple(str(about["task"]) for about in spent.values() if "task" in about)
+    tokens = float(sum(int(metadata.get("tokens", 0)) for metadata in spent.values()))
+    tasks = tuple(str(metadata["task"]) for metadata in spent.values() if "task" in metadata)
     return Warmup(tokens, _donor_flops(init, set(spent)), tasks)
 
 

@@ -86,7 +86,7 @@ def _at(run: Run, measure: str, step: int | None) -> float | None:
     if curve is None:
         return None
     if step is None:
-        return run.road.final if measure == "loss" else curve.final
+        return run.compared.final if measure == "loss" else curve.final
     if run.tokens_per_step is None or step * run.tokens_per_step > curve.end:
         return None
     return curve.loss_at(step * run.tokens_per_step)

@@ -166,9 +166,9 @@ def _rows(report: Report) -> Iterator[dict[str, Any]]:
             ]
         yield from (_row(name, result.arm, found, unit=unit) for name, found, unit in quantities if found)
     for control in report.controls:
-        if control.beyond:
+        if control.margin:
             name = f"better than {control.control.arm}"
-            yield _row(name, control.control.of, control.beyond, unit="nats per token")
+            yield _row(name, control.control.of, control.margin, unit="nats per token")
     for group in report.diagnostics:
         for each in group:
             yield _row("accuracy", each.arm, each.accuracy, diagnostic=each.diagnostic, unit="share")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proctool import config
-from proctool.reporting.compare import ArmResult, beyond, compare
+from proctool.reporting.compare import ArmResult, compare, margin
 from proctool.reporting.controls import controls
 from proctool.reporting.diagnose import DiagnosticResult, diagnose
 from proctool.reporting.experiment import Experiment
@@ -63,7 +63,7 @@ class Report:
                 | {"perplexity": config.plain(each.perplexity), "perplexity_ratio": config.plain(each.perplexity_ratio)}
                 for each in self.results
             ],
-            "controls": [config.plain(each.control) | {"beyond": config.plain(each.beyond)} for each in self.controls],
+            "controls": [config.plain(each.control) | {"margin": config.plain(each.margin)} for each in self.controls],
             "substitution": config.plain(self.substitutions),
             "diagnostics": [config.plain(each) for results in self.diagnostics for each in results],
             "finetunes": [
@@ -88,7 +88,7 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
     tuned = by_finetune(experiment.finetunes, base)
     by_arm = {each.arm: each for each in results}
     controlled = [
-        Controlled(each, by_arm[each.arm], beyond(experiment.runs[each.of], experiment.runs[each.arm]))
+        Controlled(each, by_arm[each.arm], margin(experiment.runs[each.of], experiment.runs[each.arm]))
         for each in controls(experiment.starts)
         if each.arm in by_arm and each.of in by_arm and base not in (each.arm, each.of)
     ]
@@ -134,7 +134,7 @@ def _notes(
 
 
 def _budget(experiment: Experiment, arm: str) -> float:
-    return max(run.road.end for run in experiment.runs[arm].values())
+    return max(run.compared.end for run in experiment.runs[arm].values())
 
 
 def _how_saved(experiment: Experiment, results: Sequence[ArmResult]) -> str:

@@ -104,14 +104,14 @@ def _marks(runs: Sequence[Run]) -> list[float]:
     """Tokens that every run has seen: the budgets where there are several, else parts of the smallest budget."""
     if not runs:
         return []
-    most = min(run.road.end for run in runs)
-    least = max(float(run.road.tokens[0]) for run in runs)
+    most = min(run.compared.end for run in runs)
+    least = max(float(run.compared.tokens[0]) for run in runs)
     budgets = sorted({float(each) for run in runs if run.by_budget for each in run.by_budget.tokens})
     return [mark for mark in (budgets or [part * most for part in _PARTS]) if max(least, 1) <= mark <= most]
 
 
 def _perplexity(runs: Sequence[Run], tokens: float) -> str:
-    return shown("perplexity", estimate([run.road.loss_at(tokens) for run in runs]).exponential)
+    return shown("perplexity", estimate([run.compared.loss_at(tokens) for run in runs]).exponential)
 
 
 def diagnostics(report: Report) -> Sheet:

@@ -80,7 +80,7 @@ def _curve(arms: Arms, names: Sequence[str], task: str, baseline: str, loss: flo
         mine, spent = needed[name], lengths[name]
         marginal = None
         at_least = mine is not None and any(
-            arms[name][seed].starts_at(base[seed].road.final if loss is None else loss) for seed in seeds
+            arms[name][seed].starts_at(base[seed].compared.final if loss is None else loss) for seed in seeds
         )
         if mine is not None and spent > spent_before and known:
             marginal = _slope(before, mine, spent - spent_before)
@@ -103,7 +103,7 @@ def _curve(arms: Arms, names: Sequence[str], task: str, baseline: str, loss: flo
 def _needed(
     runs: Mapping[int, Run], base: Mapping[int, Run], seeds: Sequence[int], loss: float | None
 ) -> list[float] | None:
-    found = [runs[seed].road.tokens_to(base[seed].road.final if loss is None else loss) for seed in seeds]
+    found = [runs[seed].compared.tokens_to(base[seed].compared.final if loss is None else loss) for seed in seeds]
     reached = [tokens for tokens in found if tokens is not None]
     return reached if len(reached) == len(found) else None
 

@@ -26,7 +26,7 @@ class Controlled:
     control: ControlPair
     result: ArmResult
     """The control's own, against the baseline."""
-    beyond: Estimate | None
+    margin: Estimate | None
     """What the arm ends better than it, in nats per token."""
 
 
@@ -85,8 +85,8 @@ def _telling(controls: Sequence[Controlled]) -> list[Controlled]:
 
     A claim that its weakest control supports alone would not be one. What spends more corpus is no rival here.
     """
-    rivals = [each for each in controls if each.control.kind != "longer" and each.beyond is not None]
-    closest = min(rivals, key=lambda each: each.beyond.value if each.beyond else 0.0, default=None)
+    rivals = [each for each in controls if each.control.kind != "longer" and each.margin is not None]
+    closest = min(rivals, key=lambda each: each.margin.value if each.margin else 0.0, default=None)
     return [*controls[:1], *([closest] if closest is not None and closest is not controls[0] else [])]
 
 
@@ -104,7 +104,7 @@ def _over(controls: Sequence[Controlled]) -> str:
     """What is left of the gain once each control's is taken off."""
     parts: list[str] = []
     for each in controls:
-        left = each.beyond
+        left = each.margin
         if left is None:
             continue
         clear = _is_clear(left, each.result.target_loss)

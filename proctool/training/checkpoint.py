@@ -59,28 +59,28 @@ class Checkpoints:
         saved = self.run.latest()
         if saved is None:
             return None
-        if saved.about.get("format") != _FORMAT:
+        if saved.metadata.get("format") != _FORMAT:
             raise RunError(
                 f"{saved.path}: made by another version of proctool; finish with that one, or --resume never"
             )
-        if saved.about["processes"] != self.accelerator.num_processes:
+        if saved.metadata["processes"] != self.accelerator.num_processes:
             raise RunError(
-                f"{saved.path}: made by {saved.about['processes']} processes, resumed by "
+                f"{saved.path}: made by {saved.metadata['processes']} processes, resumed by "
                 f"{self.accelerator.num_processes}; use as many, or --resume never"
             )
-        if saved.about.get("layout") != self.engine.layout:
-            made, now = (each or "DDP or FSDP2" for each in (saved.about.get("layout"), self.engine.layout))
+        if saved.metadata.get("layout") != self.engine.layout:
+            made, now = (each or "DDP or FSDP2" for each in (saved.metadata.get("layout"), self.engine.layout))
             raise RunError(f"{saved.path}: made under {made}, resumed under {now}; launch as before, or --resume never")
         tensors = artifact.read_torch(saved, check=False)  # `latest` has just checked every hash
         self.engine.restore(_under(tensors, "model/"), _under(tensors, "optimiser/"))
         mine = _under(tensors, f"random/{self.accelerator.process_index}/")
         restore_random_state(mine, self.accelerator.device)
-        if self.accelerator.scaler is not None and saved.about["scaler"]:
-            self.accelerator.scaler.load_state_dict(saved.about["scaler"])
+        if self.accelerator.scaler is not None and saved.metadata["scaler"]:
+            self.accelerator.scaler.load_state_dict(saved.metadata["scaler"])
         for name, part in self.parts.items():
-            part.restore(saved.about[name])
-        self.extends = bool(saved.about.get("final"))
-        return Position(**saved.about["position"])
+            part.restore(saved.metadata[name])
+        self.extends = bool(saved.metadata.get("final"))
+        return Position(**saved.metadata["position"])
 
     def part_states(self) -> dict[str, Any]:
         """What `parts` are to be restored to: their states now, whatever becomes of them."""
@@ -88,15 +88,15 @@ class Checkpoints:
 
     def write(self, position: Position) -> None:
         """Save everything, as of `position`."""
-        tensors, about = self._whole(position, self.part_states())
+        tensors, metadata = self._whole(position, self.part_states())
         if self.accelerator.is_main_process:
-            self.run.save(position.step, tensors, about, self.keep)
+            self.run.save(position.step, tensors, metadata, self.keep)
 
     def write_state(self, position: Position, parts: Mapping[str, Any]) -> None:
         """Save everything as the run's final state, with `parts` as `part_states` gave them."""
-        tensors, about = self._whole(position, parts)
+        tensors, metadata = self._whole(position, parts)
         if self.accelerator.is_main_process:
-            self.run.save_state(position.step, tensors, about)
+            self.run.save_state(position.step, tensors, metadata)
 
     def _whole(self, position: Position, parts: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {f"model/{name}": tensor for name, tensor in self.engine.weights().items()}
@@ -104,7 +104,7 @@ class Checkpoints:
         for rank, states in enumerate(gather_object([random_state(self.accelerator.device)])):
             tensors |= {f"random/{rank}/{name}": state for name, state in states.items()}
         scaler = self.accelerator.scaler
-        about = {
+        metadata = {
             "format": _FORMAT,
             "processes": self.accelerator.num_processes,
             **({"layout": self.engine.layout} if self.engine.layout else {}),
@@ -112,7 +112,7 @@ class Checkpoints:
             "scaler": scaler.state_dict() if scaler is not None else None,
             **parts,
         }
-        return tensors, about
+        return tensors, metadata
 
     def write_best(self, step: int) -> None:
         """Save the weights alone, as the best so far."""

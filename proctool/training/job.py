@@ -78,7 +78,7 @@ class Job:
     source: Source
     held_out: Source
     output: Path | None
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     parents: Sequence[Artifact | Mapping[str, Any]] = ()
     prepare: Callable[[PreTrainedModel], list[Origin]] | None = None
     """Changes the fresh model before training: the transplant."""
@@ -133,7 +133,7 @@ class Job:
             "peak_bytes": self._peak_bytes(model),
             "run_dir": str(self.run_path),
             "output": str(self.output) if self.output else None,
-            **self.source.about(),
+            **self.source.metadata(),
         }
         if remarks := self._remarks():
             planned["remark"] = "; ".join(remarks)
@@ -186,7 +186,7 @@ class Job:
         settings = {
             "command": self.command,
             **{key: value for key, value in strict.plain(self.options).items() if key not in incidental(self.options)},
-            **{f"source.{key}": value for key, value in self.source.about().items()},
+            **{f"source.{key}": value for key, value in self.source.metadata().items()},
             "parents": [
                 parent.content if isinstance(parent, Artifact) else parent["content"] or parent["name"]
                 for parent in self.parents
@@ -247,7 +247,7 @@ class Job:
         elif not keeps_state(self.options.keep_state, parameter_count(model), trained):
             size = format_bytes(state_bytes(parameter_count(model), trained))
             run.say(f"the final training state ({size}) is not kept; --keep-state keeps it for --extend")
-        about = self.source.about()
+        metadata = self.source.metadata()
         start = StartEvent(
             command=self.command,
             steps=self.options.steps,
@@ -256,10 +256,10 @@ class Job:
             trained=trained,
             flops=training_flops(model, self._tokens, self.source.length),
             carried=records(summary(origins)),
-            seed=about.get("seed", self.options.seed),
+            seed=metadata.get("seed", self.options.seed),
             eval_samples=self._eval_samples,
             environment=dict(surroundings.recorded) if surroundings.recorded else None,
-            about={key: value for key, value in about.items() if key != "seed"},
+            metadata={key: value for key, value in metadata.items() if key != "seed"},
         )
         course = self.course or Curriculum.fixed(self.source, self.held_out)
         with contextlib.ExitStack() as signals_held:
@@ -283,7 +283,7 @@ class Job:
         for which, path, prefix in outputs_of(self.options, self.output) if run.is_writer else []:
             found = best if which == "best" else last
             held = result.weights if found is last else artifact.read_torch(run.best(found.step))
-            about = {
+            metadata = {
                 "command": self.command,
                 "steps": found.step,
                 "tokens": found.tokens,
@@ -295,10 +295,10 @@ class Job:
                 "carried": records(summary(origins)),
                 **trained_size,
                 **({EXTENDED_FROM: [each["step"] for each in run.extended_from]} if run.extended_from else {}),
-                **self.source.about(),
-                **self.about,
+                **self.source.metadata(),
+                **self.metadata,
             }
-            made = save_model(path, model, _without_folders(about), self.parents, weights=held)
+            made = save_model(path, model, _without_folders(metadata), self.parents, weights=held)
             written |= {f"{prefix}artifact": str(path), f"{prefix}content": made.content}
         saved = best if self.options.save == "best" else last
         end = EndEvent(
@@ -323,10 +323,10 @@ class Job:
 _NAMES = ("corpus", "validation", "tokenizer", "data", "model", "init")
 
 
-def _without_folders(about: Mapping[str, Any]) -> dict[str, Any]:
+def _without_folders(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What an artifact says of itself, whatever folders its makings lay in: the same work gives the same bytes."""
     return {
         key: artifact.name_given(value) if key in _NAMES and isinstance(value, str)
         else _without_folders(value) if key == "training" else value
-        for key, value in about.items()
+        for key, value in metadata.items()
     }  # fmt: skip

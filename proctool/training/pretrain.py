@@ -55,19 +55,19 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         cache_dir=options.cache_dir,
         progress=progress,
     )
-    about: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "corpus": options.corpus,
         "corpus_content": store.content,
         "tokenizer": tokenizer.spec,
         "context": options.context,
     }
     if store.skipped:
-        about["corpus_skipped"] = store.skipped
+        metadata["corpus_skipped"] = store.skipped
     sources = {}
     for split in ("train", "validation"):
         rows = store.split(split)
         # The held-out rows are the same ones whatever the run's seed.
-        sources[split] = CorpusSource(rows, tokenizer.vocab_size, options.seed if split == "train" else 0, about)
+        sources[split] = CorpusSource(rows, tokenizer.vocab_size, options.seed if split == "train" else 0, metadata)
     repetition = sources["train"].order.repetition(options.steps * options.batch_size)
     return Job(
         command="pretrain",
@@ -76,7 +76,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         source=sources["train"],
         held_out=sources["validation"],
         output=options.output,
-        about={"stage": "pretrain", **record(tokenizer), **_beginning(donor, tokenizer, options)},
+        metadata={"stage": "pretrain", **record(tokenizer), **_beginning(donor, tokenizer, options)},
         parents=[donor.parent] if donor else [],
         prepare=transplant_from(donor, options, options.seed),
         rows=len(sources["train"].rows),

@@ -124,7 +124,7 @@ class RunFolder:
                 "or start a new run from the model with --init"
             )
         kept = artifact.open_artifact(state, "checkpoint")
-        if kept.about.get("settings") != _lasting(found):
+        if kept.metadata.get("settings") != _lasting(found):
             raise RunError(f"{state}: the training state of another run; remove it, and start this run anew")
         artifact.verify(kept)
         write_form(self.path, {**self._settings, EXTENDED_FROM: [*found.get(EXTENDED_FROM, []), entry]})
@@ -208,7 +208,7 @@ class RunFolder:
         """Write the checkpoint of `step`, then drop all but the latest `keep`."""
         self._checkpoints.mkdir(exist_ok=True)
         path = self._checkpoints / f"step-{step:08d}.safetensors"
-        artifact.write(path, tensors, kind="checkpoint", about={**state, "step": step})
+        artifact.write(path, tensors, kind="checkpoint", metadata={**state, "step": step})
         for old in self._steps()[:-keep]:
             old.unlink()
         self._drop_bests()
@@ -218,7 +218,7 @@ class RunFolder:
         """Write the weights of `step`, the best so far; those that a kept checkpoint goes back to stay beside them."""
         self._checkpoints.mkdir(exist_ok=True)
         path = self._checkpoints / f"best-{step:08d}.safetensors"
-        artifact.write(path, weights, kind="weights", about={"step": step})
+        artifact.write(path, weights, kind="weights", metadata={"step": step})
         self._drop_bests()
 
     def best(self, step: int) -> Artifact:
@@ -253,8 +253,8 @@ class RunFolder:
 
     def save_state(self, step: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Write the final training state, for an extension to continue from."""
-        about = {**state, "step": step, "final": True, "settings": _lasting(self._settings)}
-        artifact.write(self._state(step), tensors, kind="checkpoint", about=about)
+        metadata = {**state, "step": step, "final": True, "settings": _lasting(self._settings)}
+        artifact.write(self._state(step), tensors, kind="checkpoint", metadata=metadata)
 
     def complete(self, step: int) -> None:
         """Remove every checkpoint. What an extension from `step` needs stays, where its state was saved."""

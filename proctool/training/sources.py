@@ -29,7 +29,7 @@ class Source(Protocol):
     def read(self, start: int, stop: int) -> Samples:
         """Samples start..stop - 1 of the training order."""
 
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What an artifact records of it."""
 
 
@@ -50,7 +50,7 @@ class TaskSource:
         """Samples start..stop - 1 of the stream."""
         return self.stream.read(start, stop)
 
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Task, seed and split."""
         return {"task": self.stream.task.spec, "seed": self.stream.seed, "split": self.stream.split}
 
@@ -71,7 +71,7 @@ class FileSource:
         rows = np.arange(start, stop) % len(self.file.samples)
         return Samples(self.file.samples.tokens[rows], self.file.samples.targets[rows])
 
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Task, seed and split, as the file records them."""
         return {"task": self.file.task.spec, "seed": self.file.seed, "split": self.file.split}
 
@@ -79,7 +79,7 @@ class FileSource:
 class CorpusSource:
     """A token store's rows, in a seeded order that is fresh each epoch."""
 
-    def __init__(self, rows: Any, vocab_size: int, seed: int, about: dict[str, Any]) -> None:
+    def __init__(self, rows: Any, vocab_size: int, seed: int, metadata: dict[str, Any]) -> None:
         from proctool.corpora.order import RowOrder
 
         self.rows = rows
@@ -87,16 +87,16 @@ class CorpusSource:
         self.length = int(rows.context)
         self.size = len(rows)
         self.order = RowOrder(len(rows), seed)
-        self._about = about
+        self._metadata = metadata
 
     def read(self, start: int, stop: int) -> Samples:
         """The rows at positions start..stop - 1 of the training order."""
         samples: Samples = self.rows.read(self.order.indices(start, stop))
         return samples
 
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Corpus, tokenizer and the store's content hash."""
-        return self._about
+        return self._metadata
 
 
 def read_ahead(

@@ -58,6 +58,6 @@ def warmup_job(options: WarmupOptions) -> Job:
         held_out=held_out,
         course=course,
         output=options.output,
-        about={"stage": "warmup"},
+        metadata={"stage": "warmup"},
         parents=parents,
     )

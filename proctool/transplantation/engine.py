@@ -115,7 +115,12 @@ class Transplant:
         shapes = {step.origin.tensor: ("F32", step.origin.shape) for step in self.steps}
         with _ahead(makers) as made:
             return artifact.write(
-                output, {**same, **made}, kind="model", about=self._about(), parents=self._parents(), shapes=shapes
+                output,
+                {**same, **made},
+                kind="model",
+                metadata=self._metadata(),
+                parents=self._parents(),
+                shapes=shapes,
             )
 
     def _value(self, step: Step) -> torch.Tensor:
@@ -124,11 +129,11 @@ class Transplant:
             raise ModelError(f"{step.origin.tensor}: has shape {tuple(value.shape)}, not {step.origin.shape}")
         return value
 
-    def _about(self) -> dict[str, Any]:
+    def _metadata(self) -> dict[str, Any]:
         components: dict[str, list[dict[str, Any]]] = {}
         for row in summary(self.origins):
             components.setdefault(row.provenance.component, []).append(row.provenance.record())
-        about: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             "stage": "transplant",
             "command": "transplant",
             "seed": self.options.seed,
@@ -139,8 +144,8 @@ class Transplant:
             "config": config_values(self.target.config),
         }
         if self.left:
-            about["left_behind"] = [left.record() for left in self.left]
-        return about | self._tokenizer()
+            metadata["left_behind"] = [left.record() for left in self.left]
+        return metadata | self._tokenizer()
 
     def _tokenizer(self) -> dict[str, Any]:
         """The tokenizer whose tokens the embeddings stand for, where they were copied, as an artifact records it."""

@@ -27,9 +27,9 @@ def trained(tmp_path_factory):
     return made
 
 
-def save(path, tokenizer, vocab=None, about=None):
+def save(path, tokenizer, vocab=None, metadata=None):
     config = model_config("1x2x16", vocab_size=vocab or tokenizer.vocab_size, context=32, eos_id=tokenizer.eos_id)
-    return save_model(path, build_model(config, 0), record(tokenizer) if about is None else about)
+    return save_model(path, build_model(config, 0), record(tokenizer) if metadata is None else metadata)
 
 
 def test_a_model_is_exported_where_its_tokenizers_folder_is_gone(trained, tmp_path):
@@ -62,7 +62,7 @@ def test_it_is_the_same_tokenizer_and_opens_the_same_stores(trained, tmp_path):
 
 def test_the_tensors_of_a_file_are_its_weights_and_equal_work_is_equal(trained, tmp_path):
     with_it = save(tmp_path / "a.safetensors", trained)
-    without = save(tmp_path / "b.safetensors", trained, about={})
+    without = save(tmp_path / "b.safetensors", trained, metadata={})
     save(tmp_path / "c.safetensors", trained)
     assert with_it.tensors.keys() == without.tensors.keys()
     assert with_it.content == without.content
@@ -112,7 +112,7 @@ DAMAGED = {
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_one_is_said_and_nothing_is_exported(trained, tmp_path, damage):
     path = tmp_path / "m.safetensors"
-    save(path, trained, about={"tokenizer": "ours", DEFINITION: DAMAGED[damage]})
+    save(path, trained, metadata={"tokenizer": "ours", DEFINITION: DAMAGED[damage]})
     with pytest.raises(ArtifactError, match=r"m\.safetensors: the tokenizer in it is damaged \(.*make the file again"):
         export(open_model(path), tmp_path / "hf")
     assert [each.name for each in tmp_path.iterdir()] == ["m.safetensors"]
@@ -125,7 +125,7 @@ def test_one_too_large_for_the_model_is_said(trained, tmp_path):
 
 
 def test_an_older_file_that_only_names_it_says_so(trained, tmp_path):
-    save(tmp_path / "m.safetensors", trained, about={"tokenizer": "/far/away"})
+    save(tmp_path / "m.safetensors", trained, metadata={"tokenizer": "/far/away"})
     with pytest.raises(CorpusError, match=r"m\.safetensors: does not hold its tokenizer, only the name: /far/away"):
         export(open_model(tmp_path / "m.safetensors"), tmp_path / "hf")
 

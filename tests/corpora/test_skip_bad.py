@@ -65,8 +65,8 @@ def test_a_store_that_left_documents_out_says_so_and_is_recorded(proctool, bad):
     used = proctool("pretrain", "--corpus", bad, *SMALL, "-o", "m.safetensors", "--json")
     assert "1 bad document left out of its token store" in used.err
     assert json.loads(used.out)["event"] == "end"
-    about = json.loads(proctool("inspect", "m.safetensors", "--json").out)["about"]
-    assert about["corpus_skipped"] == 1
+    metadata = json.loads(proctool("inspect", "m.safetensors", "--json").out)["about"]
+    assert metadata["corpus_skipped"] == 1
 
 
 def test_a_sound_corpus_is_the_same_with_and_without(jsonl):

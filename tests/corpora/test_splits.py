@@ -153,8 +153,8 @@ def test_commands_take_a_validation_corpus(proctool, jsonl, mine, tmp_path, monk
     said = proctool("pretrain", "--corpus", jsonl, "--validation", mine, *SMALL, "-o", "m.safetensors")
     assert said.code == 0
     assert f"validation documents come from {mine}" in said.err
-    about = json.loads(proctool("inspect", "m.safetensors", "--json").out)["about"]
-    assert about["training"]["validation"] == "mine.jsonl"
+    metadata = json.loads(proctool("inspect", "m.safetensors", "--json").out)["about"]
+    assert metadata["training"]["validation"] == "mine.jsonl"
     scored = proctool("eval", "perplexity", "m.safetensors", "--corpus", jsonl, "--validation", mine, "--json")
     assert json.loads(scored.out)["documents"] == 7
     built = proctool("corpus", "build", "--corpus", jsonl, "--validation", mine, "--context", 16, "--json")

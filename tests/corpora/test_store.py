@@ -315,5 +315,5 @@ def test_any_part_will_do_and_the_name_is_no_part_of_the_contents(tmp_path):
 def test_shards_are_artifacts_that_say_what_they_are(jsonl):
     store = open_store(open_corpus(str(jsonl)), BYTES, 64)
     header = artifact.open_artifact(store.folder / store.shards[0].file, shards.KIND)
-    assert header.about["tokenizer"] == "bytes"
-    assert header.about["splits"]["train"]["documents"] == store.count("train", "documents")
+    assert header.metadata["tokenizer"] == "bytes"
+    assert header.metadata["splits"]["train"]["documents"] == store.count("train", "documents")

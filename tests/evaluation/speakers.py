@@ -22,7 +22,7 @@ def save_speaker(
     seed: int = 0,
     *,
     context: int = CONTEXT,
-    about: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> Path:
     """A model of bytes, or of `tokenizer`, with weights far from fresh ones, so that its choices are no coin tosses."""
@@ -33,7 +33,7 @@ def save_speaker(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=random))
-    save_model(path, model, record(tokenizer) if about is None else about)
+    save_model(path, model, record(tokenizer) if metadata is None else metadata)
     return path
 
 

@@ -104,7 +104,7 @@ def test_bad_data_is_one_line(proctool: Callable[..., Said], tmp_path: Path, con
 
 def test_what_cannot_be_asked_is_one_line(proctool: Callable[..., Said], tmp_path: Path, pairs: Path) -> None:
     save_speaker(tmp_path / "m.safetensors")
-    save_speaker(tmp_path / "warm.safetensors", about={"task": "set"})
+    save_speaker(tmp_path / "warm.safetensors", metadata={"task": "set"})
     (tmp_path / "empty").mkdir()
     for model, data, message in [
         ("m.safetensors", "nowhere.jsonl", "no such file or folder"),

@@ -87,7 +87,7 @@ def test_no_seed_trains_on_a_held_out_sequence(name: str, scale: str) -> None:
     held = {row.tobytes() for row in held_out(task).read(0, options.eval_samples).tokens}
     for seed in (0, 1, 7):
         job = diagnostic_job(name, dataclasses.replace(options, seed=seed))
-        assert job.held_out.about() == held_out(task).about()
+        assert job.held_out.metadata() == held_out(task).metadata()
         assert not held & {row.tobytes() for row in job.source.read(0, 6000).tokens}
     assert len(held) > 10
 
@@ -288,7 +288,7 @@ def test_a_mistake_is_one_line_and_nothing_is_begun(proctool: Callable[..., Said
 )  # fmt: skip
 def test_a_donor_that_saw_validation_samples_is_refused_however_they_were_mixed(spec: str) -> None:
     def check(task: str, split: str) -> None:
-        donor = SimpleNamespace(path=Path("warm"), about={"task": task, "split": split})
+        donor = SimpleNamespace(path=Path("warm"), metadata={"task": task, "split": split})
         _check_unseen(build_task("sorting", {}), donor)  # type: ignore[arg-type]
 
     with pytest.raises(OptionError, match="validation split of sorting"):

@@ -37,7 +37,7 @@ def test_the_card_tells_what_the_model_came_from_and_how_it_did(exported: Path) 
     assert metadata["library_name"] == "transformers"
     assert "procedural-pretraining" in metadata["tags"]
     metrics = metadata["model-index"][0]["results"][0]["metrics"]
-    assert {each["type"]: each["value"] for each in metrics}["loss"] == found.about["metrics"]["loss"]
+    assert {each["type"]: each["value"] for each in metrics}["loss"] == found.metadata["metrics"]["loss"]
     steps = [line for line in body.splitlines() if line[:2] in ("1.", "2.", "3.")]
     assert [("Generated `set:" in steps[0]), ("Warmed up on `set:" in steps[1]), ("corpus" in steps[2])] == [True] * 3
     assert "| attention | carried |" in body

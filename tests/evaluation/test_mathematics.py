@@ -187,7 +187,7 @@ def test_questions_made_on_the_spot_are_the_held_out_ones() -> None:
 
 def test_what_cannot_be_asked_is_one_line(proctool: Callable[..., Said], tmp_path: Path) -> None:
     save_speaker(tmp_path / "m.safetensors", tokenizer=CHARACTERS)
-    save_speaker(tmp_path / "warm.safetensors", about={"task": "set"})
+    save_speaker(tmp_path / "warm.safetensors", metadata={"task": "set"})
     # The longest question with its answer: 38 + 2. The end-of-text that closes it is never read.
     save_speaker(tmp_path / "short.safetensors", tokenizer=CHARACTERS, context=39)
     write_tree(tmp_path / "tree", TREE)

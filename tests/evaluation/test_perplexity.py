@@ -235,7 +235,7 @@ def test_apart_from_compares_contents(proctool: Callable[..., Said], tmp_path: P
 
 def test_what_cannot_be_measured_is_one_line(proctool: Callable[..., Said], tmp_path: Path, corpus: Path) -> None:
     save_speaker(tmp_path / "m.safetensors")
-    save_speaker(tmp_path / "warm.safetensors", about={"task": "set"})
+    save_speaker(tmp_path / "warm.safetensors", metadata={"task": "set"})
     train_bpe(open_corpus(str(corpus)), 280, tmp_path / "bpe")
     (tmp_path / "one.txt").write_text("One document, which is for training.")
     on = ("--corpus", corpus, "--split", "train")

@@ -44,7 +44,7 @@ def strictly(line: str) -> dict[str, Any]:
 @pytest.fixture
 def materials(proctool: Callable[..., Said], tmp_path: Path, text: Path) -> Path:
     assert proctool("warmup", "--task", "set:inputs=4", *TINY, "-o", "warm.safetensors").code == 0
-    save_speaker(tmp_path / "m.safetensors", about={"tokenizer": "bytes", "seed": 3})
+    save_speaker(tmp_path / "m.safetensors", metadata={"tokenizer": "bytes", "seed": 3})
     (tmp_path / "pairs").mkdir()
     write_pairs(tmp_path / "pairs" / "causative.jsonl", AGREEMENT, "causative")
     for level in ("train-easy", "interpolate", "extrapolate"):

@@ -97,8 +97,8 @@ def test_amounts_make_forms_of_an_arm(root: Path) -> None:
     assert list(plan.arms) == ["cold", "set-340", "set-1k"]
     # 4 samples of 17 tokens a step.
     assert [warmups_of(plan.arms[arm][0].pretrain)[0].steps for arm in ("set-340", "set-1k")] == [5, 15]  # type: ignore[arg-type]
-    about = record(plan, "", "").about["set-1k"]
-    assert (about.made_from, about.procedural_tokens) == ("set", 1020)
+    metadata = record(plan, "", "").about["set-1k"]
+    assert (metadata.made_from, metadata.procedural_tokens) == ("set", 1020)
 
 
 def test_budgets_are_whole_schedules(root: Path) -> None:
@@ -131,8 +131,8 @@ def test_standard_controls(root: Path, embeddings: str) -> None:
     haystack = {arm: stages[0].diagnostics["haystack"] for arm, stages in plan.arms.items()}
     assert haystack["cold"] is haystack["cold-ramp"] is haystack["cold-longer"]
     assert len({stage.key for stage in haystack.values()}) == 5
-    about = record(plan, "", "").about
-    assert (about["set-scale"].control, about["set-scale"].of) == ("scale", ("set",))
+    metadata = record(plan, "", "").about
+    assert (metadata["set-scale"].control, metadata["set-scale"].of) == ("scale", ("set",))
     assert sum(stage.name.startswith("warmup-set-s0") for stage in plan.stages) == 1
 
 

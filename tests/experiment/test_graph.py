@@ -147,8 +147,8 @@ def test_an_unchanged_corpus_that_was_moved_keeps_its_key(root: Path, there: Pat
 
 
 def write_model(path: Path, number: float, seed: int = 0) -> None:
-    about = {"config": {"model_type": "gpt2", "seed": seed}}
-    artifact.write(path, {"w": np.full(3, number, np.float32)}, kind="model", about=about, parents=())
+    metadata = {"config": {"model_type": "gpt2", "seed": seed}}
+    artifact.write(path, {"w": np.full(3, number, np.float32)}, kind="model", metadata=metadata, parents=())
 
 
 def write_folder(path: Path, number: float, seed: int = 0) -> None:

@@ -286,7 +286,7 @@ def test_a_donor_that_goes_while_it_is_read_is_one_line(
 
 @pytest.mark.parametrize("kept", [0, 0.5])
 def test_a_file_cut_short_after_its_header_was_read_is_refused(tmp_path: Path, kept: float) -> None:
-    found = artifact.write(tmp_path / "a", {"x": np.ones(1000, np.float32)}, kind="data", about={})
+    found = artifact.write(tmp_path / "a", {"x": np.ones(1000, np.float32)}, kind="data", metadata={})
     os.truncate(tmp_path / "a", int(kept * (tmp_path / "a").stat().st_size))
     for read in (artifact.verify, artifact.read_numpy, artifact.read_torch):
         with pytest.raises(ArtifactError, match=r"cut short|damaged"):

@@ -106,7 +106,7 @@ def test_a_tokenizer_that_cannot_encode_the_text_says_so(tmp_path: Path) -> None
 def test_tensors_whose_origins_have_no_known_form_are_shown_all_the_same(
     proctool: Callable[..., Said], tmp_path: Path
 ) -> None:
-    hostile.sealed(tmp_path / "a.safetensors", {"x": ("U8", [1], b"a")}, about={"origins": {"x": {"how": "y"}}})
+    hostile.sealed(tmp_path / "a.safetensors", {"x": ("U8", [1], b"a")}, metadata={"origins": {"x": {"how": "y"}}})
     said = proctool("inspect", "a.safetensors", "--tensors")
     assert said.code == 0
     assert "U8    [1]" in said.out
@@ -162,11 +162,11 @@ def test_a_record_of_another_form_is_refused(change: dict[str, object], where: s
 def test_of_each_step_the_last_writing_counts(written: list[tuple[int, str]]) -> None:
     events: list[EvalEvent] = []
     for number, (step, split) in enumerate(written):
-        _put(events, EvalEvent(step=step, split=split, about={"number": number}))
+        _put(events, EvalEvent(step=step, split=split, metadata={"number": number}))
     kept = [
         number
         for number, (step, split) in enumerate(written)
         if not any(later <= step and of == split for later, of in written[number + 1 :])
     ]
-    assert sorted(event.about["number"] for event in events) == kept
+    assert sorted(event.metadata["number"] for event in events) == kept
     assert [event.step for event in events] == sorted(step for step, _ in (written[number] for number in kept))

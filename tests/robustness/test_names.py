@@ -64,7 +64,7 @@ def test_a_run_with_such_names_is_recorded_resumed_and_used(proctool, folder, tm
     assert first.code == 0
     assert f"wrote m{SHOWN}.safetensors" in first.err
     assert "already complete" in proctool(*words).err
-    assert artifact.read_header(tmp_path / f"m{ODD}.safetensors").about["corpus"] == f"d{SHOWN}"
+    assert artifact.read_header(tmp_path / f"m{ODD}.safetensors").metadata["corpus"] == f"d{SHOWN}"
     assert (tmp_path / f"r{ODD}" / "run.log").read_text(encoding="utf-8")
     scored = proctool("eval", "perplexity", f"m{ODD}.safetensors", "--corpus", folder, "--json")
     assert json.loads(scored.out)["documents"] > 0

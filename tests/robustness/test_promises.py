@@ -94,9 +94,9 @@ def test_watching_a_run_changes_no_bit_of_it(tmp_path: Path, changes: dict[str, 
 
 def test_contents_keep_their_name_across_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = {"x": np.arange(6, dtype=np.float32)}
-    here = artifact.write(tmp_path / "here", tensors, kind="data", about={})
+    here = artifact.write(tmp_path / "here", tensors, kind="data", metadata={})
     monkeypatch.setattr(writing, "versions", lambda: {"proctool": "99", "torch": "99"})
-    there = artifact.write(tmp_path / "there", tensors, kind="data", about={})
+    there = artifact.write(tmp_path / "there", tensors, kind="data", metadata={})
     assert there.versions != here.versions
     assert there.content == here.content
     assert (tmp_path / "there").read_bytes() != (tmp_path / "here").read_bytes()

@@ -31,7 +31,7 @@ def test_both_the_best_and_the_last_survive_kills(tmp_path: Path, kills: list[tu
     least = min(evals, key=lambda event: event["loss"])
     assert end.best.step == least["step"] < 24, "a run whose best is its last shows nothing"
     assert end.best.loss == least["loss"] < end.loss == evals[-1]["loss"]
-    assert artifact.read_header(tmp_path / "whole-best.safetensors").about["steps"] == least["step"]
+    assert artifact.read_header(tmp_path / "whole-best.safetensors").metadata["steps"] == least["step"]
     assert contents(tmp_path / "whole-best.safetensors") != contents(tmp_path / "whole.safetensors")
 
 

@@ -121,9 +121,9 @@ def test_an_unfinished_curriculum_is_scored_on_full_size_and_says_where_it_ended
     module = TargetLoss(open_model(asked.output).model())
     scores = evaluate(make_accelerator(asked), module, job.held_out, asked.eval_samples, 8)
     assert end.loss == full["loss"] == pytest.approx(scores.loss) != pytest.approx(small["loss"])
-    about = artifact.read_header(asked.output).about
-    assert about["metrics"] == {"loss": end.loss, "accuracy": end.accuracy}
-    assert end.trained_size == about["trained_size"] == 2
+    metadata = artifact.read_header(asked.output).metadata
+    assert metadata["metrics"] == {"loss": end.loss, "accuracy": end.accuracy}
+    assert end.trained_size == metadata["trained_size"] == 2
     (note,) = (event["note"] for event in event_lines(tmp_path / "run") if event["event"] == "note")
     assert "ended at size 2 of 6" in note
 

@@ -84,7 +84,7 @@ def test_a_run_is_extended_twice_and_again_finds_itself_done(tmp_path: Path) -> 
     for _ in range(2):
         assert train(tmp_path, steps=20, extend=True).content == whole.content
     made = artifact.read_header(tmp_path / "run.safetensors")
-    assert made.about["extended_from"] == made.as_parent["about"]["extended_from"] == [12, 15]
+    assert made.metadata["extended_from"] == made.as_parent["about"]["extended_from"] == [12, 15]
     form = read_form(tmp_path / "run")
     assert form is not None
     assert [(each["step"], each["steps"]) for each in form["extended_from"]] == [(12, 12), (15, 15)]

@@ -25,7 +25,7 @@ def test_a_bad_gradient_never_reaches_the_weights(tmp_path: Path) -> None:
         warmup_job(options(tmp_path, lr=1e30, clip=0, ramp_steps=0)).run()
     assert "--lr" in str(error.value)
     saved = artifact.read_header(max((tmp_path / "run" / "checkpoints").iterdir()))
-    assert f"of step {saved.about['position']['step']}, is in" in str(error.value)
+    assert f"of step {saved.metadata['position']['step']}, is in" in str(error.value)
     for name, tensor in artifact.read_torch(saved).items():
         if name.startswith("model/"):
             assert torch.isfinite(tensor).all(), name
@@ -44,7 +44,7 @@ def test_a_last_loss_that_is_not_finite_is_null_and_the_weights_are_written(
         assert "held-out loss nan" in said.err
         end = parse_json(said.out)
         assert (end["loss"], end["best"]["loss"] is not None) == (None, False)
-    assert artifact.read_header(Path("warm.safetensors")).about["metrics"]["loss"] is None
+    assert artifact.read_header(Path("warm.safetensors")).metadata["metrics"]["loss"] is None
     recorded = [parse_json(line) for line in Path("runs/warm/metrics.jsonl").read_text().splitlines()]
     assert [event["loss"] for event in recorded if event["event"] == "eval"][1:] == [None]
     assert read_metrics(Path("runs/warm")).measured("loss")[0] == [0]

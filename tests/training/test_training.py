@@ -163,7 +163,7 @@ def test_early_stops(tmp_path: Path, changes: dict[str, Any], step: int, reason:
     else:
         assert reason in notes[0]
         assert step <= end.step < changes.get("steps", 12)
-        assert artifact.read_header(tmp_path / "run.safetensors").about["steps"] == end.step
+        assert artifact.read_header(tmp_path / "run.safetensors").metadata["steps"] == end.step
 
 
 def test_patience_is_resumed_too(tmp_path: Path) -> None:
@@ -307,8 +307,8 @@ def test_a_damaged_checkpoint_does_not_take_the_place_of_newer_ones(tmp_path: Pa
     with contextlib.closing(RunFolder(tmp_path / "run", {})) as run:
         found = run.latest()
         assert found is not None
-        run.begin(found.about["step"])
+        run.begin(found.metadata["step"])
         run.save(150, {"w": torch.ones(2)}, {}, keep=1)
         newest = run.latest()
     assert newest is not None
-    assert newest.about["step"] == 150
+    assert newest.metadata["step"] == 150

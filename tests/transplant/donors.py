@@ -23,7 +23,7 @@ def save_donor(
     context: int = CONTEXT,
     family: str = "gpt2",
     change: Callable[[torch.nn.Module], None] | None = None,
-    about: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Write a model none of whose tensors is constant; returns its weights."""
     built = build_model(model_config(model, vocab_size=vocab, context=context, family=family), seed)
@@ -33,7 +33,7 @@ def save_donor(
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))
         if change is not None:
             change(built)
-    save_model(path, built, about or {})
+    save_model(path, built, metadata or {})
     return weights(path)
 
 

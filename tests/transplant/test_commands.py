@@ -84,7 +84,7 @@ def test_lineage_goes_back_to_the_generating_tasks(proctool: Run) -> None:
 
 
 def save_without_configuration(path: Path) -> None:
-    artifact.write(path, {"weight": torch.zeros(2)}, kind="model", about={})
+    artifact.write(path, {"weight": torch.zeros(2)}, kind="model", metadata={})
 
 
 def spoil(path: Path, tensor: str, value: float) -> None:
@@ -163,7 +163,7 @@ def make_odd_donors(folder: Path) -> None:
 
     inner = GPT2Config(n_layer=2, n_head=2, n_embd=16, n_inner=24, vocab_size=30, n_positions=16)
     save_model(folder / "inner.safetensors", build_model(inner, 0), {})
-    artifact.write(folder / "data.safetensors", {"tokens": torch.zeros(2, 2)}, kind="data", about={})
+    artifact.write(folder / "data.safetensors", {"tokens": torch.zeros(2, 2)}, kind="data", metadata={})
     raw = bytearray((folder / "a.safetensors").read_bytes())
     header = artifact.read_header(folder / "a.safetensors")
     raw[header.tensors["transformer.h.0.mlp.c_fc.weight"].start + 5] ^= 1

@@ -59,7 +59,7 @@ def test_the_artifact_is_a_model_whose_head_is_tied_and_every_origin_listed(dono
     saved = open_model(Path("out.safetensors"))
     model = saved.model()
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    origins = saved.about["origins"]
+    origins = saved.metadata["origins"]
     assert origins.keys() == saved.artifact.tensors.keys()
     for name, component in places().items():
         letter = {"attention": "a", "mlp": "b", "embeddings": "c"}.get(component)
@@ -67,7 +67,7 @@ def test_the_artifact_is_a_model_whose_head_is_tied_and_every_origin_listed(dono
         assert (origins[name]["source"] == "fresh") == (letter is None)
     heads = {f"{name}.safetensors": artifact.read_header(Path(f"{name}.safetensors")).content for name in "abc"}
     assert {parent["name"]: parent["content"] for parent in saved.artifact.parents} == heads
-    assert saved.about["donors"] == heads
+    assert saved.metadata["donors"] == heads
 
 
 def test_a_base_gives_everything_that_is_not_carried(donors: dict[str, Weights]) -> None:
@@ -230,10 +230,10 @@ def test_donors_with_files_named_alike_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_the_tokenizer_comes_with_copied_embeddings_only(tmp_path: Path) -> None:
-    save_donor(tmp_path / "d.safetensors", 1, about={"tokenizer": "bytes"})
+    save_donor(tmp_path / "d.safetensors", 1, metadata={"tokenizer": "bytes"})
     for way, expected in (("copy", "bytes"), ("mean", None)):
         made = proctool.transplant(mlp=tmp_path / "d.safetensors", embeddings=way, output=tmp_path / "o.safetensors")
-        assert made.about.get("tokenizer") == expected
+        assert made.metadata.get("tokenizer") == expected
 
 
 def test_a_hugging_face_folder_is_a_donor(donors: dict[str, Weights]) -> None:
@@ -271,7 +271,7 @@ def test_copied_tensors_are_those_that_would_be_made(donors: dict[str, Weights])
 def test_donors_in_half_precision_are_carried_at_their_values(donors: dict[str, Weights]) -> None:
     saved = artifact.read_header(Path("a.safetensors"))
     half = {name: tensor.bfloat16() for name, tensor in donors["a"].items()}
-    artifact.write(Path("half.safetensors"), half, kind="model", about=saved.about)
+    artifact.write(Path("half.safetensors"), half, kind="model", metadata=saved.metadata)
     mixed = build(mlp="half.safetensors", attention="a.safetensors")
     for name, component in places().items():
         if component == "mlp":

@@ -222,5 +222,5 @@ def test_what_the_target_has_no_place_for_is_said(tmp_path: Path) -> None:
     save_model(tmp_path / "base", build_model(plain, 2), {})
     planned = plan_transplant(TransplantOptions(base=str(tmp_path / "base"), attention=(str(tmp_path / "d"),)))
     written = planned.write(tmp_path / "t")
-    (row,) = written.about["left_behind"]
+    (row,) = written.metadata["left_behind"]
     assert (row["donor"], row["component"], row["count"]) == ("d", "attention", 8)

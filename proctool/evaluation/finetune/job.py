@@ -36,22 +36,22 @@ TASKS = ("wikitext", *glue.TASKS, "py150")
 class SampleRows:
     """Samples in memory as a source: in an order that is drawn anew each epoch, or as they are."""
 
-    def __init__(self, samples: Samples, vocab_size: int, seed: int | None, about: dict[str, Any]) -> None:
+    def __init__(self, samples: Samples, vocab_size: int, seed: int | None, metadata: dict[str, Any]) -> None:
         from proctool.corpora.order import RowOrder
 
         self.samples, self.vocab_size, self.length = samples, vocab_size, int(samples.tokens.shape[1])
         self.size = len(samples)
         self.order = None if seed is None else RowOrder(len(samples), seed)
-        self._about = about
+        self._metadata = metadata
 
     def read(self, start: int, stop: int) -> Samples:
         """Samples at positions start..stop - 1."""
         rows = self.order.indices(start, stop) if self.order else np.arange(start, stop)
         return Samples(self.samples.tokens[rows], self.samples.targets[rows])
 
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The task, its data and the tokenizer."""
-        return self._about
+        return self._metadata
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _config(saved: SavedModel | None, tokenizer: Tokenizer, options: FinetuneOpt
     return saved.config
 
 
-def _about(task: str, data: str, tokenizer: Tokenizer, options: FinetuneOptions) -> dict[str, Any]:
+def _metadata(task: str, data: str, tokenizer: Tokenizer, options: FinetuneOptions) -> dict[str, Any]:
     return {"finetune": task, "data": data, "init": options.init, "tokenizer": tokenizer.spec}
 
 
@@ -140,7 +140,7 @@ def _on_glue(
     }
     labels = glue.TASKS[task].labels
     loss = ClassLoss if labels else GradeLoss
-    about = _about(task, data, tokenizer, options)
+    metadata = _metadata(task, data, tokenizer, options)
     with_head = classifier_config(made, len(labels or (task,)))
 
     def prepare(model: PreTrainedModel) -> list[Any]:
@@ -162,9 +162,9 @@ def _on_glue(
 
     job = _job(
         task, options, saved, config=with_head, prepare=prepare, build=build_classifier, loss=loss,
-        source=SampleRows(splits[False], tokenizer.vocab_size, options.seed, about),
-        held_out=SampleRows(splits[True], tokenizer.vocab_size, None, about),
-        about={"stage": "finetune", "classes": list(labels or ())}, rows=len(splits[False]),
+        source=SampleRows(splits[False], tokenizer.vocab_size, options.seed, metadata),
+        held_out=SampleRows(splits[True], tokenizer.vocab_size, None, metadata),
+        metadata={"stage": "finetune", "classes": list(labels or ())}, rows=len(splits[False]),
     )  # fmt: skip
     return Finetuning(job, splits[True], score)
 
@@ -189,7 +189,7 @@ def _on_text(
         held_out = programs.samples
     else:
         train, held_out, notes = _wikitext(data, options, tokenizer, context, progress)
-    about = _about(task, data, tokenizer, options)
+    metadata = _metadata(task, data, tokenizer, options)
     named = options.tokenizer or options.end_of_text
 
     def prepare(model: PreTrainedModel) -> list[Any]:
@@ -204,7 +204,7 @@ def _on_text(
 
         accelerator = accelerator_of("fp32")
         module: TargetLoss = TargetLoss(open_model(path).model().to(accelerator.device))
-        rows = SampleRows(held_out, tokenizer.vocab_size, None, about)
+        rows = SampleRows(held_out, tokenizer.vocab_size, None, metadata)
         found = evaluate(accelerator, module, rows, len(held_out), options.batch_size)
         measures = found.measures()
         scores = {
@@ -216,9 +216,9 @@ def _on_text(
 
     job = _job(
         task, options, saved, config=made, prepare=prepare, build=build_model,
-        source=SampleRows(train, tokenizer.vocab_size, options.seed, about),
-        held_out=SampleRows(held_out, tokenizer.vocab_size, None, about),
-        about={"stage": "finetune", **(saved.tokenizer_record() if saved and not named else record(tokenizer))},
+        source=SampleRows(train, tokenizer.vocab_size, options.seed, metadata),
+        held_out=SampleRows(held_out, tokenizer.vocab_size, None, metadata),
+        metadata={"stage": "finetune", **(saved.tokenizer_record() if saved and not named else record(tokenizer))},
         rows=len(train), remark="; ".join(notes),
     )  # fmt: skip
     return Finetuning(job, held_out, score)

@@ -33,7 +33,7 @@ def look_inside(model: Path, options: InsideOptions) -> dict[str, Any]:
         "model": str(model),
         "content": saved.content,
         **saved.oddities(),
-        "model_seed": saved.about.get("seed"),
+        "model_seed": saved.metadata.get("seed"),
         "against": {name: other.content for name, other in others.items()},
         "seed": options.seed,
         **heads.as_json(),

@@ -56,7 +56,7 @@ def open_against(saved: SavedModel, names: Sequence[str], seed: int) -> dict[str
     others: dict[str, Other] = {}
     for name in names:
         if name == FRESH:
-            fresh = build_model(saved.config, int(saved.about.get("seed", seed)))
+            fresh = build_model(saved.config, int(saved.metadata.get("seed", seed)))
             label, other = FRESH, Other(dict(fresh.named_parameters()), None)
         else:
             found = open_model(user_path(name))

@@ -24,7 +24,11 @@ def raw_artifact(path: Path, entries: Any, data: bytes = b"", own: Any = None, l
 
 
 def sealed(
-    path: Path, tensors: Mapping[str, tuple[str, list[int], bytes]], kind: Any = "model", about: Any = None, **over: Any
+    path: Path,
+    tensors: Mapping[str, tuple[str, list[int], bytes]],
+    kind: Any = "model",
+    metadata: Any = None,
+    **over: Any,
 ) -> Path:
     """An artifact whose every hash is right, as a stranger can make it; `over` replaces fields of its document."""
     listed, entries, position = {}, {}, 0
@@ -35,7 +39,7 @@ def sealed(
     document: dict[str, Any] = {
         "format": 1,
         "kind": kind,
-        "about": {} if about is None else about,
+        "about": {} if metadata is None else metadata,
         "parents": [],
         "versions": {},
         "tensors": listed,
@@ -116,7 +120,7 @@ def shape_of_a_hundred_dimensions(folder: Path) -> list[str]:
 @case
 def shape_of_nothing_times_the_universe(folder: Path) -> list[str]:
     nothing = {"tokens": ("U16", [0, 1 << 61], b""), "targets": ("BOOL", [0, 1 << 61], b"")}
-    path = sealed(folder / "a.safetensors", nothing, kind="data", about=DATA)
+    path = sealed(folder / "a.safetensors", nothing, kind="data", metadata=DATA)
     return ["warmup", "--data", str(path), "--model", "pico"]
 
 
@@ -132,7 +136,7 @@ def forty_megabytes_of_empty_lists(folder: Path) -> list[str]:
 
 @case
 def thirty_megabytes_of_text_in_metadata(folder: Path) -> list[str]:
-    return _inspect(sealed(folder / "a.safetensors", {}, about={"note": "x" * (30 * MIB)}))
+    return _inspect(sealed(folder / "a.safetensors", {}, metadata={"note": "x" * (30 * MIB)}))
 
 
 @case
@@ -176,7 +180,7 @@ def nan_in_the_metadata(folder: Path) -> list[str]:
 
 @case
 def metadata_of_other_types(folder: Path) -> list[str]:
-    return _inspect(sealed(folder / "a.safetensors", {}, about=[1, 2], kind=["model"], versions=3))
+    return _inspect(sealed(folder / "a.safetensors", {}, metadata=[1, 2], kind=["model"], versions=3))
 
 
 @case
@@ -204,9 +208,9 @@ def a_device_without_end(folder: Path) -> list[str]:
 DATA = {"task": "set:inputs=2,symbols=4", "seed": 0, "split": "train", "samples": [0, 1]}
 
 
-def data_file(folder: Path, tokens: tuple[str, bytes], targets: tuple[str, bytes], about: Any = None) -> list[str]:
+def data_file(folder: Path, tokens: tuple[str, bytes], targets: tuple[str, bytes], metadata: Any = None) -> list[str]:
     tensors = {"tokens": (tokens[0], [1, 5], tokens[1]), "targets": (targets[0], [1, 5], targets[1])}
-    path = sealed(folder / "a.safetensors", tensors, kind="data", about=DATA if about is None else about)
+    path = sealed(folder / "a.safetensors", tensors, kind="data", metadata=DATA if metadata is None else metadata)
     return ["warmup", "--data", str(path), "--model", "pico", "--steps", "1"]
 
 

@@ -21,7 +21,7 @@ def model_file(folder: Path, config: Any, weights: Mapping[str, Any] | None = No
         name: (kinds[str(tensor.dtype)], list(tensor.shape), tensor.contiguous().view(torch.uint8).numpy().tobytes())
         for name, tensor in (weights or {}).items()
     }
-    path = sealed(folder / "a.safetensors", tensors, about={"config": config})
+    path = sealed(folder / "a.safetensors", tensors, metadata={"config": config})
     return ["export", str(path), str(folder / "out")]
 
 

@@ -32,12 +32,12 @@ class ArtifactBytes(Surface):
         from proctool import artifact
 
         seeds = []
-        for tensors, about in (
+        for tensors, metadata in (
             ({}, {}),
             ({"x": np.arange(6, dtype=np.float32).reshape(2, 3)}, {"config": hostile.TINY}),
             ({"tokens": np.zeros((2, 5), np.uint16), "targets": np.ones((2, 5), bool)}, hostile.DATA),
         ):
-            artifact.write(self.folder / "seed.safetensors", tensors, kind="data", about=about)
+            artifact.write(self.folder / "seed.safetensors", tensors, kind="data", metadata=metadata)
             seeds.append((self.folder / "seed.safetensors").read_bytes())
         self.truth = {bytes(seed) for seed in seeds}
         return seeds
@@ -86,9 +86,9 @@ class ArtifactDocuments(Values):
         }
         return [
             json.dumps(
-                {"kind": kind, "about": about, "parents": parents, "versions": {"numpy": "2"}, "format": 1}
+                {"kind": kind, "about": metadata, "parents": parents, "versions": {"numpy": "2"}, "format": 1}
             ).encode()
-            for kind, about, parents in (
+            for kind, metadata, parents in (
                 ("data", hostile.DATA, []),
                 (
                     "model",
