@@ -44,7 +44,7 @@ READS: Mapping[str, Reads] = {
 #   warmup, pretrain, eval TASK    output (two with --save both), run folder, token stores in cache_dir
 #   eval TASK with several runs    results.jsonl and a run folder for each, below run_dir
 #   eval perplexity                per_position
-#   eval inside                    pictures in figures
+#   eval interpret                 pictures in figures
 #   transplant                     output
 #   export, tokenizer train        a new folder
 #   corpus build, merge            token stores in cache_dir

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from typing import Any
 
 import typer
 
 from proctool.cli.lazy import LazyGroup, group, single
+from proctool.errors import notice
 from proctool.evaluation.options import DIAGNOSTICS
 
 # name: (line of help, module under proctool.cli, the function there)
@@ -17,9 +19,11 @@ _EVALUATIONS = {
     "mathematics": ("Answers to DeepMind Mathematics questions, module by module.", "mathematics", "mathematics"),
     "blimp": ("Grammatical knowledge: minimal pairs of sentences.", "blimp", "blimp"),
     "harness": ("Tasks of EleutherAI's lm-evaluation-harness, on an artifact as it is.", "harness", "harness"),
-    "inside": ("Induction, copying and previous-token heads; how far weights have moved.", "inside", "inside"),
+    "interpret": ("Induction, copying and previous-token heads; how far weights have moved.", "interpret", "interpret"),
     "finetune": ("Fine-tune on WikiText, a GLUE task or PY150, and score.", "finetune", "finetune"),
 }
+# Former names, hidden; they work for one release.
+_RENAMED = {"inside": "interpret"}
 
 
 class EvalGroup(LazyGroup):
@@ -28,6 +32,13 @@ class EvalGroup(LazyGroup):
     def entries(self) -> Mapping[str, str]:
         """Every evaluation with its line."""
         return {name: line for name, (line, _, _) in _EVALUATIONS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is called, under its present name or a former one."""
+        name = _RENAMED.get(args[0], args[0])
+        if name != args[0]:
+            notice(f"eval {args[0]} is now called eval {name}; the old name goes with the next release")
+        return super().resolve_command(ctx, [name, *args[1:]])
 
     def load(self, name: str) -> typer.Typer:
         """The command of one evaluation, from its module."""

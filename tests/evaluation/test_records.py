@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "mathematics": ("m.safetensors", "--corpus", "mathematics:tree", "--split", "both"),
     "blimp": ("m.safetensors", "--data", "pairs"),
     "harness": ("m.safetensors", "--tasks", "blimp_causative", "--data", "pairs"),
-    "inside": ("m.safetensors", "--against", "fresh", "--samples", 2, "--length", 4),
+    "interpret": ("m.safetensors", "--against", "fresh", "--samples", 2, "--length", 4),
     "finetune": ("cola", "--init", "m.safetensors", "--data", "CoLA", *FAST),
 }
 SEVERAL = {f"{name} over seeds": (*COMMANDS[name], "--init", "none", "--seeds", "0,1") for name in DIAGNOSTICS}
@@ -97,7 +97,7 @@ def test_a_result_says_what_was_measured_on_what(
             continue
         assert line["content"] == artifact.read_header(materials / "m.safetensors").content
         assert line["model_seed"] == 3
-        if name == "inside":
+        if name == "interpret":
             assert line["seed"] == 0
             continue
         assert line["tokenizer"] == "bytes"

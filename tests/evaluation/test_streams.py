@@ -18,12 +18,12 @@ COMMANDS = {
     "perplexity": ("m.safetensors", "--corpus", "text", "--per-position", "at.csv"),
     "mathematics": ("m.safetensors", "--corpus", "mathematics:tree"),
     "blimp": ("m.safetensors", "--data", "pairs.jsonl"),
-    "inside": ("m.safetensors", "--length", 8),
+    "interpret": ("m.safetensors", "--length", 8),
     "finetune": ("wikitext", "--data", "text", "--tokenizer", "bytes", "--context", 16, *TINY),
     **dict.fromkeys(DIAGNOSTICS, TINY),
 }
 RESULT = {
-    "perplexity": "nats per token", "mathematics": "answers right", "blimp": "BLiMP", "inside": "random tokens",
+    "perplexity": "nats per token", "mathematics": "answers right", "blimp": "BLiMP", "interpret": "random tokens",
     "finetune": "perplexity", **dict.fromkeys(DIAGNOSTICS, "of tokens right"),
 }  # fmt: skip
 

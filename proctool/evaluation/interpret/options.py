@@ -1,4 +1,4 @@
-"""What `proctool eval inside` can be told. No torch here."""
+"""What `proctool eval interpret` can be told. No torch here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PICTURES = ("heads", "attention", "distances")
 
 
 @dataclass(frozen=True, kw_only=True)
-class InsideOptions:
+class InterpretOptions:
     """Look into a model: what each attention head does, and how far its weights are from those it came from."""
 
     against: tuple[str, ...] = ()

@@ -11,8 +11,8 @@ import numpy as np
 from proctool.outputs import FIGURE_METADATA
 
 if TYPE_CHECKING:
-    from proctool.evaluation.inside.distances import Distances
-    from proctool.evaluation.inside.heads import Heads
+    from proctool.evaluation.interpret.distances import Distances
+    from proctool.evaluation.interpret.heads import Heads
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9")  # Okabe and Ito's, as in reports
 _MOST_PANELS = 64

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from proctool.evaluation.inside import InsideOptions, look_inside
-from proctool.evaluation.inside.heads import repeated
+from proctool.evaluation.interpret import InterpretOptions, interpret_model
+from proctool.evaluation.interpret.heads import repeated
 from proctool.models.build import build_model, model_config
 from proctool.models.saved import open_model, save_model
 from tests.conftest import Said
@@ -60,7 +60,7 @@ def by_head(result: dict, name: str) -> dict[tuple[int, int], float]:
 @pytest.mark.parametrize("copies", [1.0, -1.0])
 def test_a_hand_built_induction_circuit_is_found_where_it_was_put(tmp_path: Path, copies: float) -> None:
     save_model(tmp_path / "m.safetensors", induction_model(copies), {})
-    result = look_inside(tmp_path / "m.safetensors", InsideOptions(length=VOCAB, samples=4))
+    result = interpret_model(tmp_path / "m.safetensors", InterpretOptions(length=VOCAB, samples=4))
     assert result["repeats"] == 3
     induction, before, copying = (by_head(result, name) for name in ("induction", "previous_token", "copying"))
     # The first position has nothing before it and writes down itself, which splits the attention of two positions.
@@ -91,7 +91,7 @@ def test_copying_scores_are_those_of_the_whole_vocabularys_circuit(tmp_path: Pat
             for name, parameter in model.named_parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))))
         save_model(tmp_path / "m.safetensors", model, {})
-        found = by_head(look_inside(tmp_path / "m.safetensors", InsideOptions(length=4, samples=1)), "copying")
+        found = by_head(interpret_model(tmp_path / "m.safetensors", InterpretOptions(length=4, samples=1)), "copying")
         with torch.no_grad():
             embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
             if family == "gpt2":
@@ -119,8 +119,8 @@ def test_distances_are_those_between_the_numbers(tmp_path: Path) -> None:
         final.transformer.h[1].mlp.c_fc.weight.neg_()
     for name, model in (("warm", warm), ("final", final)):
         save_model(tmp_path / f"{name}.safetensors", model, {"seed": 3})
-    options = InsideOptions(against=("fresh", str(tmp_path / "warm.safetensors")), length=4, samples=1)
-    result = look_inside(tmp_path / "final.safetensors", options)
+    options = InterpretOptions(against=("fresh", str(tmp_path / "warm.safetensors")), length=4, samples=1)
+    result = interpret_model(tmp_path / "final.safetensors", options)
     tensors = {(row["against"], row["tensor"].removeprefix("transformer.h.")): row for row in result["tensors"]}
     grown = tensors["fresh", "0.attn.c_attn.weight"]
     assert (grown["relative"], grown["cosine"], grown["spectral"]) == pytest.approx((1, 1, 1), rel=1e-5)
@@ -142,7 +142,7 @@ def test_distances_are_those_between_the_numbers(tmp_path: Path) -> None:
 def test_the_command_tells_and_draws(proctool: Callable[..., Said], tmp_path: Path) -> None:
     save_model(tmp_path / "m.safetensors", induction_model(), {})
     said = proctool(
-        "eval", "inside", "m.safetensors", "--against", "fresh", "--length", 8, "--samples", 1, "--figures", "f",
+        "eval", "interpret", "m.safetensors", "--against", "fresh", "--length", 8, "--samples", 1, "--figures", "f",
         "--kind", "png,svg", "--json",
     )  # fmt: skip
     assert said.code == 0, said.err
@@ -150,6 +150,18 @@ def test_the_command_tells_and_draws(proctool: Callable[..., Said], tmp_path: Pa
     names = {f"{name}.{kind}" for name in ("heads", "attention", "distances") for kind in ("png", "svg")}
     assert {path.name for path in (tmp_path / "f").iterdir()} == names
     assert all(path.stat().st_size > 1000 for path in (tmp_path / "f").iterdir())
+
+
+def test_the_former_name_works_and_says_the_present_one(proctool: Callable[..., Said], tmp_path: Path) -> None:
+    save_model(tmp_path / "m.safetensors", tiny("gpt2"), {})
+    arguments = ("m.safetensors", "--length", 4, "--samples", 1, "--json")
+    former, present = (proctool("eval", name, *arguments) for name in ("inside", "interpret"))
+    assert (former.code, former.out) == (0, present.out)
+    assert former.err.count("eval inside is now called eval interpret") == 1
+    assert "now called" not in present.err
+    listed = proctool("eval", "--help").out
+    assert "interpret" in listed
+    assert "inside" not in listed
 
 
 def test_what_cannot_be_looked_at_is_one_line(proctool: Callable[..., Said], tmp_path: Path) -> None:
@@ -164,7 +176,7 @@ def test_what_cannot_be_looked_at_is_one_line(proctool: Callable[..., Said], tmp
         (("mamba.safetensors", "--length", 4), "no attention to look at"),
         (("gone.safetensors",), "no such file"),
     ]:
-        said = proctool("eval", "inside", *arguments)
+        said = proctool("eval", "interpret", *arguments)
         assert said.code == 1, arguments
         assert message in said.line
     assert open_model(tmp_path / "m.safetensors").config.vocab_size == 23

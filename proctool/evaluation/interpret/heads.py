@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from proctool.evaluation.inside.options import InsideOptions
+    from proctool.evaluation.interpret.options import InterpretOptions
     from proctool.models.saved import SavedModel
 
 _USUAL_REPEATS = 4  # Olsson et al.
@@ -85,7 +85,7 @@ def _number(value: np.float64) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def score_heads(saved: SavedModel, options: InsideOptions) -> Heads:
+def score_heads(saved: SavedModel, options: InterpretOptions) -> Heads:
     """Scores of every head. Raises ModelError without attention, OptionError where samples do not fit the context."""
     import torch
 

@@ -1,4 +1,4 @@
-"""`proctool eval inside`: heads and weight distances."""
+"""`proctool eval interpret`: heads and weight distances."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import quiet_libraries
-from proctool.evaluation.inside.options import PICTURES, InsideOptions
+from proctool.evaluation.interpret.options import PICTURES, InterpretOptions
 from proctool.outputs import Output, reads_of, require_safe
 
 
-def _inside(options: InsideOptions, common: Common, model: Path) -> None:
+def _interpret(options: InterpretOptions, common: Common, model: Path) -> None:
     quiet_libraries()
-    from proctool.evaluation.inside import look_inside
+    from proctool.evaluation.interpret import interpret_model
 
     if options.figures is not None:
         pictures = [options.figures / f"{name}.{kind}" for name in PICTURES for kind in options.kind]
         outputs = [Output(each, "--figures", "figure", makes_folder=True) for each in pictures]
         require_safe(outputs, reads_of(options, model=model))
-    result = look_inside(model, options)
+    result = interpret_model(model, options)
     results, even = display.Results(json=common.json), result["even"]
     results.table(
         {"layer": "right", "head": "right", "induction": "right", "previous token": "right", "copying": "right"},
@@ -58,4 +58,4 @@ def _rounded(value: float | None) -> str | None:
 
 
 _model = argument("model", Path, "A model artifact or a Hugging Face folder.")
-inside = with_options(InsideOptions, _inside, arguments=[_model], dry_run=False)
+interpret = with_options(InterpretOptions, _interpret, arguments=[_model], dry_run=False)

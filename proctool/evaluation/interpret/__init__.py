@@ -6,20 +6,20 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from proctool.evaluation.inside.options import InsideOptions
+from proctool.evaluation.interpret.options import InterpretOptions
 
-__all__ = ["InsideOptions", "look_inside"]
+__all__ = ["InterpretOptions", "interpret_model"]
 
 
-def look_inside(model: Path, options: InsideOptions) -> dict[str, Any]:
+def interpret_model(model: Path, options: InterpretOptions) -> dict[str, Any]:
     """Head scores, weight distances from each model of `options.against`, and pictures where they are wanted.
 
     Raises ArtifactError, ModelError (no attention to look at, a model of another architecture), OptionError.
     """
     from proctool.artifact import versions
     from proctool.errors import OptionError
-    from proctool.evaluation.inside.distances import compare_weights, open_against
-    from proctool.evaluation.inside.heads import score_heads
+    from proctool.evaluation.interpret.distances import compare_weights, open_against
+    from proctool.evaluation.interpret.heads import score_heads
     from proctool.models.saved import open_model
 
     if options.figures is not None and importlib.util.find_spec("matplotlib") is None:
@@ -29,7 +29,7 @@ def look_inside(model: Path, options: InsideOptions) -> dict[str, Any]:
     heads = score_heads(saved, options)
     distances = compare_weights(saved, others)
     result: dict[str, Any] = {
-        "event": "inside",
+        "event": "interpret",
         "model": str(model),
         "content": saved.content,
         **saved.oddities(),
@@ -41,7 +41,7 @@ def look_inside(model: Path, options: InsideOptions) -> dict[str, Any]:
         "versions": versions(),
     }
     if options.figures is not None:
-        from proctool.evaluation.inside.pictures import draw
+        from proctool.evaluation.interpret.pictures import draw
 
         result["figures"] = [str(path) for path in draw(heads, distances, options.figures, options.kind)]
     return result
