@@ -81,7 +81,7 @@ def read_layout(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
             if isinstance(entry["dtype"], str) and entry["dtype"] not in DTYPE_BYTES:
                 raise ArtifactError(f"{path}: tensor {name} holds {entry['dtype']}, which proctool does not read")
         entries = {name: _entry(entry, 8 + length) for name, entry in listed.items()}
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+    except (ValueError, AttributeError, KeyError, TypeError):
         raise ArtifactError(f"{path}: its safetensors header is damaged; make the file again") from None
     end = 8 + length
     for name, (_, _, first, last) in sorted(entries.items(), key=lambda item: item[1][2:]):

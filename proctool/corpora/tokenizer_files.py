@@ -81,7 +81,7 @@ class TokenizerFiles:
     def _values(self, file: str) -> dict[str, Any]:
         try:
             values = parse_json(self.contents.get(file, b"{}"))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise CorpusError(f"{self.where}/{file}: damaged ({str(error).partition(chr(10))[0][:200]})") from None
         if not isinstance(values, dict):
             raise CorpusError(f"{self.where}/{file}: damaged (not a JSON object)")

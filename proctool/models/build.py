@@ -150,8 +150,8 @@ def config_of(family: str, values: Mapping[str, Any]) -> PretrainedConfig:
 def _require_known(family: str) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    if not isinstance(family, str) or family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        known = strict.suggestion(str(family), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        known = strict.suggestion(family, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
         raise ModelError(f'"{family}" is not a causal language model of transformers{known}')
 
 

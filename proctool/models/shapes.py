@@ -104,7 +104,7 @@ def _written(spec: str) -> dict[str, Any] | None:
         if not isinstance(path, Path) or path.stat().st_size > 1 << 20:
             return None
         values = parse_json(path.read_bytes())
-    except (ModelError, OSError, ValueError, RecursionError):
+    except (ModelError, OSError, ValueError):
         return None  # whoever builds the model says what is wrong
     return values if isinstance(values, dict) else None
 

@@ -108,13 +108,13 @@ class Curriculum:
         self.at = state["at"]
 
 
-def task_course(task: Task, written: str | None, sources: Callable[[Task], tuple[Source, Source]]) -> Curriculum:
-    """The course that leads to `task`; `sources` gives the training and held-out samples of a task.
+def task_course(task: Task, written: str | None, sources: Callable[[Task], tuple[Source, Source]]) -> Curriculum | None:
+    """The course that leads to `task`, None without a rule; `sources` gives a task's training and held-out samples.
 
     Raises OptionError where the rule, or a size that it passes through, does not suit the task.
     """
     if written is None:
-        return Curriculum.fixed(*sources(task))
+        return None
     rule = parse_curriculum(written)
     full = _size(task)
     if rule.start > full:

@@ -115,7 +115,7 @@ def train(
 
     def measured(lesson: CurriculumStage) -> Scores:
         samples = held_out_samples(lesson.held_out, options.eval_samples)
-        return evaluate(accelerator, module, lesson.held_out, samples, max(1, min(micro, samples)))
+        return evaluate(accelerator, module, lesson.held_out, samples, min(micro, samples))
 
     def note_scores(lesson: CurriculumStage) -> Scores:
         began = time.monotonic()

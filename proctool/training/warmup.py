@@ -7,7 +7,7 @@ from proctool.errors import OptionError
 from proctool.models.build import model_config
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import Task
-from proctool.training.curriculum import Curriculum, task_course
+from proctool.training.curriculum import task_course
 from proctool.training.job import Job, check_files
 from proctool.training.options import WarmupOptions
 from proctool.training.sources import FileSource, TaskSource
@@ -44,19 +44,15 @@ def warmup_job(options: WarmupOptions) -> Job:
         dropout=options.dropout,
         padded=False,
     )
-    held_out = TaskSource(task, seed, _HELD_OUT)
-    course = Curriculum.fixed(source, held_out)
-    if options.curriculum is not None:
-        course = task_course(
-            task, options.curriculum, lambda part: (TaskSource(part, seed), TaskSource(part, seed, _HELD_OUT))
-        )
     return Job(
         command="warmup",
         options=options,
         config=config,
         source=source,
-        held_out=held_out,
-        course=course,
+        held_out=TaskSource(task, seed, _HELD_OUT),
+        course=task_course(
+            task, options.curriculum, lambda part: (TaskSource(part, seed), TaskSource(part, seed, _HELD_OUT))
+        ),
         output=options.output,
         metadata={"stage": "warmup"},
         parents=parents,

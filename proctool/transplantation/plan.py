@@ -97,7 +97,7 @@ def plan(
     """A step for every tensor of `target`, in the model's order. Shapes are compared, no weights are read.
 
     `embeddings` is one of `EMBEDDINGS`, or None to leave them as they start. Raises OptionError when nothing would
-    be carried, or a component is grafted twice or has no tensors in the target; ModelError when a donor's family
+    be carried, or a component has no tensors in the target; ModelError when a donor's family
     or shapes do not fit, naming the tensor.
     """
     if embeddings is not None and embeddings not in EMBEDDINGS:
@@ -107,8 +107,6 @@ def plan(
         raise OptionError("components: nothing would be carried over; name at least one component")
     by_component: dict[str, Graft] = {}
     for graft in grafts:
-        if graft.component in by_component:
-            raise OptionError(f"{graft.component}: given two donors; average them, or choose one")
         if graft.component in ("embeddings", "head"):
             raise OptionError("components: token embeddings move by --embeddings copy (or scale, mean, sample)")
         by_component[graft.component] = graft
