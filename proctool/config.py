@@ -42,19 +42,28 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         raise OptionError(f"{where}: expected a mapping of options, got {values!r}")
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
-    arguments = {}
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
-        if name not in fields:
-            raise OptionError(f'{where}: unknown option "{key}"{suggestion(name, fields)}')
-        if name in arguments:
-            raise OptionError(f'{where}: option "{name}" is given twice, with a dash and with an underscore')
-        arguments[name] = convert(value, hints[name], f"{where}.{name}" if where else name)
+    arguments = {
+        name: convert(value, hints[name], f"{where}.{name}" if where else name)
+        for name, value in known_options(values, fields, where).items()
+    }
     for name, field in fields.items():
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if no_default and name not in arguments:
             raise OptionError(f'{where}: option "{name}" is missing')
     return cls(**arguments)
+
+
+def known_options(values: Mapping[str, Any], names: Iterable[str], where: str) -> dict[str, Any]:
+    """`values` with dashes in their keys as underscores, every key one of `names`. Raises OptionError."""
+    known = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in names:
+            raise OptionError(f'{where}: unknown option "{key}"{suggestion(name, names)}')
+        if name in known:
+            raise OptionError(f'{where}: option "{name}" is given twice, with a dash and with an underscore')
+        known[name] = value
+    return known
 
 
 def convert(value: Any, kind: Any, where: str) -> Any:

@@ -186,6 +186,21 @@ def _checked(artifact: Artifact, name: str, view: memoryview) -> memoryview:
     return data
 
 
+def _read(
+    artifact: Artifact, kinds: Mapping[str, Any], lack: str, check: bool
+) -> Iterator[tuple[str, TensorInfo, Any, memoryview]]:
+    """Each tensor's name, description, type among `kinds` and bytes, the hash checked if `check`.
+
+    Raises ArtifactError, ending in `lack`, at the first tensor of another type.
+    """
+    with _mapped(artifact) as view:
+        for name, info in artifact.tensors.items():
+            if info.dtype not in kinds:
+                raise ArtifactError(f"{artifact.path}: tensor {name} holds {info.dtype}, {lack}")
+            data = _checked(artifact, name, view) if check else view[info.start : info.stop]
+            yield name, info, kinds[info.dtype], data
+
+
 def verify(artifact: Artifact) -> None:
     """Check every tensor's hash. Raises ArtifactError naming the first that fails."""
     with _mapped(artifact) as view:
@@ -196,14 +211,8 @@ def verify(artifact: Artifact) -> None:
 def read_numpy(artifact: Artifact, *, check: bool = True) -> dict[str, NDArray[Any]]:
     """The tensors as memory-mapped numpy arrays (no bfloat16), hashes checked unless `check` is false."""
     kinds = {name: np.dtype(kind) for kind, name in DTYPE_NAMES.items() if kind != "bfloat16"}
-    arrays = {}
-    with _mapped(artifact) as view:
-        for name, info in artifact.tensors.items():
-            if info.dtype not in kinds:
-                raise ArtifactError(f"{artifact.path}: tensor {name} holds {info.dtype}, which numpy has no type for")
-            data = _checked(artifact, name, view) if check else view[info.start : info.stop]
-            arrays[name] = np.frombuffer(data, kinds[info.dtype]).reshape(info.shape)
-    return arrays
+    found = _read(artifact, kinds, "which numpy has no type for", check)
+    return {name: np.frombuffer(data, kind).reshape(info.shape) for name, info, kind, data in found}
 
 
 def read_torch(artifact: Artifact, *, check: bool = True) -> dict[str, torch.Tensor]:
@@ -212,15 +221,7 @@ def read_torch(artifact: Artifact, *, check: bool = True) -> dict[str, torch.Ten
 
     kinds = {name: getattr(torch, kind) for kind, name in DTYPE_NAMES.items()}
     tensors = {}
-    with _mapped(artifact) as view:
-        for name, info in artifact.tensors.items():
-            if info.dtype not in kinds:
-                raise ArtifactError(f"{artifact.path}: tensor {name} holds {info.dtype}, which is not read here")
-            data = _checked(artifact, name, view) if check else view[info.start : info.stop]
-            flat = (
-                torch.frombuffer(data, dtype=kinds[info.dtype])
-                if len(data)
-                else torch.empty(0, dtype=kinds[info.dtype])
-            )
-            tensors[name] = flat.reshape(info.shape)
+    for name, info, kind, data in _read(artifact, kinds, "which is not read here", check):
+        flat = torch.frombuffer(data, dtype=kind) if len(data) else torch.empty(0, dtype=kind)
+        tensors[name] = flat.reshape(info.shape)
     return tensors

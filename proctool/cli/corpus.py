@@ -169,10 +169,12 @@ def _inspect(options: InspectOptions, common: Common) -> None:
         print("-" * 40)
     display.notes(corpus.skipped.notes if corpus.skipped else ())
     if options.verify:
-        from proctool.corpora.store import built
+        from proctool.corpora import open_store
 
         with display.store_progress() as listen:
-            store = built(corpus, tokenizer, context=2, cache_dir=options.cache_dir, progress=listen)
+            store = open_store(
+                corpus, tokenizer, context=2, cache_dir=options.cache_dir, progress=listen, needs_row=False
+            )
         store.verify()
         display.say(f"{len(store.shards)} shards in {store.folder}: every hash is right")
 

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -81,8 +81,8 @@ def with_values(
         positional = {parameter.name: given.pop(parameter.name) for parameter in arguments}
         values: dict[str, Any] = {}
         if file is not None:
-            values |= _known(fields, config.load_yaml(file), str(file))
-        values |= _known(fields, dict(map(_assignment, assignments)), "--set")
+            values |= config.known_options(config.load_yaml(file), fields, str(file))
+        values |= config.known_options(dict(map(_assignment, assignments)), fields, "--set")
         for name, value in given.items():
             if value is not None and value != []:
                 comma = fields[name][1].metadata.get("comma", False)
@@ -93,19 +93,6 @@ def with_values(
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__doc__ = inspect.getdoc(classes[0])
     return command
-
-
-def _known(names: Iterable[str], values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`values` with dashes as underscores, every key known; errors name the file or flag they came from."""
-    known = {}
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
-        if name not in names:
-            raise OptionError(f'{where}: unknown option "{key}"{config.suggestion(name, names)}')
-        if name in known:
-            raise OptionError(f'{where}: option "{name}" is given twice, with a dash and with an underscore')
-        known[name] = value
-    return known
 
 
 def _assignment(written: str) -> tuple[str, Any]:

@@ -93,40 +93,17 @@ def open_store(
     cache_dir: Path | str | None = None,
     progress: Listener | None = None,
     workers: int | None = None,
+    needs_row: bool = True,
 ) -> TokenStore:
     """The token store of a corpus, built where it is missing.
 
     `budget` training tokens are taken from the corpus's beginning (all of it when None). Building is parallel over
     `workers` processes, may be killed and run again, and may be asked of several processes at once: one builds, the
     others wait.
-    Raises CorpusError: nothing to read, a bad document, too few tokens for one row.
+    Raises CorpusError: nothing to read, a bad document, too few tokens for one training row (if `needs_row`).
     """
     if context < 2:
         raise CorpusError(f"context = {context}: a row needs at least 2 tokens")
-    store = built(
-        corpus,
-        tokenizer,
-        context,
-        budget=budget,
-        cache_dir=cache_dir,
-        progress=progress,
-        workers=workers,
-    )
-    store.split(TRAIN)  # too little text is said here, not in the middle of a run
-    return store
-
-
-def built(
-    corpus: Corpus,
-    tokenizer: Tokenizer,
-    context: int,
-    *,
-    budget: int | None = None,
-    cache_dir: Path | str | None = None,
-    progress: Listener | None = None,
-    workers: int | None = None,
-) -> TokenStore:
-    """`open_store`, whether or not there is enough for one row."""
     if budget is not None and budget < 1:
         raise CorpusError(f"budget = {budget}: must be at least 1 token")
     folder = store_folder(corpus, tokenizer, cache_dir)
@@ -147,9 +124,12 @@ def built(
                 made = build(jobs, goal, workers=workers, skip_bad=corpus.skipped is not None, listen=progress)
                 write_index(folder, corpus, tokenizer, own, made, parts=len(jobs))
                 shards = [*own, *made]
-    return TokenStore(
+    store = TokenStore(
         corpus.name, folder, tokenizer, context, budget, tuple(shards), corpus.whole, corpus.splits, corpus.notes
     )
+    if needs_row:
+        store.split(TRAIN)  # too little text is said here, not in the middle of a run
+    return store
 
 
 def is_built(corpus: Corpus, tokenizer: Tokenizer, budget: int | None, cache_dir: Path | str | None = None) -> bool:

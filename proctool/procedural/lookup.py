@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proctool.procedural.draws import Tokens
+from proctool.procedural.draws import Mask, Tokens
 from proctool.procedural.registry import require, task
 from proctool.procedural.samples import Samples
 from proctool.procedural.transduction import Transduction
@@ -89,6 +89,20 @@ class Numbered(Transduction):
         return rng.integers(0, self.inputs, n)
 
 
+class AboutSymbol(Numbered):
+    """`input SEP symbol SEP number`: a question about a symbol of the input, at a position drawn uniformly."""
+
+    @abstractmethod
+    def answer(self, here: Mask) -> Tokens:
+        """The token of a number, from where the symbol appears. (n, inputs) -> (n, 1)."""
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw n samples."""
+        x, place = self.draw(rng, n, self.inputs), self.position(rng, n)
+        symbol = x[np.arange(n), place][:, None]
+        return self.written(x, symbol, output=self.answer(x == symbol))
+
+
 @task("select")
 @dataclass(frozen=True)
 class Select(Numbered):
@@ -115,7 +129,7 @@ class Select(Numbered):
 
 @task("search")
 @dataclass(frozen=True)
-class Search(Numbered):
+class Search(AboutSymbol):
     """The position, counted from 0, where a symbol of the input appears first.
 
         tokens   7 3 9 3 | 3 | #1      (n, inputs + 4)
@@ -126,16 +140,14 @@ class Search(Numbered):
     Source: after the synthetic tasks of Wu, Li and Liang (arXiv 2206.10139).
     """
 
-    def sample(self, rng: np.random.Generator, n: int) -> Samples:
-        """Draw n samples."""
-        x, place = self.draw(rng, n, self.inputs), self.position(rng, n)
-        symbol = x[np.arange(n), place][:, None]
-        return self.written(x, symbol, output=self.number((x == symbol).argmax(axis=1)))
+    def answer(self, here: Mask) -> Tokens:
+        """The first position."""
+        return self.number(here.argmax(axis=1))
 
 
 @task("count")
 @dataclass(frozen=True)
-class Count(Numbered):
+class Count(AboutSymbol):
     """How often a symbol of the input appears.
 
         tokens   7 3 9 3 | 3 | #2      (n, inputs + 4)
@@ -146,11 +158,9 @@ class Count(Numbered):
     Source: after the synthetic tasks of Wu, Li and Liang (arXiv 2206.10139).
     """
 
-    def sample(self, rng: np.random.Generator, n: int) -> Samples:
-        """Draw n samples."""
-        x, place = self.draw(rng, n, self.inputs), self.position(rng, n)
-        symbol = x[np.arange(n), place][:, None]
-        return self.written(x, symbol, output=self.number(np.count_nonzero(x == symbol, axis=1)))
+    def answer(self, here: Mask) -> Tokens:
+        """How many positions."""
+        return self.number(np.count_nonzero(here, axis=1))
 
 
 @task("replace")

@@ -17,7 +17,7 @@ from proctool.errors import ModelError, OptionError
 from proctool.evaluation.finetune import glue
 from proctool.evaluation.finetune.code import Programs, read_programs, token_accuracy
 from proctool.evaluation.finetune.options import FinetuneOptions
-from proctool.models.build import _DROPOUTS, build_model, context_of, model_config
+from proctool.models.build import build_model, context_of, model_config, set_dropout
 from proctool.models.saved import SavedModel, load_weights, open_model
 from proctool.models.shapes import default_context
 from proctool.paths import user_path
@@ -81,9 +81,8 @@ def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None
     for name in ("skip_bad", "validation"):
         if getattr(options, name) and task != "wikitext":
             raise OptionError(f"{name}: is for wikitext; {task} has files of its own, leave the option out")
-    if task in glue.TASKS:
-        return _on_glue(task, options, saved, tokenizer, made, context)
-    return _on_text(task, options, saved, tokenizer, made, context, progress)
+    start = _Start(task, options, saved, tokenizer, made, context)
+    return _on_glue(start) if task in glue.TASKS else _on_text(start, progress)
 
 
 def _config(saved: SavedModel | None, tokenizer: Tokenizer, options: FinetuneOptions) -> PretrainedConfig:
@@ -94,34 +93,54 @@ def _config(saved: SavedModel | None, tokenizer: Tokenizer, options: FinetuneOpt
             eos_id=tokenizer.eos_id,
         )  # fmt: skip
     tokenizer.require_fit(saved.config.vocab_size, str(saved.path))
-    for name in _DROPOUTS:
-        if hasattr(saved.config, name):
-            setattr(saved.config, name, options.dropout)
+    set_dropout(saved.config, options.dropout)
     return saved.config
 
 
-def _metadata(task: str, data: str, tokenizer: Tokenizer, options: FinetuneOptions) -> dict[str, Any]:
-    return {"finetune": task, "data": data, "init": options.init, "tokenizer": tokenizer.spec}
+@dataclass(frozen=True)
+class _Start:
+    """What every task starts from."""
+
+    task: str
+    options: FinetuneOptions
+    saved: SavedModel | None
+    """None for fresh weights."""
+    tokenizer: Tokenizer
+    config: PretrainedConfig
+    context: int
+
+    def rows(self, train: Samples, held_out: Samples, data: str) -> tuple[SampleRows, SampleRows]:
+        """The two splits of `data` as sources."""
+        metadata = {
+            "finetune": self.task, "data": data, "init": self.options.init, "tokenizer": self.tokenizer.spec,
+        }  # fmt: skip
+        vocab_size = self.tokenizer.vocab_size
+        return (
+            SampleRows(train, vocab_size, self.options.seed, metadata),
+            SampleRows(held_out, vocab_size, None, metadata),
+        )
+
+    def job(self, source: SampleRows, fill: Callable[[Any, SavedModel], None], **parts: Any) -> Job:
+        """The job; `fill` puts the saved weights into the fresh model."""
+
+        def prepare(model: PreTrainedModel) -> list[Any]:
+            if self.saved is not None:
+                fill(model, self.saved)
+            return []
+
+        return Job(
+            command=f"eval finetune {self.task}",
+            options=self.options,
+            output=self.options.output,
+            parents=[self.saved.parent] if self.saved else [],
+            prepare=prepare,
+            source=source,
+            rows=source.size,
+            **parts,
+        )
 
 
-def _job(task: str, options: FinetuneOptions, saved: SavedModel | None, **parts: Any) -> Job:
-    return Job(
-        command=f"eval finetune {task}",
-        options=options,
-        output=options.output,
-        parents=[saved.parent] if saved else [],
-        **parts,
-    )
-
-
-def _on_glue(
-    task: str,
-    options: FinetuneOptions,
-    saved: SavedModel | None,
-    tokenizer: Tokenizer,
-    made: PretrainedConfig,
-    context: int,
-) -> Finetuning:
+def _on_glue(start: _Start) -> Finetuning:
     from proctool.evaluation.finetune.classifier import (
         ClassLoss,
         GradeLoss,
@@ -131,22 +150,17 @@ def _on_glue(
         take_body,
     )  # fmt: skip
 
+    task, options, context = start.task, start.options, start.context
     data = options.data or glue.REPOSITORY
     if context < 8:
         raise OptionError(f"context = {context}: too short for the sentences of {task}")
     splits = {
-        held_out: glue.encode(glue.read_examples(task, data, held_out), tokenizer, context)
+        held_out: glue.encode(glue.read_examples(task, data, held_out), start.tokenizer, context)
         for held_out in (False, True)
     }
     labels = glue.TASKS[task].labels
     loss = ClassLoss if labels else GradeLoss
-    metadata = _metadata(task, data, tokenizer, options)
-    with_head = classifier_config(made, len(labels or (task,)))
-
-    def prepare(model: PreTrainedModel) -> list[Any]:
-        if saved is not None:
-            take_body(model, saved.model())
-        return []
+    with_head = classifier_config(start.config, len(labels or (task,)))
 
     def score(path: Path) -> dict[str, float | None]:
         from proctool.evaluation.finetune.metrics import METRICS
@@ -160,28 +174,21 @@ def _on_glue(
             true = true / glue.GRADES
         return {name: METRICS[name](found, true) for name in glue.TASKS[task].metrics}
 
-    job = _job(
-        task, options, saved, config=with_head, prepare=prepare, build=build_classifier, loss=loss,
-        source=SampleRows(splits[False], tokenizer.vocab_size, options.seed, metadata),
-        held_out=SampleRows(splits[True], tokenizer.vocab_size, None, metadata),
-        metadata={"stage": "finetune", "classes": list(labels or ())}, rows=len(splits[False]),
+    source, held_out = start.rows(splits[False], splits[True], data)
+    job = start.job(
+        source, lambda model, saved: take_body(model, saved.model()),
+        held_out=held_out, config=with_head, build=build_classifier, loss=loss,
+        metadata={"stage": "finetune", "classes": list(labels or ())},
     )  # fmt: skip
     return Finetuning(job, splits[True], score)
 
 
-def _on_text(
-    task: str,
-    options: FinetuneOptions,
-    saved: SavedModel | None,
-    tokenizer: Tokenizer,
-    made: PretrainedConfig,
-    context: int,
-    progress: Callable[..., None] | None,
-) -> Finetuning:
+def _on_text(start: _Start, progress: Callable[..., None] | None) -> Finetuning:
+    options, saved, tokenizer, context = start.options, start.saved, start.tokenizer, start.context
     data = options.data or "wikitext"
     programs: Programs | None = None
     notes: tuple[str, ...] = ()
-    if task == "py150":
+    if start.task == "py150":
         if options.data is None:
             raise OptionError("data: py150 needs the folder of CodeXGLUE's train.txt and test.txt: --data FOLDER")
         train = read_programs(user_path(data), "train", tokenizer, context).samples
@@ -189,13 +196,8 @@ def _on_text(
         held_out = programs.samples
     else:
         train, held_out, notes = _wikitext(data, options, tokenizer, context, progress)
-    metadata = _metadata(task, data, tokenizer, options)
+    source, scored = start.rows(train, held_out, data)
     named = options.tokenizer or options.end_of_text
-
-    def prepare(model: PreTrainedModel) -> list[Any]:
-        if saved is not None:
-            load_weights(model, saved.weights(), str(saved.path))
-        return []
 
     def score(path: Path) -> dict[str, float | None]:
         from proctool.training.devices import accelerator_of
@@ -204,8 +206,7 @@ def _on_text(
 
         accelerator = accelerator_of("fp32")
         module: TargetLoss = TargetLoss(open_model(path).model().to(accelerator.device))
-        rows = SampleRows(held_out, tokenizer.vocab_size, None, metadata)
-        found = evaluate(accelerator, module, rows, len(held_out), options.batch_size)
+        found = evaluate(accelerator, module, scored, scored.size, options.batch_size)
         measures = found.measures()
         scores = {
             "loss": measures["loss"],
@@ -214,12 +215,10 @@ def _on_text(
         }
         return {**scores, **(token_accuracy(module, programs, options.batch_size) if programs else {})}
 
-    job = _job(
-        task, options, saved, config=made, prepare=prepare, build=build_model,
-        source=SampleRows(train, tokenizer.vocab_size, options.seed, metadata),
-        held_out=SampleRows(held_out, tokenizer.vocab_size, None, metadata),
+    job = start.job(
+        source, lambda model, saved: load_weights(model, saved.weights(), str(saved.path)),
+        held_out=scored, config=start.config, build=build_model, remark="; ".join(notes),
         metadata={"stage": "finetune", **(saved.tokenizer_record() if saved and not named else record(tokenizer))},
-        rows=len(train), remark="; ".join(notes),
     )  # fmt: skip
     return Finetuning(job, held_out, score)
 
