@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from proctool.reporting.compare import Curve, Run
 from proctool.reporting.controls import Start
 from proctool.reporting.metrics import MetricsLog, read_metrics
 from proctool.transplantation.origin import read_carried
+from proctool.untrusted import parse_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +176,8 @@ def warmup_from_lineage(folder: Path, log: MetricsLog) -> Warmup:
 def read_settings(folder: Path) -> dict[str, Any]:
     """A run folder's config.json; empty where there is none that can be read."""
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = parse_json((folder / "config.json").read_bytes(), any_text=True)
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -15,6 +15,7 @@ from proctool import artifact
 from proctool.errors import RunError
 from proctool.events import FILE, StartEvent, read_event
 from proctool.outputs import holds_nothing
+from proctool.untrusted import parse_json
 
 FORM = "proctool_run"
 VERSION = 1
@@ -24,8 +25,8 @@ SETTINGS = "config.json"
 def read_form(folder: Path) -> dict[str, Any] | None:
     """A run folder's settings with the keys that only the form has; None where there is no file of this form."""
     try:
-        found = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
+        found = parse_json((folder / SETTINGS).read_bytes(), any_text=True)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return None
     if not isinstance(found, dict):
         return None
@@ -67,9 +68,9 @@ def require_run_folder(folder: Path) -> None:
 def _lost_form(folder: Path) -> bool:
     """Whether the settings are no JSON or gone, but the metrics are those of a run."""
     try:
-        json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        parse_json((folder / SETTINGS).read_bytes(), any_text=True)
         return False  # another program's
-    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+    except (FileNotFoundError, IsADirectoryError, ValueError):
         pass
     try:
         with (folder / FILE).open("rb") as file:

@@ -24,9 +24,9 @@ MOST_DEPTH = 400
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def parse_json(raw: bytes | str) -> Any:
+def parse_json(raw: bytes | str, *, any_text: bool = False) -> Any:
     """The value of a JSON text. Raises ValueError: malformed, too large, too deep, a key twice, NaN, half a
-    surrogate pair.
+    surrogate pair (which `any_text` accepts: a file name that is not UTF-8 has one for each such byte).
     """
     text = raw.decode() if isinstance(raw, bytes) else raw  # UTF-8 alone: `json` would take UTF-16 too
     if text.count("[") + text.count("{") > MOST_BRACKETS or text.count(",") > MOST_COMMAS:
@@ -35,7 +35,7 @@ def parse_json(raw: bytes | str) -> Any:
     gc.disable()  # a million new lists would be looked through again and again
     try:
         value = json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
-        if _SURROGATE.search(text):
+        if not any_text and _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()  # raises where a half has no other half
         return value
     except RecursionError:

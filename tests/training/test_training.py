@@ -198,6 +198,14 @@ def test_a_run_refused_before_its_first_step_leaves_the_folder_free(tmp_path: Pa
     assert read_form(tmp_path / "run") == {"proctool_run": 1, "lr": 2}
 
 
+@pytest.mark.parametrize("text", ['"lr": 0.002, "lr": 0.001', '"lr": NaN', '"a": ' + 9999 * "[" + 9999 * "]"])
+def test_settings_of_two_meanings_or_none_are_damaged(tmp_path: Path, text: str) -> None:
+    warmup_job(options(tmp_path)).run()
+    (tmp_path / "run" / "config.json").write_text(f'{{"proctool_run": 1, {text}}}')
+    with pytest.raises(RunError, match="damaged or missing, so this run cannot go on"):
+        warmup_job(options(tmp_path)).run()
+
+
 def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
     held = RunFolder(tmp_path / "run", {})
     with pytest.raises(RunError, match=f"in use by process {os.getpid()}"):
