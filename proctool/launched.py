@@ -9,6 +9,12 @@ from proctool.errors import RunError
 
 _NEEDED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR")
 _START = "start with torchrun or accelerate launch"
+# What MPI sets, and Accelerate reads: how many processes there are, and which of them this is.
+_MPI = {
+    "PMI_SIZE": "PMI_RANK",
+    "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
+    "MV2_COMM_WORLD_SIZE": "MV2_COMM_WORLD_RANK",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,9 @@ def launch() -> LaunchedProcess:
     """What torchrun, accelerate launch or a person set. Raises RunError where it cannot start several processes."""
     size, rank, local = _number("WORLD_SIZE", 1), _number("RANK"), _number("LOCAL_RANK")
     if (size or 1) == 1 and not rank and local is None:
+        for name, of in _MPI.items():
+            if (_number(name, 1) or 1) > 1 and of not in os.environ:
+                raise RunError(f"{name}={os.environ[name]} without {of}; {_START}, or unset {name}")
         return LaunchedProcess()  # a single process needs no other variable, and clusters set these two by themselves
     given = [name for name in _NEEDED if name in os.environ]
     if missing := [name for name in _NEEDED if name not in os.environ]:

@@ -197,6 +197,7 @@ def plan(planned: Mapping[str, Any]) -> None:
     say(f"{planned['command']}: nothing was written")
     rows = {
         "parameters": format_count(planned["parameters"]),
+        "extends": f"the run below, from step {planned['extends_from']}" if "extends_from" in planned else None,
         "steps": str(planned["steps"]),
         "tokens": format_count(planned["tokens"]),
         "epochs": str(planned["epochs"]) if "epochs" in planned else None,

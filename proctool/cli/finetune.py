@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
-from proctool.cli.training import quiet_libraries
+from proctool.cli.training import dry_run, quiet_libraries
 from proctool.evaluation.finetune.options import FinetuneOptions
 from proctool.events import to_json
 
@@ -18,8 +18,7 @@ def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
     with display.store_progress() as listen:
         found = finetuning(task, options, listen)
     if common.dry_run:
-        planned = found.job.plan()
-        display.emit(planned) if common.json else display.plan(planned)
+        dry_run(found.job, common)
         return
     with display.training_progress(found.job.command) as listen_to_training:
         found.job.listeners = [listen_to_training]

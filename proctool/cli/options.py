@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from proctool import config
-from proctool.errors import OptionError
+from proctool.errors import OptionError, notice
 from proctool.paths import AS_PATH
 from proctool.untrusted import parse_yaml
 
@@ -82,11 +82,14 @@ def with_values(
         values: dict[str, Any] = {}
         if file is not None:
             values |= config.known_options(config.load_yaml(file), fields, str(file))
-        values |= config.known_options(dict(map(_assignment, assignments)), fields, "--set")
+        assigned = config.known_options(dict(map(_assignment, assignments)), fields, "--set")
+        values |= assigned
+        given = {name: value for name, value in given.items() if value is not None and value != []}
+        if overruled := [name for name in given if name in assigned]:
+            notice(f"--set {', '.join(overruled)}: not used, because a flag gives the option too")
         for name, value in given.items():
-            if value is not None and value != []:
-                comma = fields[name][1].metadata.get("comma", False)
-                values[name] = [part for each in value for part in each.split(",")] if comma else value
+            comma = fields[name][1].metadata.get("comma", False)
+            values[name] = [part for each in value for part in each.split(",")] if comma else value
         shares = [{name: value for name, value in values.items() if fields[name][0] is cls} for cls in classes]
         action(shares, common, **positional)
 

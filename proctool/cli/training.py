@@ -27,14 +27,23 @@ def quiet_libraries() -> None:
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
 
 
+def dry_run(job: Job, common: Common) -> None:
+    """Say what a job would do and what it costs."""
+    planned = job.plan()
+    if job.options.extend:
+        from proctool.training.extension import finished_step
+
+        planned["extends_from"] = finished_step(job.run_path)
+    if common.json:
+        display.emit(planned)
+    else:
+        display.plan(planned)
+
+
 def do(job: Job, common: Common) -> None:
     """Plan or run a job and say how it went."""
     if common.dry_run:
-        planned = job.plan()
-        if common.json:
-            display.emit(planned)
-        else:
-            display.plan(planned)
+        dry_run(job, common)
         return
     with display.training_progress(job.command) as listen:
         job.listeners = [listen]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from proctool.errors import RunError
-from proctool.events import EndEvent
+from proctool.events import EndEvent, read_events
 from proctool.training.schedule import learning_rate
 
 EXTENDABLE = frozenset({"steps", "until", "patience"})
@@ -33,6 +34,14 @@ def keeps_state(asked: bool | None, parameters: int, trained: int) -> bool:
 def scheduled_steps(steps: int, extended_from: Sequence[Mapping[str, Any]]) -> int:
     """The steps that the learning rate's schedule covers; after them the rate stays where the schedule ended."""
     return int(extended_from[0]["steps"]) if extended_from else steps
+
+
+def finished_step(folder: Path) -> int:
+    """The step that the run in `folder` ended at, and that --extend continues from. Raises RunError, OSError."""
+    end = next((event for event in reversed(read_events(folder)) if isinstance(event, EndEvent)), None)
+    if end is None:
+        raise RunError(f"{folder}: holds no finished run to extend; train it first, without --extend")
+    return end.step
 
 
 def extension(where: str, found: Mapping[str, Any], wanted: Mapping[str, Any], end: EndEvent) -> dict[str, Any]:

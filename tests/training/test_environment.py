@@ -198,7 +198,9 @@ def test_evaluations_ignore_it_too(monkeypatch: pytest.MonkeyPatch, fresh: None)
             {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "here", "MASTER_PORT": "99999"},
             "MASTER_PORT=99999: not a number from 1 to 65535",
         ),
-        ({"PMI_SIZE": "2"}, "cannot join the processes of this launch"),
+        ({"PMI_SIZE": "2"}, "PMI_SIZE=2 without PMI_RANK; start with torchrun or accelerate launch, or unset PMI_SIZE"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE=4 without OMPI_COMM_WORLD_RANK; start with"),
+        ({"PMI_SIZE": "2", "PMI_RANK": "0"}, "cannot join the processes of this launch"),
     ],
     ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from proctool.reporting.metrics import read_metrics
 from proctool.training.run_form import read_form
 from proctool.training.schedule import learning_rate
 from proctool.training.warmup import warmup_job
+from tests.conftest import Said
 from tests.event_lines import event_lines
 from tests.training.runs import Killed, contents, killed_at, options
 
@@ -174,3 +176,13 @@ def test_a_state_of_a_discarded_run_is_never_continued(tmp_path: Path) -> None:
     state.write_bytes(kept)
     with pytest.raises(RunError, match="the training state of another run"):
         train(tmp_path, seed=5, steps=20, extend=True)
+
+
+def test_a_dry_run_says_what_it_would_extend(proctool: Callable[..., Said]) -> None:
+    words = ("warmup", "--task", "set:inputs=4", "--model", "1x1x8", "--batch-size", 2, "--eval-samples", 2)
+    longer = (*words, "--steps", 5, "--extend", "--dry-run")
+    assert "warm: holds no finished run to extend" in proctool(*longer).line
+    assert proctool(*words, "--steps", 3).code == 0
+    assert "extends    the run below, from step 3\n" in proctool(*longer).err
+    assert json.loads(proctool(*longer, "--json").out)["extends_from"] == 3
+    assert "extends" not in proctool(*words, "--steps", 3, "--dry-run").err

@@ -186,6 +186,7 @@ def _cut_off() -> None:
         return keep_values(classes, build_all, **more)
 
     options.with_values = with_values
+    options.notice = lambda _: None  # a line beside the one of a refusal
 
     from proctool.cli.lazy import LazyGroup
 
