@@ -107,7 +107,7 @@ def _with_validation(corpus: Corpus, given: Corpus) -> Corpus:
     own = own or [_in_split(part, VALIDATION) for part in given.parts if part.split in (None, TRAIN)]
     rest = [_in_split(part, part.split or TRAIN) for part in corpus.parts if part.split != VALIDATION]
     notes = (*corpus.notes, *given.notes, f"{corpus.name}: validation documents come from {given.name}")
-    return replace(corpus, parts=(*own, *rest), notes=notes)
+    return replace(corpus, parts=(*own, *rest), notes=notes, validation=given.name)
 
 
 def _in_split(part: Any, split: str) -> Part:

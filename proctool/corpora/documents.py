@@ -107,6 +107,8 @@ class Corpus:
     """Size of its files, where that is known beforehand."""
     notes: tuple[str, ...] = ()
     """Lines to say where it is used: what was left out, where its splits come from."""
+    validation: str | None = None
+    """The other corpus that its validation documents come from."""
     skipped: Skipped | None = None
     """Where bad documents are counted and left out; None where the first one is an error."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, split_of
+from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, bad_documents, split_of
 from proctool.corpora.tokenizers import Tokenizer
 from proctool.errors import CorpusError
 
@@ -18,13 +18,14 @@ def require_rows(corpus: Corpus, tokenizer: Tokenizer | None, context: int, *, s
     documents = dict.fromkeys((TRAIN, VALIDATION), 0)
     tokens = dict.fromkeys((TRAIN, VALIDATION), 0)
     rows = dict.fromkeys((TRAIN, VALIDATION), False)
-    seen = 0
+    seen = bad = 0
     for part in corpus.parts:
         if part.split is not None and rows.get(part.split, True):
             continue
         for document in part.documents():
             if document.problem and not skip_bad:
                 raise CorpusError(document.problem)
+            bad += document.problem is not None
             split = part.split or split_of(document.digest, corpus.held_out)
             if document.problem or split not in rows:
                 continue
@@ -45,6 +46,7 @@ def require_rows(corpus: Corpus, tokenizer: Tokenizer | None, context: int, *, s
                 f"corpus {corpus.name}: its {split} split has {documents[split]} documents with {tokens[split]} "
                 f"tokens, too few for one row of {context}; add documents"
                 + (f" ({corpus.held_out:.0%} of them go to it)" if by_hash else "")
+                + (f"; {bad_documents(bad)} left out" if bad else "")
             )
 
 

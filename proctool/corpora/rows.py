@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from proctool import artifact
-from proctool.corpora.documents import TRAIN, VALIDATION
+from proctool.corpora.documents import TRAIN, VALIDATION, bad_documents
 from proctool.corpora.shards import KIND, Shard
 from proctool.errors import ArtifactError, CorpusError
 from proctool.procedural.samples import Samples
@@ -89,8 +89,13 @@ def _filled(ends: NDArray[np.int64], context: int) -> tuple[NDArray[np.int64], N
     return starts, ends[stops] - starts
 
 
-def _empty(name: str, shards: Sequence[Shard], split: str) -> str:
+def _empty(name: str, shards: Sequence[Shard], split: str, bad: int) -> str:
     """One line for a split without documents."""
+    if bad:
+        return (
+            f"corpus {name}: its {split} split is empty, and {bad_documents(bad)} left out; run without --skip-bad to "
+            "see what is wrong"
+        )
     others = sorted({other for shard in shards for other in shard.splits if shard.count(other, "documents")})
     found = sum(shard.count(other, "documents") for shard in shards for other in others)
     if not found:
@@ -111,7 +116,7 @@ class Rows:
 
     def __init__(
         self, name: str, folder: Path, shards: Sequence[Shard], split: str, context: int, eos_id: int,
-        dtype: type[np.unsignedinteger[Any]], *, whole: bool, most: int | None = None,
+        dtype: type[np.unsignedinteger[Any]], *, whole: bool, most: int | None = None, bad: int = 0,
     ) -> None:  # fmt: skip
         self.split = split
         self.context = context
@@ -131,7 +136,7 @@ class Rows:
         self._count = self._placed.rows if most is None else min(self._placed.rows, most)
         if self._count == 0:
             if not self.documents:
-                raise CorpusError(_empty(name, shards, split))
+                raise CorpusError(_empty(name, shards, split, bad))
             longest = " that fit" if whole and self.tokens >= context else ""
             raise CorpusError(
                 f"corpus {name}: its {split} split has {self.documents} documents with {self.tokens} tokens{longest}, "

@@ -75,6 +75,8 @@ class Shard:
     splits: dict[str, dict[str, int]]
     """By split: documents, bytes and tokens."""
     content: str
+    excluded: int = 0
+    """Documents left out of it because they stand in another split of the corpus."""
 
     def count(self, split: str, what: str) -> int:
         """`what` ("tokens", "bytes", "documents") that it holds of a split."""
@@ -111,6 +113,7 @@ def _described(header: artifact.Artifact) -> Shard:
         int(metadata["skipped"]),
         splits,
         header.content,
+        int(metadata.get("excluded", 0)),
     )
 
 
@@ -156,7 +159,7 @@ def _build_shard(
     job: ShardJob, documents: Iterator[Document], before: list[Shard], report: Report, skip_bad: bool
 ) -> Shard:
     gathered: dict[str, _Gathered] = {}
-    read, skipped, filled, last = before[-1].read if before else 0, 0, 0, True
+    read, skipped, excluded, filled, last = before[-1].read if before else 0, 0, 0, 0, True
     batch: list[Document] = []
     batch_bytes, began = 0, time.monotonic()
     for document in documents:
@@ -171,12 +174,12 @@ def _build_shard(
         filled += document.size
         slow = time.monotonic() - began > _BATCH_SECONDS
         if batch_bytes >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS or slow:
-            _encode(job, batch, gathered, report)
+            excluded += _encode(job, batch, gathered, report)
             batch, batch_bytes, began = [], 0, time.monotonic()
         if filled >= job.block:
             last = False
             break
-    _encode(job, batch, gathered, report)
+    excluded += _encode(job, batch, gathered, report)
     tensors: dict[str, NDArray[Any]] = {}
     counts = {}
     for split, piece in sorted(gathered.items()):
@@ -184,7 +187,7 @@ def _build_shard(
         tokens = sum(map(len, piece.tokens))
         counts[split] = {"documents": piece.documents, "bytes": piece.bytes, "tokens": tokens}
     metadata: dict[str, Any] = {"corpus": job.corpus, "tokenizer": job.tokenizer.spec, "splits": counts}
-    metadata |= {"last": last, "read": read, "skipped": skipped}
+    metadata |= {"last": last, "read": read, "skipped": skipped} | ({"excluded": excluded} if excluded else {})
     path = job.folder / _name(job.key, len(before))
     return _described(artifact.write(path, tensors, kind=KIND, metadata=metadata))
 
@@ -200,10 +203,14 @@ def _tensors(split: str, piece: _Gathered, job: ShardJob) -> dict[str, NDArray[A
     return tensors
 
 
-def _encode(job: ShardJob, batch: list[Document], gathered: dict[str, _Gathered], report: Report) -> None:
-    """Encode a batch and hand its documents to their splits, end-of-text after each."""
+def _encode(job: ShardJob, batch: list[Document], gathered: dict[str, _Gathered], report: Report) -> int:
+    """Encode a batch and hand its documents to their splits, end-of-text after each.
+
+    Returns how many stand in another split of the corpus, and are left out.
+    """
     if not batch:
-        return
+        return 0
+    given = len(batch)
     digests = np.array([document.digest for document in batch], np.uint64)
     if job.part.split in (None, TRAIN) and len(job.excluded):
         nearest = np.minimum(np.searchsorted(job.excluded, digests), len(job.excluded) - 1)
@@ -236,6 +243,7 @@ def _encode(job: ShardJob, batch: list[Document], gathered: dict[str, _Gathered]
         if job.part.split not in (None, TRAIN):
             piece.digests.append(digests)
     report(len(batch), sum(document.size for document in batch), tokens)
+    return given - len(batch)
 
 
 def _texts(document: Document) -> tuple[bytes, ...]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from proctool import artifact
 from proctool.cache import cache_folder, unwritable
 from proctool.corpora.build import Goal, Listener, build, locked
-from proctool.corpora.documents import TRAIN, Corpus, Part, bad_documents
+from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, Part, bad_documents
 from proctool.corpora.rows import Rows, mapped
 from proctool.corpora.shards import FORMAT, Shard, ShardJob
 from proctool.corpora.tokenizers import Tokenizer
@@ -40,19 +42,30 @@ class TokenStore:
     context: int
     budget: int | None
     """Training tokens asked for; the train split is cut to the rows that hold them."""
-    shards: tuple[Shard, ...]
+    own: tuple[Shard, ...]
+    """Of validation and further splits that the corpus brings with it."""
+    train: tuple[Shard, ...]
+    """Of all other documents."""
     whole: bool
     splits: tuple[str, ...]
+    validation: str | None = None
+    """The other corpus that validation documents come from."""
     corpus_notes: tuple[str, ...] = ()
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """All of them."""
+        return (*self.own, *self.train)
 
     def split(self, name: str = TRAIN) -> Rows:
         """The rows of a split. Raises CorpusError where there is no such split, or not one row of it."""
         if name not in self.splits:
             raise CorpusError(f'corpus {self.corpus} has no split "{name}"; it has {", ".join(self.splits)}')
         most = -(-self.budget // self.context) if self.budget is not None and name == TRAIN else None
+        source = self.validation if name == VALIDATION and self.validation else self.corpus
         return Rows(
-            self.corpus, self.folder, self.shards, name, self.context, self.tokenizer.eos_id, self.tokenizer.dtype,
-            whole=self.whole, most=most,
+            source, self.folder, self.shards, name, self.context, self.tokenizer.eos_id, self.tokenizer.dtype,
+            whole=self.whole, most=most, bad=self._bad.get(source, 0),
         )  # fmt: skip
 
     @property
@@ -68,11 +81,23 @@ class TokenStore:
         return sum(shard.skipped for shard in self.shards)
 
     @property
+    def _bad(self) -> Mapping[str, int]:
+        """Bad documents that were left out, by the corpus that they stand in."""
+        found = Counter({self.corpus: sum(shard.skipped for shard in self.train)})
+        found[self.validation or self.corpus] += sum(shard.skipped for shard in self.own)
+        return found
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Lines to say where the store is used: the corpus's own, and how many documents were left out."""
-        if not self.skipped:
-            return self.corpus_notes
-        return *self.corpus_notes, f"{self.corpus}: {bad_documents(self.skipped)} left out of its token store"
+        notes = [
+            f"{name}: {bad_documents(count)} left out of its token store" for name, count in self._bad.items() if count
+        ]
+        if excluded := sum(shard.excluded for shard in self.train):
+            others = self.validation or " and ".join(each for each in self.splits if each != TRAIN)
+            some = f"{excluded} documents are" if excluded > 1 else "1 document is"
+            notes.append(f"{self.corpus}: {some} in {others} too, and left out of training")
+        return (*self.corpus_notes, *notes)
 
     def count(self, split: str, what: str = "tokens") -> int:
         """`what` ("tokens", "bytes", "documents") a split holds, rows or not."""
@@ -108,8 +133,8 @@ def open_store(
         raise CorpusError(f"budget = {budget}: must be at least 1 token")
     folder = store_folder(corpus, tokenizer, cache_dir)
     goal = Goal(TRAIN, "tokens", budget)
-    shards = _listed(folder, corpus, tokenizer, goal)
-    if shards is None:
+    listed = _listed(folder, corpus, tokenizer, goal)
+    if listed is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / ".lock").touch()
@@ -117,16 +142,17 @@ def open_store(
             raise unwritable(folder, error) from None
         with locked(folder, progress):
             # Whoever held the lock before may have built it.
-            shards = _listed(folder, corpus, tokenizer, goal)
-            if shards is None:
+            listed = _listed(folder, corpus, tokenizer, goal)
+            if listed is None:
                 own = build_own_splits(corpus, tokenizer, folder, workers=workers, listen=progress)
                 jobs = train_jobs(corpus, tokenizer, folder, own)
                 made = build(jobs, goal, workers=workers, skip_bad=corpus.skipped is not None, listen=progress)
                 write_index(folder, corpus, tokenizer, own, made, parts=len(jobs))
-                shards = [*own, *made]
+                listed = own, made
     store = TokenStore(
-        corpus.name, folder, tokenizer, context, budget, tuple(shards), corpus.whole, corpus.splits, corpus.notes
-    )
+        corpus.name, folder, tokenizer, context, budget, tuple(listed[0]), tuple(listed[1]), corpus.whole,
+        corpus.splits, corpus.validation, corpus.notes,
+    )  # fmt: skip
     if needs_row:
         store.split(TRAIN)  # too little text is said here, not in the middle of a run
     return store
@@ -203,8 +229,8 @@ def write_index(
         file.write(json.dumps(index).encode())
 
 
-def _listed(folder: Path, corpus: Corpus, tokenizer: Tokenizer, goal: Goal) -> list[Shard] | None:
-    """The shards up to the goal by the index; None where there is none, it does not reach, or files are gone."""
+def _listed(folder: Path, corpus: Corpus, tokenizer: Tokenizer, goal: Goal) -> tuple[list[Shard], list[Shard]] | None:
+    """The shards of own splits, and the others up to the goal; None where the index lacks some or files are gone."""
     try:
         index = json.loads(_index_path(folder, corpus, tokenizer).read_bytes())
         own, train = ([Shard(**entry) for entry in index[group]] for group in ("own", "train"))
@@ -219,5 +245,5 @@ def _listed(folder: Path, corpus: Corpus, tokenizer: Tokenizer, goal: Goal) -> l
         taken.append(shard)
         total += shard.count(TRAIN, "tokens")
     enough = complete or (goal.wanted is not None and total >= goal.wanted)
-    shards = [*own, *taken]
-    return shards if enough and all((folder / shard.file).is_file() for shard in shards) else None
+    there = all((folder / shard.file).is_file() for shard in (*own, *taken))
+    return (own, taken) if enough and there else None

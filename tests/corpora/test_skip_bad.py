@@ -4,6 +4,7 @@ import pytest
 
 from proctool.cli.tokenizer import TrainTokenizerOptions
 from proctool.corpora import load_tokenizer, open_corpus, open_store
+from proctool.errors import CorpusError
 from proctool.evaluation.finetune.options import FinetuneOptions
 from proctool.evaluation.options import PerplexityOptions
 from proctool.training.options import PretrainOptions
@@ -67,6 +68,28 @@ def test_a_store_that_left_documents_out_says_so_and_is_recorded(proctool, bad):
     assert json.loads(used.out)["event"] == "end"
     metadata = json.loads(proctool("inspect", "m.safetensors", "--json").out)["about"]
     assert metadata["corpus_skipped"] == 1
+
+
+def test_bad_validation_documents_are_said_to_be_the_validation_corpuss(jsonl, tmp_path):
+    held = tmp_path / "held.jsonl"
+    held.write_text('{"text": "good and long enough"}\n[]\n7\n', encoding="utf-8")
+    corpus = open_corpus(str(jsonl), validation=str(held), skip_bad=True)
+    store = open_store(corpus, load_tokenizer("bytes"), 16)
+    assert store.notes[-1] == f"{held}: 2 bad documents left out of its token store"
+    assert store.skipped == 2
+    held.write_text("[]\n7\n", encoding="utf-8")
+    store = open_store(open_corpus(str(jsonl), validation=str(held), skip_bad=True), load_tokenizer("bytes"), 16)
+    with pytest.raises(CorpusError, match=r"held\.jsonl: its validation split is empty, and 2 bad documents left out"):
+        store.split("validation")
+
+
+def test_a_corpus_of_bad_documents_alone_says_what_was_left_out(tmp_path, proctool):
+    (tmp_path / "all.jsonl").write_text("[]\n7\n", encoding="utf-8")
+    (tmp_path / "one.jsonl").write_text("[]\n" + json.dumps({"text": "t" * 9}) + "\n", encoding="utf-8")
+    words = ("pretrain", "--skip-bad", *SMALL, "--corpus")
+    said = proctool(*words, "all.jsonl").line
+    assert "its train split is empty, and 2 bad documents left out; run without --skip-bad to see what" in said
+    assert "1 documents with 10 tokens, too few for one row of 16" in proctool(*words, "one.jsonl").line
 
 
 def test_a_sound_corpus_is_the_same_with_and_without(jsonl):

@@ -131,7 +131,10 @@ def test_a_validation_corpus_is_used_whole_and_all_of_the_corpus_trains(jsonl, m
 
 def test_documents_of_the_validation_corpus_are_not_trained_on(jsonl, tmp_path, texts):
     shared = lines(tmp_path / "shared.jsonl", texts[:5])
-    assert open_store(open_corpus(str(jsonl), validation=str(shared)), BYTES, 16).count("train", "documents") == 115
+    for _ in ("built", "found"):
+        store = open_store(open_corpus(str(jsonl), validation=str(shared)), BYTES, 16)
+        assert store.count("train", "documents") == 115
+        assert store.notes[-1] == f"{jsonl}: 5 documents are in {shared} too, and left out of training"
 
 
 def test_its_own_validation_split_is_taken_and_the_corpus_loses_its(tmp_path, mine):
