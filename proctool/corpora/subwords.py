@@ -131,7 +131,7 @@ def _parsed(parse: Callable[[], Any], path: Path | str) -> Any:
 
 def holds_tokenizer(folder: Path) -> bool:
     """Whether a folder holds a tokenizer's files."""
-    pairs = (("tokenizer.json",), *_GPT2_PAIRS)
+    pairs = ((DEFINITION,), *_GPT2_PAIRS)
     return any(all((folder / name).is_file() for name in names) for names in pairs)
 
 
@@ -159,11 +159,11 @@ def load_subwords(spec: str, end_of_text: str | None = None) -> SubwordTokenizer
         if is_path(spec) or path.suffix == ".json":
             raise CorpusError(f"{spec}: no such file or folder")
         return _from_transformers(spec, end_of_text)
-    for vocab, merges in _GPT2_PAIRS:
-        if (path / vocab).is_file() and (path / merges).is_file() and not (path / "tokenizer.json").is_file():
-            return _gpt2(spec, path / vocab, path / merges, end_of_text)
-    if (path / "tokenizer.json").is_file():
+    if (path / DEFINITION).is_file():
         return _from_json(spec, path / DEFINITION, end_of_text)
+    for vocab, merges in _GPT2_PAIRS:
+        if (path / vocab).is_file() and (path / merges).is_file():
+            return _gpt2(spec, path / vocab, path / merges, end_of_text)
     return _from_transformers(spec, end_of_text, path)
 
 

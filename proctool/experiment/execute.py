@@ -287,8 +287,5 @@ def alone_in(root: Path) -> Iterator[int | None]:
     except Taken as holder:
         left = "or a stage it left behind"
         raise RunError(f"{root}: another run ({left}) is at work here: {holder}; wait for it") from None
-    if file is None:
-        yield None
-        return
-    with file:
-        yield file.fileno()
+    with file or contextlib.nullcontext():
+        yield file.fileno() if file else None

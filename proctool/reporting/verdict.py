@@ -112,7 +112,7 @@ def _over(controls: Sequence[Controlled]) -> str:
         amount = with_interval(left if better else left.negated, 1, 3, "" if parts else " nats per token")
         doubt = "" if clear else " (not told from none)"
         parts.append(f"{amount} {'better' if better else 'worse'} than its {each.control.words}{doubt}")
-    return f" It ends {_and(parts)}." if parts else ""
+    return f" It ends {_joined(parts, 'and')}." if parts else ""
 
 
 def _unreached(result: ArmResult, target: str, seeds: str, beside: str) -> str:
@@ -160,7 +160,7 @@ def diagnostic_verdict(results: Sequence[DiagnosticResult], baseline: str) -> st
     alike = [each.arm for each in others if not each.differs]
     if others and len(alike) == len(others):
         return f"{said} No effect of any warm-up is established: the differences are within the noise."
-    return f"{said} No effect of {_or(alike)} is established: within the noise." if alike else said
+    return f"{said} No effect of {_joined(alike, 'or')} is established: within the noise." if alike else said
 
 
 def finetune_verdict(results: Sequence[FinetuneResult], before: Sequence[ArmResult], baseline: str) -> str:
@@ -208,12 +208,9 @@ def verdicts(
     return said + [diagnostic_verdict(each, baseline) for each in diagnostics if each]
 
 
-def _or(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _and(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+def _joined(parts: Sequence[str], last: str) -> str:
+    """a, b `last` c."""
+    return f" {last} ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def _number(value: float, digits: int) -> str:

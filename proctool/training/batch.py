@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +19,7 @@ _LEAST = 1 << 11
 """Tokens in a batch, below which cutting it further costs more than it saves."""
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Samples as tensors on a device: B samples of L tokens, with T targets among them.
 
     tokens     (B, L) int64; what follows the last target, which no prediction depends on, is cut off

@@ -47,8 +47,6 @@ from proctool.training.sources import Source, held_out_samples, read_ahead
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_SKIP_COMPILE_FAILURE = "torch.compile does not work here ({reason}); going on without it"
-
 
 @dataclass(frozen=True)
 class Result:
@@ -256,16 +254,12 @@ def _micro_batches(samples: Samples, micro: int, accelerator: Accelerator) -> tu
     """A step's micro-batches for this process, and how many targets the step has in all its processes."""
     batches = [Batch.of(part) for part in _shares(samples, micro, accelerator)]
     if accelerator.device.type == "cuda":  # from pinned memory, copies run beside the computation
-        batches = [Batch(*(tensor.pin_memory() for tensor in _tensors(batch))) for batch in batches]
+        batches = [Batch(*(tensor.pin_memory() for tensor in batch)) for batch in batches]
     return batches, int(samples.targets[:, 1:].sum())
 
 
 def _on_device(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(tensor.to(device, non_blocking=True) for tensor in _tensors(batch)))
-
-
-def _tensors(batch: Batch) -> tuple[torch.Tensor, ...]:
-    return batch.tokens, batch.positions, batch.labels
+    return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
 
 
 def _shares(samples: Samples, micro: int, accelerator: Accelerator) -> Iterator[Samples]:
@@ -288,7 +282,8 @@ def _compile(
             module(trial.tokens, trial.positions, trial.labels).backward()
     except Exception as error:  # compilers fail in many ways
         body._compiled_call_impl = None
-        run.record(NoteEvent(note=_SKIP_COMPILE_FAILURE.format(reason=first_line(error))))
+        note = f"torch.compile does not work here ({first_line(error)}); going on without it"
+        run.record(NoteEvent(note=note))
     module.zero_grad()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -281,8 +281,7 @@ def _layer_sets(written: Sequence[str], carried: Iterable[str], target: Target) 
     return {name: parse_layers(each, target.anatomy.layers) for name, each in ranges.items()}
 
 
-def _treatments(options: TransplantOptions, carried: Iterable[str]) -> dict[str, Treatment]:
-    carried = tuple(carried)
+def _treatments(options: TransplantOptions, carried: Collection[str]) -> dict[str, Treatment]:
     for option in ("shuffle", "match_scale"):
         for component in getattr(options, option):
             check_carried(option, component, carried)
