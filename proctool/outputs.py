@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import os
 import re
 import struct
@@ -22,6 +21,7 @@ from proctool.artifact.layout import HEADER_LIMIT
 from proctool.artifact.reading import read_header
 from proctool.errors import ArtifactError, OptionError
 from proctool.paths import user_path
+from proctool.results import holds_results
 
 
 class Reads(Enum):
@@ -42,7 +42,7 @@ READS: Mapping[str, Reads] = {
 #
 #   generate                       output
 #   warmup, pretrain, eval TASK    output (two with --save both), run folder, token stores in cache_dir
-#   eval TASK with several runs    results.jsonl and a run folder for each, below run_dir
+#   eval TASK with several runs    the experiment's folder, and results.jsonl in it: run_dir
 #   eval perplexity                per_position
 #   eval interpret                 pictures in figures
 #   transplant                     output
@@ -82,20 +82,11 @@ def _begins_with(path: Path, mark: bytes, within: int) -> bool:
         return mark in file.read(within)
 
 
-def _are_results(path: Path) -> bool:
-    with path.open("rb") as file:
-        line = file.readline(1 << 26)
-    try:
-        return json.loads(line)["event"] in ("diagnostic", "summary")
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
-
-
 WRITTEN: Mapping[str, Callable[[Path], bool]] = {
     "page": lambda path: _begins_with(path, b'<meta name="generator" content="proctool ', 4096),
     "figure": lambda path: _begins_with(path, FIGURE_MARK.encode(), -1),
     "table": lambda path: _begins_with(path, CSV_HEAD.encode() + b"\n", len(CSV_HEAD) + 1),
-    "results": _are_results,
+    "results": holds_results,
     "script": lambda path: _begins_with(path, b"proctool", -1),
 }
 """Files other than artifacts: whether one was written by proctool."""

@@ -62,6 +62,14 @@ def proctool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., S
 
 
 @pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages run in this process: to start one for each takes seconds."""
+    from proctool.cli import run
+
+    monkeypatch.setattr(run, "execute_stages", lambda planned, *_: run._try_out(planned))
+
+
+@pytest.fixture
 def text(tmp_path: Path) -> Path:
     """A folder of small, regular text files, large enough for a few hundred rows of 16 tokens."""
     folder = tmp_path / "text"

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proctool import config
 from proctool.cli import display
 from proctool.cli.options import Common, with_values
 from proctool.cli.training import do, quiet_libraries
-from proctool.errors import OptionError
+from proctool.errors import OptionError, RunError
 from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, StudyOptions
-from proctool.events import Event
 from proctool.launched import launch
+from proctool.signals import command_again
 from proctool.units import format_count
 
 if TYPE_CHECKING:
-    from proctool.evaluation.seeds import Trial
+    from proctool.experiment.graph import Plan
+    from proctool.results import DiagnosticSummary, RunScores, SeedMean
 
 Values = Mapping[str, Any]
 _ROWS = 12
@@ -49,107 +49,101 @@ def settings(name: str, given: Values, study: StudyOptions) -> dict[str, Any]:
 
 def _single(name: str, options: DiagnosticOptions, study: StudyOptions, common: Common) -> None:
     from proctool.evaluation.diagnostic import diagnostic_job
-    from proctool.evaluation.seeds import RESULTS, single, write_results
+    from proctool.evaluation.diagnostic_run import run_diagnostic
+    from proctool.results import RESULTS, to_json
 
     options = dataclasses.replace(options, init=study.init[0] if study.init else None)
     if common.dry_run:
         do(diagnostic_job(name, options), common)
         return
-    trial = single(name, options)
     with display.training_progress(f"eval {name}") as listen:
-        result = trial.run(listen)
-    if not _speaks():
+        end, result = run_diagnostic(name, options, listen)
+    if not launch().speaks:  # of the processes of one launch, one speaks
         return
-    path = trial.folder / RESULTS
-    write_results(path, [result])
     results = display.Results(json=common.json)
-    display.finished(trial.end, results.line)
-    if "official" in result["scores"]:
-        results.line(_words(name, result["scores"]))
-    display.say(f"the result, with its curve: {path}")
-    results.emit(result)
-
-
-def _speaks() -> bool:
-    """Of the processes of one launch, one speaks and writes."""
-    return launch().speaks
+    display.finished(end, results.line)
+    if "official" in result.scores:
+        results.line(_words(name, result.scores))
+    display.say(f"the result, with its curve: {result.run_dir}/{RESULTS}")
+    results.emit(to_json(result))
 
 
 def _study(name: str, options: DiagnosticOptions, study: StudyOptions, common: Common) -> None:
-    from proctool.evaluation.seeds import RESULTS, run_all, summarise, trials, write_results
+    from proctool.cli import run
+    from proctool.evaluation.summary import summarise
+    from proctool.experiment.record import write_record
+    from proctool.experiment.study import study_plan, study_results
+    from proctool.results import RESULTS, to_json, write_results
 
-    planned = trials(name, options, study)
-    plans = _check(planned)
+    if launch().processes > 1:
+        raise OptionError("a study starts its own processes; start it without torchrun, or launch single runs")
+    planned = study_plan(name, options, study.init or ("none",), study.seeds or (options.seed,))
+    plans = _check(name, planned)
     if common.dry_run:
         _show_plan(planned, plans, common)
         return
-    found, results = [], display.Results(json=common.json)
-    for result in run_all(planned, study.jobs, _watch):
-        found.append(result)
-        if not _speaks():
-            continue
-        display.say(f"{result['init']}, seed {result['seed']}: {_words(name, result['scores'])}")
-    if not _speaks():
-        return
-    order = {trial.name: number for number, trial in enumerate(planned)}
-    found.sort(key=lambda result: order[f"{result['init']}-s{result['seed']}"])
-    summaries = summarise(found)
-    path = planned[0].folder.parent / RESULTS
+    again = command_again()
+    write_record(planned, "", again)
+    failures = run.execute_stages(planned, f"`{again}`", study.jobs)
+    found = study_results(planned)
+    if not found:
+        raise RunError("every run failed; see above")
+    summaries, results = summarise(found), display.Results(json=common.json)
+    path = planned.root / RESULTS
     write_results(path, [*found, *summaries])
     _show(name, summaries, results)
     display.say(f"every run, and all of these curves: {path}")
-    results.emit(*found, *summaries)
+    results.emit(*map(to_json, found), *map(to_json, summaries))
+    if failures:
+        names = ", ".join(failure.stage.name for failure in failures)
+        raise RunError(f"{len(failures)} of {len(planned.stages)} runs failed ({names}); run again to retry them")
 
 
-def _check(planned: Sequence[Trial]) -> dict[str, dict[str, Any]]:
-    """Whatever would fail in a later run fails before the first: the plan of one run of each init, by label."""
+def _check(name: str, planned: Plan) -> dict[str, dict[str, Any]]:
+    """The costs of one run of each init, by label. What would fail in a later run fails here, before the first."""
     from proctool.evaluation.diagnostic import diagnostic_job
+    from proctool.experiment.study import study_runs
 
-    plans: dict[str, dict[str, Any]] = {}
-    for trial in planned:
-        if trial.label not in plans:
-            plans[trial.label] = diagnostic_job(trial.diagnostic, trial.options).plan()
-    return plans
+    first = {each.init: each for each in reversed([*study_runs(planned)])}
+    return {label: diagnostic_job(name, first[label].options).plan() for label in planned.arms}
 
 
-def _show_plan(planned: Sequence[Trial], plans: Mapping[str, dict[str, Any]], common: Common) -> None:
+def _show_plan(planned: Plan, plans: Mapping[str, dict[str, Any]], common: Common) -> None:
+    from proctool.experiment.study import study_runs
+
     results = display.Results(json=common.json)
+    runs = [
+        {
+            "init": each.init,
+            "seed": each.options.seed,
+            "state": each.stage.state(planned.root),
+            "run_dir": str(each.folder),
+        }
+        for each in study_runs(planned)
+    ]
     results.table(
-        {"init": "left", "seed": "right", "state": "left", "folder": "left"},
-        [(trial.label, trial.options.seed, trial.state, trial.folder) for trial in planned],
+        {"init": "left", "seed": "right", "state": "left", "folder": "left"}, [tuple(each.values()) for each in runs]
     )
-    first = plans[planned[0].label]
-    left = [trial for trial in planned if trial.state != "done"]
+    cost = next(iter(plans.values()))
+    left = [each for each in runs if each["state"] != "done"]
     results.line(
-        f"{len(left)} of {len(planned)} runs to do, each {first['steps']} steps of {first['task']} "
-        f"({format_count(first['tokens'])} tokens, {format_count(first['flops'])} floating-point operations); "
+        f"{len(left)} of {len(runs)} runs to do, each {cost['steps']} steps of {cost['task']} "
+        f"({format_count(cost['tokens'])} tokens, {format_count(cost['flops'])} floating-point operations); "
         "nothing was run"
     )
     for label, plan in plans.items():
         if plan.get("carried"):
             display.say(f"{label} would carry over:")
             display.carried(plan["carried"])
-    runs = [
-        {"init": trial.label, "seed": trial.options.seed, "state": trial.state, "run_dir": str(trial.folder)}
-        for trial in planned
-    ]
     results.emit({"event": "plan", "runs": runs, "plans": plans})
 
 
-@contextlib.contextmanager
-def _watch(trial: Trial) -> Iterator[Callable[[Event], None]]:
-    with display.training_progress(trial.name) as listen:
-        yield listen
-
-
-def _words(name: str, scores: Mapping[str, Mapping[str, float]]) -> str:
+def _words(name: str, scores: Mapping[str, RunScores]) -> str:
     found = scores["answer"]
-    said = f"{found['accuracy']:.1%} of tokens right"
+    said = f"{found.accuracy:.1%} of tokens right"
     if _several(name):
-        said += f", {found['exact_match']:.1%} of answers whole"
-    if "official" in scores:
-        said += f" (token accuracy by the official scoring: {scores['official']['accuracy']:.1%})"
-    return said
+        said += f", {found.exact_match:.1%} of answers whole"
+    return f"{said} (token accuracy by the official scoring: {scores['official'].accuracy:.1%})"
 
 
 def _several(name: str) -> bool:
@@ -157,35 +151,37 @@ def _several(name: str) -> bool:
     return name != "haystack"
 
 
-def _share(value: Mapping[str, Any]) -> str:
-    said = f"{value['mean']:.1%}"
-    return said if value["low"] is None else f"{said} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+def _share(value: SeedMean) -> str:
+    said = f"{value.mean:.1%}"
+    return (
+        said if value.low is None or value.high is None else f"{said} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+    )
 
 
-def _show(name: str, summaries: Sequence[dict[str, Any]], results: display.Results) -> None:
+def _show(name: str, summaries: Sequence[DiagnosticSummary], results: display.Results) -> None:
     """Learning curves side by side, then where each init ended; means over seeds with 95 % intervals."""
     several = _several(name)
-    steps = [point["step"] for point in max((each["curve"] for each in summaries), key=len)]
+    steps = [point.step for point in max((each.curve for each in summaries), key=len)]
     chosen = steps[:: -(-len(steps) // _ROWS)]
     if steps and chosen[-1] != steps[-1]:
         chosen.append(steps[-1])
     for measure in ("accuracy", "exact_match") if several else ("accuracy",):
-        curves = [{point["step"]: point[measure] for point in each["curve"]} for each in summaries]
+        curves = [{point.step: getattr(point, measure) for point in each.curve} for each in summaries]
         results.table(
-            {"step": "right"} | {each["init"]: "right" for each in summaries},
+            {"step": "right"} | {each.init: "right" for each in summaries},
             [(step, *(_share(curve[step]) if step in curve else None for curve in curves)) for step in chosen],
             title=f"{name}: {'tokens' if measure == 'accuracy' else 'whole answers'} right on held-out samples",
         )
     columns = {"init": "left", "seeds": "right", "accuracy": "right"}
     if several:
         columns["whole answers"] = "right"
-    if "official" in summaries[0]["scores"]:
+    if "official" in summaries[0].scores:
         columns["official scoring"] = "right"
     rows = []
     for each in summaries:
-        scores = each["scores"]
-        row = [each["init"], len(each["seeds"]), _share(scores["answer"]["accuracy"])]
-        row += [_share(scores["answer"]["exact_match"])] if several else []
-        row += [_share(scores["official"]["accuracy"])] if "official" in scores else []
+        answer = each.scores["answer"]
+        row: list[Any] = [each.init, len(each.seeds), _share(answer.accuracy)]
+        row += [_share(answer.exact_match)] if several else []
+        row += [_share(each.scores["official"].accuracy)] if "official" in each.scores else []
         rows.append(row)
     results.table(columns, rows, title="at the end: mean over seeds [95 % interval]")

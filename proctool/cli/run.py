@@ -94,7 +94,7 @@ def run(
     if emit is not None:
         _emit(planned, emit)
         return
-    failures = _try_out(planned) if smoke else _execute(planned, command, jobs)
+    failures = _try_out(planned) if smoke else execute_stages(planned, f"`{command}`", jobs)
     if planned.missing() and len(failures) == len(planned.stages):
         raise RunError("every stage failed; see above")
     from proctool.cli.report import Form, show_report
@@ -134,7 +134,8 @@ def _display() -> Display:
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(sys.stderr)
 
 
-def _execute(planned: Plan, command: str, jobs: int | None) -> list[Failure]:
+def execute_stages(planned: Plan, resume_with: str, jobs: int | None) -> list[Failure]:
+    """Run what is missing, each stage in a process of its own, and show how far it is; what failed."""
     from proctool.experiment import launch
     from proctool.experiment.execute import default_jobs, execute
 
@@ -144,7 +145,7 @@ def _execute(planned: Plan, command: str, jobs: int | None) -> list[Failure]:
             jobs=jobs or default_jobs(planned.recipe.launch.processes),
             display=display,
             command=launch.PROCTOOL,
-            resume_with=f"`{command}`",
+            resume_with=resume_with,
         )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from proctool.models.saved import open_model
 from proctool.procedural.arithmetic import Arithmetic
 from proctool.procedural.registry import Task
 from proctool.procedural.samples import Samples
+from proctool.results import RunScores
 
 SCORINGS = ("answer", "official")
 
@@ -29,7 +29,7 @@ def by_scoring(task: Task) -> dict[str, Task]:
     return {"answer": task}
 
 
-def scores_of(model: Path, task: Task, samples: int, batch: int) -> dict[str, dict[str, Any]]:
+def scores_of(model: Path, task: Task, samples: int, batch: int) -> dict[str, RunScores]:
     """The measures of a saved model on the held-out samples, by scoring, in fp32. Raises ArtifactError, ModelError."""
     from proctool.training.devices import accelerator_of
     from proctool.training.evaluate import evaluate
@@ -41,7 +41,15 @@ def scores_of(model: Path, task: Task, samples: int, batch: int) -> dict[str, di
         name: evaluate(accelerator, module, held_out(scored), samples, batch)
         for name, scored in by_scoring(task).items()
     }
-    return {name: {**scores.measures(), "targets": scores.targets} for name, scores in found.items()}
+    return {
+        name: RunScores(
+            loss=scores.measures()["loss"],
+            accuracy=scores.accuracy,
+            exact_match=scores.exact_match,
+            targets=scores.targets,
+        )
+        for name, scores in found.items()
+    }
 
 
 def fingerprint(samples: Samples) -> str:

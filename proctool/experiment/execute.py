@@ -221,6 +221,8 @@ def _reason(ended: Running, code: int) -> str:
     if code == 0:
         return "it ended well, but left no end event or no artifact"
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code == -signal.SIGKILL:
+        how += " (out of memory?)"
     return said if ours else f"{how}: {said}" if said else how
 
 

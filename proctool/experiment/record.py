@@ -25,20 +25,24 @@ from proctool.training.run_form import require_run_folder
 from proctool.untrusted import parse_json
 
 
-def require_experiment_folder(plan: Plan) -> None:
-    """Raise RunError unless the plan's folder is new, empty or an experiment's, and its stages' are runs' folders."""
+def require_experiment_folder(plan: Plan, option: str = "--runs") -> None:
+    """Raise RunError unless the plan's folder is new, empty or an experiment's, and its stages' are runs' folders.
+
+    `option` is the flag that names the folder.
+    """
     root = plan.root
     if root.exists() and not root.is_dir():
-        raise RunError(f"{root}: is a file, so the experiment has no folder; choose another --runs")
+        raise RunError(f"{root}: is a file, so the experiment has no folder; choose another {option}")
     if not holds_nothing(root) and not _is_record(root / RECORD):
+        other = ", or another name in the recipe" if option == "--runs" else ""
         raise RunError(
-            f"{root}: exists, is not empty and is not the folder of an experiment; choose another --runs, "
-            "or another name in the recipe"
+            f"{root}: exists, is not empty and is not the folder of an experiment ({RECORD} is missing); "
+            f"choose another {option}{other}"
         )
     for stage in plan.missing():
         reads = reads_of(stage.options)
-        require_apart(root, (RECORD, "report.html"), "--runs", reads)
-        require_apart(stage.folder(root), RUN_FILES, "--runs", reads)
+        require_apart(root, (RECORD, "report.html"), option, reads)
+        require_apart(stage.folder(root), RUN_FILES, option, reads)
         if stage.trains:
             require_run_folder(stage.folder(root))
 

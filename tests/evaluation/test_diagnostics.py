@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +18,27 @@ import torch
 from proctool import artifact, config
 from proctool.cli.diagnostics import settings
 from proctool.errors import OptionError
+from proctool.evaluation import diagnostic_run
 from proctool.evaluation.diagnostic import _check_unseen, diagnostic_job, held_out
 from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, StudyOptions, diagnostic_task
 from proctool.evaluation.scoring import by_scoring, scores_of
-from proctool.evaluation.seeds import summarise
+from proctool.evaluation.summary import summarise
+from proctool.experiment.graph import plan
+from proctool.experiment.record import write_record
 from proctool.models.build import build_model, model_config
 from proctool.models.saved import save_model
 from proctool.procedural.registry import build_task, task_class
 from proctool.procedural.streams import SPLITS, Stream
+from proctool.recipe import load_recipe
+from proctool.results import (
+    CurvePoint,
+    DiagnosticRun,
+    DiagnosticSummary,
+    RunScores,
+    ValidationSet,
+    read_results,
+    to_json,
+)
 from proctool.training.devices import make_accelerator
 from tests.conftest import Said
 
@@ -36,6 +50,21 @@ SUM = ("eval", "addition", "--digits", 2, *SMALL)
 
 def options_of(name: str, scale: str = "paper", **given: Any) -> DiagnosticOptions:
     return config.build(DIAGNOSTICS[name], settings(name, given, config.build(StudyOptions, {"scale": scale}, "")), "")
+
+
+def measured(seed: int, *accuracies: float) -> DiagnosticRun:
+    """A run with these accuracies at steps 0, 10, 20, ..."""
+    curve = [
+        CurvePoint(step=10 * number, tokens=80 * number, loss=1.5, accuracy=value, exact_match=value)
+        for number, value in enumerate(accuracies)
+    ]
+    return DiagnosticRun(
+        diagnostic="sorting", task="sorting", init="none", init_file=None, init_content=None, seed=seed,
+        steps=curve[-1].step, tokens=80 * len(curve), curve=tuple(curve),
+        scores={"answer": RunScores(loss=None, accuracy=accuracies[-1], exact_match=0, targets=40)},
+        held_out=ValidationSet(split="validation", seed=0, samples=4, sha256="00"),
+        artifact="model.safetensors", content="c0ffee", run_dir="run", seconds=1.5, versions={"proctool": "0"},
+    )  # fmt: skip
 
 
 def lines(said: Said) -> list[dict[str, Any]]:
@@ -165,10 +194,10 @@ def test_both_scorings_are_what_a_plain_loop_over_the_logits_gives(tmp_path: Pat
         for row in range(300):
             hits = [guesses[row, at - 1] == tokens[row, at] for at in range(1, task.length) if targets[row, at]]
             right, total, whole = right + sum(hits), total + len(hits), whole + all(hits)
-        assert found[scoring]["accuracy"] == pytest.approx(right / total)
-        assert found[scoring]["exact_match"] == pytest.approx(whole / 300)
-        assert found[scoring]["targets"] == total
-    assert found["answer"]["accuracy"] != found["official"]["accuracy"]
+        assert found[scoring].accuracy == pytest.approx(right / total)
+        assert found[scoring].exact_match == pytest.approx(whole / 300)
+        assert found[scoring].targets == total
+    assert found["answer"].accuracy != found["official"].accuracy
 
 
 def test_what_trained_before_does_not_change_scores(tmp_path: Path) -> None:
@@ -186,6 +215,7 @@ def test_what_trained_before_does_not_change_scores(tmp_path: Path) -> None:
 # -- over seeds --
 
 
+@pytest.mark.usefixtures("in_process")
 def test_every_init_runs_with_every_seed_and_again_from_where_it_is(proctool: Callable[..., Said]) -> None:
     said = proctool("warmup", "--task", "set:inputs=4", "--steps", 2, "--model", "1x2x16", "-o", "warm.safetensors")
     assert said.code == 0
@@ -214,10 +244,19 @@ def test_every_init_runs_with_every_seed_and_again_from_where_it_is(proctool: Ca
         assert {"answer", "official"} == each["scores"].keys()
     assert [json.loads(line) for line in Path("runs/sum/results.jsonl").read_text().splitlines()] == found
 
-    (Path("runs/sum/warm-s3/metrics.jsonl")).unlink()  # as if it had not been run yet
-    before = Path("runs/sum/none-s0/metrics.jsonl").stat().st_mtime_ns
-    assert [run["content"] for run in lines(proctool(*study))[:4]] == [run["content"] for run in runs]
-    assert Path("runs/sum/none-s0/metrics.jsonl").stat().st_mtime_ns == before
+    first, _, third, last = (Path(run["run_dir"]) for run in runs)
+    (last / "metrics.jsonl").unlink()  # as if it had not been run yet
+    (third / "results.jsonl").unlink()  # as if it had been killed before it was scored
+    before = [(folder / "metrics.jsonl").stat().st_mtime_ns for folder in (first, third)]
+    planned = lines(proctool(*study, "--dry-run"))[0]
+    assert [run["state"] for run in planned["runs"]] == ["done", "done", "done", "missing"]
+    again = lines(proctool(*study))
+    assert [{**run, "seconds": None} for run in again] == [{**run, "seconds": None} for run in found]
+    assert [(folder / "metrics.jsonl").stat().st_mtime_ns for folder in (first, third)] == before
+
+    said = proctool("report", "runs/sum", "--json", "--figures", "none")
+    reported = json.loads(said.out)
+    assert reported["baseline"] == "none"
 
 
 @pytest.mark.slow
@@ -231,20 +270,81 @@ def test_jobs_change_nothing_but_the_time(proctool: Callable[..., Said]) -> None
 
 
 def test_a_run_that_stopped_early_counts_on_with_its_last_measure() -> None:
-    def run(seed: int, *accuracies: float) -> dict[str, Any]:
-        curve = [
-            {"step": 10 * number, "accuracy": value, "exact_match": value} for number, value in enumerate(accuracies)
-        ]
-        return {
-            "diagnostic": "sorting", "task": "sorting", "init": "none", "init_content": None, "seed": seed,
-            "curve": curve, "scores": {"answer": {"accuracy": accuracies[-1], "exact_match": 0}}, "held_out": {},
-            "versions": {},
-        }  # fmt: skip
-
-    (found,) = summarise([run(0, 0.0, 1.0), run(1, 0.0, 0.5, 0.8)])
-    assert [point["accuracy"]["mean"] for point in found["curve"]] == pytest.approx([0, 0.75, 0.9])
+    (found,) = summarise([measured(0, 0.0, 1.0), measured(1, 0.0, 0.5, 0.8)])
+    assert [point.accuracy.mean for point in found.curve] == pytest.approx([0, 0.75, 0.9])
+    assert [point.step for point in found.curve] == [0, 10, 20]
 
 
+@pytest.mark.usefixtures("in_process")
+def test_inits_with_equal_weights_share_their_runs_and_keep_their_names(proctool: Callable[..., Said]) -> None:
+    assert (
+        proctool("warmup", "--task", "set:inputs=4", "--steps", 1, "--model", "1x2x16", "-o", "a.safetensors").code == 0
+    )
+    shutil.copy("a.safetensors", "b.safetensors")
+    found = lines(proctool(*SUM, "--init", "a.safetensors", "--init", "b.safetensors", "--json"))
+    one, other, *summaries = found
+    assert [(line["init"], line["init_file"]) for line in (one, other)] == [
+        ("a", "a.safetensors"),
+        ("b", "b.safetensors"),
+    ]
+    assert one["run_dir"] == other["run_dir"]
+    assert [line["init"] for line in summaries] == ["a", "b"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_run_that_fails_leaves_the_others_their_results(
+    proctool: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = diagnostic_run.run_diagnostic
+
+    def failing(name: str, options: DiagnosticOptions, *more: Any) -> Any:
+        if options.seed == 0 or everything_fails:
+            raise OptionError("no room on the device")
+        return run(name, options, *more)
+
+    monkeypatch.setattr(diagnostic_run, "run_diagnostic", failing)
+    everything_fails = True
+    said = proctool(*SUM, "--seeds", "0,1")
+    assert (said.code, said.err.splitlines()[-1]) == (1, "proctool: every run failed; see above")
+    everything_fails = False
+    said = proctool(*SUM, "--seeds", "0,1", "--json")
+    assert said.code == 1
+    assert "1 of 2 runs failed (addition-none-s0)" in said.err.splitlines()[-1]
+    assert "no room on the device" in said.err
+    kept = read_results(Path("runs/eval-addition/results.jsonl"))
+    assert [(line.kind, line.seeds if isinstance(line, DiagnosticSummary) else line.seed) for line in kept] == [
+        ("diagnostic", 1), ("summary", (1,)),
+    ]  # fmt: skip
+    assert [to_json(line) for line in kept] == [json.loads(line) for line in said.out.splitlines()]
+
+
+def test_a_study_leaves_other_folders_as_they_are(proctool: Callable[..., Said]) -> None:
+    for seed in (0, 1):  # as studies were laid out once: no experiment.json, a run folder named for init and seed
+        assert proctool(*SUM, "--seed", seed, "--run-dir", f"old/none-s{seed}").code == 0
+    shutil.copy("old/none-s0/results.jsonl", "old/results.jsonl")
+    recipe = "name: other\nmodel: 1x2x16\narms: {cold: {}}\ndiagnostics: {sorting: {steps: 9, ramp_steps: 1}}\n"
+    Path("other.yaml").write_text(recipe)
+    planned = plan(load_recipe(Path("other.yaml")), Path("other"))
+    write_record(planned, recipe, "")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    for folder, why in {
+        "old": "is not the folder of an experiment (experiment.json is missing)",
+        "old/none-s0": "is not the folder of an experiment",  # a single run's
+        "other": "the folder of another experiment (other)",
+        "other.yaml": "is a file",
+    }.items():
+        said = proctool(*SUM, "--seeds", "0,1", "--run-dir", folder)
+        assert said.code == 1
+        assert said.line.startswith(f"proctool: {folder}: ")
+        assert why in said.line
+        assert said.line.endswith("choose another --run-dir")
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+    compared = proctool("compare", "none=old/none-s0", "none=old/none-s1", "--json")
+    assert compared.code == 0, compared.err
+    assert proctool("inspect", "old/none-s0/model.safetensors").code == 0
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_single_run_gives_both_scorings_and_is_the_same_as_in_a_study(proctool: Callable[..., Said]) -> None:
     (one,) = lines(proctool(*SUM, "--seed", 3, "--scoring", "official", "--json"))
     study = lines(proctool(*SUM, "--seeds", 3, "--scoring", "official", "--run-dir", "runs/study", "--json"))
@@ -262,6 +362,8 @@ MISTAKES = {
     "no number": ((*SUM, "--seeds", "1,x"), "seeds[1]: 'x'"),
     "negative seed": ((*SUM, "--seeds", "-1"), "seeds: -1"),
     "no jobs": ((*SUM, "--seeds", "0,1", "--jobs", 0), "jobs = 0"),
+    "extending": ((*SUM, "--seeds", "0,1", "--extend"), "extend: a study trains every run from its start"),
+    "starting afresh": ((*SUM, "--seeds", "0,1", "--resume", "never"), "resume: a study keeps its finished runs"),
     "one file for several": ((*SUM, "--seeds", "0,1", "-o", "m.safetensors"), "output: several models"),
     "missing second init": ((*SUM, "--init", "none", "--init", "no.safetensors"), "no.safetensors: no such file"),
     "another width": ((*SUM, "--init", "none", "--init", "warm.safetensors", "--model", "1x2x32"), "16 width"),

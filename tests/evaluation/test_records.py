@@ -63,7 +63,7 @@ def test_every_evaluation_is_here() -> None:
     [pytest.param(case, marks=pytest.mark.slow) if case == "harness" else case for case in (*COMMANDS, *SEVERAL)],
 )
 def test_a_result_says_what_was_measured_on_what(
-    proctool: Callable[..., Said], materials: Path, monkeypatch: pytest.MonkeyPatch, case: str
+    proctool: Callable[..., Said], in_process: None, materials: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     name = case.split()[0]
     if name == "harness":

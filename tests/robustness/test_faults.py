@@ -24,6 +24,7 @@ from proctool.artifact import reading
 from proctool.errors import ArtifactError, RunError
 from proctool.experiment.execute import alone_in
 from proctool.locks import Taken, claimed, take
+from proctool.results import RESULTS, DiagnosticRun, read_results
 from proctool.training.run import RunFolder
 from proctool.training.warmup import warmup_job
 from tests.conftest import Said
@@ -384,17 +385,22 @@ def test_a_worker_killed_while_tokenising_is_one_line(text: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_worker_killed_while_training_is_one_line(tmp_path: Path) -> None:
-    kill = "import multiprocessing, os, signal, sys, threading, time\n"
-    kill += "def watch():\n    while len(multiprocessing.active_children()) < 2: time.sleep(0.01)\n"
-    kill += "    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)\n"
-    kill += "if __name__ == '__main__':\n    threading.Thread(target=watch, daemon=True).start()\n"
-    kill += "    from proctool.cli.main import main\n    sys.argv = ['proctool', *sys.argv[1:]]\n    main()\n"
+    kill = "import sys\nfrom proctool.experiment import execute\nstart = execute._start\n"
+    kill += "def start_and_kill(stage, *more):\n    running = start(stage, *more)\n"
+    kill += "    if stage.label.seed == 0: running.process.kill()\n    return running\n"
+    kill += "execute._start = start_and_kill\n"
+    kill += "from proctool.cli.main import main\nsys.argv = ['proctool', *sys.argv[1:]]\nmain()\n"
     command = ("eval", "haystack", "--pairs", 4, *TRAIN, "--steps", 12, "--seeds", "0,1", "--jobs", 2, "--run-dir", "r")
     code, said = ended(start(tmp_path, *command, program=("-c", kill)))
     assert code == 1
     assert "Traceback" not in said
-    assert "a process that was training was killed (out of memory?)" in said.splitlines()[-1]
+    assert "failed  haystack-none-s0: killed by SIGKILL (out of memory?)" in said
+    assert "1 of 2 runs failed (haystack-none-s0); run again to retry them" in said.splitlines()[-1]
+    seeds = [line.seed for line in read_results(tmp_path / "r" / RESULTS) if isinstance(line, DiagnosticRun)]
+    assert seeds == [1], "the other run is kept"
     done(tmp_path, *command)
+    seeds = [line.seed for line in read_results(tmp_path / "r" / RESULTS) if isinstance(line, DiagnosticRun)]
+    assert seeds == [0, 1]
 
 
 # -- several processes --

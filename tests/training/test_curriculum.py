@@ -11,11 +11,13 @@ import pytest
 from proctool import artifact
 from proctool.errors import OptionError
 from proctool.evaluation.diagnostic import diagnostic_job
+from proctool.evaluation.diagnostic_run import run_diagnostic
 from proctool.evaluation.options import HaystackOptions
-from proctool.evaluation.seeds import single, summarise
+from proctool.evaluation.summary import summarise
 from proctool.models.build import context_of
 from proctool.models.saved import open_model
 from proctool.procedural.mixture import parse_tasks
+from proctool.results import DiagnosticRun
 from proctool.training.curriculum import GrowthRule, parse_curriculum, task_course
 from proctool.training.devices import make_accelerator
 from proctool.training.evaluate import evaluate
@@ -138,25 +140,24 @@ def test_an_unfinished_curriculum_survives_kills(tmp_path: Path) -> None:
 
 
 def test_a_diagnostics_curve_is_that_of_full_size(tmp_path: Path) -> None:
-    def curve(name: str, rule: str) -> list[dict[str, Any]]:
+    def curve(name: str, rule: str) -> list[int]:
         asked = HaystackOptions(
             pairs=4, vocab=32, curriculum=rule, run_dir=tmp_path / name, steps=8, ramp_steps=0, batch_size=8,
             eval_every=2, eval_samples=16, model="1x2x16",
         )  # fmt: skip
-        trial = single("haystack", asked)
-        made = trial.run()
-        evals = [event for event in event_lines(trial.folder) if event["event"] == "eval"]
+        made = run_diagnostic("haystack", asked)[1]
+        evals = [event for event in event_lines(tmp_path / name) if event["event"] == "eval"]
         full = {(event["step"], event["loss"]) for event in evals if event["size"] == 4}
-        assert {(point["step"], point["loss"]) for point in made["curve"]} == full
-        assert made["curve"][-1]["accuracy"] == pytest.approx(made["scores"]["answer"]["accuracy"])
+        assert {(point.step, point.loss) for point in made.curve} == full
+        assert made.curve[-1].accuracy == pytest.approx(made.scores["answer"].accuracy)
         found.append(made)
-        return list(made["curve"])
+        return [point.step for point in made.curve]
 
-    found: list[dict[str, Any]] = []
-    assert [point["step"] for point in curve("grown", "start=2,step=2,accuracy=0")] == [4, 6, 8]
-    assert [point["step"] for point in curve("unfinished", "start=2,step=2,accuracy=1")] == [8]
+    found: list[DiagnosticRun] = []
+    assert curve("grown", "start=2,step=2,accuracy=0") == [4, 6, 8]
+    assert curve("unfinished", "start=2,step=2,accuracy=1") == [8]
     (summary,) = summarise(found)
-    assert [point["step"] for point in summary["curve"]] == [8], "from where both have come to full size"
+    assert [point.step for point in summary.curve] == [8], "from where both have come to full size"
 
 
 def test_a_diagnostic_has_room_for_full_size_from_the_start(tmp_path: Path) -> None:

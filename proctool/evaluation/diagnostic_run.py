@@ -1,0 +1,101 @@
+"""A diagnostic from one init with one seed: train, score, and write `results.jsonl` into the run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from proctool import artifact
+from proctool.evaluation.diagnostic import HELD_OUT_SEED, artifact_path, diagnostic_job, held_out
+from proctool.evaluation.options import DiagnosticOptions, diagnostic_task
+from proctool.evaluation.scoring import fingerprint, scores_of
+from proctool.events import EndEvent, EvalEvent, Event, read_events
+from proctool.launched import launch
+from proctool.outputs import Output, reads_of, require_safe
+from proctool.paths import user_path
+from proctool.results import RESULTS, CurvePoint, DiagnosticRun, ValidationSet, write_results
+from proctool.training.job import Job
+
+
+def init_labels(inits: Sequence[str]) -> list[str]:
+    """A short name for each init: its file's, with the folder's before it where two files are named alike."""
+    paths = [user_path(init) for init in inits]
+    names = [path.name if path.is_dir() else path.stem for path in paths]
+    labels: list[str] = []
+    for name, path in zip(names, paths, strict=True):
+        clash = names.count(name) > 1
+        label = re.sub(r"[^\w.-]+", "-", f"{path.absolute().parent.name}-{name}" if clash else name)
+        while label in labels:
+            label += "+"
+        labels.append(label)
+    return labels
+
+
+def run_diagnostic(
+    name: str, options: DiagnosticOptions, listen: Callable[[Event], None] | None = None
+) -> tuple[EndEvent, DiagnosticRun]:
+    """Train, or resume, or find the run complete; then score the model. Raises ProctoolError."""
+    job = diagnostic_job(name, options)
+    folder = job.run_path
+    job.options = options = dataclasses.replace(options, run_dir=folder)
+    job.output = options.output or artifact_path(folder)
+    option = "--run-dir" if options.output is None else "--output"
+    outputs = [
+        Output(job.output, option, "model", makes_folder=True),
+        Output(folder / RESULTS, "--run-dir", "results", makes_folder=True),
+    ]
+    require_safe(outputs, reads_of(options), run_folder=folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    job.listeners = [listen] if listen else []
+    end = job.run()
+    result = _scored(name, options, job, end)
+    if launch().speaks:
+        write_results(folder / RESULTS, [result])
+    return end, result
+
+
+def _scored(name: str, options: DiagnosticOptions, job: Job, end: EndEvent) -> DiagnosticRun:
+    assert job.output is not None
+    task = diagnostic_task(name, options)
+    parent = job.parents[0] if job.parents else None
+    return DiagnosticRun(
+        diagnostic=name,
+        task=task.spec,
+        init=init_labels([options.init or "none"])[0],
+        init_file=None if parent is None else str(options.init),
+        init_content=parent.content if isinstance(parent, artifact.Artifact) else None,
+        seed=options.seed,
+        steps=end.step,
+        tokens=end.tokens,
+        scores=scores_of(job.output, task, options.eval_samples, min(options.batch_size, options.eval_samples)),
+        curve=_curve(job.run_path, job.course.lessons[-1].size if job.course else None),
+        held_out=ValidationSet(
+            split="validation",
+            seed=HELD_OUT_SEED,
+            samples=options.eval_samples,
+            sha256=fingerprint(held_out(task).read(0, options.eval_samples)),
+        ),
+        artifact=end.artifact,
+        content=end.content,
+        run_dir=str(job.run_path),
+        seconds=end.seconds,
+        versions=artifact.versions(),
+    )
+
+
+def _curve(folder: Path, full_size: int | None) -> tuple[CurvePoint, ...]:
+    """The evaluations on the full task: a curriculum's small samples are easier."""
+    return tuple(
+        CurvePoint(
+            step=event.step,
+            tokens=event.tokens,
+            loss=event.loss if math.isfinite(event.loss) else None,
+            accuracy=event.accuracy,
+            exact_match=event.exact_match,
+        )
+        for event in read_events(folder)
+        if isinstance(event, EvalEvent) and event.size == full_size
+    )

@@ -1,0 +1,116 @@
+"""A diagnostic from several inits with several seeds, as an experiment: an arm for each init, a stage for each run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from proctool import config
+from proctool.errors import OptionError, RunError
+from proctool.evaluation.diagnostic import artifact_path
+from proctool.evaluation.diagnostic_run import init_labels, run_diagnostic
+from proctool.evaluation.options import DiagnosticOptions, diagnostic_task
+from proctool.experiment.graph import Plan, plan
+from proctool.experiment.record import require_experiment_folder
+from proctool.experiment.stage import Stage
+from proctool.outputs import Output, reads_of, require_safe
+from proctool.recipe import Arm, Recipe
+from proctool.reporting.metrics import read_metrics
+from proctool.reporting.record import RECORD, read_record
+from proctool.results import RESULTS, DiagnosticRun, read_results
+
+_NOT_SHARED = ("init", "seed", "run_dir", "output", "resume", "extend")
+"""Options that each run has for itself, or that a study does without."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyRun:
+    """One init with one seed, as a stage of the study's plan."""
+
+    init: str
+    """The label of the init, which is the name of its arm."""
+    init_file: str | None
+    stage: Stage
+    folder: Path
+
+    @property
+    def options(self) -> DiagnosticOptions:
+        """All of its options."""
+        assert isinstance(self.stage.options, DiagnosticOptions)
+        return dataclasses.replace(self.stage.options, run_dir=self.folder)
+
+
+def study_recipe(diagnostic: str, options: DiagnosticOptions, inits: Sequence[str], seeds: Sequence[int]) -> Recipe:
+    """The recipe of a study. Arms take the labels of the inits for their names, whatever characters those have.
+
+    The baseline is the arm with fresh weights where there is one, else the first.
+    """
+    diagnostic_task(diagnostic, options)  # raises its errors without a place in a recipe that nobody has written
+    given = {
+        each.name: config.plain(getattr(options, each.name))
+        for each in dataclasses.fields(options)
+        if each.name not in _NOT_SHARED and getattr(options, each.name) != each.default
+    }
+    arms = {
+        label: Arm(init=None if init == "none" else init) for label, init in zip(init_labels(inits), inits, strict=True)
+    }
+    return Recipe(
+        name=f"eval-{diagnostic}",
+        title=f"How {diagnostic} is learned from each init",
+        model=options.model,
+        arms=arms,
+        seeds=tuple(seeds),
+        diagnostics={diagnostic: given},
+        baseline=next((label for label, arm in arms.items() if arm.init is None), next(iter(arms))),
+    )
+
+
+def study_plan(diagnostic: str, options: DiagnosticOptions, inits: Sequence[str], seeds: Sequence[int]) -> Plan:
+    """The plan of a study in `options.run_dir`. Raises RunError, ArtifactError, OptionError for what cannot be run."""
+    if options.output is not None:
+        raise OptionError("output: several models do not fit one file; each is in its own folder under --run-dir")
+    root = options.run_dir or Path("runs") / f"eval-{diagnostic}"
+    planned = plan(study_recipe(diagnostic, options, inits, seeds), root)
+    require_experiment_folder(planned, "--run-dir")
+    if (root / RECORD).is_file() and (name := read_record(root).name) != planned.recipe.name:
+        raise RunError(f"{root}: the folder of another experiment ({name}); choose another --run-dir")
+    reads = [read for run in study_runs(planned) for read in reads_of(run.options)]
+    require_safe([Output(root / RESULTS, "--run-dir", "results", makes_folder=True)], reads)
+    if options.resume == "never":
+        raise OptionError(
+            f"resume: a study keeps its finished runs; to start afresh, remove {root} or change --run-dir"
+        )
+    if options.extend:
+        raise OptionError("extend: a study trains every run from its start; raise --steps, or extend a single run")
+    return planned
+
+
+def study_runs(planned: Plan) -> Iterator[StudyRun]:
+    """The runs of a study: init by init, seed by seed."""
+    for label, by_seed in planned.arms.items():
+        for stages in by_seed.values():
+            (stage,) = stages.diagnostics.values()
+            yield StudyRun(label, planned.recipe.arms[label].init, stage, stage.folder(planned.root))
+
+
+def study_results(planned: Plan) -> list[DiagnosticRun]:
+    """The results of the runs that are done. Raises RunError where a file of results is damaged."""
+    return [_result(run) for run in study_runs(planned) if run.stage.is_done(planned.root)]
+
+
+def _result(run: StudyRun) -> DiagnosticRun:
+    here: dict[str, Any] = {  # the folder may have come from elsewhere, and another init may hold the same weights
+        "init": run.init,
+        "init_file": run.init_file,
+        "run_dir": str(run.folder),
+        "artifact": str(artifact_path(run.folder)),
+    }
+    end = read_metrics(run.folder).end
+    path = run.folder / RESULTS
+    for found in read_results(path) if path.exists() else ():
+        if isinstance(found, DiagnosticRun) and end is not None and found.content == end.content:
+            return dataclasses.replace(found, **here)
+    # It was killed after its last event and before its scores.
+    return dataclasses.replace(run_diagnostic(run.stage.command[-1], run.options)[1], **here)

@@ -1,0 +1,165 @@
+"""The results of diagnostics, and `results.jsonl`, which holds one JSON object per line for each:
+
+    {"event": "diagnostic", "diagnostic": "haystack", "init": "warm", "seed": 0, "scores": {...}, "curve": [...], ...}
+    {"event": "summary", "diagnostic": "haystack", "init": "warm", "seeds": [0, 1, 2], "scores": {...}, ...}
+
+The file of a run has one line. The file of a study has a line for each run, then one for each init. Losses are in nats
+per token, null where they are not finite; accuracies are shares from 0 to 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from proctool import artifact, config
+from proctool.errors import RunError
+from proctool.untrusted import parse_json, typed
+
+RESULTS = "results.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunScores:
+    """The scores of a trained model under one scoring."""
+
+    loss: float | None
+    accuracy: float
+    exact_match: float
+    targets: int
+    """Target tokens scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One evaluation of a run, on samples of full size."""
+
+    step: int
+    tokens: int | None
+    loss: float | None
+    accuracy: float
+    exact_match: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationSet:
+    """The samples that all runs of a diagnostic are scored on."""
+
+    split: str
+    seed: int
+    samples: int
+    sha256: str
+    """Of the sequences and their targets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnosticRun:
+    """One init with one seed."""
+
+    kind: ClassVar[str] = "diagnostic"
+    diagnostic: str
+    task: str
+    """The full specification."""
+    init: str
+    """How tables name the init."""
+    init_file: str | None
+    """None for fresh weights."""
+    init_content: str | None
+    """Hash of the init's tensors, where it is an artifact."""
+    seed: int
+    steps: int
+    tokens: int
+    scores: Mapping[str, RunScores]
+    """By scoring: answer, and official where the task has it."""
+    curve: tuple[CurvePoint, ...]
+    held_out: ValidationSet
+    artifact: str | None
+    content: str | None
+    """Hash of the trained model's tensors."""
+    run_dir: str
+    seconds: float | None
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedMean:
+    """A share's mean over the seeds, with its 95 % interval where there are at least two."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    method: str | None
+    """How the interval was made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanScores:
+    """Scores under one scoring, over the seeds."""
+
+    accuracy: SeedMean
+    exact_match: SeedMean
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanPoint(MeanScores):
+    """A point of the learning curve, over the seeds."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnosticSummary:
+    """One init over its seeds."""
+
+    kind: ClassVar[str] = "summary"
+    diagnostic: str
+    task: str
+    init: str
+    init_content: str | None
+    seeds: tuple[int, ...]
+    scores: Mapping[str, MeanScores]
+    curve: tuple[MeanPoint, ...]
+    held_out: ValidationSet
+    versions: Mapping[str, str]
+
+
+ResultLine = DiagnosticRun | DiagnosticSummary
+_KINDS: Mapping[str, type[ResultLine]] = {made.kind: made for made in (DiagnosticRun, DiagnosticSummary)}
+
+
+def to_json(line: ResultLine) -> dict[str, Any]:
+    """The result as a JSON object."""
+    return {"event": line.kind, **config.plain(line)}
+
+
+def write_results(path: Path, lines: Sequence[ResultLine]) -> None:
+    """Write a file of results, complete or not at all."""
+    with artifact.replacing(path) as file:
+        file.write("".join(json.dumps(to_json(line), allow_nan=False) + "\n" for line in lines).encode())
+
+
+def read_results(path: Path) -> list[ResultLine]:
+    """The results in a file. Raises RunError, naming the line, for one that proctool does not write; OSError."""
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            value = parse_json(line)
+            made: ResultLine = typed(_KINDS[value["event"]], value)
+        except (ValueError, KeyError, TypeError):
+            raise RunError(f"{path}: line {number} is not a result of proctool, or damaged; remove the file") from None
+        found.append(made)
+    return found
+
+
+def holds_results(path: Path) -> bool:
+    """Whether proctool wrote this file, in any version: its first line names a kind of result."""
+    with path.open("rb") as file:
+        line = file.readline(1 << 26)
+    try:
+        return parse_json(line)["event"] in _KINDS
+    except (ValueError, KeyError, TypeError):
+        return False
