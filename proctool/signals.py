@@ -38,9 +38,6 @@ class Stopped(SystemExit):
         super().__init__(EXIT_CODE)
         self.number = number
 
-    def __reduce__(self) -> tuple[type[Stopped], tuple[int]]:
-        return Stopped, (self.number,)
-
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.number).name}; run the same command again to continue"
 
@@ -92,7 +89,7 @@ def install() -> None:
 
 
 def ignore() -> None:
-    """Let nothing disturb the interpreter's own end: the command is done."""
+    """Let no signal disturb what follows, such as the interpreter's own end once the command is done."""
     for number in CAUGHT:
         signal.signal(number, signal.SIG_IGN)
 
@@ -197,12 +194,9 @@ def spawning() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def in_worker(*obeyed: int) -> None:
-    """In a process started by `spawning`: obey these alone, since the parent too gets what is sent to the group."""
-    command = _Command()
-    for number in CAUGHT:
-        signal.signal(number, command if number in obeyed else signal.SIG_IGN)
-    sys.unraisablehook = command.lost
+def in_worker() -> None:
+    """In a process started by `spawning`: obey no signal, since the parent too gets what is sent to the group."""
+    ignore()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
 
 

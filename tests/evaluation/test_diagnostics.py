@@ -244,35 +244,48 @@ def test_every_init_runs_with_every_seed_and_again_from_where_it_is(proctool: Ca
         assert {"answer", "official"} == each["scores"].keys()
     assert [json.loads(line) for line in Path("runs/sum/results.jsonl").read_text().splitlines()] == found
 
-    first, _, third, last = (Path(run["run_dir"]) for run in runs)
+    first, second, third, last = (Path(run["run_dir"]) for run in runs)
     (last / "metrics.jsonl").unlink()  # as if it had not been run yet
-    (third / "results.jsonl").unlink()  # as if it had been killed before it was scored
-    before = [(folder / "metrics.jsonl").stat().st_mtime_ns for folder in (first, third)]
+    (second / "results.jsonl").unlink()  # as if it had been killed before it was scored
+    shutil.copy(first / "results.jsonl", third / "results.jsonl")  # another model's
+    before = [(folder / "metrics.jsonl").stat().st_mtime_ns for folder in (first, second, third)]
     planned = lines(proctool(*study, "--dry-run"))[0]
     assert [run["state"] for run in planned["runs"]] == ["done", "done", "done", "missing"]
     again = lines(proctool(*study))
     assert [{**run, "seconds": None} for run in again] == [{**run, "seconds": None} for run in found]
-    assert [(folder / "metrics.jsonl").stat().st_mtime_ns for folder in (first, third)] == before
+    assert [(folder / "metrics.jsonl").stat().st_mtime_ns for folder in (first, second, third)] == before
 
     said = proctool("report", "runs/sum", "--json", "--figures", "none")
     reported = json.loads(said.out)
     assert reported["baseline"] == "none"
+    assert "is not a run folder" in proctool(*SUM, "--run-dir", "runs/sum").line
 
 
 @pytest.mark.slow
 def test_jobs_change_nothing_but_the_time(proctool: Callable[..., Said]) -> None:
     one, two = (
-        lines(proctool(*SUM, "--seeds", "0,1,2", "--jobs", jobs, "--run-dir", f"runs/{jobs}", "--json"))
+        lines(proctool(*SUM, "--seeds", "0,1", "--jobs", jobs, "--run-dir", f"runs/{jobs}", "--json"))
         for jobs in (1, 2)
     )
     assert [line.get("content") for line in one] == [line.get("content") for line in two]
-    assert one[3]["curve"] == two[3]["curve"]
+    assert one[2]["curve"] == two[2]["curve"]
 
 
 def test_a_run_that_stopped_early_counts_on_with_its_last_measure() -> None:
     (found,) = summarise([measured(0, 0.0, 1.0), measured(1, 0.0, 0.5, 0.8)])
     assert [point.accuracy.mean for point in found.curve] == pytest.approx([0, 0.75, 0.9])
     assert [point.step for point in found.curve] == [0, 10, 20]
+
+
+def test_a_study_is_not_started_by_every_process_of_a_launch(
+    proctool: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    said = proctool(*SUM, "--seeds", "0,1")
+    assert said.code == 1
+    assert "a study starts its own processes" in said.line
+    assert not Path("runs").exists()
 
 
 @pytest.mark.usefixtures("in_process")
