@@ -282,6 +282,7 @@ def test_a_study_is_not_started_by_every_process_of_a_launch(
 ) -> None:
     for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("proctool.cli.run.execute_stages", lambda *_: pytest.fail("it is started"))
     said = proctool(*SUM, "--seeds", "0,1")
     assert said.code == 1
     assert "a study starts its own processes" in said.line
