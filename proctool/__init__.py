@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from proctool import hf as hf
-    from proctool import torch as torch
+    import proctool.hf
+    import proctool.torch  # noqa: F401
     from proctool.api.evaluation import EvaluationResult as EvaluationResult
     from proctool.api.evaluation import evaluate as evaluate
     from proctool.api.experiments import report as report

@@ -50,23 +50,25 @@ class DiagnosticCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Score the model before its first step, so that what does not fit is known at once."""
         if state.global_step == 0:
-            self._note(state, kwargs["model"])
+            self._note(state, control, kwargs["model"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Score the model where it is time to."""
         if state.global_step % self.every == 0:
-            self._note(state, kwargs["model"])
+            self._note(state, control, kwargs["model"])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Score the model after the last step, unless that is done."""
         if state.global_step % self.every:
-            self._note(state, kwargs["model"])
+            self._note(state, control, kwargs["model"])
 
-    def _note(self, state: Any, model: Any) -> None:
+    def _note(self, state: Any, control: Any, model: Any) -> None:
         scores = self.scores(model)
         self.history.append((state.global_step, scores))
         if self.log is not None:
+            should_log = control.should_log
             self.log(dict(scores))
+            control.should_log = should_log  # Trainer takes any log for the one that it is about to write itself
         else:
             state.log_history.append({**scores, "step": state.global_step})
 
