@@ -98,6 +98,14 @@ def test_changing_a_sample_changes_no_other() -> None:
     assert is_sample(next(stream), expected(SPEC, 0, 2), 1)
 
 
+def test_a_pickled_dataset_leaves_its_cache_behind() -> None:
+    dataset = TaskDataset(SPEC, length=10)
+    dataset[0]
+    pickled = pickle.dumps(dataset)
+    assert len(pickled) < 2000
+    assert is_sample(pickle.loads(pickled)[3], expected(SPEC, 0, 10), 3)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_gives_the_dataset_in_order(workers: int) -> None:
     loader = DataLoader(TaskDataset(SPEC, length=1100), batch_size=100, num_workers=workers, collate_fn=collate)

@@ -190,6 +190,7 @@ def test_the_callback_scores_the_model_while_trainer_trains(what: str, tmp_path:
     assert sorted(entry["step"] for entry in history if set(entry) & set(logged[0])) == [0, 0, 2, 4, 5, 5]
     assert [entry["step"] for entry in history if "loss" in entry] == [2, 4], "Trainer's own logs are there too"
     assert trainer.model.config._attn_implementation == implementation
+    assert trainer.model.training
 
 
 def test_a_task_that_the_model_cannot_hold_stops_before_the_first_step(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def test_importing_proctool_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow  # it imports torch anew
 def test_the_module_named_torch_does_not_stand_in_the_way_of_torch(tmp_path: Path) -> None:
     """Run by its path, Python puts the package's own folder first among those that it imports from."""
     package = Path(proctool.__file__).parent
