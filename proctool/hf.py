@@ -83,11 +83,11 @@ class DiagnosticCallback(TrainerCallback):  # type: ignore[misc]
             return {f"{self.task.name}_{name}": value for name, value in measures.items()}
         import numpy as np
 
-        from proctool.evaluation.inside.heads import score_model
-        from proctool.evaluation.inside.options import InsideOptions
+        from proctool.evaluation.interpret.heads import score_model
+        from proctool.evaluation.interpret.options import InterpretOptions
         from proctool.models.build import context_of
 
-        usual, limit = InsideOptions(samples=self.samples), context_of(model.config)
+        usual, limit = InterpretOptions(samples=self.samples), context_of(model.config)
         options = usual if limit is None else dataclasses.replace(usual, length=min(usual.length, limit // 2))
         heads = score_model(model, options, type(model).__name__)
         return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -34,54 +33,58 @@ class EvaluationResult:
     """Everything that `proctool eval --json` prints: settings, hashes, versions, scores of parts."""
 
 
-@dataclass(frozen=True)
-class _Measurement:
-    """An evaluation of a saved model: where its function and options are, and what of its records is a score."""
-
-    module: str
-    function: str
-    options_module: str
-    options: str
-    scores: Callable[[list[Record]], dict[str, float | None]]
+Options = Mapping[str, Any]
+Measured = tuple[Mapping[str, float | None], list[Record]]
 
 
-def _fields(*names: str) -> Callable[[list[Record]], dict[str, float | None]]:
-    return lambda records: {name: records[0][name] for name in names}
+def _perplexity(path: Path, options: Options) -> Measured:
+    from proctool.evaluation.options import PerplexityOptions
+    from proctool.evaluation.perplexity import perplexity
+
+    found = perplexity(path, strict.build(PerplexityOptions, options, "perplexity"))
+    return {name: found[name] for name in ("loss", "perplexity", "bits_per_byte", "accuracy")}, [found]
 
 
-def _by_split(records: list[Record]) -> dict[str, float | None]:
-    return {each["split"]: each["accuracy"] for each in records if each["event"] == "mathematics"}
+def _blimp(path: Path, options: Options) -> Measured:
+    from proctool.evaluation.blimp import BlimpOptions, blimp
+
+    found = blimp(path, strict.build(BlimpOptions, options, "blimp"))
+    return {"accuracy": found["accuracy"]}, [found]
 
 
-def _by_metric(records: list[Record]) -> dict[str, float | None]:
-    return {
-        f"{task}/{metric}": value for task, values in records[0]["results"].items() for metric, value in values.items()
-    }
+def _mathematics(path: Path, options: Options) -> Measured:
+    from proctool.evaluation.mathematics import mathematics
+    from proctool.evaluation.options import MathematicsOptions
+
+    found = mathematics(path, strict.build(MathematicsOptions, options, "mathematics"))
+    return {each["split"]: each["accuracy"] for each in found if each["event"] == "mathematics"}, [*found]
 
 
-def _best_heads(records: list[Record]) -> dict[str, float | None]:
-    found: dict[str, float | None] = {}
+def _harness(path: Path, options: Options) -> Measured:
+    from proctool.evaluation.harness import HarnessOptions, harness
+
+    found = harness(path, strict.build(HarnessOptions, options, "harness"))
+    results = found["results"].items()
+    return {f"{task}/{metric}": value for task, values in results for metric, value in values.items()}, [found]
+
+
+def _interpret(path: Path, options: Options) -> Measured:
+    from proctool.evaluation.interpret import InterpretOptions, interpret_model
+
+    found = interpret_model(path, strict.build(InterpretOptions, options, "interpret"))
+    scores: dict[str, float | None] = {}
     for measure in ("induction", "previous_token", "copying"):
-        values = [head[measure] for head in records[0]["heads"] if head[measure] is not None]
-        found[measure] = max(values, default=None)
-    return {**found, "loss_first": records[0]["loss_first"], "loss_repeated": records[0]["loss_repeated"]}
+        scores[measure] = max((head[measure] for head in found["heads"] if head[measure] is not None), default=None)
+    return {**scores, "loss_first": found["loss_first"], "loss_repeated": found["loss_repeated"]}, [found]
 
 
-_PACKAGE = "proctool.evaluation"
-_MEASUREMENTS: Mapping[str, _Measurement] = {
-    "perplexity": _Measurement(
-        f"{_PACKAGE}.perplexity", "perplexity", f"{_PACKAGE}.options", "PerplexityOptions",
-        _fields("loss", "perplexity", "bits_per_byte", "accuracy"),
-    ),
-    "blimp": _Measurement(f"{_PACKAGE}.blimp", "blimp", f"{_PACKAGE}.blimp", "BlimpOptions", _fields("accuracy")),
-    "mathematics": _Measurement(
-        f"{_PACKAGE}.mathematics", "mathematics", f"{_PACKAGE}.options", "MathematicsOptions", _by_split
-    ),
-    "harness": _Measurement(f"{_PACKAGE}.harness", "harness", f"{_PACKAGE}.harness", "HarnessOptions", _by_metric),
-    "interpret": _Measurement(
-        f"{_PACKAGE}.inside", "look_inside", f"{_PACKAGE}.inside.options", "InsideOptions", _best_heads
-    ),
-}  # fmt: skip
+_MEASUREMENTS: Mapping[str, Callable[[Path, Options], Measured]] = {
+    "perplexity": _perplexity,
+    "blimp": _blimp,
+    "mathematics": _mathematics,
+    "harness": _harness,
+    "interpret": _interpret,
+}
 
 EVALUATIONS = (*DIAGNOSTICS, *_MEASUREMENTS)
 """The names that `evaluate` takes."""
@@ -117,7 +120,8 @@ def evaluate(
             return _diagnose(path, evaluation, options, listen)
         if path is None:
             raise ModelError(f"{evaluation}: needs a model; fresh weights are for diagnostics")
-        return _measure(path, evaluation, options)
+        scores, records = _MEASUREMENTS[evaluation](path, options)
+        return EvaluationResult(evaluation, scores, tuple(records))
 
 
 @contextmanager
@@ -136,14 +140,6 @@ def _on_disk(model: Any) -> Iterator[Path | None]:
         path = Path(folder) / "model.safetensors"
         save_model(path, model, {})
         yield path
-
-
-def _measure(path: Path, evaluation: str, options: Mapping[str, Any]) -> EvaluationResult:
-    how = _MEASUREMENTS[evaluation]
-    made = strict.build(getattr(importlib.import_module(how.options_module), how.options), options, evaluation)
-    found = getattr(importlib.import_module(how.module), how.function)(path, made)
-    records: list[Record] = found if isinstance(found, list) else [found]
-    return EvaluationResult(evaluation, how.scores(records), tuple(records))
 
 
 def _shape(path: Path | None, is_named: bool) -> dict[str, str]:
@@ -180,7 +176,7 @@ def _architecture(config: PretrainedConfig) -> dict[str, Any]:
 
 
 def _diagnose(
-    path: Path | None, evaluation: str, options: Mapping[str, Any], listen: Callable[[Event], None]
+    path: Path | None, evaluation: str, options: Options, listen: Callable[[Event], None]
 ) -> EvaluationResult:
     from proctool import artifact
     from proctool.evaluation.diagnostic import artifact_path, diagnostic_job

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -267,3 +271,18 @@ def test_the_loss_of_transformers_is_the_mean_over_targets(spec: str) -> None:
     with torch.no_grad():
         loss = float(model(**batch).loss)
     assert loss == pytest.approx(score(model, TaskSource(task, 0), 20, 20).loss, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_a_launch_of_two_processes_with_two_workers_each_reads_every_sample_once(context: str, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    ran = subprocess.run(
+        [*launcher, "-m", "tests.api.shares", str(tmp_path), context],
+        cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    found = [line for path in tmp_path.iterdir() for line in path.read_text().splitlines()]
+    whole = expected(SPEC, 0, 8 * BLOCK).tokens.tolist()
+    assert sorted(found) == sorted(" ".join(map(str, row)) for row in whole)

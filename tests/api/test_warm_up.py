@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import proctool
 from proctool.errors import ArtifactError, ModelError, OptionError, RunError
-from proctool.events import EvalEvent, Event, TrainEvent
+from proctool.events import CurriculumEvent, EvalEvent, Event, TrainEvent
 from proctool.models.build import build_model, model_config
 from proctool.models.saved import open_model
 
@@ -77,6 +77,13 @@ def test_without_an_output_nothing_is_left_behind(tmp_path: Path, monkeypatch: p
     assert warmed.artifact is None
     assert warmed.model.num_parameters() > 0  # type: ignore[operator]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shape_takes_the_options_of_the_command() -> None:
+    events: list[Event] = []
+    grow = "start=2,step=2,accuracy=0"
+    proctool.warm_up(SPEC, "2x2x16", curriculum=grow, listen=events.append, **{**SHORT, "eval_every": 4})
+    assert [event.size for event in events if isinstance(event, CurriculumEvent)] == [4]
 
 
 def test_a_configuration_is_obeyed_and_its_artifact_opens(tmp_path: Path) -> None:
@@ -152,9 +159,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:
 def test_a_file_of_others_is_not_overwritten(tmp_path: Path) -> None:
     other = tmp_path / "theirs.safetensors"
     other.write_text("theirs")
-    for model in ("2x2x16", configuration()):
+    for model, more in (("2x2x16", {"run_dir": tmp_path / "run"}), (configuration(), {})):
         with pytest.raises(ArtifactError, match="theirs"):
-            proctool.warm_up(SPEC, model, output=other, run_dir=tmp_path / "run") if isinstance(
-                model, str
-            ) else proctool.warm_up(SPEC, model, output=other)
+            proctool.warm_up(SPEC, model, output=other, **more)
     assert other.read_text() == "theirs"

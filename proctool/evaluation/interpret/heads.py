@@ -93,7 +93,7 @@ def score_heads(saved: SavedModel, options: InterpretOptions) -> Heads:
     return score_model(saved.model().to(start_process().device), options, str(saved.path))
 
 
-def score_model(model: PreTrainedModel, options: InsideOptions, name: str) -> Heads:
+def score_model(model: PreTrainedModel, options: InterpretOptions, name: str) -> Heads:
     """Scores of every head of a model in memory, which is left as it was. `name` stands for it in errors.
 
     Raises ModelError without attention, OptionError where samples do not fit the context.
@@ -108,7 +108,7 @@ def score_model(model: PreTrainedModel, options: InsideOptions, name: str) -> He
         model.train(was_training)
 
 
-def _score(model: PreTrainedModel, options: InsideOptions, name: str) -> Heads:
+def _score(model: PreTrainedModel, options: InterpretOptions, name: str) -> Heads:
     import torch
 
     length, repeats = options.length, _repeats(model.config, options, name)
@@ -147,7 +147,7 @@ def _score(model: PreTrainedModel, options: InsideOptions, name: str) -> Heads:
     )
 
 
-def _repeats(config: PretrainedConfig, options: InsideOptions, name: str) -> int:
+def _repeats(config: PretrainedConfig, options: InterpretOptions, name: str) -> int:
     """Times that the sequence stands in a sample. Raises OptionError where that does not fit the context."""
     limit, length = context_of(config), options.length
     usual = _USUAL_REPEATS if limit is None else max(2, min(_USUAL_REPEATS, limit // length))
