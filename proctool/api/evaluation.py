@@ -168,10 +168,10 @@ def _shape(path: Path | None, is_named: bool) -> dict[str, str]:
 
 
 def _architecture(config: PretrainedConfig) -> dict[str, Any]:
-    """What a configuration says of a model's parameters: no token ids, no dropout."""
+    """What a configuration says of a model's body: not how its weights are drawn, nor of its head and its training."""
     from proctool.models.saved import config_values
 
-    left_out = ("_token_id", "drop", "use_cache")
+    left_out = ("_token_id", "drop", "use_cache", "initializer", "tie_")
     return {name: value for name, value in config_values(config).items() if not any(part in name for part in left_out)}
 
 
@@ -201,8 +201,9 @@ def _diagnose(
         job.listeners = [listen]
         end = job.run()
         task = diagnostic_task(evaluation, made)
-        scores = scores_of(job.output, task, made.eval_samples, min(made.batch_size, made.eval_samples))
+        scored = scores_of(job.output, task, made.eval_samples, min(made.batch_size, made.eval_samples))
         parent = job.parents[0] if job.parents else None
+    scores = strict.plain(scored)
     record = {
         "event": "diagnostic",
         "diagnostic": evaluation,

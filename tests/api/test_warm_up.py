@@ -14,6 +14,8 @@ from proctool.errors import ArtifactError, ModelError, OptionError, RunError
 from proctool.events import CurriculumEvent, EvalEvent, Event, TrainEvent
 from proctool.models.build import build_model, model_config
 from proctool.models.saved import open_model
+from proctool.training.options import WarmupOptions
+from proctool.training.warmup import warmup_job
 
 SPEC = "set:inputs=4,symbols=12"
 SHORT = {"steps": 12, "batch_size": 8, "eval_samples": 40, "lr": 3e-3, "log_every": 5}
@@ -48,7 +50,7 @@ def commanded(tmp_path_factory: pytest.TempPathFactory) -> proctool.WarmedModel:
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_module_in_memory_ends_where_a_run_folder_does(commanded: proctool.WarmedModel, accumulate: int) -> None:
-    module = build_model(configuration(), 0)
+    module, _, _ = warmup_job(WarmupOptions(task=(SPEC,), model="2x2x16"))._initial()
     before = torch.random.get_rng_state()
     warmed = proctool.warm_up(SPEC, module, accumulate=accumulate, **SHORT)
     assert torch.equal(torch.random.get_rng_state(), before)
