@@ -274,12 +274,11 @@ def test_the_loss_of_transformers_is_the_mean_over_targets(spec: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_a_launch_of_two_processes_with_two_workers_each_reads_every_sample_once(context: str, tmp_path: Path) -> None:
+def test_a_launch_of_two_processes_with_two_workers_each_reads_every_sample_once(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     ran = subprocess.run(
-        [*launcher, "-m", "tests.api.shares", str(tmp_path), context],
+        [*launcher, "-m", "tests.api.shares", str(tmp_path)],
         cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr

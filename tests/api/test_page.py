@@ -51,6 +51,8 @@ def test_an_example_runs_as_printed(script: Path, tmp_path: Path) -> None:
     assert (tmp_path / "warm" / "model.safetensors").exists()
     losses = [float(each) for each in re.findall(r"loss'?:? '?(\d+\.\d+)", ran.stdout)]
     assert losses[-1] < losses[0] / 1.2, ran.stdout
+    if script.stem != "plain_loop":  # both say the same
+        return
     command = [sys.executable, "-m", "proctool", *ran.stdout.split("with: proctool ")[1].split()]
     hinted = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, cwd=tmp_path, env=surroundings)
     assert hinted.returncode == 0, hinted.stderr
