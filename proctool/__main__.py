@@ -1,5 +1,8 @@
 """`python -m proctool` is the `proctool` command (so `accelerate launch -m proctool` works)."""
 
+import os
+import sys
+
 from proctool import cache, errors, signals, streams
 
 
@@ -18,4 +21,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # `python path/to/proctool` puts the package's own folder on the path, where torch.py hides the library torch.
+    sys.path = [each for each in sys.path if os.path.realpath(each) != os.path.dirname(os.path.realpath(__file__))]
     main()

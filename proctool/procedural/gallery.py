@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from proctool.procedural.registry import Task, build_task, option_help, tasks
-from proctool.procedural.render import render
-from proctool.procedural.streams import Stream
+from proctool.procedural.render import as_text, render
+from proctool.procedural.samples import Samples
 
-_WIDTH = 100
+_WIDTH, _MOST = 100, 200
 
 # Where the small preset, or the default without one, shows too little.
 _EXAMPLES: dict[str, dict[str, Any]] = {"eca": {"width": 96, "steps": 39}}
@@ -82,7 +82,7 @@ def entry(name: str, speed: float | None = None) -> str:
         lines.append(f"| `{option}` | {'' if default is None else default} | {' '.join(meaning.split())} |")
     presets = [f"`{name}:{preset}` is {build_task(name, preset=preset).spec}" for preset in task.presets]
     lines += ["", f"Presets: {'; '.join(presets)}." if presets else ""]
-    lines += ["", f"Vocabulary, {task.vocab_size} tokens: {_layout(task)}. Length {task.length}.", ""]
+    lines += ["", f"Vocabulary, {task.vocab_size} tokens: {task.vocabulary}. Length {task.length}.", ""]
     lines += [f"```\n{_shown(_example(name))}\n```\n"]
     lines += [f"Source: {source}\n" if source else ""]
     if speed:
@@ -105,31 +105,18 @@ def _docstring(cls: type[Task]) -> tuple[list[str], str, str]:
     return prose, drawing, source
 
 
-def _layout(task: Task) -> str:
-    return ", ".join(
-        f"{role} {ids.start}" if len(ids) == 1 else f"{role} {ids.start}..{ids.stop - 1}"
-        for role, ids in task.layout.items()
-    )
-
-
 def _example(name: str) -> Task:
     return build_task(name, _EXAMPLES.get(name), preset="small" if "small" in tasks()[name].presets else None)
 
 
 def _shown(task: Task) -> str:
-    from rich.console import Console
-
-    console = Console(width=_WIDTH, file=io.StringIO(), color_system=None)
-    with console.capture() as captured:
-        console.print(_samples(task, colour=False))
-    return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())
+    return as_text(task, _samples(task), most=_MOST, width=_WIDTH)
 
 
-def _samples(task: Task, colour: bool) -> Any:
+def _samples(task: Task) -> Samples:
     # Of a neural automaton a stream's whole block would take seconds, for the two samples that are shown.
     alone = task.name == "nca"
-    samples = task.sample(np.random.Generator(np.random.PCG64(0)), 2) if alone else Stream(task).read(0, 2)
-    return render(task, samples, most=200, colour=colour)
+    return task.sample(np.random.Generator(np.random.PCG64(0)), 2) if alone else task.stream().read(0, 2)
 
 
 def page() -> str:
@@ -145,9 +132,8 @@ def page() -> str:
         console.rule(f"[bold]{title}")
         for name in names:
             task = _example(name)
-            console.print(
-                Panel(_samples(task, colour=True), title=f"[bold]{name}[/] {task.description}", title_align="left")
-            )
+            drawn = render(task, _samples(task), most=_MOST)
+            console.print(Panel(drawn, title=f"[bold]{name}[/] {task.description}", title_align="left"))
     return re.sub(r"<title>.*?</title>", "<title>proctool tasks</title>", console.export_html(theme=MONOKAI))
 
 

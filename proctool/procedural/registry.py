@@ -11,7 +11,7 @@ import multiprocessing
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from proctool import config
 from proctool.errors import OptionError
 from proctool.procedural.plugins import BrokenPlugin, load_plugins
 from proctool.procedural.samples import Samples
+
+if TYPE_CHECKING:
+    from proctool.procedural.streams import Stream
 
 # Importing these fills the registry; third parties add theirs as plugins.py says.
 _BUILT_IN = (
@@ -115,6 +118,43 @@ class Task(ABC):
         """The full specification: `dyck:k=16,length=128,p_open=0.5`. `parse_spec` gives the task back."""
         written = ",".join(f"{key}={value}" for key, value in self.options.items() if value is not None)
         return f"{self.name}:{written}" if written else self.name
+
+    @property
+    def vocabulary(self) -> str:
+        """The token ids by role: `symbol 0..99, separator 100, pad 101`."""
+        return ", ".join(
+            f"{role} {ids.start}" if len(ids) == 1 else f"{role} {ids.start}..{ids.stop - 1}"
+            for role, ids in self.layout.items()
+        )
+
+    def describe(self) -> str:
+        """What the task draws, its options, its vocabulary and its length, as text of several lines."""
+        meanings = option_help(type(self))
+        options = [
+            f"{name} = {value}: {' '.join(meanings[name].split())}"
+            for name, value in self.options.items()
+            if name in meanings
+        ]
+        sizes = f"vocabulary: {self.vocab_size} tokens: {self.vocabulary}\nlength: {self.length} tokens"
+        parts = [self.spec, inspect.getdoc(type(self)) or "", "\n".join(options), sizes]
+        return "\n\n".join(part for part in parts if part)
+
+    def show(self, n: int = 3, *, seed: int = 0, split: str = "train", colour: bool = False, width: int = 100) -> str:
+        """The first n samples of a stream as text, `width` columns wide.
+
+        `colour` marks the target tokens in bold green by ANSI codes. Raises OptionError for n below 1.
+        """
+        from proctool.procedural.render import as_text
+
+        if n < 1:
+            raise OptionError(f"n = {n}: must be at least 1")
+        return as_text(self, self.stream(seed, split).read(0, n), colour=colour, width=width)
+
+    def stream(self, seed: int = 0, split: str = "train") -> Stream:
+        """The endless stream of samples of one seed and split: `stream.read(start, stop)`. Raises OptionError."""
+        from proctool.procedural.streams import Stream
+
+        return Stream(self, seed, split)
 
 
 def require(holds: bool, task: Task, option: str, reason: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Group
+from rich.console import Console, Group
 from rich.text import Text
 
 from proctool.procedural.arithmetic import Modular
@@ -96,6 +97,20 @@ def render(task: Task, samples: Samples, most: int = 512, colour: bool = True) -
         text.append("\n")
         drawn.append(text)
     return Group(*drawn)
+
+
+def as_text(task: Task, samples: Samples, *, most: int = 512, colour: bool = False, width: int = 100) -> str:
+    """What `render` draws, as text of at most `width` columns; with ANSI codes where `colour` is asked for."""
+    console = Console(
+        width=width,
+        file=io.StringIO(),
+        force_terminal=colour,
+        color_system="truecolor" if colour else None,
+        legacy_windows=False,
+    )
+    with console.capture() as captured:
+        console.print(render(task, samples, most, colour=colour))
+    return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())
 
 
 def _line(task: Task, tokens: Tokens, targets: Mask) -> Text:

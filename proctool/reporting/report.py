@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proctool import config
 from proctool.reporting.compare import ArmResult, compare, margin
@@ -17,6 +17,9 @@ from proctool.reporting.published import PublishedNumber, published_numbers
 from proctool.reporting.substitution import Substitution, substitute
 from proctool.reporting.verdict import Controlled, verdicts
 from proctool.units import format_count
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ONE_RUN = (
     "Every arm follows its whole schedule; at the crossing its learning rate is still higher than the baseline's was "
@@ -75,6 +78,12 @@ class Report:
             "published": config.plain(self.published),
             "missing": list(self.experiment.missing),
         }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row per arm, as `reporting.frame` describes. Raises OptionError where pandas is not installed."""
+        from proctool.reporting.frame import to_pandas
+
+        return to_pandas(self)
 
 
 def build_report(experiment: Experiment, loss: float | None = None) -> Report:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from proctool.events import Evaluation
 from proctool.procedural.samples import Samples
@@ -53,21 +54,30 @@ def evaluate(accelerator: Accelerator, module: TargetLoss, source: Source, sampl
         for read, counts in _mine(accelerator, source, samples, batch, together=is_sharded(module)):
             part = Batch.of(read, accelerator.device)
             losses, right = module.scores(part.tokens, part.positions, part.labels)
-            if not counts:
-                continue
-            row = part.positions // part.tokens.shape[1]
-            wrong = torch.zeros(len(read), device=accelerator.device).index_add_(0, row, (~right).float())
-            totals += torch.stack(
-                [
-                    losses.double().sum(),
-                    right.double().sum(),
-                    (wrong == 0).double().sum(),
-                    part.labels.new_tensor(len(right)).double(),
-                ]
-            )
+            if counts:
+                totals += sums(part, losses, right)
     module.train()
-    loss, right_count, whole, targets = accelerator.reduce(totals).tolist()
-    return Scores(loss / targets, right_count / targets, whole / samples, int(targets))
+    return means(accelerator.reduce(totals), samples)
+
+
+def sums(batch: Batch, losses: Tensor, right: Tensor) -> Tensor:
+    """Loss, right targets, samples without a wrong one, and targets: summed over a batch. (T,), (T,) -> (4,) float64"""
+    row = batch.positions // batch.tokens.shape[1]
+    wrong = torch.zeros(len(batch.tokens), device=losses.device).index_add_(0, row, (~right).float())
+    return torch.stack(
+        [
+            losses.double().sum(),
+            right.double().sum(),
+            (wrong == 0).double().sum(),
+            batch.labels.new_tensor(len(right)).double(),
+        ]
+    )
+
+
+def means(totals: Tensor, samples: int) -> Scores:
+    """The scores of so many samples, from the total of their `sums`."""
+    loss, right, whole, targets = totals.tolist()
+    return Scores(loss / targets, right / targets, whole / samples, int(targets))
 
 
 def _mine(

@@ -28,7 +28,7 @@ from proctool.models.build import context_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from proctool.evaluation.interpret.options import InterpretOptions
     from proctool.models.saved import SavedModel
@@ -87,19 +87,32 @@ def _number(value: np.float64) -> float | None:
 
 def score_heads(saved: SavedModel, options: InterpretOptions) -> Heads:
     """Scores of every head. Raises ModelError without attention, OptionError where samples do not fit the context."""
-    import torch
-
     from proctool.training.devices import start_process
 
-    length, repeats = options.length, options.repeats or _repeats(saved, options.length)
-    limit = context_of(saved.config)
-    if limit is not None and length * repeats > limit:
-        raise OptionError(
-            f"length = {length}: {repeats} times that does not fit the context of {limit} tokens of {saved.path}"
-        )
-    model = saved.model().eval().to(start_process().device)
+    _repeats(saved.config, options, str(saved.path))  # refused before the weights are read
+    return score_model(saved.model().to(start_process().device), options, str(saved.path))
+
+
+def score_model(model: PreTrainedModel, options: InterpretOptions, name: str) -> Heads:
+    """Scores of every head of a model in memory, which is left as it was. `name` stands for it in errors.
+
+    Raises ModelError without attention, OptionError where samples do not fit the context.
+    """
+    was_training, attention = model.training, model.config._attn_implementation
+    model.eval()
     model.set_attn_implementation("eager")  # the others do not give their patterns
-    tokens = repeated(saved.config.vocab_size, length, repeats, options.samples, options.seed)
+    try:
+        return _score(model, options, name)
+    finally:
+        model.set_attn_implementation(attention)
+        model.train(was_training)
+
+
+def _score(model: PreTrainedModel, options: InterpretOptions, name: str) -> Heads:
+    import torch
+
+    length, repeats = options.length, _repeats(model.config, options, name)
+    tokens = repeated(model.config.vocab_size, length, repeats, options.samples, options.seed)
     sums: list[NDArray[np.float64]] = []
     losses = np.zeros(tokens.shape[1] - 1)
     patterns: list[NDArray[np.float32]] = []
@@ -109,7 +122,7 @@ def score_heads(saved: SavedModel, options: InterpretOptions) -> Heads:
             output = model(input_ids=ids, output_attentions=True, use_cache=False)
         attentions = [each for each in getattr(output, "attentions", None) or () if each is not None]
         if not attentions:
-            raise ModelError(f"{saved.path}: a {saved.config.model_type} model shows no attention to look at")
+            raise ModelError(f"{name}: a {model.config.model_type} model shows no attention to look at")
         found = [each[0].double().cpu().numpy() for each in attentions]  # (heads, tokens, tokens) each
         sums.append(np.array([_attended(each, length) for each in found]))
         patterns = patterns or [each.astype(np.float32) for each in found]
@@ -134,9 +147,16 @@ def score_heads(saved: SavedModel, options: InterpretOptions) -> Heads:
     )
 
 
-def _repeats(saved: SavedModel, length: int) -> int:
-    limit = context_of(saved.config)
-    return _USUAL_REPEATS if limit is None else max(2, min(_USUAL_REPEATS, limit // length))
+def _repeats(config: PretrainedConfig, options: InterpretOptions, name: str) -> int:
+    """Times that the sequence stands in a sample. Raises OptionError where that does not fit the context."""
+    limit, length = context_of(config), options.length
+    usual = _USUAL_REPEATS if limit is None else max(2, min(_USUAL_REPEATS, limit // length))
+    repeats = options.repeats or usual
+    if limit is not None and length * repeats > limit:
+        raise OptionError(
+            f"length = {length}: {repeats} times that does not fit the context of {limit} tokens of {name}"
+        )
+    return repeats
 
 
 def repeated(vocab_size: int, length: int, repeats: int, samples: int, seed: int) -> NDArray[np.int64]:

@@ -1,0 +1,219 @@
+"""Evaluations from Python: what `proctool eval` runs, on a file or on a model in memory, with a typed result."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proctool import config as strict
+from proctool.errors import ModelError, OptionError
+from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, diagnostic_task
+from proctool.events import Event
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation measured."""
+
+    evaluation: str
+    """Its name: haystack, perplexity, ..."""
+    scores: Mapping[str, float | None]
+    """The measures by name, such as accuracy or perplexity; None for one that is not a finite number."""
+    records: tuple[Record, ...]
+    """Everything that `proctool eval --json` prints: settings, hashes, versions, scores of parts."""
+
+
+Options = Mapping[str, Any]
+Measured = tuple[Mapping[str, float | None], list[Record]]
+
+
+def _perplexity(path: Path, options: Options) -> Measured:
+    from proctool.evaluation.options import PerplexityOptions
+    from proctool.evaluation.perplexity import perplexity
+
+    found = perplexity(path, strict.build(PerplexityOptions, options, "perplexity"))
+    return {name: found[name] for name in ("loss", "perplexity", "bits_per_byte", "accuracy")}, [found]
+
+
+def _blimp(path: Path, options: Options) -> Measured:
+    from proctool.evaluation.blimp import BlimpOptions, blimp
+
+    found = blimp(path, strict.build(BlimpOptions, options, "blimp"))
+    return {"accuracy": found["accuracy"]}, [found]
+
+
+def _mathematics(path: Path, options: Options) -> Measured:
+    from proctool.evaluation.mathematics import mathematics
+    from proctool.evaluation.options import MathematicsOptions
+
+    found = mathematics(path, strict.build(MathematicsOptions, options, "mathematics"))
+    return {each["split"]: each["accuracy"] for each in found if each["event"] == "mathematics"}, [*found]
+
+
+def _harness(path: Path, options: Options) -> Measured:
+    from proctool.evaluation.harness import HarnessOptions, harness
+
+    found = harness(path, strict.build(HarnessOptions, options, "harness"))
+    results = found["results"].items()
+    return {f"{task}/{metric}": value for task, values in results for metric, value in values.items()}, [found]
+
+
+def _interpret(path: Path, options: Options) -> Measured:
+    from proctool.evaluation.interpret import InterpretOptions, interpret_model
+
+    found = interpret_model(path, strict.build(InterpretOptions, options, "interpret"))
+    scores: dict[str, float | None] = {}
+    for measure in ("induction", "previous_token", "copying"):
+        scores[measure] = max((head[measure] for head in found["heads"] if head[measure] is not None), default=None)
+    return {**scores, "loss_first": found["loss_first"], "loss_repeated": found["loss_repeated"]}, [found]
+
+
+_MEASUREMENTS: Mapping[str, Callable[[Path, Options], Measured]] = {
+    "perplexity": _perplexity,
+    "blimp": _blimp,
+    "mathematics": _mathematics,
+    "harness": _harness,
+    "interpret": _interpret,
+}
+
+EVALUATIONS = (*DIAGNOSTICS, *_MEASUREMENTS)
+"""The names that `evaluate` takes."""
+
+
+def evaluate(
+    model: str | Path | PreTrainedModel | None,
+    evaluation: str,
+    /,
+    *,
+    listen: Callable[[Event], None] = lambda event: None,
+    **options: Any,
+) -> EvaluationResult:
+    """Evaluate a model: train it on a diagnostic and score it, or measure it as it is.
+
+    `model` is a model artifact, a Hugging Face folder, or a model of transformers in memory (written to a temporary
+    file first); None stands for fresh weights in a diagnostic. `evaluation` is one of
+
+    - haystack, addition, reversed-addition, multiplication, sorting: train from the model's weights, then score the
+      validation split: loss, accuracy, exact_match. `scale="laptop"` sets a few minutes of work. `listen` gets the
+      run's events. The trained model has the shape of the given one (`model="2x4x16"` for fresh weights). Without
+      `run_dir` the run folder is temporary, so that an interrupted run begins anew.
+    - perplexity, blimp, mathematics, harness: loss and answers on text. A model in memory needs `tokenizer`.
+    - interpret: the highest induction, previous-token and copying scores of its attention heads.
+
+    `options` are those of `proctool eval EVALUATION`. Raises OptionError for an unknown name or option, ArtifactError,
+    ModelError, CorpusError.
+    """
+    if evaluation not in EVALUATIONS:
+        raise OptionError(f'unknown evaluation "{evaluation}"{strict.suggestion(evaluation, EVALUATIONS)}')
+    with _on_disk(model) as path:
+        if evaluation in DIAGNOSTICS:
+            return _diagnose(path, evaluation, options, listen)
+        if path is None:
+            raise ModelError(f"{evaluation}: needs a model; fresh weights are for diagnostics")
+        scores, records = _MEASUREMENTS[evaluation](path, options)
+        return EvaluationResult(evaluation, scores, tuple(records))
+
+
+@contextmanager
+def _on_disk(model: Any) -> Iterator[Path | None]:
+    """The model's file or folder; a temporary one for a model in memory."""
+    if model is None or isinstance(model, str | Path):
+        yield None if model is None else Path(model)
+        return
+    from transformers import PreTrainedModel
+
+    from proctool.models.saved import save_model
+
+    if not isinstance(model, PreTrainedModel):
+        raise ModelError(f"a {type(model).__name__} cannot be evaluated: give a path or a model of transformers")
+    with tempfile.TemporaryDirectory(prefix="proctool-") as folder:
+        path = Path(folder) / "model.safetensors"
+        save_model(path, model, {})
+        yield path
+
+
+def _shape(path: Path | None, is_named: bool) -> dict[str, str]:
+    """The options that build a model of the given one's architecture. Raises OptionError where no shape says it."""
+    from proctool.models.build import context_of, model_config
+    from proctool.models.saved import open_model
+
+    if path is None or is_named:
+        return {}
+    config = open_model(path).config
+    sizes = [getattr(config, name, 0) for name in ("num_hidden_layers", "num_attention_heads", "hidden_size")]
+    found = {"model": "x".join(map(str, sizes)), "family": str(config.model_type)}
+    try:
+        made = model_config(
+            found["model"], family=found["family"], vocab_size=config.vocab_size,
+            context=context_of(config) or 1, padded=False,
+        )  # fmt: skip
+    except ModelError:
+        made = None
+    if made is None or _architecture(made) != _architecture(config):
+        raise OptionError(
+            "model: the given model has a configuration of its own; name one of the same architecture by model=, a "
+            "shape or a configuration file"
+        )
+    return found
+
+
+def _architecture(config: PretrainedConfig) -> dict[str, Any]:
+    """What a configuration says of a model's body: not how its weights are drawn, nor of its head and its training."""
+    from proctool.models.saved import config_values
+
+    left_out = ("_token_id", "drop", "use_cache", "initializer", "tie_")
+    return {name: value for name, value in config_values(config).items() if not any(part in name for part in left_out)}
+
+
+def _diagnose(
+    path: Path | None, evaluation: str, options: Options, listen: Callable[[Event], None]
+) -> EvaluationResult:
+    from proctool import artifact
+    from proctool.evaluation.diagnostic import artifact_path, diagnostic_job
+    from proctool.evaluation.scoring import scores_of
+
+    if "init" in options:
+        raise OptionError("init: is the first argument of evaluate")
+    values = dict(options)
+    scale = values.pop("scale", "paper")
+    if scale not in ("paper", "laptop"):
+        raise OptionError(f'scale = "{scale}": choose paper or laptop')
+    kind = DIAGNOSTICS[evaluation]
+    values = {**(kind.laptop if scale == "laptop" else {}), **_shape(path, "model" in values), **values}
+    given: DiagnosticOptions = strict.build(kind, {**values, "init": str(path) if path else None}, evaluation)
+    with ExitStack() as held:
+        folder = given.run_dir
+        if folder is None:
+            folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="proctool-"))) / "run"
+        made = dataclasses.replace(given, run_dir=folder)
+        job = diagnostic_job(evaluation, made)
+        job.output = made.output or artifact_path(folder)
+        job.listeners = [listen]
+        end = job.run()
+        task = diagnostic_task(evaluation, made)
+        scored = scores_of(job.output, task, made.eval_samples, min(made.batch_size, made.eval_samples))
+        parent = job.parents[0] if job.parents else None
+    scores = strict.plain(scored)
+    record = {
+        "event": "diagnostic",
+        "diagnostic": evaluation,
+        "task": task.spec,
+        "init_content": parent.content if isinstance(parent, artifact.Artifact) else None,
+        "seed": made.seed,
+        "steps": end.step,
+        "tokens": end.tokens,
+        "scores": scores,
+        "versions": artifact.versions(),
+    }
+    kept = {name: scores["answer"][name] for name in ("loss", "accuracy", "exact_match")}
+    return EvaluationResult(evaluation, kept, (record,))

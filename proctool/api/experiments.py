@@ -1,0 +1,87 @@
+"""Experiments from Python: run a recipe, read a folder's report."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from proctool.errors import RunError, notice
+
+if TYPE_CHECKING:
+    from proctool.experiment.execute import Progress
+    from proctool.reporting.report import Report
+
+
+class _Silent:
+    """A display that shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def update(self, progress: Progress) -> None: ...
+
+
+def run(recipe: str | Path, *, runs: str | Path = "runs", jobs: int | None = None, smoke: bool = False) -> Report:
+    """Run an experiment, as `proctool run RECIPE` does, and compare what it measured.
+
+    Finished stages are skipped, and an interrupted experiment resumes. Each stage is a process of its own, `jobs` at
+    a time (default: one per core, at most 4; 1 with an accelerator). `smoke` makes every stage tiny and runs all of
+    them in this process. The experiment's folder is made in `runs`; no page and no figures are written (`proctool
+    report` writes them).
+
+    Raises OptionError for a recipe that cannot be used, RunError where a stage fails, Interrupted.
+    """
+    from proctool.cli.main import app
+    from proctool.experiment import launch
+    from proctool.experiment.execute import default_jobs, execute
+    from proctool.experiment.graph import plan
+    from proctool.experiment.in_process import execute_here
+    from proctool.experiment.inputs import check_inputs
+    from proctool.experiment.record import require_experiment_folder, write_record
+    from proctool.recipe import load_recipe
+    from proctool.recipe.smoke import smoke as smaller
+
+    path, runs = Path(recipe), Path(runs)
+    loaded = load_recipe(path)
+    if smoke:
+        loaded = smaller(loaded)
+    planned = plan(loaded, runs / loaded.name)
+    require_experiment_folder(planned)
+    for note in check_inputs(planned, quick=False):
+        notice(note)
+    command = shlex.join(
+        [
+            "proctool",
+            "run",
+            str(path),
+            *(["--smoke"] if smoke else []),
+            *(["--runs", str(runs)] if str(runs) != "runs" else []),
+        ]
+    )
+    write_record(planned, path.read_text(encoding="utf-8"), command)
+    if smoke:
+        failures = execute_here(planned, lambda words: app(words, standalone_mode=False), _Silent())
+    else:
+        jobs = jobs or default_jobs(planned.recipe.launch.processes)
+        failures = execute(planned, jobs=jobs, display=_Silent(), command=launch.PROCTOOL)
+    if failures:
+        first = failures[0]
+        raise RunError(
+            f"{len(failures)} of {len(planned.stages)} stages failed, first {first.stage.name}: {first.error} (its log "
+            f"is {first.log}); run again to retry them"
+        )
+    return report(planned.root)
+
+
+def report(folder: str | Path) -> Report:
+    """What an experiment has measured so far: results by arm, verdicts, diagnostics; nothing is written.
+
+    Raises RunError where the folder is not that of an experiment, ArtifactError.
+    """
+    from proctool.reporting.experiment import load_experiment
+    from proctool.reporting.report import build_report
+
+    return build_report(load_experiment(Path(folder)))

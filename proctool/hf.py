@@ -1,0 +1,98 @@
+"""A diagnostic while HF Trainer trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback
+
+from proctool.api.tasks import load_task
+from proctool.errors import OptionError
+from proctool.procedural.mixture import Spec
+from proctool.procedural.registry import Task
+
+__all__ = ["INDUCTION", "DiagnosticCallback"]
+
+INDUCTION = "induction"
+
+
+class DiagnosticCallback(TrainerCallback):  # type: ignore[misc]
+    """Scores the model in training before the first step, every `every` steps, and at the end.
+
+    `what` is "induction": the highest induction and previous-token scores of its attention heads on random tokens
+    that are repeated, and its loss on them the first time and from the second time on. Or it is a task specification,
+    such as "set:inputs=24" or "haystack:pairs=8": loss, accuracy and exact match on `samples` samples of the
+    validation split. The model is scored as it is, not trained on the task.
+
+    Scores go to `log`, such as `trainer.log`, which sends them to the Trainer's trackers; without `log`, into its
+    log history. `history` keeps them as (step, scores). Under FSDP or ZeRO-3, whose processes hold parts of the model,
+    the callback is not supported. Raises OptionError.
+    """
+
+    def __init__(
+        self,
+        what: Spec | Task = INDUCTION,
+        *,
+        every: int = 100,
+        samples: int = 32,
+        batch_size: int = 32,
+        log: Callable[[dict[str, float]], None] | None = None,
+    ) -> None:
+        for name, value in (("every", every), ("samples", samples), ("batch_size", batch_size)):
+            if value < 1:
+                raise OptionError(f"{name} = {value}: must be at least 1")
+        self.task = None if what == INDUCTION else load_task(what)
+        self.every, self.samples, self.batch_size, self.log = every, samples, batch_size, log
+        self.history: list[tuple[int, dict[str, float]]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Score the model before its first step, so that what does not fit is known at once."""
+        if state.global_step == 0:
+            self._note(state, control, kwargs["model"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Score the model where it is time to."""
+        if state.global_step % self.every == 0:
+            self._note(state, control, kwargs["model"])
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Score the model after the last step, unless that is done."""
+        if state.global_step % self.every:
+            self._note(state, control, kwargs["model"])
+
+    def _note(self, state: Any, control: Any, model: Any) -> None:
+        scores = self.scores(model)
+        self.history.append((state.global_step, scores))
+        if self.log is not None:
+            should_log = control.should_log
+            self.log(dict(scores))
+            control.should_log = should_log  # Trainer takes any log for the one that it is about to write itself
+        else:
+            state.log_history.append({**scores, "step": state.global_step})
+
+    def scores(self, model: Any) -> dict[str, float]:
+        """The scores of a model in memory, by name; the model is left as it was. Raises ModelError, OptionError."""
+        if self.task is not None:
+            from proctool.training.in_memory import score
+            from proctool.training.sources import TaskSource
+
+            found = score(model, TaskSource(self.task, 0, "validation"), self.samples, self.batch_size)
+            measures = {"loss": found.loss, "accuracy": found.accuracy, "exact_match": found.exact_match}
+            return {f"{self.task.name}_{name}": value for name, value in measures.items()}
+        import numpy as np
+
+        from proctool.evaluation.interpret.heads import score_model
+        from proctool.evaluation.interpret.options import InterpretOptions
+        from proctool.models.build import context_of
+
+        usual, limit = InterpretOptions(samples=self.samples), context_of(model.config)
+        options = usual if limit is None else dataclasses.replace(usual, length=min(usual.length, limit // 2))
+        heads = score_model(model, options, type(model).__name__)
+        return {
+            "induction": float(np.nanmax(heads.induction)),
+            "previous_token": float(np.nanmax(heads.previous_token)),
+            "loss_first": heads.loss_first,
+            "loss_repeated": heads.loss_repeated,
+        }

@@ -1,0 +1,250 @@
+"""Tasks as PyTorch datasets, for HF Trainer, Accelerate, Lightning or a training loop of your own.
+
+`TaskDataset` is map style and `TaskStream` iterable. Both give samples of the form
+
+    input_ids   (length,) int64
+    labels      (length,) int64: the token where it is a target, -100 elsewhere
+
+A label stands at the position of its own token. Models of transformers shift labels themselves; in a loop of your own,
+compare logits[:, :-1] with labels[:, 1:].
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from proctool.api.tasks import IGNORED, load_task
+from proctool.errors import OptionError, notice
+from proctool.procedural.mixture import Spec
+from proctool.procedural.registry import Task
+from proctool.procedural.samples import Samples
+from proctool.procedural.streams import BLOCK
+
+__all__ = ["IGNORED", "Collator", "TaskDataset", "TaskStream", "collate"]
+
+Sample = dict[str, Tensor]
+
+_AT_ONCE = 32
+"""Samples of a stream that become tensors together."""
+_WASTEFUL = 32
+"""Samples drawn for each one that is used, from where a dataset says that its cache is too small."""
+
+
+class TaskDataset(Dataset[Sample]):
+    """The first `length` samples of a task's stream, by index.
+
+    Samples are drawn in blocks of 1024. Each process keeps the blocks that it used last, up to `cache_bytes`, so
+    reading in order draws every block once. Samples are independent of each other: shuffling them changes nothing
+    for the training, and it is slow where the whole dataset does not fit `cache_bytes` (a `Notice` says so).
+    Raises OptionError for a specification, seed, split or length that cannot be used.
+    """
+
+    def __init__(
+        self, spec: Spec | Task, seed: int = 0, split: str = "train", *, length: int, cache_bytes: int = 256 << 20
+    ) -> None:
+        if length < 1:
+            raise OptionError(f"length = {length}: must be at least 1")
+        self.task = load_task(spec)
+        self.stream = self.task.stream(seed, split)
+        self.length = length
+        per_block = BLOCK * self.task.length * (self.task.dtype().itemsize + 1)
+        self._most_blocks = max(1, cache_bytes // per_block)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._blocks: OrderedDict[int, Samples] = OrderedDict()
+        self._drawn = self._used = 0
+        self._said = False
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        if not -self.length <= index < self.length:
+            raise IndexError(f"sample {index} of a dataset of {self.length}")
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """The samples at several indices; a DataLoader reads its batches here."""
+        places = np.asarray(indices, np.int64) % self.length
+        tokens = np.empty((len(places), self.task.length), self.task.dtype)
+        targets = np.empty(tokens.shape, bool)
+        of_block = places // BLOCK
+        for number in np.unique(of_block).tolist():
+            mine = of_block == number
+            block = self._block(number)
+            tokens[mine], targets[mine] = block.tokens[places[mine] % BLOCK], block.targets[places[mine] % BLOCK]
+        self._used += len(places)
+        return _tensors(Samples(tokens, targets))
+
+    def _block(self, number: int) -> Samples:
+        if number in self._blocks:
+            self._blocks.move_to_end(number)
+            return self._blocks[number]
+        self._drawn += BLOCK
+        if self._drawn > _WASTEFUL * (self._used + BLOCK) and not self._said:
+            self._said = True
+            notice(
+                f"{self.task.spec}: samples are read in random order and the {self.length} samples of the dataset do "
+                "not fit its cache, so most of what is drawn is thrown away; read them in order (shuffle=False, they "
+                "are independent), or give a larger cache_bytes"
+            )
+        block = self.stream.read(number * BLOCK, (number + 1) * BLOCK)
+        self._blocks[number] = block
+        if len(self._blocks) > self._most_blocks:
+            self._blocks.popitem(last=False)
+        return block
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_blocks"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
+
+
+class TaskStream(IterableDataset[Sample]):
+    """A task's endless stream, shared out by blocks of 1024 samples over ranks and DataLoader workers.
+
+    Together, all workers of all ranks give every sample exactly once, and none draws a block that another gives. Each
+    iteration begins at the stream's first sample, or where `load_state_dict` put it.
+
+    `rank` and `world_size` are by default those of torch.distributed, or 0 and 1 where that is not initialised. HF
+    Trainer and Accelerate share iterable datasets out themselves: give `rank=0, world_size=1` there.
+    Raises OptionError.
+    """
+
+    def __init__(
+        self,
+        spec: Spec | Task,
+        seed: int = 0,
+        split: str = "train",
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        if (rank is None) != (world_size is None):
+            raise OptionError("rank and world_size: give both or neither")
+        if rank is not None and world_size is not None and not 0 <= rank < world_size:
+            raise OptionError(f"rank = {rank} with world_size = {world_size}: ranks are 0 to world_size - 1")
+        self.task = load_task(spec)
+        self.stream = self.task.stream(seed, split)
+        self._rank, self._world_size = rank, world_size
+        self._given = 0
+        self._loaded: Mapping[str, Any] | None = None
+
+    def __iter__(self) -> Iterator[Sample]:
+        shard, shards = self._shard()
+        self._given = self._begin(shard, shards)
+        while True:
+            turn, done = divmod(self._given, BLOCK)
+            start = (turn * shards + shard) * BLOCK
+            samples = self.stream.read(start + done, start + min(done + _AT_ONCE, BLOCK))
+            for sample in _tensors(samples):
+                self._given += 1
+                yield sample
+
+    def _begin(self, shard: int, shards: int) -> int:
+        """Samples of this shard that earlier processes have given."""
+        if self._loaded is None:
+            return 0
+        state, self._loaded = self._loaded, None
+        if (state["shard"], state["shards"]) != (shard, shards):
+            raise OptionError(
+                f"the state is of part {state['shard']} of {state['shards']} of the stream, and this is part {shard} "
+                f"of {shards}; use as many ranks and workers as when it was saved"
+            )
+        return int(state["given"])
+
+    def _ranks(self) -> tuple[int | None, int | None]:
+        if self._rank is None and torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return self._rank, self._world_size
+
+    def _shard(self) -> tuple[int, int]:
+        """The part of the blocks that is given here, and the number of parts: ranks times workers."""
+        rank, ranks = self._ranks()
+        worker = get_worker_info()
+        workers, number = (1, 0) if worker is None else (worker.num_workers, worker.id)
+        return (rank or 0) * workers + number, (ranks or 1) * workers
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the stream, as numbers and text.
+
+        It belongs to the process that iterates. With workers, their states are what counts: torchdata's
+        StatefulDataLoader saves and restores them.
+        """
+        if self._loaded is not None:
+            return dict(self._loaded)
+        shard, shards = self._shard()
+        return {**self._identity(), "shard": shard, "shards": shards, "given": self._given}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Begin the next iteration where `state` was saved. Raises OptionError for another stream's state."""
+        mine = self._identity()
+        if missing := sorted({*mine, "shard", "shards", "given"} - state.keys()):
+            raise OptionError(f"not the state of a TaskStream: it has no {missing[0]}")
+        for name, value in mine.items():
+            if state[name] != value:
+                raise OptionError(f"the state is of a stream with {name} = {state[name]}, not {value}")
+        self._loaded = dict(state)
+
+    def _identity(self) -> dict[str, Any]:
+        return {"task": self.task.spec, "seed": self.stream.seed, "split": self.stream.split}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker that is started anew knows nothing of torch.distributed, so it is told its rank.
+        rank, world_size = self._ranks()
+        return {**vars(self), "_rank": rank, "_world_size": world_size}
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Makes a batch of samples: `input_ids` and `labels` (B, L) int64, L the longest sample's length.
+
+    Where lengths differ, shorter samples are filled at their end with `pad_id`, labels with -100, and the batch has
+    an `attention_mask` (B, L) int64: 1 at a sample's tokens, 0 at filling. `multiple_of` rounds L up.
+    """
+
+    pad_id: int = 0
+    multiple_of: int = 1
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """The batch of some samples: of a dataset here, or of `to_datasets`."""
+        rows = [{name: torch.as_tensor(sample[name]) for name in ("input_ids", "labels")} for sample in samples]
+        lengths = [len(row["input_ids"]) for row in rows]
+        longest = -(-max(lengths) // self.multiple_of) * self.multiple_of
+        if min(lengths) == longest:
+            return {name: torch.stack([row[name] for row in rows]).long() for name in ("input_ids", "labels")}
+        batch = {
+            "input_ids": torch.full((len(rows), longest), self.pad_id),
+            "labels": torch.full((len(rows), longest), IGNORED),
+            "attention_mask": torch.zeros((len(rows), longest), dtype=torch.int64),
+        }
+        for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            batch["input_ids"][number, :length] = row["input_ids"]
+            batch["labels"][number, :length] = row["labels"]
+            batch["attention_mask"][number, :length] = 1
+        return batch
+
+
+collate = Collator()
+"""Makes a batch of samples; where their lengths differ, token 0 fills them (`Collator(pad_id=...)` takes another)."""
+
+
+def _tensors(samples: Samples) -> list[Sample]:
+    """Each sample as tensors that share no memory with a cache."""
+    tokens = samples.tokens.astype(np.int64)  # (n, length)
+    labels = np.where(samples.targets, tokens, IGNORED)
+    return [
+        {"input_ids": ids, "labels": wanted}
+        for ids, wanted in zip(torch.from_numpy(tokens).unbind(), torch.from_numpy(labels).unbind(), strict=True)
+    ]
