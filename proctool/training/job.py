@@ -16,7 +16,7 @@ from proctool.artifact import Artifact
 from proctool.errors import ModelError
 from proctool.events import EndEvent, Event, StartEvent
 from proctool.launched import launch
-from proctool.models.build import build_model, context_of, parameter_count
+from proctool.models.build import build_model, parameter_count, require_context
 from proctool.models.components import train_only
 from proctool.models.flops import training_flops
 from proctool.models.saved import save_model
@@ -82,9 +82,7 @@ class Job:
 
     def __post_init__(self) -> None:
         check_trackers(self.options.track or ())
-        limit = context_of(self.config)
-        if limit is not None and self.source.length > limit:
-            raise ModelError(f"samples of {self.source.length} tokens do not fit the model's context of {limit}")
+        require_context(self.config, self.source.length, "a sample")
         if self.source.vocab_size > self.config.vocab_size:
             raise ModelError(
                 f"a vocabulary of {self.source.vocab_size} does not fit the model's {self.config.vocab_size}"

@@ -20,7 +20,7 @@ from typing import IO, Any
 from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, RunError
-from proctool.events import FILE, EndEvent, Event, ExtendEvent, NoteEvent, read_events, write_event
+from proctool.events import FILE, EndEvent, Event, ExtendEvent, NoteEvent, StartEvent, read_events, write_event
 from proctool.locks import Taken, take
 from proctool.outputs import is_artifact
 from proctool.training.extension import EXTENDABLE, EXTENDED_FROM, extension
@@ -133,8 +133,13 @@ class RunFolder:
 
     def last_end(self, output: Path | None = None) -> EndEvent | None:
         """How the run ended; None while it is to go on, or to write its `output` again."""
-        last = next((event for event in reversed(self.events()) if isinstance(event, EndEvent)), None)
-        return last if run_state(self.path, began=True, end=last, output=output) == "done" else None
+        decisive = (
+            event for event in reversed(self.events()) if isinstance(event, StartEvent | ExtendEvent | EndEvent)
+        )
+        last = next(decisive, None)
+        if not isinstance(last, EndEvent) or run_state(self.path, began=True, end=last, output=output) != "done":
+            return None
+        return last
 
     def close(self) -> None:
         """Close the metrics file and release the folder."""

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proctool.errors import ModelError, OptionError
-from proctool.models.build import context_of
+from proctool.errors import ModelError
+from proctool.models.build import context_of, require_context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,17 +86,14 @@ def _number(value: np.float64) -> float | None:
 
 
 def score_heads(saved: SavedModel, options: InterpretOptions) -> Heads:
-    """Scores of every head. Raises ModelError without attention, OptionError where samples do not fit the context."""
+    """Scores of every head. Raises ModelError without attention, or where samples do not fit the context."""
     import torch
 
     from proctool.training.devices import start_process
 
     length, repeats = options.length, options.repeats or _repeats(saved, options.length)
-    limit = context_of(saved.config)
-    if limit is not None and length * repeats > limit:
-        raise OptionError(
-            f"length = {length}: {repeats} times that does not fit the context of {limit} tokens of {saved.path}"
-        )
+    what = f"{saved.path}: a sample ({repeats} times {length})"
+    require_context(saved.config, length * repeats, what, "lower --length or --repeats")
     model = saved.model().eval().to(start_process().device)
     model.set_attn_implementation("eager")  # the others do not give their patterns
     tokens = repeated(saved.config.vocab_size, length, repeats, options.samples, options.seed)
