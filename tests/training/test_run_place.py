@@ -10,6 +10,8 @@ import pytest
 
 from proctool.errors import RunError
 from proctool.events import EndEvent, Event, NoteEvent
+from proctool.reporting.measured import warmup_from_lineage
+from proctool.reporting.metrics import MetricsLog, read_metrics
 from proctool.training.options import WarmupOptions
 from proctool.training.run_place import best_of, run_folder_of
 from proctool.training.warmup import warmup_job
@@ -118,6 +120,14 @@ def test_the_output_s_own_folder_comes_first() -> None:
     killed(asked)
     killed(dataclasses.replace(asked, run_dir=OLD))
     assert Path(run(asked)[0].run_dir) == Path("a/m.run")
+
+
+def test_the_run_beside_a_donor_says_what_the_donor_cost() -> None:
+    run(to("a/m.safetensors"))
+    Path("p.run").mkdir()
+    Path("p.run/config.json").write_text('{"init": "a/m.safetensors"}')
+    spent = warmup_from_lineage(Path("p.run"), MetricsLog(Path("p.run")))
+    assert spent.flops == read_metrics(Path("a/m.run")).start.flops > 0  # type: ignore[union-attr]
 
 
 def test_a_corpus_around_the_output_is_kept_clean(proctool: Any, text: Path) -> None:
