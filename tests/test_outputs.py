@@ -133,8 +133,8 @@ REFUSED = {
     "a tokenizer in its corpus": (("tokenizer", "train", "--corpus", "text", "-o", "text/t"), "--corpus reads"),
     "a token store in its corpus": (("corpus", "build", "--corpus", "text", "--cache-dir", "text/c"), "--corpus reads"),
     "an export": (("export", "warm.safetensors", "hf"), "not an empty folder"),
-    "a page": (("compare", "runs/warm", "--html", "note.txt"), "proctool did not write it as a page file"),
-    "a run's settings": (("compare", "runs/warm", "--html", "runs/warm/config.json"), "proctool did not write it"),
+    "a page": (("compare", "warm.run", "--html", "note.txt"), "proctool did not write it as a page file"),
+    "a run's settings": (("compare", "warm.run", "--html", "warm.run/config.json"), "proctool did not write it"),
 }  # fmt: skip
 
 
@@ -166,8 +166,8 @@ def test_what_proctool_wrote_is_written_again(place: Run) -> None:
         (*WARMUP, "--lr", 0.1, "--run-dir", "runs/other", "-o", "mixed.safetensors"),
         (*PRETRAIN, "--init", "warm.safetensors", "-o", "mixed.safetensors"),
         (*PRETRAIN, "--init", "warm.safetensors", "-o", "mixed.safetensors", "--resume", "never"),
-        ("compare", "runs/mixed", "--html", "page.html"),
-        ("compare", "runs/mixed", "--html", "page.html"),
+        ("compare", "mixed.run", "--html", "page.html"),
+        ("compare", "mixed.run", "--html", "page.html"),
     ):
         assert place(*arguments).code == 0, arguments
     damaged = bytearray(Path("mixed.safetensors").read_bytes())

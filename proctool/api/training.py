@@ -198,14 +198,13 @@ def _in_memory(
 
 def _require_fit(task: Task, model: nn.Module) -> None:
     """Raise ModelError where a model of transformers has too few positions or tokens for the task."""
-    from proctool.models.build import context_of
+    from proctool.models.build import require_context
 
     config: Any = getattr(model, "config", None)
     if config is None:
         return
-    limit, rows = context_of(config), getattr(config, "vocab_size", None)
-    if limit is not None and task.length > limit:
-        raise ModelError(f"samples of {task.length} tokens do not fit the model's context of {limit}")
+    require_context(config, task.length, "a sample")
+    rows = getattr(config, "vocab_size", None)
     if isinstance(rows, int) and task.vocab_size > rows:
         raise ModelError(f"a vocabulary of {task.vocab_size} does not fit the model's {rows}")
 

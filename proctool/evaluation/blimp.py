@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proctool.errors import CorpusError, ModelError, OptionError, first_line
+from proctool.errors import CorpusError, OptionError, first_line
 from proctool.paths import is_path, user_path
 
 if TYPE_CHECKING:
@@ -165,6 +165,8 @@ def _first(limit: int | None, pairs: Iterable[Pair]) -> list[Pair]:
 
 def encode(subject: EvalModel, texts: Sequence[str], *, leading_space: bool) -> list[Ids]:
     """Each text's ids after those it begins with. Raises ModelError where one is longer than the model's context."""
+    from proctool.models.build import require_context
+
     tokenizer = subject.tokenizer
     start = np.array(subject.beginning.first, np.uint32)
     space = " " if leading_space else ""
@@ -174,11 +176,8 @@ def encode(subject: EvalModel, texts: Sequence[str], *, leading_space: bool) -> 
     ]
     for text, ids in zip(texts, encoded, strict=True):
         # The last token is predicted, never read.
-        if subject.context is not None and len(ids) - 1 > subject.context:
-            raise ModelError(
-                f'{subject.saved.path}: its context of {subject.context} tokens cannot hold "{text}", '
-                f"which takes {len(ids) - 1}"
-            )
+        what = f'{subject.saved.path}: "{text}"'
+        require_context(subject.saved.config, len(ids) - 1, what, "use a model with a longer context")
     return encoded
 
 

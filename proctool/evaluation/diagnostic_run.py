@@ -40,8 +40,10 @@ def run_diagnostic(
     """Train, or resume, or find the run complete; then score the model. Raises ProctoolError."""
     job = diagnostic_job(name, options)
     folder = job.run_path
-    job.options = options = dataclasses.replace(options, run_dir=folder)
-    job.output = options.output or artifact_path(folder)
+    if options.output is None:
+        job.options = options = dataclasses.replace(options, run_dir=folder)
+        job.output = artifact_path(folder)
+    assert job.output is not None
     option = "--run-dir" if options.output is None else "--output"
     outputs = [
         Output(job.output, option, "model", makes_folder=True),

@@ -25,9 +25,10 @@ from proctool.corpora.catalog import open_corpus
 from proctool.corpora.documents import VALIDATION
 from proctool.corpora.files import File
 from proctool.corpora.mathematics import TreePart
-from proctool.errors import CorpusError, ModelError
+from proctool.errors import CorpusError
 from proctool.evaluation.eval_model import EvalModel, open_subject
 from proctool.evaluation.options import MathematicsOptions
+from proctool.models.build import require_context
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -163,11 +164,9 @@ def answer_all(
     lengths = np.array([len(ids) for ids in prompts])
     longest = int(np.argmax(lengths + most))
     # The closing end-of-text is predicted, never read.
-    if subject.context is not None and lengths[longest] + most[longest] > subject.context:
-        raise ModelError(
-            f"{subject.saved.path}: its context of {subject.context} tokens cannot hold a question of "
-            f"{lengths[longest]} with its answer of {most[longest]} ({asked[longest].module})"
-        )
+    what = f"{subject.saved.path}: a question with its answer ({asked[longest].module})"
+    advice = "leave such questions out by --modules, or use a model with a longer context"
+    require_context(subject.saved.config, int(lengths[longest] + most[longest]), what, advice)
     model = subject.model()
     answers: list[str | None] = [None] * len(asked)
     done = 0

@@ -98,16 +98,16 @@ def perplexity(
 ) -> dict[str, Any]:
     """Score every document of a split (or the first few); `listen` is told how many are done.
 
-    Raises ArtifactError, CorpusError, ModelError (its loss is no finite number, ...); OptionError for a context or
-    stride that cannot be.
+    Raises ArtifactError, CorpusError, ModelError (its loss is no finite number, the context is above the model's, ...);
+    OptionError for a stride that cannot be.
     """
     from proctool.evaluation.eval_model import open_subject
+    from proctool.models.build import require_context
     from proctool.training.loss import TargetLoss
 
     subject = open_subject(model, options.tokenizer, options.end_of_text)
     context = options.context or subject.context or 1024
-    if subject.context is not None and context > subject.context:
-        raise OptionError(f"context = {context}: the model takes at most {subject.context} tokens")
+    require_context(subject.saved.config, context, "context: a window", "lower --context")
     stride = options.stride or context
     if stride > context:
         raise OptionError(f"stride = {stride}: longer than the context of {context}, so tokens would be left out")

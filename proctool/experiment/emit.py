@@ -1,8 +1,8 @@
 """The graph for other schedulers: a Makefile, or job arrays for Slurm. Each stage is the plain proctool command.
 
-A finished stage leaves the file `.done` in its folder, by which the others know that they can start; `stamp` gives it
-to those that are done when the graph is handed over. Commands go on
-from their checkpoints by themselves, so a stage that was interrupted is simply started again.
+A stage leaves the file `.done` in its folder when its command exits with 0, and stages that need it then start. `stamp`
+writes it for stages that are done (`Stage.state`) when the graph is written, and removes it from the others. Commands
+resume by themselves, so a stage that was interrupted is simply started again.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from proctool.experiment.identity import identity
 from proctool.procedural.registry import Task
 from proctool.reporting.metrics import MetricsLog
 from proctool.training.options import TrainingOptions, incidental
+from proctool.training.run_state import State
 from proctool.transplantation.options import TransplantOptions
 
 KEY_FORMAT = 1
@@ -146,16 +147,11 @@ class Stage:
         artifact = self.artifact(root)
         return words if artifact is None else [*words, "-o", str(artifact)]
 
-    def state(self, root: Path) -> str:
+    def state(self, root: Path) -> State:
         """ "done" (it has ended and its artifact is there), "started" (it will go on) or "missing"."""
-        artifact = self.artifact(root)
-        if not self.trains:  # its file appears complete or not at all
-            return "done" if artifact is not None and artifact.is_file() else "missing"
         log = MetricsLog(self.folder(root))
         log.update()
-        if log.end is not None and (artifact is None or artifact.is_file()):
-            return "done"
-        return "missing" if log.start is None else "started"
+        return log.state(self.artifact(root), trains=self.trains)
 
     def is_done(self, root: Path) -> bool:
         """Whether there is nothing left to do."""

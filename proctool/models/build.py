@@ -196,6 +196,14 @@ def context_of(config: PretrainedConfig) -> int | None:
     return int(found) if found else None
 
 
+def require_context(config: PretrainedConfig, tokens: int, what: str, advice: str = "") -> None:
+    """Raise ModelError unless the model takes a sequence of `tokens` tokens, which people call `what`."""
+    limit = context_of(config)
+    if limit is not None and tokens > limit:
+        advice = advice or "use shorter samples, or a model with a longer context"
+        raise ModelError(f"{what} of {tokens} tokens does not fit the model's context of {limit} tokens; {advice}")
+
+
 def parameter_count(model: PreTrainedModel) -> int:
     """Distinct parameters: tied ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())

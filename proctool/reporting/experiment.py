@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from proctool import artifact
-from proctool.errors import ArtifactError
 from proctool.reporting.compare import Run
 from proctool.reporting.controls import Start
 from proctool.reporting.measured import (
@@ -24,6 +22,7 @@ from proctool.reporting.measured import (
 )
 from proctool.reporting.metrics import MetricsLog
 from proctool.reporting.record import RECORD, ExperimentRecord, StageRecord, read_record
+from proctool.training.run_state import content_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +65,7 @@ def load_experiment(folder: Path) -> Experiment:
     for key, stage in stages.items():
         logs[key] = MetricsLog(folder / stage.folder)
         logs[key].update()
+    done = {key for key, stage in stages.items() if _is_done(folder, stage, logs[key])}
 
     def warmup(key: str) -> Warmup:
         return warmup_of(logs[donor] for donor in stages[key].donors)
@@ -80,7 +80,7 @@ def load_experiment(folder: Path) -> Experiment:
         for written, measured in by_seed.items():
             seed = int(written)
             keys = list(measured.budgets.values()) or ([measured.pretrain] if measured.pretrain is not None else [])
-            if keys and all(logs[key].end is not None for key in keys):
+            if keys and done.issuperset(keys):
                 made = [run for key in keys if (run := run_of(logs[key], warmup(key))) is not None]
                 if len(made) < len(keys):
                     continue
@@ -88,12 +88,12 @@ def load_experiment(folder: Path) -> Experiment:
                 starts.setdefault(arm, start_of(logs[keys[-1]], warmup(keys[-1])))
                 settings.setdefault(arm, setting_of(logs[keys[-1]]))
             for name, key in measured.diagnostics.items():
-                if logs[key].end is not None:
+                if key in done:
                     score = score_of(logs[key], stages[key].eval_samples)
                     scores.setdefault(name, {}).setdefault(arm, {})[seed] = score
                     starts.setdefault(arm, start_of(logs[key], warmup(key)))
             for name, key in measured.finetunes.items():
-                tuned = run_of(logs[key], Warmup()) if logs[key].end is not None else None
+                tuned = run_of(logs[key], Warmup()) if key in done else None
                 if tuned is not None:
                     finetunes.setdefault(name, {}).setdefault(arm, {})[seed] = tuned
                     tuned_on.setdefault(name, {}).setdefault(arm, setting_of(logs[key]))
@@ -110,7 +110,7 @@ def load_experiment(folder: Path) -> Experiment:
         scores=scores,
         finetunes=finetunes,
         chance=dict(record.chance),
-        missing=tuple(stage.name for key, stage in stages.items() if not _is_done(folder, stage, logs[key])),
+        missing=tuple(stage.name for key, stage in stages.items() if key not in done),
         contents={key: found for key, stage in stages.items() if (found := _content(folder, stage, logs[key]))},
         starts={arm: _as_written(start, arm, record) for arm, start in starts.items()},
         remarks=tuple(remarks),
@@ -168,16 +168,18 @@ def _drop_other_tasks(scores: Mapping[str, dict[str, dict[int, Score]]], baselin
 
 
 def _is_done(folder: Path, stage: StageRecord, log: MetricsLog) -> bool:
-    if stage.trains or stage.artifact is None:
-        return log.end is not None
-    return Path(folder, stage.folder, stage.artifact).is_file()  # a transplant has no metrics
+    """Whether a stage has measured all that it measures: its weights may be gone."""
+    made = _made(folder, stage)
+    return log.state(made, trains=made is None) == "done"
 
 
 def _content(folder: Path, stage: StageRecord, log: MetricsLog) -> str | None:
     """The hash of what a stage made, as far as it has made it."""
-    if stage.trains or stage.artifact is None:
-        return log.end.content if log.end else None
-    try:
-        return artifact.read_header(folder / stage.folder / stage.artifact).content
-    except (ArtifactError, OSError):
-        return None
+    if made := _made(folder, stage):
+        return content_of(made)
+    return log.end.content if log.end else None
+
+
+def _made(folder: Path, stage: StageRecord) -> Path | None:
+    """The file of a stage that has no metrics, a transplant; None for one that trains."""
+    return None if stage.trains or stage.artifact is None else folder / stage.folder / stage.artifact

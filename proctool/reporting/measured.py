@@ -18,6 +18,7 @@ from proctool.procedural.registry import parse_spec
 from proctool.reporting.compare import Curve, Run
 from proctool.reporting.controls import Start
 from proctool.reporting.metrics import MetricsLog, read_metrics
+from proctool.training.run_place import run_folder_of
 from proctool.transplantation.origin import read_carried
 from proctool.untrusted import parse_json
 
@@ -199,12 +200,16 @@ def _all(parents: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
 
 
 def _donor_flops(init: str | None, contents: set[str]) -> float | None:
-    """From the log in the init's folder, where it is the only donor and the log is that of the run that made it."""
+    """From the log of the run that made the init, where it is the only donor: in its run folder or in its own."""
     if init is None or len(contents) != 1:
         return None
-    log = MetricsLog(user_path(init).parent)
-    log.update()
-    return flops_of(log) if log.end is not None and log.end.content in contents else None
+    path = user_path(init)
+    for folder in (run_folder_of(path), path.parent):
+        log = MetricsLog(folder)
+        log.update()
+        if log.end is not None and log.end.content in contents:
+            return flops_of(log)
+    return None
 
 
 def flops_of(log: MetricsLog) -> float | None:

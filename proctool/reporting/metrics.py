@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from proctool.errors import RunError
 from proctool.events import FILE, EndEvent, EvalEvent, ExtendEvent, StartEvent, TrainEvent, read_event
+from proctool.training.run_state import State, content_of, run_state
 
 Recorded = TypeVar("Recorded", TrainEvent, EvalEvent)
 
@@ -91,6 +92,12 @@ class MetricsLog:
         if self.end is not None and self.end.seconds is not None:
             return self.end.seconds
         return self.train[-1].seconds if self.train else None
+
+    def state(self, output: Path | None = None, *, trains: bool = True) -> State:
+        """How far the run is, as `run_state` has it; a command that does not train is done once its output is there."""
+        if not trains:
+            return "done" if output is not None and content_of(output) is not None else "missing"
+        return run_state(self.path.parent, began=self.start is not None, end=self.end, output=output)
 
     def measured(self, quantity: str, split: str = "validation") -> tuple[list[int], list[float]]:
         """Tokens seen and `quantity` ("loss", "accuracy", ...) at each evaluation on `split` that gives it."""

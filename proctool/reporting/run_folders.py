@@ -26,6 +26,7 @@ from proctool.reporting.measured import (
 )
 from proctool.reporting.metrics import MetricsLog
 from proctool.reporting.record import RECORD, ExperimentRecord
+from proctool.training.run_place import RUN_SUFFIX
 
 
 def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
@@ -91,7 +92,7 @@ def _named_folder(written: str) -> tuple[str, Path]:
     if equals and not user_path(written).exists():
         return name, user_path(folder)
     path = user_path(written)
-    return arm_of(path) or path.name or path.resolve().name, path
+    return arm_of(path) or (path.name or path.resolve().name).removesuffix(RUN_SUFFIX), path
 
 
 def _diagnostic_of(folder: Path, log: MetricsLog) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from proctool import artifact
 from proctool import config as strict
 from proctool.artifact import Artifact
-from proctool.errors import ArtifactError, ModelError
+from proctool.errors import ModelError
 from proctool.events import EndEvent, Event, StartEvent
 from proctool.launched import launch
-from proctool.models.build import build_model, context_of, parameter_count
+from proctool.models.build import build_model, parameter_count, require_context
 from proctool.models.components import train_only
 from proctool.models.flops import training_flops
 from proctool.models.saved import save_model
@@ -27,6 +28,7 @@ from proctool.training.extension import EXTENDED_FROM, keeps_state, note, state_
 from proctool.training.options import TrainingOptions, incidental
 from proctool.training.run import RunFolder
 from proctool.training.run_form import require_run_folder
+from proctool.training.run_place import earlier_run_path, outputs_of, run_path
 from proctool.training.runlog import run_log
 from proctool.training.sources import Source, held_out_samples
 from proctool.training.trackers import check_trackers, tracked
@@ -38,22 +40,6 @@ if TYPE_CHECKING:
 
     from proctool.training.loop import Result
     from proctool.training.loss import TargetLoss
-
-
-def run_path(command: str, options: TrainingOptions, output: Path | None) -> Path:
-    """The folder of a run that writes `output`."""
-    if options.run_dir is not None:
-        return options.run_dir
-    return Path("runs") / (output.stem if output else command.replace(" ", "-"))
-
-
-def outputs_of(options: TrainingOptions, output: Path | None) -> list[tuple[str, Path, str]]:
-    """Which weights ("last" or "best") go into which file, and what its fields in the end event begin with."""
-    if output is None:
-        return []
-    if options.save == "both":
-        return [("last", output, ""), ("best", output.with_stem(f"{output.stem}-best"), "best_")]
-    return [(options.save or "last", output, "")]
 
 
 def check_files(command: str, options: TrainingOptions, output: Path | None) -> None:
@@ -96,9 +82,7 @@ class Job:
 
     def __post_init__(self) -> None:
         check_trackers(self.options.track or ())
-        limit = context_of(self.config)
-        if limit is not None and self.source.length > limit:
-            raise ModelError(f"samples of {self.source.length} tokens do not fit the model's context of {limit}")
+        require_context(self.config, self.source.length, "a sample")
         if self.source.vocab_size > self.config.vocab_size:
             raise ModelError(
                 f"a vocabulary of {self.source.vocab_size} does not fit the model's {self.config.vocab_size}"
@@ -110,8 +94,9 @@ class Job:
 
     @property
     def run_path(self) -> Path:
-        """The run's folder."""
-        return run_path(self.command, self.options, self.output)
+        """The run's folder: its own, or the one where an earlier version of proctool began it."""
+        earlier = earlier_run_path(self.options, self.output, self._settings())
+        return earlier or run_path(self.command, self.options, self.output)
 
     @property
     def _tokens(self) -> int:
@@ -181,8 +166,8 @@ class Job:
         trained = parameter_count(model) if self.options.train is None else train_only(model, self.options.train)
         return model, origins, trained
 
-    def run(self) -> EndEvent:
-        """Train (or go on, or find it done) and write the artifact. Returns the final event."""
+    def _settings(self) -> dict[str, Any]:
+        """What the run's result depends on, as JSON has it."""
         settings = {
             "command": self.command,
             **{key: value for key, value in strict.plain(self.options).items() if key not in incidental(self.options)},
@@ -194,6 +179,12 @@ class Job:
         }
         if (configuration := written_digest(self.options.model)) is not None:
             settings["model.content"] = configuration
+        as_json: dict[str, Any] = json.loads(json.dumps(settings))
+        return as_json
+
+    def run(self) -> EndEvent:
+        """Train (or go on, or find it done) and write the artifact. Returns the final event."""
+        settings = self._settings()
         from proctool.training.devices import end_process, start_process
 
         process = start_process()
@@ -205,6 +196,8 @@ class Job:
         try:
             run.listeners.extend(self.listeners if process.is_main_process else ())
             with run_log(run, settings):
+                if run.path != run_path(self.command, self.options, self.output):
+                    run.say(f"using {run.path}, where an earlier version of proctool began this run")
                 end = self._finished(run) or self._train(run, settings)
             end_process()
             return end
@@ -212,16 +205,9 @@ class Job:
             run.close()
 
     def _finished(self, run: RunFolder) -> EndEvent | None:
-        last = run.last_end()
-        if last is None:
-            return None
-        for _, path, prefix in outputs_of(self.options, self.output):
-            try:
-                if artifact.read_header(path).content != getattr(last, f"{prefix}content"):
-                    return None
-            except ArtifactError:
-                return None
-        run.say(f"already complete in {run.path}")
+        last = run.last_end(self.output)
+        if last is not None:
+            run.say(f"already complete in {run.path}")
         return last
 
     @contextlib.contextmanager

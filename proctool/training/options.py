@@ -90,7 +90,7 @@ class TrainingOptions:
     keep_state: bool | None = field(default=None, metadata=INCIDENTAL)
     """Keep the final state for --extend (default: if below 64 MiB)."""
     run_dir: Path | None = field(default=None, metadata=INCIDENTAL)
-    """Folder for metrics and checkpoints (default: runs/ and the output's name)."""
+    """Folder for metrics and checkpoints (default: NAME.run by the output)."""
     track: tuple[str, ...] | None = field(default=None, metadata={"comma": True} | INCIDENTAL)
     """Send metrics to these too: tensorboard, wandb, trackio, or any that Accelerate knows (default: none)."""
 

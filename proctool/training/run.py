@@ -1,10 +1,10 @@
 """A run's folder: its settings, its events, its checkpoints, and whose it is.
 
-runs/NAME/config.json      the resolved settings, in a form that makes this folder a run folder (run_form.py)
-runs/NAME/metrics.jsonl    one JSON object per event, flushed
-runs/NAME/run.log          what was started with which versions, and how it ended
-runs/NAME/state-00001000.safetensors    the final state of a complete run, which --extend continues from
-runs/NAME/checkpoints/     step-00000500.safetensors: weights, optimiser, random states; complete or absent
+NAME.run/config.json      the resolved settings, in a form that makes this folder a run folder (run_form.py)
+NAME.run/metrics.jsonl    one JSON object per event, flushed
+NAME.run/run.log          what was started with which versions, and how it ended
+NAME.run/state-00001000.safetensors    the final state of a complete run, which --extend continues from
+NAME.run/checkpoints/     step-00000500.safetensors: weights, optimiser, random states; complete or absent
                            best-00000400.safetensors: the weights with the best held-out loss, where they are wanted
 """
 
@@ -20,11 +20,12 @@ from typing import IO, Any
 from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, RunError
-from proctool.events import FILE, EndEvent, Event, ExtendEvent, NoteEvent, read_events, write_event
+from proctool.events import FILE, EndEvent, Event, ExtendEvent, NoteEvent, StartEvent, read_events, write_event
 from proctool.locks import Taken, take
 from proctool.outputs import is_artifact
 from proctool.training.extension import EXTENDABLE, EXTENDED_FROM, extension
-from proctool.training.run_form import FORM, SETTINGS, read_form, require_run_folder, write_form
+from proctool.training.run_form import FORM, SETTINGS, changed_settings, read_form, require_run_folder, write_form
+from proctool.training.run_state import extensions_of, run_state
 
 
 class RunFolder:
@@ -53,7 +54,7 @@ class RunFolder:
         self._metrics: IO[bytes] | None = None
         self._settings = json.loads(json.dumps(settings))
         if not writer:
-            self.extended_from = self._extensions()
+            self.extended_from = extensions_of(self.path)
             return
         require_run_folder(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ class RunFolder:
         if fresh:
             self._clear()
         self._claim(extend)
-        self.extended_from = self._extensions()
+        self.extended_from = extensions_of(self.path)
 
     def _clear(self) -> None:
         for name in (FILE, SETTINGS, "identity", "run.log"):
@@ -81,11 +82,7 @@ class RunFolder:
                     f"{self.path / SETTINGS}: damaged or missing, so this run cannot go on; "
                     "choose another --run-dir, or --resume never to discard it"
                 )
-            if changed := sorted(
-                key
-                for key in (found.keys() | self._settings.keys()) - {FORM, EXTENDED_FROM}
-                if found.get(key) != self._settings.get(key)
-            ):
+            if changed := changed_settings(found, self._settings):
                 if extend and EXTENDABLE.issuperset(changed):
                     self._extend(found)
                     return
@@ -134,14 +131,15 @@ class RunFolder:
         """Extensions that the metrics have recorded."""
         return sum(isinstance(event, ExtendEvent) for event in self.events())
 
-    def _extensions(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = (read_form(self.path) or {}).get(EXTENDED_FROM, [])
-        return found
-
-    def last_end(self) -> EndEvent | None:
-        """How the run ended; None while it is to go on, as after an extension of it has begun."""
-        last = next((event for event in reversed(self.events()) if isinstance(event, EndEvent)), None)
-        return last if last is not None and last.extensions == len(self._extensions()) else None
+    def last_end(self, output: Path | None = None) -> EndEvent | None:
+        """How the run ended; None while it is to go on, or to write its `output` again."""
+        decisive = (
+            event for event in reversed(self.events()) if isinstance(event, StartEvent | ExtendEvent | EndEvent)
+        )
+        last = next(decisive, None)
+        if not isinstance(last, EndEvent) or run_state(self.path, began=True, end=last, output=output) != "done":
+            return None
+        return last
 
     def close(self) -> None:
         """Close the metrics file and release the folder."""

@@ -15,6 +15,7 @@ from proctool import artifact
 from proctool.errors import RunError
 from proctool.events import FILE, StartEvent, read_event
 from proctool.outputs import holds_nothing
+from proctool.training.extension import EXTENDED_FROM
 from proctool.untrusted import parse_json
 
 FORM = "proctool_run"
@@ -49,6 +50,12 @@ def write_form(folder: Path, values: Mapping[str, Any]) -> None:
     """Write a run folder's settings, whole or not at all."""
     with artifact.replacing(folder / SETTINGS) as file:
         file.write((json.dumps({FORM: VERSION, **values}, indent=2) + "\n").encode())
+
+
+def changed_settings(found: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """The keys of the settings of a run folder, `found`, that differ from those of a run."""
+    keys = (found.keys() | settings.keys()) - {FORM, EXTENDED_FROM}
+    return sorted(key for key in keys if found.get(key) != settings.get(key))
 
 
 def require_run_folder(folder: Path) -> None:

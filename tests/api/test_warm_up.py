@@ -134,7 +134,7 @@ def test_options_that_cannot_be_are_refused(spec: str, model: Any, options: dict
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (lambda: build_model(configuration("set:inputs=3,symbols=12"), 0), "9 tokens do not fit"),
+        (lambda: build_model(configuration("set:inputs=3,symbols=12"), 0), "9 tokens does not fit"),
         (lambda: build_model(configuration("set:inputs=4,symbols=11"), 0), "vocabulary of 14 does not fit"),
         (lambda: Plain(5), "do not hold token ids up to"),
         (lambda: nn.Sequential(nn.Embedding(14, 3), nn.Flatten(1)), r"not logits of shape"),

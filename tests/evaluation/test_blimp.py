@@ -91,7 +91,7 @@ WHOLE = {"sentence_good": "a", "sentence_bad": "b", "UID": "u", "linguistics_ter
         (lines(WHOLE, "", "{"), "line 3: not JSON"),
         (lines([1]), "line 1: not a record"),
         ("\n", "holds no pairs"),
-        (lines({**WHOLE, "sentence_bad": "long " * 20}), 'cannot hold "long long'),
+        (lines({**WHOLE, "sentence_bad": "long " * 20}), "does not fit the model's context of"),
     ],
 )
 def test_bad_data_is_one_line(proctool: Callable[..., Said], tmp_path: Path, content: str, message: str) -> None:

@@ -100,7 +100,10 @@ def test_mistakes_are_one_line(proctool: Callable[..., Said], tmp_path: Path) ->
         (("rte", "--init", "m.safetensors"), "the hub could not give it"),
         (("py150", "--init", "m.safetensors"), "needs the folder"),
         (("cola", "--data", data), "name the one to use by --tokenizer"),
-        (("cola", "--init", "m.safetensors", "--data", data, "--context", 99), "at most 48 tokens"),
+        (
+            ("cola", "--init", "m.safetensors", "--data", data, "--context", 99),
+            "of 99 tokens does not fit the model's context of 48",
+        ),
     ]:
         said = proctool("eval", "finetune", *arguments)
         assert said.code == 1, arguments

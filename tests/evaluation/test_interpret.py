@@ -169,7 +169,10 @@ def test_what_cannot_be_looked_at_is_one_line(proctool: Callable[..., Said], tmp
     save_model(tmp_path / "llama.safetensors", tiny("llama"), {})
     save_model(tmp_path / "mamba.safetensors", tiny("mamba2"), {})
     for arguments, message in [
-        (("m.safetensors", "--length", 7), "does not fit the context of 12"),
+        (
+            ("m.safetensors", "--length", 7),
+            "a sample (2 times 7) of 14 tokens does not fit the model's context of 12 tokens; lower --length",
+        ),
         (("m.safetensors", "--length", 1), "length = 1: must be at least 2"),
         (("m.safetensors", "--length", 4, "--against", "llama.safetensors"), "no layer of llama"),
         (("m.safetensors", "--length", 4, "--against", "fresh", "--against", "fresh"), "would be called fresh"),

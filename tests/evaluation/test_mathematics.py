@@ -209,7 +209,7 @@ def test_what_cannot_be_asked_is_one_line(proctool: Callable[..., Said], tmp_pat
         ("m", "empty", (), "give the root of the official tree"),
         ("m", "tree", ("--questions", 0), "questions = 0: must be at least 1"),
         ("m", "tree", ("--split", "test"), None),
-        ("short", "tree", (), "its context of 39 tokens cannot hold a question of 38 with its answer of 2"),
+        ("short", "tree", (), "of 40 tokens does not fit the model's context of 39 tokens; leave such questions out"),
         ("warm", "tree", (), "has no tokenizer"),
         ("gone", "tree", (), "no such file"),
     ]:

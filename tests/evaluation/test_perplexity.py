@@ -242,7 +242,11 @@ def test_what_cannot_be_measured_is_one_line(proctool: Callable[..., Said], tmp_
     for model, arguments, message in [
         ("m.safetensors", ("--corpus", "one.txt"), "corpus one.txt: its validation split is empty"),
         ("m.safetensors", ("--corpus", corpus, "--split", "test"), 'has no split "test"; it has train, validation'),
-        ("m.safetensors", (*on, "--context", CONTEXT + 1), f"context = 49: the model takes at most {CONTEXT} tokens"),
+        (
+            "m.safetensors",
+            (*on, "--context", CONTEXT + 1),
+            f"of 49 tokens does not fit the model's context of {CONTEXT} tokens",
+        ),
         ("m.safetensors", (*on, "--context", 8, "--stride", 9), "stride = 9: longer than the context of 8"),
         ("m.safetensors", (*on, "--tokenizer", "bpe"), "its vocabulary of 257 is too small for the tokenizer bpe"),
         ("m.safetensors", (*on, "--documents", 0), "documents = 0: must be at least 1"),

@@ -1,10 +1,12 @@
 """Acts as `proctool warmup|pretrain|eval`: writes the events and the artifact that they would, and logs each call.
 
 Files beside the run folders steer it: `fail-NAME` makes the stage whose folder begins with NAME fail; `hang-NAME` makes
-it wait, after its first steps, for the signal that ends it.
+it wait, after its first steps, for the signal that ends it. What it writes is a copy of $FAKE_ARTIFACT.
 """
 
 import json
+import os
+import shutil
 import signal
 import sys
 
@@ -15,8 +17,6 @@ root, _, name = folder.rpartition("/")
 
 
 def steered(kind):
-    import os
-
     return any(name.startswith(each.removeprefix(kind)) for each in os.listdir(root) if each.startswith(kind))
 
 
@@ -61,7 +61,6 @@ with open(f"{folder}/metrics.jsonl", "a") as metrics:
     end = {"event": "end", "step": steps, "tokens": 100 * steps, "loss": loss, "seconds": steps / 100}
     if "-o" in arguments:
         artifact = arguments[arguments.index("-o") + 1]
-        with open(artifact, "w") as file:
-            file.write("weights")
-        end |= {"artifact": artifact, "content": "c0ffee"}
+        shutil.copyfile(os.environ["FAKE_ARTIFACT"], artifact)
+        end |= {"artifact": artifact, "content": os.environ["FAKE_CONTENT"]}
     write(**end)

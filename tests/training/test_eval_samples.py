@@ -23,7 +23,7 @@ def test_more_than_there_are_is_said_before_training_and_changes_nothing(
 ) -> None:
     losses = {}
     said = proctool("pretrain", "--corpus", text, *RUN, "--eval-samples", 5000, "-o", "a.safetensors", "--json")
-    rows = start_of(tmp_path / "runs" / "a")["eval_samples"]
+    rows = start_of(tmp_path / "a.run")["eval_samples"]
     assert isinstance(rows, int)
     assert 1 < rows < 5000
     note = f"the validation split has {rows} samples, fewer than --eval-samples 5000; all of them are scored"
@@ -33,7 +33,7 @@ def test_more_than_there_are_is_said_before_training_and_changes_nothing(
     for asked in (rows, rows - 1):
         said = proctool("pretrain", "--corpus", text, *RUN, "--eval-samples", asked, "-o", "a.safetensors", "--json")
         assert "fewer than" not in said.err
-        assert start_of(tmp_path / "runs" / "a")["eval_samples"] == asked
+        assert start_of(tmp_path / "a.run")["eval_samples"] == asked
         losses[asked] = json.loads(said.out)["loss"]
     assert losses[rows] == losses[5000]
     assert losses[rows - 1] != losses[5000]
@@ -48,4 +48,4 @@ def test_tasks_have_as_many_as_are_asked_for(proctool: Callable[..., Said], tmp_
     )  # fmt: skip
     assert said.code == 0, said.err
     assert "fewer than" not in said.err
-    assert start_of(tmp_path / "runs" / "warm")["eval_samples"] == asked
+    assert start_of(tmp_path / "warm.run")["eval_samples"] == asked

@@ -181,7 +181,7 @@ def test_a_state_of_a_discarded_run_is_never_continued(tmp_path: Path) -> None:
 def test_a_dry_run_says_what_it_would_extend(proctool: Callable[..., Said]) -> None:
     words = ("warmup", "--task", "set:inputs=4", "--model", "1x1x8", "--batch-size", 2, "--eval-samples", 2)
     longer = (*words, "--steps", 5, "--extend", "--dry-run")
-    assert "warm: holds no finished run to extend" in proctool(*longer).line
+    assert "warm.run: holds no finished run to extend" in proctool(*longer).line
     assert proctool(*words, "--steps", 3).code == 0
     assert "extends    the run below, from step 3\n" in proctool(*longer).err
     assert json.loads(proctool(*longer, "--json").out)["extends_from"] == 3

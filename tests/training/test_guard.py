@@ -45,9 +45,9 @@ def test_a_last_loss_that_is_not_finite_is_null_and_the_weights_are_written(
         end = parse_json(said.out)
         assert (end["loss"], end["best"]["loss"] is not None) == (None, False)
     assert artifact.read_header(Path("warm.safetensors")).metadata["metrics"]["loss"] is None
-    recorded = [parse_json(line) for line in Path("runs/warm/metrics.jsonl").read_text().splitlines()]
+    recorded = [parse_json(line) for line in Path("warm.run/metrics.jsonl").read_text().splitlines()]
     assert [event["loss"] for event in recorded if event["event"] == "eval"][1:] == [None]
-    assert read_metrics(Path("runs/warm")).measured("loss")[0] == [0]
+    assert read_metrics(Path("warm.run")).measured("loss")[0] == [0]
 
 
 def test_a_spike_is_measured_against_the_median() -> None:

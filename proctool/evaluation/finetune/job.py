@@ -17,7 +17,7 @@ from proctool.errors import ModelError, OptionError
 from proctool.evaluation.finetune import glue
 from proctool.evaluation.finetune.code import Programs, read_programs, token_accuracy
 from proctool.evaluation.finetune.options import FinetuneOptions
-from proctool.models.build import build_model, context_of, model_config, set_dropout
+from proctool.models.build import build_model, context_of, model_config, require_context, set_dropout
 from proctool.models.saved import SavedModel, load_weights, open_model
 from proctool.models.shapes import default_context
 from proctool.paths import user_path
@@ -74,10 +74,8 @@ def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None
     if tokenizer is None:
         raise ModelError(f"{options.init}: has no tokenizer; name the one to use by --tokenizer")
     made = _config(saved, tokenizer, options)
-    limit = context_of(made)
-    context = options.context or limit or 1024
-    if limit is not None and context > limit:
-        raise OptionError(f"context = {context}: the model takes at most {limit} tokens")
+    context = options.context or context_of(made) or 1024
+    require_context(made, context, "context: a sample", "lower --context")
     for name in ("skip_bad", "validation"):
         if getattr(options, name) and task != "wikitext":
             raise OptionError(f"{name}: is for wikitext; {task} has files of its own, leave the option out")

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proctool.errors import ModelError, OptionError
-from proctool.models.build import context_of
+from proctool.errors import ModelError
+from proctool.models.build import context_of, require_context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,7 +86,7 @@ def _number(value: np.float64) -> float | None:
 
 
 def score_heads(saved: SavedModel, options: InterpretOptions) -> Heads:
-    """Scores of every head. Raises ModelError without attention, OptionError where samples do not fit the context."""
+    """Scores of every head. Raises ModelError without attention, or where samples do not fit the context."""
     from proctool.training.devices import start_process
 
     _repeats(saved.config, options, str(saved.path))  # refused before the weights are read
@@ -96,7 +96,7 @@ def score_heads(saved: SavedModel, options: InterpretOptions) -> Heads:
 def score_model(model: PreTrainedModel, options: InterpretOptions, name: str) -> Heads:
     """Scores of every head of a model in memory, which is left as it was. `name` stands for it in errors.
 
-    Raises ModelError without attention, OptionError where samples do not fit the context.
+    Raises ModelError without attention, or where samples do not fit the context.
     """
     was_training, attention = model.training, model.config._attn_implementation
     model.eval()
@@ -148,14 +148,13 @@ def _score(model: PreTrainedModel, options: InterpretOptions, name: str) -> Head
 
 
 def _repeats(config: PretrainedConfig, options: InterpretOptions, name: str) -> int:
-    """Times that the sequence stands in a sample. Raises OptionError where that does not fit the context."""
+    """Times that the sequence stands in a sample. Raises ModelError where that does not fit the context."""
     limit, length = context_of(config), options.length
     usual = _USUAL_REPEATS if limit is None else max(2, min(_USUAL_REPEATS, limit // length))
     repeats = options.repeats or usual
-    if limit is not None and length * repeats > limit:
-        raise OptionError(
-            f"length = {length}: {repeats} times that does not fit the context of {limit} tokens of {name}"
-        )
+    require_context(
+        config, length * repeats, f"{name}: a sample ({repeats} times {length})", "lower --length or --repeats"
+    )
     return repeats
 
 

@@ -1,0 +1,63 @@
+"""Where a training run keeps its files: its run folder, and the files of its weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from proctool.events import FILE, EndEvent, read_events
+from proctool.outputs import holds_nothing
+from proctool.training.extension import EXTENDABLE
+from proctool.training.options import TrainingOptions
+from proctool.training.run_form import changed_settings, read_form
+
+RUN_SUFFIX = ".run"
+_RUNS = Path("runs")
+
+
+def run_folder_of(output: Path) -> Path:
+    """The run folder that belongs to an output: `a/m.run` for `a/m.safetensors`."""
+    return output.with_name(output.name.removesuffix(".safetensors") + RUN_SUFFIX)
+
+
+def best_of(output: Path) -> Path:
+    """The file that `--save both` writes the best weights to: `a/m-best.safetensors` for `a/m.safetensors`."""
+    return output.with_stem(f"{output.stem}-best")
+
+
+def outputs_of(options: TrainingOptions, output: Path | None) -> list[tuple[str, Path, str]]:
+    """Which weights ("last" or "best") go into which file, and what its fields in the end event begin with."""
+    if output is None:
+        return []
+    if options.save == "both":
+        return [("last", output, ""), ("best", best_of(output), "best_")]
+    return [(options.save or "last", output, "")]
+
+
+def run_path(command: str, options: TrainingOptions, output: Path | None) -> Path:
+    """The folder of a run that writes `output`."""
+    if options.run_dir is not None:
+        return options.run_dir
+    return run_folder_of(output) if output is not None else _RUNS / command.replace(" ", "-")
+
+
+def earlier_run_path(options: TrainingOptions, output: Path | None, settings: Mapping[str, Any]) -> Path | None:
+    """The folder where earlier versions of proctool kept this run, `runs/NAME` for `a/NAME.safetensors`.
+
+    None where it holds no run with these settings, or one of another output; and where the output's own run folder
+    is in use. Raises RunError, OSError.
+    """
+    if output is None or options.run_dir is not None or options.resume == "never":
+        return None
+    folder = _RUNS / output.stem
+    found = read_form(folder)
+    if found is None or not (folder / FILE).exists() or not holds_nothing(run_folder_of(output)):
+        return None
+    if not (EXTENDABLE if options.extend else frozenset()).issuperset(changed_settings(found, settings)):
+        return None
+    ends = [event for event in read_events(folder) if isinstance(event, EndEvent)]
+    if any(os.path.realpath(end.artifact or "") != os.path.realpath(output) for end in ends):
+        return None
+    return folder

@@ -1,0 +1,44 @@
+"""How far a run is: one rule for resuming it, for the stages of an experiment and for reports on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from proctool import artifact
+from proctool.errors import ArtifactError
+from proctool.events import EndEvent
+from proctool.training.extension import EXTENDED_FROM
+from proctool.training.run_form import read_form
+from proctool.training.run_place import best_of
+
+State = Literal["missing", "started", "done"]
+
+
+def run_state(folder: Path, *, began: bool, end: EndEvent | None, output: Path | None = None) -> State:
+    """How far the run in `folder` is, whose events have a start (`began`) and, where it ended, an `end`.
+
+    It is done when it has ended, no extension has begun since, and its files hold the weights that it wrote. Without
+    an `output` its files do not count: its metrics are complete even where somebody has removed the weights.
+    """
+    if end is not None and end.extensions == len(extensions_of(folder)):
+        written = [(output, end.content)] if output is not None else []
+        if output is not None and end.best_content is not None:
+            written.append((best_of(output), end.best_content))
+        if all(content is not None and content_of(path) == content for path, content in written):
+            return "done"
+    return "started" if began else "missing"
+
+
+def content_of(path: Path) -> str | None:
+    """The content hash that an artifact's header gives; None where there is no artifact, or a damaged one."""
+    try:
+        return artifact.read_header(path).content
+    except (ArtifactError, OSError):
+        return None
+
+
+def extensions_of(folder: Path) -> list[dict[str, Any]]:
+    """The extensions that a run's settings name."""
+    found: list[dict[str, Any]] = (read_form(folder) or {}).get(EXTENDED_FROM, [])
+    return found
