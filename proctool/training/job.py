@@ -19,7 +19,7 @@ from proctool.models.build import build_model, context_of, parameter_count
 from proctool.models.components import train_only
 from proctool.models.flops import training_flops
 from proctool.models.saved import save_model
-from proctool.models.shapes import written_digest
+from proctool.models.shapes import start_of, written_digest
 from proctool.outputs import Output, reads_of, require_safe
 from proctool.training import environment
 from proctool.training.curriculum import Curriculum
@@ -194,6 +194,9 @@ class Job:
         }
         if (configuration := written_digest(self.options.model)) is not None:
             settings["model.content"] = configuration
+        if (start := start_of(self.options.model)) is not None:  # a default may change, and then starts another run
+            settings["init_std"] = start.init_std if self.options.init_std is None else self.options.init_std
+            settings["tie"] = start.tied if self.options.tie is None else self.options.tie
         from proctool.training.devices import end_process, start_process
 
         process = start_process()
