@@ -38,6 +38,8 @@ def diagnostic_job(name: str, options: DiagnosticOptions) -> Job:
         context=task.length,
         family=options.family,
         dropout=options.dropout,
+        init_std=options.init_std,
+        tie=options.tie,
         padded=False,
     )
     return Job(

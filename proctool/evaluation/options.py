@@ -24,7 +24,7 @@ class DiagnosticOptions(InitOptions, TaskTrainingOptions):
     """One line of help."""
     laptop: ClassVar[Mapping[str, Any]] = {}
     """What `--scale laptop` sets in place of the published settings."""
-    model: str = "2x4x16"
+    model: str = "diagnostic"
     """A preset (gpt2, ...), layers x heads x width (4x4x64), or a transformers configuration file or folder."""
     components: tuple[str, ...] = field(default=("attention", "mlp", "norms", "positions"), metadata={"comma": True})
     """What to carry over from it: attention, mlp, norms, positions; or none, for the embeddings' start alone."""
@@ -36,6 +36,10 @@ class DiagnosticOptions(InitOptions, TaskTrainingOptions):
     """Samples in one optimiser step, over all micro-batches and processes."""
     ramp_steps: int = 500
     """Steps over which the learning rate rises from 0 to its peak."""
+    final_lr: float = 0.0
+    """Where cosine, linear and wsd end, as a fraction of the peak."""
+    beta2: float = 0.999
+    """AdamW's second-moment decay."""
     weight_decay: float = 1e-3
     """AdamW's decay; norms, biases and embeddings are never decayed."""
     eval_samples: int = 4000
@@ -47,7 +51,8 @@ class DiagnosticOptions(InitOptions, TaskTrainingOptions):
 
 
 _LAPTOP: Mapping[str, Any] = {
-    "steps": 1500, "batch_size": 128, "lr": 3e-3, "ramp_steps": 100, "eval_every": 100, "eval_samples": 1000,
+    "model": "2x4x16", "init_std": 0.02, "steps": 1500, "batch_size": 128, "lr": 3e-3, "ramp_steps": 100,
+    "final_lr": 0.1, "beta2": 0.95, "eval_every": 100, "eval_samples": 1000,
 }  # fmt: skip
 
 
@@ -108,6 +113,10 @@ class MultiplicationOptions(ArithmeticOptions):
     """Digits of each number (default: the published 5; 2 with --scale laptop)."""
     model: str = "4x8x512"
     """A preset (gpt2, ...), layers x heads x width (4x4x64), or a transformers configuration file or folder."""
+    tie: bool | None = False
+    """Use the token embeddings as the output head too."""
+    init_std: float | None = 0.02
+    """Standard deviation of fresh weights."""
     batch_size: int = 64
     """Samples in one optimiser step, over all micro-batches and processes."""
 

@@ -34,14 +34,19 @@ def outlined(stage: Stage) -> PreTrainedModel:
     """The model that a stage trains, without memory for its weights. Raises ModelError."""
     options = stage.options
     assert isinstance(options, TrainingOptions), "a transplant trains nothing"
-    return _outlined(options.model, options.family, *_extents(stage), isinstance(options, PretrainOptions))
+    is_padded = isinstance(options, PretrainOptions)
+    return _outlined(options.model, options.family, *_extents(stage), is_padded, options.tie)
 
 
 @functools.lru_cache(maxsize=64)
-def _outlined(model: str, family: str, vocabulary: int, context: int, padded: bool) -> PreTrainedModel:
+def _outlined(
+    model: str, family: str, vocabulary: int, context: int, padded: bool, tie: bool | None
+) -> PreTrainedModel:
     from proctool.models.build import model_config, outline
 
-    config: PretrainedConfig = model_config(model, vocab_size=vocabulary, context=context, family=family, padded=padded)
+    config: PretrainedConfig = model_config(
+        model, vocab_size=vocabulary, context=context, family=family, padded=padded, tie=tie
+    )
     return outline(config)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from proctool import artifact
 from proctool.errors import CorpusError, ProctoolError
-from proctool.models.shapes import parse_model
+from proctool.models.shapes import parse_model, start_of
 from proctool.paths import user_path
 
 
@@ -67,9 +67,10 @@ def _tokenizer(value: str) -> str | None:
         return _digest({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
 
 
-def _configuration(value: str) -> str | None:
+def _configuration(value: str) -> str:
+    """A configuration by its bytes; a shape with how it starts, which is a default that may change."""
     found = parse_model(value)
-    return hashlib.sha256(found.read_bytes()).hexdigest() if isinstance(found, Path) else None
+    return hashlib.sha256(found.read_bytes()).hexdigest() if isinstance(found, Path) else f"{value} {start_of(value)}"
 
 
 def _weights(value: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from proctool import config as strict
 from proctool.errors import ModelError, notice
-from proctool.models.shapes import Shape, parse_model, written_sizes
+from proctool.models.shapes import Shape, parse_model, start_of, written_sizes
 from proctool.untrusted import parse_json, require_shallow
 from proctool.untrusted.models import require_memory, require_sane
 
@@ -29,16 +29,21 @@ def model_config(
     dropout: float = 0.0,
     eos_id: int | None = None,
     padded: bool = True,
+    init_std: float | None = None,
+    tie: bool | None = None,
 ) -> PretrainedConfig:
     """The configuration of `spec` (see `parse_model`) for a vocabulary and a context (in tokens).
 
     A configuration file gives its own family and shape; `family` applies to shapes and presets. Its larger vocabulary
     is kept as padding if `padded`; a `Notice` tells what else of it is not obeyed. A folder with weights is tied or
-    untied as they are. Raises ModelError, ArtifactError.
+    untied as they are. `init_std` (standard deviation of fresh weights) and `tie` (the head is the token embedding)
+    replace those of the configuration, or of `start_of` a shape. Raises ModelError, ArtifactError.
     """
     found = parse_model(spec)
     values: dict[str, Any]
-    is_untied = False
+    if (start := start_of(spec)) is not None:
+        init_std = start.init_std if init_std is None else init_std
+        tie = start.tied if tie is None else tie
     if isinstance(found, Path):
         values = read_config(found)
         family = values.pop("model_type")
@@ -48,14 +53,17 @@ def model_config(
             notice(
                 f"{found}: max_position_embeddings is {positions}, but the model gets {context}, the context asked for"
             )
-        is_untied = _has_own_head(Path(spec), family, values)
+        if tie is None and _has_own_head(Path(spec), family, values):
+            tie = False
     else:
         values = _family_values(found, family)
     values |= {"vocab_size": vocab_size, "bos_token_id": eos_id, "eos_token_id": eos_id, "pad_token_id": None}
     values["n_positions" if family == "gpt2" else "max_position_embeddings"] = context
     made = config_of(family, values)
     set_dropout(made, dropout)
-    return untied(made) if is_untied else made
+    if init_std is not None:
+        set_init_std(made, init_std)
+    return made if tie is None else with_head(made, tied=tie)
 
 
 def _vocabulary(path: Path, written: Any, needed: int, padded: bool) -> int:
@@ -86,12 +94,26 @@ def _has_own_head(folder: Path, family: str, values: Mapping[str, Any]) -> bool:
     return bool(own_head(config, weights.tensors, lambda name: weights.hashes[name], weights.read, str(folder)))
 
 
-def untied(config: PretrainedConfig) -> PretrainedConfig:
-    """A copy of `config` whose head is a tensor of its own."""
+def with_head(config: PretrainedConfig, *, tied: bool) -> PretrainedConfig:
+    """A copy of `config` whose head is the token embedding, or a tensor of its own."""
     made = copy.deepcopy(config)
     for each in (made, made.get_text_config()):
-        each.tie_word_embeddings = False
+        each.tie_word_embeddings = tied
     return made
+
+
+_INIT_STDS = ("initializer_range", "init_std")
+"""What transformers' families call the standard deviation of fresh weights."""
+
+
+def set_init_std(config: PretrainedConfig, init_std: float) -> None:
+    """Set the standard deviation of fresh weights. Raises ModelError for a family that has no such number."""
+    text = config.get_text_config()
+    for name in _INIT_STDS:
+        if hasattr(text, name):
+            setattr(text, name, init_std)
+            return
+    raise ModelError(f"{config.model_type}: has no standard deviation of fresh weights to set; leave out init_std")
 
 
 def set_dropout(config: PretrainedConfig, dropout: float) -> None:

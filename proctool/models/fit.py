@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proctool.errors import ArtifactError, some_of
-from proctool.models.build import outline, untied
+from proctool.models.build import outline, with_head
 from proctool.models.folder import FolderWeights, StoredTensor
 from proctool.untrusted.models import require_finite, require_memory
 
@@ -50,7 +50,7 @@ def fit(config: PretrainedConfig, weights: FolderWeights) -> Fit:
     require_memory(config)
     where = str(weights.path)
     head = own_head(config, weights.tensors, lambda name: weights.hashes[name], weights.read, where)
-    config = untied(config) if head else config
+    config = with_head(config, tied=False) if head else config
     model = outline(config)
     asked: set[str] = set()
     stand_ins = {name: _StandIn(name, tensor, asked) for name, tensor in weights.tensors.items()}
@@ -92,7 +92,7 @@ def own_head(
     found = _differing(outline(config), tensors, sha256, read)
     if found is None:
         return None
-    if _differing(outline(untied(config)), tensors, sha256, read):
+    if _differing(outline(with_head(config, tied=False)), tensors, sha256, read):
         raise ArtifactError(
             f"{where}: tensor {found} differs from the one that {config.model_type} models share it with"
         )

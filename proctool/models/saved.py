@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, ModelError, notice, some_of
-from proctool.models.build import build_model, config_of, read_config, untied
+from proctool.models.build import build_model, config_of, read_config, with_head
 from proctool.models.fit import Fit, fit, load_folder, own_head
 from proctool.models.folder import FolderWeights, read_folder, require_file
 from proctool.untrusted.models import require_finite
@@ -211,7 +211,7 @@ def _open_artifact(path: Path) -> SavedModel:
         )
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
-    return SavedModel(path, untied(config) if head else config, found.metadata, found, own_head=head)
+    return SavedModel(path, with_head(config, tied=False) if head else config, found.metadata, found, own_head=head)
 
 
 def load_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], source: str) -> None:

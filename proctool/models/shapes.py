@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,16 +29,40 @@ class Shape:
     def __str__(self) -> str:
         return f"{self.layers}x{self.heads}x{self.width}"
 
+    @property
+    def init_std(self) -> float:
+        """Standard deviation of fresh weights: GPT-2's .02 at its width of 768, and 1 / sqrt(width) from there.
+
+        GPT-2's own number at a smaller width starts a model so small that it learns slowly at first.
+        """
+        return GPT2_INIT_STD * math.sqrt(768 / self.width)
+
+
+GPT2_INIT_STD = 0.02
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a model given by shape or preset begins."""
+
+    init_std: float
+    """Standard deviation of fresh weights."""
+    tied: bool | None = None
+    """Whether the head is the token embedding again; None: as the family has it."""
+
 
 PRESETS = {
     "pico": Shape(2, 2, 16),
-    "diagnostic": Shape(2, 4, 16),  # the paper's small diagnostics model, section 4
+    "diagnostic": Shape(2, 4, 16),  # the paper's model for diagnostics, section 4: see PUBLISHED_STARTS
     "gpt2": Shape(12, 12, 768),
     "gpt2-medium": Shape(24, 16, 1024),
     "gpt2-large": Shape(36, 20, 1280),
     "gpt2-xl": Shape(48, 25, 1600),
     "paper-large": Shape(16, 8, 2048),  # the paper's largest class
 }
+
+PUBLISHED_STARTS: Mapping[str, Start] = {"diagnostic": Start(GPT2_INIT_STD, tied=False)}
+"""Presets that start as published and not as their width suggests. Source: the paper's code."""
 
 _WRITTEN = re.compile(r"(\d+)x(\d+)x(\d+)")
 MOST = Shape(MOST_LAYERS, MOST_HEADS, MOST_WIDTH)
@@ -68,6 +94,12 @@ def parse_model(spec: str) -> Shape | Path:
         f'model "{spec}" is neither a preset, a shape such as 4x4x64 (layers x heads x width), '
         f"nor a configuration file{config.suggestion(spec, PRESETS)}"
     )
+
+
+def start_of(spec: str) -> Start | None:
+    """How the shape or preset `spec` begins; None for a configuration, which says it itself. Raises ModelError."""
+    found = parse_model(spec)
+    return PUBLISHED_STARTS.get(spec, Start(found.init_std)) if isinstance(found, Shape) else None
 
 
 DEFAULT_CONTEXT, LONGEST_DEFAULT_CONTEXT = 128, 2048

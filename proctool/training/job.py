@@ -20,7 +20,7 @@ from proctool.models.build import build_model, parameter_count, require_context
 from proctool.models.components import train_only
 from proctool.models.flops import training_flops
 from proctool.models.saved import save_model
-from proctool.models.shapes import written_digest
+from proctool.models.shapes import start_of, written_digest
 from proctool.outputs import Output, reads_of, require_safe
 from proctool.training import environment
 from proctool.training.curriculum import Curriculum
@@ -179,6 +179,9 @@ class Job:
         }
         if (configuration := written_digest(self.options.model)) is not None:
             settings["model.content"] = configuration
+        if (start := start_of(self.options.model)) is not None:  # a default may change, and then starts another run
+            settings["init_std"] = start.init_std if self.options.init_std is None else self.options.init_std
+            settings["tie"] = start.tied if self.options.tie is None else self.options.tie
         as_json: dict[str, Any] = json.loads(json.dumps(settings))
         return as_json
 

@@ -33,6 +33,10 @@ class TrainingOptions:
     """A preset (gpt2, ...), layers x heads x width (4x4x64), or a transformers configuration file or folder."""
     family: str = "gpt2"
     """Architecture family for shapes and presets: gpt2, llama, qwen3, ..."""
+    tie: bool | None = None
+    """Use the token embeddings as the output head too (default: as the model says; shapes do)."""
+    init_std: float | None = None
+    """Standard deviation of fresh weights (default for shapes: .02 * sqrt(768 / width))."""
     dropout: float = 0.0
     """Dropout everywhere the family has it."""
     steps: int = 1000
@@ -115,6 +119,8 @@ class TrainingOptions:
             raise OptionError("train: nothing would be trained; name at least one component")
         if not 0 < self.lr < math.inf:
             raise OptionError(f"lr = {self.lr}: must be positive, and finite")
+        if self.init_std is not None and not 0 < self.init_std < 10:
+            raise OptionError(f"init_std = {self.init_std}: must be above 0 and below 10; 0.02 is GPT-2's")
         if not 0 <= self.dropout < 1:
             raise OptionError(f"dropout = {self.dropout}: must be from 0 to below 1")
         if not 0 <= self.beta2 < 1:

@@ -39,6 +39,8 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         context=options.context,
         family=options.family,
         dropout=options.dropout,
+        init_std=options.init_std,
+        tie=options.tie,
         eos_id=tokenizer.eos_id,
     )
     store = open_store(

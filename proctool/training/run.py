@@ -93,6 +93,13 @@ class RunFolder:
                         f"{self.path}: belongs to a run from other weights ({were}, not {are}); "
                         "choose another --run-dir, or --resume never to discard it"
                     )
+                if key in ("init_std", "tie"):
+                    flag = "--no-tie" if found.get(key) is False else f"--{key.replace('_', '-')}"
+                    value = f" {found.get(key)}" if key == "init_std" else ""
+                    raise RunError(
+                        f"{self.path}: belongs to a run with {key} = {found.get(key)}, not {self._settings.get(key)}; "
+                        f"give {flag}{value} to go on with it, or choose another --run-dir"
+                    )
                 end = self.last_end() if EXTENDABLE.issuperset(changed) else None
                 longer = end is not None and self._settings.get("steps", 0) > end.step
                 raise RunError(

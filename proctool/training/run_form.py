@@ -14,6 +14,7 @@ from typing import Any
 from proctool import artifact
 from proctool.errors import RunError
 from proctool.events import FILE, StartEvent, read_event
+from proctool.models.shapes import GPT2_INIT_STD
 from proctool.outputs import holds_nothing
 from proctool.training.extension import EXTENDED_FROM
 from proctool.untrusted import parse_json
@@ -21,6 +22,10 @@ from proctool.untrusted import parse_json
 FORM = "proctool_run"
 VERSION = 1
 SETTINGS = "config.json"
+
+
+_STARTED_THEN = {"init_std": GPT2_INIT_STD, "tie": None}
+"""How models given by shape began before their settings said so."""
 
 
 def read_form(folder: Path) -> dict[str, Any] | None:
@@ -31,7 +36,10 @@ def read_form(folder: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(found, dict):
         return None
-    return found if FORM in found or _is_older(found) else None
+    if not (FORM in found or _is_older(found)):
+        return None
+    said = "init_std" in found or "model.content" in found or "model" not in found
+    return found if said else _STARTED_THEN | found
 
 
 def _is_older(found: Mapping[str, Any]) -> bool:

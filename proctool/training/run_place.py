@@ -55,7 +55,9 @@ def earlier_run_path(options: TrainingOptions, output: Path | None, settings: Ma
     found = read_form(folder)
     if found is None or not (folder / FILE).exists() or not holds_nothing(run_folder_of(output)):
         return None
-    if not (EXTENDABLE if options.extend else frozenset()).issuperset(changed_settings(found, settings)):
+    # A run that started as models did then is this one too: whoever opens it says with which flag it goes on.
+    may_differ = {"init_std", "tie"} | (EXTENDABLE if options.extend else frozenset())
+    if not may_differ.issuperset(changed_settings(found, settings)):
         return None
     ends = [event for event in read_events(folder) if isinstance(event, EndEvent)]
     if any(os.path.realpath(end.artifact or "") != os.path.realpath(output) for end in ends):

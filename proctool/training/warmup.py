@@ -42,6 +42,8 @@ def warmup_job(options: WarmupOptions) -> Job:
         context=options.positions(task.length),
         family=options.family,
         dropout=options.dropout,
+        init_std=options.init_std,
+        tie=options.tie,
         padded=False,
     )
     return Job(

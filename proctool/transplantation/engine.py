@@ -73,6 +73,11 @@ def transplant_into(
     for left in leftovers(target, grafts, source if embeddings == "copy" else None):
         notice(left.words())
     made = {step.origin.tensor: step.make() for step in steps if step.make}
+    if embeddings == "mean" and "head" not in there:
+        notice(
+            "embeddings mean: every row starts equal, and a head tied to them gives every token the same score; "
+            "--no-tie or --embeddings scale learns faster"
+        )
     with torch.no_grad():
         for name, value in made.items():
             tensors[name].copy_(value)

@@ -45,12 +45,14 @@ class Plain(nn.Module):
 def commanded(tmp_path_factory: pytest.TempPathFactory) -> proctool.WarmedModel:
     """What a run folder makes of the shape."""
     folder = tmp_path_factory.mktemp("run")
-    return proctool.warm_up(SPEC, "2x2x16", output=folder / "a.safetensors", run_dir=folder / "run", **SHORT)
+    return proctool.warm_up(
+        SPEC, "2x2x16", output=folder / "a.safetensors", run_dir=folder / "run", init_std=0.02, **SHORT
+    )
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_module_in_memory_ends_where_a_run_folder_does(commanded: proctool.WarmedModel, accumulate: int) -> None:
-    module, _, _ = warmup_job(WarmupOptions(task=(SPEC,), model="2x2x16"))._initial()
+    module, _, _ = warmup_job(WarmupOptions(task=(SPEC,), model="2x2x16", init_std=0.02))._initial()
     before = torch.random.get_rng_state()
     warmed = proctool.warm_up(SPEC, module, accumulate=accumulate, **SHORT)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -66,7 +68,9 @@ def test_the_run_of_an_output_is_kept_and_found_done(commanded: proctool.WarmedM
     assert commanded.artifact is not None
     path = commanded.artifact.path
     notes: list[Event] = []
-    again = proctool.warm_up(SPEC, "2x2x16", output=path, run_dir=path.parent / "run", listen=notes.append, **SHORT)
+    again = proctool.warm_up(
+        SPEC, "2x2x16", output=path, run_dir=path.parent / "run", listen=notes.append, init_std=0.02, **SHORT
+    )
     assert again.artifact is not None
     assert again.artifact.content == commanded.artifact.content
     assert [event.kind for event in notes] == ["note"]

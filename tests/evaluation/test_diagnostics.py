@@ -97,7 +97,8 @@ def test_the_published_settings_are_the_defaults(name: str, task: dict[str, int]
     found = options_of(name)
     assert (found.steps, found.ramp_steps, found.lr, found.weight_decay) == (10_000, 500, 1e-3, 1e-3)
     assert (found.eval_samples, found.schedule) == (4000, "cosine")
-    assert (found.model, found.batch_size) == (("4x8x512", 64) if name == "multiplication" else ("2x4x16", 1000))
+    assert (found.model, found.batch_size) == (("4x8x512", 64) if name == "multiplication" else ("diagnostic", 1000))
+    assert (found.beta2, found.final_lr, found.tie) == (0.999, 0, False if name == "multiplication" else None)
     assert task.items() <= diagnostic_task(name, found).options.items()
 
 

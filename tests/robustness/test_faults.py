@@ -48,7 +48,7 @@ COMMANDS = {
         *("--context", 16, "--steps", 12, "--run-dir", "run", "-o", "made.safetensors"),
     ),
     "eval": (
-        *("eval", "haystack", "--pairs", 4, "--init", "donor.safetensors", *TRAIN, "--components", "attention,mlp"),
+        *("eval", "haystack", "--pairs", 4, "--init", "donor.safetensors", *TRAIN, "--components", "attention,mlp", "--no-tie"),
         *("--steps", 12, "--run-dir", "run", "-o", "made.safetensors"),
     ),
 }  # fmt: skip

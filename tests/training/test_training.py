@@ -98,7 +98,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) 
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_micro_batches_do_not_change_the_loss(tmp_path: Path, accumulate: int) -> None:
     for name, parts in (("one", 1), ("many", accumulate)):
-        warmup_job(options(tmp_path, name, accumulate=parts, dropout=0.0)).run()
+        warmup_job(options(tmp_path, name, accumulate=parts, dropout=0.0, init_std=0.02)).run()
     one, many = (
         [event["loss"] for event in event_lines(tmp_path / name) if event["event"] == "train"]
         for name in ("one", "many")
@@ -133,9 +133,9 @@ def test_training_learns(tmp_path: Path) -> None:
     end = warmup_job(
         options(
             tmp_path,
-            task=("identity:inputs=2,symbols=6",),
+            task=("identity:inputs=3,symbols=9",),
             steps=300,
-            lr=1e-2,
+            lr=3e-3,
             batch_size=32,
             dropout=0.0,
             eval_every=300,
@@ -152,7 +152,7 @@ def test_training_learns(tmp_path: Path) -> None:
         ({"until": "accuracy=0"}, 4, "accuracy"),
         ({"until": "loss=100"}, 4, "loss"),
         ({"patience": 2, "lr": 1e-12}, 12, None),
-        ({"patience": 2, "lr": 0.9, "clip": 0, "steps": 40, "weight_decay": 0}, 8, "no better"),
+        ({"patience": 2, "lr": 0.9, "clip": 0, "steps": 40, "weight_decay": 0, "init_std": 0.02}, 8, "no better"),
     ],
 )
 def test_early_stops(tmp_path: Path, changes: dict[str, Any], step: int, reason: str | None) -> None:
@@ -168,7 +168,15 @@ def test_early_stops(tmp_path: Path, changes: dict[str, Any], step: int, reason:
 
 def test_patience_is_resumed_too(tmp_path: Path) -> None:
     end = same_after_kills(
-        tmp_path, [("train", 3)], patience=3, lr=0.9, clip=0, steps=60, weight_decay=0, checkpoint_every=3
+        tmp_path,
+        [("train", 3)],
+        patience=3,
+        lr=0.9,
+        init_std=0.02,
+        clip=0,
+        steps=60,
+        weight_decay=0,
+        checkpoint_every=3,
     )
     assert end.step < 60
 

@@ -88,7 +88,7 @@ def _config(saved: SavedModel | None, tokenizer: Tokenizer, options: FinetuneOpt
         return model_config(
             options.model, vocab_size=tokenizer.vocab_size, family=options.family,
             context=options.context or default_context(options.model), dropout=options.dropout,
-            eos_id=tokenizer.eos_id,
+            init_std=options.init_std, tie=options.tie, eos_id=tokenizer.eos_id,
         )  # fmt: skip
     tokenizer.require_fit(saved.config.vocab_size, str(saved.path))
     set_dropout(saved.config, options.dropout)
