@@ -130,7 +130,7 @@ def _carry(
     if not made:
         raise OptionError(f"components: nothing would be carried: {target.label} has no {' or '.join(names)} there")
     _check_writable(module, target, made)
-    _tell(target, source, names, embeddings, origins)
+    _tell(target, source, parse_components(components), embeddings, origins)
     with torch.no_grad():
         for name, value in made.items():
             module.get_parameter(name).copy_(value)
@@ -183,7 +183,8 @@ def _check_fits(target: TakenApart, source: TakenApart, names: Sequence[str]) ->
                 f"{source.label}: has {label.format(getattr(theirs, what))}, {target.label} "
                 f"{label.format(getattr(ours, what))} ({tensor}): weights cannot be carried over"
             )
-    if source.mapping.rotary != target.mapping.rotary and not (source.rotates_whole and target.rotates_whole):
+    layouts = {source.mapping.rotary, target.mapping.rotary} - {None}
+    if len(layouts) > 1 and not (source.rotates_whole and target.rotates_whole):
         raise ModelError(
             f"{source.label}: rotates only some rows of each head, which the layout of {target.label} ({tensor}) "
             "cannot hold: weights cannot be carried over"

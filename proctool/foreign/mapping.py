@@ -81,7 +81,10 @@ class TensorRule:
             return ""
         if name.startswith(f"{self.pattern}."):
             return name[len(self.pattern) + 1 :]
-        return name.rpartition(".")[2] if re.fullmatch(self.pattern, name) else None
+        if re.fullmatch(self.pattern, name) is None:
+            return None
+        last = name.rpartition(".")[2]
+        return last if last in ("weight", "bias") else ""
 
     def keys(self, name: str, ending: str) -> tuple[str, ...]:
         """The parts in the tensor `name`, each with its ending: ("query.weight", "key.weight", "value.weight")."""
