@@ -23,6 +23,7 @@ class Config:
     norm_eps: float = 1e-5
     norm_qk: bool = False
     parallel_residual: bool = True
+    shared_attention_norm: bool = False
     n_head: int = 2
     head_size: int | None = None
     n_query_groups: int | None = None

@@ -32,7 +32,6 @@ def built(form: str, fields: dict[str, Any]) -> nn.Module:
     if form == "nanogpt":
         return nanogpt.GPT(nanogpt.GPTConfig(**fields))
     if form == "litgpt":
-        assert not fields.pop("shared_attention_norm")
         return litgpt.GPT(litgpt.Config(**fields))
     if form == "torchtitan":
         assert fields["rope"].items() >= {"scaling": "none", "max_context_length": 16}.items()
