@@ -99,7 +99,7 @@ def torchtitan(source: TakenApart, config: Any) -> Settings:
     assert source.heads is not None, "every family's configuration names its heads"
     rope = {
         "dim": source.heads.size,
-        "max_context_length": context_of(config),
+        "max_seq_len": context_of(config),
         "theta": theta,
         "scaling": "none",
     }

@@ -54,7 +54,7 @@ def transplant_into(
     heads do not fit, or the donor holds NaN or infinities; OptionError when nothing would be carried. The module is
     changed only after everything was checked.
     """
-    module = unwrapped(module)
+    module = unwrapped(_module(module, "module"))
     given = _opened(donor)
     ranges = _written_layers(layers)
     settings = config_of_live(module)
@@ -65,12 +65,21 @@ def transplant_into(
     return _carry(module, target, source, components, embeddings, ranges, seed)
 
 
+def _module(given: object, argument: str) -> nn.Module:
+    from torch.nn import Module
+
+    if not isinstance(given, Module):
+        or_file = " or the path of a model" if argument == "donor" else ""
+        raise OptionError(f"{argument}: is a {type(given).__name__}, not a torch.nn.Module{or_file}")
+    return given
+
+
 def _opened(donor: str | os.PathLike[str] | SavedModel | nn.Module) -> SavedModel | nn.Module:
     if isinstance(donor, SavedModel):
         return donor
     if isinstance(donor, str | os.PathLike):
         return open_model(user_path(str(Path(donor))))
-    donor = unwrapped(donor)
+    donor = unwrapped(_module(donor, "donor"))
     settings = config_of_live(donor)
     return donor if settings is None else LiveModel(donor, settings)
 

@@ -34,7 +34,7 @@ def built(form: str, fields: dict[str, Any]) -> nn.Module:
     if form == "litgpt":
         return litgpt.GPT(litgpt.Config(**fields))
     if form == "torchtitan":
-        assert fields["rope"].items() >= {"scaling": "none", "max_context_length": 16}.items()
+        assert fields["rope"].items() >= {"scaling": "none", "max_seq_len": 16}.items()
         return torchtitan.Llama(torchtitan.Sizes(**fields), "split")
     assert fields.pop("rope_scaling_args") == {"scaling_factor": 1.0}
     return torchtitan.Llama(torchtitan.ModelArgs(**fields), "0.2")

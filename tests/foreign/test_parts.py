@@ -388,6 +388,19 @@ def test_a_module_without_memory_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("module", "donor", "message"),
+    [
+        ({}, "warm.safetensors", "module: is a dict, not a torch.nn.Module$"),
+        (nn.Linear(2, 2), {}, "donor: is a dict, not a torch.nn.Module or the path of a model"),
+        (nn.Linear(2, 2), "missing.safetensors", r"missing\.safetensors"),
+    ],
+)
+def test_what_is_no_model(module: Any, donor: Any, message: str) -> None:
+    with pytest.raises(ProctoolError, match=message):
+        proctool.transplant_into(module, donor)
+
+
+@pytest.mark.parametrize(
     ("rule", "message"),
     [
         (("x", "attn"), '"attn" is not a component'),
