@@ -143,9 +143,10 @@ def _torchtitan_sizes(source: TakenApart, config: Any) -> tuple[dict[str, Any], 
 
 
 def _rotary(config: Any) -> dict[str, Any]:
-    rotary = dict(config.rope_parameters)
+    rotary = dict(getattr(config, "rope_parameters", None) or {})
     kind = rotary.get("rope_type", "default")
     _require(kind == "default", f"its rotary positions are scaled ({kind}), which proctool does not translate")
+    _require(isinstance(rotary.get("rope_theta"), int | float), "it does not say the base of its rotary positions")
     return rotary
 
 

@@ -55,7 +55,7 @@ def built(form: str, fields: dict[str, Any]) -> nn.Module:
         ("litgpt", "phi3", {}),
         ("torchtitan", "llama", {"rope_theta": 500.0}),
         ("torchtitan-0.2", "llama", {"rope_theta": 500.0}),
-        ("torchtitan-0.2", "llama", {"intermediate_size": 85}),
+        ("torchtitan-0.2", "llama", {"intermediate_size": 49}),
     ],
 )
 def test_the_class_loads_it_and_computes_the_same(
