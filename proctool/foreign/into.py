@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def transplant_into(
     module: nn.Module,
     donor: str | os.PathLike[str] | SavedModel | nn.Module,
-    components: Sequence[str] = engine.BODY,
+    components: str | Sequence[str] = engine.BODY,
     embeddings: str = "fresh",
     mapping: str | ModelMapping | None = None,
     layers: int | str | Sequence[int | str] | None = None,
@@ -55,6 +55,7 @@ def transplant_into(
     changed only after everything was checked.
     """
     module = unwrapped(_module(module, "module"))
+    components = components.split(",") if isinstance(components, str) else components
     given = _opened(donor)
     ranges = _written_layers(layers)
     settings = config_of_live(module)
