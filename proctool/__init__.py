@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from proctool.api.tasks import to_datasets as to_datasets
     from proctool.api.training import WarmedModel as WarmedModel
     from proctool.api.training import warm_up as warm_up
+    from proctool.foreign.into import transplant_into as transplant_into
     from proctool.transplantation import transplant as transplant
 
 _MODULES = {
@@ -35,6 +36,7 @@ _MODULES = {
     "run": "proctool.api.experiments",
     "to_datasets": "proctool.api.tasks",
     "transplant": "proctool.transplantation",
+    "transplant_into": "proctool.foreign.into",
     "warm_up": "proctool.api.training",
 }
 _SUBMODULES = ("hf", "torch")

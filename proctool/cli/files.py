@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -181,15 +181,27 @@ def export(
             metavar="PREFIX", help="Take it off tensors' names: module., _orig_mod. (repeatable).", show_default=False
         ),
     ] = [],  # noqa: B006
+    form: Annotated[
+        Literal["hf", "nanogpt", "litgpt", "torchtitan", "torchtitan-0.2"],
+        typer.Option("--format", help="hf, or the state dict of a project's model class."),
+    ] = "hf",
+    dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format of the weights.")] = "fp32",
 ) -> None:
-    """Write a Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load."""
+    """Write a Hugging Face folder, or weights for nanoGPT, litgpt or torchtitan."""
     from proctool.cli.training import quiet_libraries
 
     quiet_libraries()
-    from proctool.export.folder import export as write_folder
     from proctool.models.saved import open_model
 
-    written = write_folder(open_model(file, strip_prefix), folder)
+    if form != "hf":
+        from proctool.export.formats import export_as
+
+        export_as(open_model(file, strip_prefix), folder, form, dtype)
+        display.say(f"wrote {folder}: load model.safetensors with model.load_state_dict(safetensors.torch.load_file())")
+        return
+    from proctool.export.folder import export as write_folder
+
+    written = write_folder(open_model(file, strip_prefix), folder, dtype)
     if written.left_out:
         display.say(f"generation_config.json: left out what transformers refuses: {', '.join(written.left_out)}")
     if written.begins_with is not None:

@@ -31,7 +31,7 @@ _COMMANDS = {
     "corpus": ("Build, merge and look at token stores.", "corpus", "app"),
     "tokenizer": ("Train a tokenizer.", "tokenizer", "app"),
     "inspect": ("Show what an artifact is, where it came from, and check every hash in it.", "files", "inspect"),
-    "export": ("Write a Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load.", "files", "export"),
+    "export": ("Write a Hugging Face folder, or weights for nanoGPT, litgpt or torchtitan.", "files", "export"),
 }
 
 

@@ -6,18 +6,16 @@ tokenizer begins and ends texts as training did: with end-of-text, and nothing a
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proctool import artifact
 from proctool.corpora.subwords import SubwordTokenizer
 from proctool.corpora.tokenizer_files import TokenizerFiles, added_by, beginning_of
 from proctool.errors import ArtifactError
 from proctool.export.card import write_card
+from proctool.export.staging import Dtype, cast, require_free, staged, torch_dtype
 from proctool.models.build import context_of
 from proctool.untrusted import parse_json
 
@@ -45,37 +43,35 @@ class Exported:
     """The end-of-text token, where the tokenizer that came begins texts otherwise and was changed."""
 
 
-def export(saved: SavedModel, folder: Path) -> Exported:
+def export(saved: SavedModel, folder: Path, dtype: Dtype = "fp32") -> Exported:
     """Write a Hugging Face folder (config, safetensors, generation config, tokenizer, model card), all or nothing.
 
     Raises ArtifactError when `folder` exists and is not empty, or its parent is missing; ModelError, CorpusError when
-    the model or its tokenizer cannot be loaded.
+    the model or its tokenizer cannot be loaded; ModelError where a weight is too large for `dtype`.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtifactError(f"{folder}: exists and is not an empty folder; export to a new one")
-    if not folder.absolute().parent.is_dir():
-        raise ArtifactError(f"{folder}: the folder {folder.absolute().parent} does not exist")
+    require_free(folder)
     tokenizer = saved.tokenizer()
     if tokenizer is not None:
         tokenizer.require_fit(saved.config.vocab_size, str(saved.path))
-    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
-    try:
+    with staged(folder) as unfinished:
         model, written = saved.model(), None
         if tokenizer is not None:
             written = written_tokenizer(saved, tokenizer)
-            written.files.write(staged) if written.files else written.hf.save_pretrained(staged)
+            written.files.write(unfinished) if written.files else written.hf.save_pretrained(unfinished)
         left_out = _settle(model, saved, written)
-        model.save_pretrained(staged)
-        write_card(staged, folder.absolute().name, saved, model, tokenizer)
-        staged.chmod(0o777 & ~artifact.umask())  # mkdtemp makes it private, safetensors its files
-        for path in staged.rglob("*"):
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~artifact.umask())
-        staged.replace(folder)
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
+        if dtype != "fp32":
+            _convert(model, dtype)
+        model.save_pretrained(unfinished)
+        write_card(unfinished, folder.absolute().name, saved, model, tokenizer)
     return Exported(left_out, written.begins_with if written else None)
+
+
+def _convert(model: PreTrainedModel, dtype: Dtype) -> None:
+    """Parameters in `dtype`, the configuration saying so; buffers, such as rotary tables, stay as they are."""
+    for name, parameter in model.named_parameters():
+        parameter.data = cast(name, parameter.data, dtype)
+    model.config.dtype = torch_dtype(dtype)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 BODY = ("attention", "mlp", "norms")
 """What the paper carries into language pretraining (section 3)."""
 
-_OPTIONAL = ("norms", "positions")
+OPTIONAL = ("norms", "positions")
 """Components that some families do without: rotary positions and norms without weights have nothing to carry."""
 
 
@@ -64,7 +64,7 @@ def transplant_into(
     target = target_of(model, lambda name: tensors[name].detach(), seed)
     names = parse_components(carried)
     there = {place.component for place in target.places.values()}
-    if rest := tuple(name for name in names if name in there or name not in _OPTIONAL):
+    if rest := tuple(name for name in names if name in there or name not in OPTIONAL):
         names = rest
     source = Donor(donor)
     ranges = _layer_sets(layers or (), names, target)

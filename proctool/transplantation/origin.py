@@ -25,6 +25,7 @@ _NOT_TAKEN_BECAUSE = {
     "as-started": "embeddings as they start",
     "drawn-anew": "drawn anew",
     "vocabulary-bias": "a bias over the vocabulary",
+    "no-rule": "no rule of the mapping covers it",
 }
 _EMBEDDINGS = {
     "scale": "fresh, with the deviation of {donors}",
@@ -142,13 +143,14 @@ class Carried:
 
 
 def summary(origins: Sequence[Origin]) -> list[Carried]:
-    """One row per component and provenance, in the order of `COMPONENTS`."""
+    """One row per component and provenance, in the order of `COMPONENTS`; what is of no component comes last."""
     tensors = Counter(origin.provenance for origin in origins)
     sizes: Counter[Provenance] = Counter()
     for origin in origins:
         sizes[origin.provenance] += origin.size
     rows = [Carried(each, tensors[each], sizes[each]) for each in tensors]
-    return sorted(rows, key=lambda row: COMPONENTS.index(row.provenance.component))
+    order = {component: index for index, component in enumerate(COMPONENTS)}
+    return sorted(rows, key=lambda row: order.get(row.provenance.component, len(order)))
 
 
 def records(rows: Iterable[Carried]) -> list[dict[str, Any]]:

@@ -1,0 +1,126 @@
+"""A model as the state dict and settings of another project's model class.
+
+The folder holds model.safetensors, with the names that the class has, and model_config.json, with the fields of the
+project's settings. Only what the class computes alike is written; anything else is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proctool.errors import ModelError, notice, some_of
+from proctool.export import settings
+from proctool.export.staging import cast, staged
+from proctool.foreign.apart import TakenApart
+from proctool.foreign.layouts import join
+from proctool.foreign.mapping import TensorRule
+from proctool.foreign.opened import apart_saved
+from proctool.foreign.projects import PROJECTS
+
+if TYPE_CHECKING:
+    import torch
+
+    from proctool.models.saved import SavedModel
+
+
+@dataclass(frozen=True)
+class Format:
+    """How models are written for a project."""
+
+    project: str
+    """Its mapping, a key of `PROJECTS`."""
+    families: tuple[str, ...]
+    """Families of transformers that its class can hold."""
+    settings: Callable[[TakenApart, Any], settings.Settings]
+    """The project's settings. Raises ModelError where it computes something else than the model."""
+    unused: Callable[[TakenApart], tuple[str, ...]] = lambda source: ()
+    """Patterns of rules that do not apply to this model: the other kind of MLP, fused projections."""
+    endings: tuple[str, ...] = ("weight", "bias")
+    """What its tensors' names end in."""
+
+
+def _litgpt_unused(source: TakenApart) -> tuple[str, ...]:
+    return ("mlp.fc",) if (0, "gate.weight") in source.where else ("mlp.fc_1", "mlp.fc_2")
+
+
+def _torchtitan(project: str, fields: Callable[[TakenApart, Any], settings.Settings], fused: str) -> Format:
+    return Format(project, ("llama", "mistral"), fields, lambda source: (fused,), endings=("weight",))
+
+
+FORMATS = {
+    "nanogpt": Format("nanogpt", ("gpt2",), settings.nanogpt),
+    "litgpt": Format(
+        "litgpt", ("gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi3"), settings.litgpt, _litgpt_unused
+    ),
+    "torchtitan": _torchtitan("torchtitan", settings.torchtitan, "attention.qkv_linear.wqkv"),
+    "torchtitan-0.2": _torchtitan("torchtitan-0.2", settings.torchtitan_02, "attention.wqkv"),
+}
+"""What a model can be written as, beside a Hugging Face folder."""
+
+
+def export_as(saved: SavedModel, folder: Path, name: str, dtype: str = "fp32") -> None:
+    """Write `saved` for the project `name`, a key of `FORMATS`, all or nothing.
+
+    Raises ModelError for a model that the project's class cannot hold, or numbers that `dtype` cannot;
+    ArtifactError when `folder` is not free.
+    """
+    from safetensors.torch import save_file
+
+    made = FORMATS[name]
+    family = str(saved.config.model_type)
+    if family not in made.families:
+        why = settings.why_not(name, family)
+        raise ModelError(f"{saved.path}: {name} holds {', '.join(made.families)}, not {family}{why}")
+    source = apart_saved(saved)
+    try:
+        found = made.settings(source, saved.config)
+    except ModelError as error:
+        raise ModelError(f"{saved.path}: {name} cannot hold this model: {error}") from None
+    with staged(folder) as unfinished:
+        tensors = {key: cast(key, value, dtype) for key, value in state_dict(source, made).items()}
+        save_file(tensors, unfinished / "model.safetensors", {"format": "pt"})
+        (unfinished / "model_config.json").write_text(json.dumps(found.fields, indent=2) + "\n", encoding="utf-8")
+    for line in found.differences:
+        notice(f"{folder}: {line}")
+
+
+def state_dict(source: TakenApart, made: Format) -> Mapping[str, torch.Tensor]:
+    """The tensors of the project's class, by its names; a tied head is written out too.
+
+    Raises ModelError where the class has no place for a tensor, or needs one that the model lacks.
+    """
+    mapping, skipped = PROJECTS[made.project], made.unused(source)
+    placed: set[tuple[int | None, str]] = set()
+    tensors: dict[str, torch.Tensor] = {}
+
+    def write(rule: TensorRule, layer: int | None, prefix: str) -> None:
+        for ending in made.endings:
+            keys = [f"{part}.{ending}" for part in rule.parts]
+            found = [(layer, key) in source.where for key in keys]
+            if not all(found):
+                if any(found) or (ending == "weight" and not rule.optional):
+                    raise ModelError(f"{source.label}: has no {keys[found.index(False)]} for {prefix}.{ending}")
+                continue
+            parts = [source.part(layer, key) for key in keys]
+            tensors[f"{prefix}.{ending}"] = join(parts, rule, source.heads, mapping.rotary)
+            placed.update((layer, key) for key in keys)
+
+    for layer in range(source.layers):
+        for rule in mapping.inside:
+            if rule.parts and rule.pattern not in skipped:
+                write(rule, layer, f"{mapping.stack}.{layer}.{rule.pattern}")
+    for rule in mapping.outside:
+        if rule.component == "head" and (None, "head.weight") not in source.where:
+            tokens = next(each.pattern for each in mapping.outside if each.component == "embeddings")
+            tensors[f"{rule.pattern}.weight"] = tensors[f"{tokens}.weight"].clone()
+        elif rule.parts:
+            write(rule, None, rule.pattern)
+    left = [source.where[key][0] for key in source.where if key not in placed]
+    if left or len(source.slots) != len(source.shapes):
+        left += [name for name in source.shapes if name not in source.slots]
+        raise ModelError(f"{source.label}: {made.project} has no place for {some_of(left)}")
+    return tensors
