@@ -48,8 +48,8 @@ COMMANDS = {
         *("--context", 16, "--steps", 12, "--run-dir", "run", "-o", "made.safetensors"),
     ),
     "eval": (
-        *("eval", "haystack", "--pairs", 4, "--init", "donor.safetensors", *TRAIN, "--components", "attention,mlp", "--no-tie"),
-        *("--steps", 12, "--run-dir", "run", "-o", "made.safetensors"),
+        *("eval", "haystack", "--pairs", 4, "--init", "donor.safetensors", *TRAIN, "--components", "attention,mlp"),
+        *("--no-tie", "--steps", 12, "--run-dir", "run", "-o", "made.safetensors"),
     ),
 }  # fmt: skip
 
