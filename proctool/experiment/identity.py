@@ -70,7 +70,11 @@ def _tokenizer(value: str) -> str | None:
 def _configuration(value: str) -> str:
     """A configuration by its bytes; a shape with how it starts, which is a default that may change."""
     found = parse_model(value)
-    return hashlib.sha256(found.read_bytes()).hexdigest() if isinstance(found, Path) else f"{value} {start_of(value)}"
+    if isinstance(found, Path):
+        return hashlib.sha256(found.read_bytes()).hexdigest()
+    start = start_of(value)
+    assert start is not None, "only a configuration says itself how it starts"
+    return f"{value} {start.init_std:g} {start.tied}"
 
 
 def _weights(value: str) -> str | None:

@@ -42,7 +42,7 @@ GPT2_INIT_STD = 0.02
 
 
 @dataclass(frozen=True)
-class Start:
+class ModelStart:
     """How a model given by shape or preset begins."""
 
     init_std: float
@@ -61,7 +61,7 @@ PRESETS = {
     "paper-large": Shape(16, 8, 2048),  # the paper's largest class
 }
 
-PUBLISHED_STARTS: Mapping[str, Start] = {"diagnostic": Start(GPT2_INIT_STD, tied=False)}
+PUBLISHED_STARTS: Mapping[str, ModelStart] = {"diagnostic": ModelStart(GPT2_INIT_STD, tied=False)}
 """Presets that start as published and not as their width suggests. Source: the paper's code."""
 
 _WRITTEN = re.compile(r"(\d+)x(\d+)x(\d+)")
@@ -96,10 +96,10 @@ def parse_model(spec: str) -> Shape | Path:
     )
 
 
-def start_of(spec: str) -> Start | None:
+def start_of(spec: str) -> ModelStart | None:
     """How the shape or preset `spec` begins; None for a configuration, which says it itself. Raises ModelError."""
     found = parse_model(spec)
-    return PUBLISHED_STARTS.get(spec, Start(found.init_std)) if isinstance(found, Shape) else None
+    return PUBLISHED_STARTS.get(spec, ModelStart(found.init_std)) if isinstance(found, Shape) else None
 
 
 DEFAULT_CONTEXT, LONGEST_DEFAULT_CONTEXT = 128, 2048
