@@ -33,7 +33,7 @@ _HEAD, _MOST_METADATA = 1 << 20, 64 << 20
 
 def labels_of(samples: Samples) -> np.ndarray[Any, np.dtype[np.int32]]:
     """Tokens where they are targets, OFF_TARGET elsewhere. (n, length), not shifted: Hugging Face models do that."""
-    return np.where(samples.targets, samples.tokens, OFF_TARGET).astype(np.int32)
+    return np.where(samples.targets, samples.tokens.astype(np.int32), np.int32(OFF_TARGET))
 
 
 def write_parquet(part: StreamPart, path: Path, progress: Progress) -> str:
