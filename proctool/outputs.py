@@ -19,6 +19,7 @@ from typing import Any
 
 from proctool.artifact.layout import HEADER_LIMIT
 from proctool.artifact.reading import read_header
+from proctool.artifact.sidecar import is_described, is_sidecar, sidecar_of
 from proctool.errors import ArtifactError, OptionError
 from proctool.paths import user_path
 from proctool.results import holds_results
@@ -40,7 +41,7 @@ READS: Mapping[str, Reads] = {
 
 # What each command writes. Locks, and files with a temporary name, stand beside these.
 #
-#   generate                       output
+#   generate                       output, and beside some formats its description FILE.json
 #   warmup, pretrain, eval TASK    output (two with --save both), run folder, token stores in cache_dir
 #   eval TASK with several runs    the experiment's folder, and results.jsonl in it: run_dir
 #   eval perplexity                per_position
@@ -82,11 +83,25 @@ def _begins_with(path: Path, mark: bytes, within: int) -> bool:
         return mark in file.read(within)
 
 
+def _is_table(path: Path) -> bool:
+    from proctool.procedural.formats.tables import is_arrow_of_ours, is_parquet_of_ours
+
+    return is_parquet_of_ours(path) or is_arrow_of_ours(path)
+
+
+def _is_of_megatron(path: Path) -> bool:
+    return is_described(path, sidecar_of(path.with_suffix(".bin")))
+
+
 WRITTEN: Mapping[str, Callable[[Path], bool]] = {
     "page": lambda path: _begins_with(path, b'<meta name="generator" content="proctool ', 4096),
     "figure": lambda path: _begins_with(path, FIGURE_MARK.encode(), -1),
     "table": lambda path: _begins_with(path, CSV_HEAD.encode() + b"\n", len(CSV_HEAD) + 1),
     "results": holds_results,
+    **dict.fromkeys(("parquet", "arrow"), _is_table),
+    **dict.fromkeys(("jsonl", "nanogpt"), is_described),
+    "megatron": _is_of_megatron,
+    "description": is_sidecar,
     "script": lambda path: _begins_with(path, b"proctool", -1),
 }
 """Files other than artifacts: whether one was written by proctool."""

@@ -19,23 +19,30 @@ Reading checks structure before it allocates anything, and every hash before it 
 from proctool.artifact.files import replacing, sync_folder, umask
 from proctool.artifact.layout import Artifact, TensorInfo, bare_name, canonical, digest, name_given, versions
 from proctool.artifact.reading import open_artifact, read_header, read_layout, read_numpy, read_torch, verify
+from proctool.artifact.sidecar import Hashed, described, is_described, is_sidecar, read_sidecar, sidecar_of
 from proctool.artifact.writing import TensorCopy, output, write
 
 __all__ = [
     "Artifact",
+    "Hashed",
     "TensorCopy",
     "TensorInfo",
     "bare_name",
     "canonical",
+    "described",
     "digest",
+    "is_described",
+    "is_sidecar",
     "name_given",
     "open_artifact",
     "output",
     "read_header",
     "read_layout",
     "read_numpy",
+    "read_sidecar",
     "read_torch",
     "replacing",
+    "sidecar_of",
     "sync_folder",
     "umask",
     "verify",

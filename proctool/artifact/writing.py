@@ -88,8 +88,9 @@ def write(
     """Write an artifact atomically and return its header.
 
     A tensor may be a function that makes it, called once when its turn to be written comes (in the order of names),
-    so that only one is in memory at a time; `shapes` then gives its (dtype, shape). Or it is `TensorCopy` from another
-    artifact. The file appears under its name complete or not at all.
+    so that only one is in memory at a time; `shapes` then gives its (dtype, shape). The function may give an iterator
+    of arrays instead: the tensor's pieces in order. Or a tensor is a `TensorCopy` from another artifact. The file
+    appears under its name complete or not at all.
     Raises ArtifactError when the folder does not exist or another process is writing the file, OSError when it cannot
     be written.
     """
@@ -159,15 +160,21 @@ def _write(
         raise ArtifactError(f"{path}: too much to say of it for one file: {len(canonical(document))} bytes of metadata")
     with replacing(path) as file:
         with BlockWriter(file.fileno(), len(room) + sum(sizes.values())) as out:
-            _copy(memoryview(room), out)
+            _copy(memoryview(room), out, hashlib.sha256())
             for name, tensor in sorted(tensors.items()):
                 if isinstance(tensor, TensorCopy):
                     listed[name]["sha256"] = tensor.copy(out)
                     continue
-                data = _bytes_of(tensor() if callable(tensor) else tensor)
-                if len(data) != sizes[name]:
-                    raise ValueError(f"{name}: made {len(data)} bytes where {described[name]} was announced")
-                listed[name]["sha256"] = _copy(data, out)
+                made = tensor() if callable(tensor) else tensor
+                hashed, count = hashlib.sha256(), 0
+                for piece in made if isinstance(made, Iterator) else (made,):
+                    data = _bytes_of(piece)
+                    count += len(data)
+                    if count <= sizes[name]:
+                        _copy(data, out, hashed)
+                if count != sizes[name]:
+                    raise ValueError(f"{name}: made {count} bytes where {described[name]} was announced")
+                listed[name]["sha256"] = hashed.hexdigest()
         document["content"] = digest(listed)
         document["seal"] = digest({key: value for key, value in document.items() if key != "seal"})
         header = encode()
@@ -176,16 +183,14 @@ def _write(
     return read_header(path)
 
 
-def _copy(data: memoryview, out: BlockWriter) -> str:
-    """Write `data`. Returns its SHA-256."""
-    hashed = hashlib.sha256()
+def _copy(data: memoryview, out: BlockWriter, hashed: Any) -> None:
+    """Write `data` and add it to a hash."""
     while data:
         piece = out.room[: min(_AT_ONCE, len(data))]
         piece[:] = data[: len(piece)]
         hashed.update(piece)
         out.advance(len(piece))
         data = data[len(piece) :]
-    return hashed.hexdigest()
 
 
 def _describe(tensor: Any, announced: tuple[str, tuple[int, ...]] | None) -> tuple[str, tuple[int, ...]]:

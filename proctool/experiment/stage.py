@@ -1,9 +1,9 @@
 """One stage of an experiment: a proctool command line and what it is computed from.
 
 A stage's key is a hash of what its command line means: the command, its options, and the keys of the stages whose
-artifacts it reads. Files count by what they hold (identity.py). Names, folders and the order of options are not part of
-it. So two arms that need the same donor share one stage, and after a change to a recipe only the stages that mean
-something else are run again.
+artifacts it reads. Files count by what they hold (identity.py), tasks of other packages also by their code
+(procedural/foreign.py). Names, folders and the order of options are not part of it. So two arms that need the same
+donor share one stage, and after a change to a recipe only the stages that mean something else are run again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from proctool import config
 from proctool.experiment.identity import identity
+from proctool.procedural.foreign import task_code
 from proctool.procedural.registry import Task
 from proctool.reporting.metrics import MetricsLog
 from proctool.training.options import TrainingOptions, incidental
@@ -82,6 +83,8 @@ class Stage:
         document = {"format": KEY_FORMAT, "command": self.command, "options": options, "donor": keys.pop("init", None)}
         if keys:
             document["inputs"] = keys
+        if self.task is not None and (code := task_code(self.task)):
+            document["code"] = code
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
         object.__setattr__(self, "key", digest)
 

@@ -12,6 +12,9 @@ import numpy as np
 from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, OptionError, ProctoolError
+from proctool.procedural.foreign import task_code
+from proctool.procedural.formats.part import Progress, StreamPart
+from proctool.procedural.formats.tensors import write_tensors
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import Task
 from proctool.procedural.samples import Samples
@@ -27,10 +30,12 @@ class DataFile:
     seed: int
     split: str
     samples: Samples
+    code: list[dict[str, Any]]
+    """Of tasks of other packages, when the file was made."""
 
     @classmethod
     def open(cls, path: Path) -> DataFile:
-        """Read and check a data artifact. Raises ArtifactError."""
+        """Read and check a data artifact. Raises ArtifactError, also where the code of its task has changed since."""
         found = artifact.open_artifact(path, "data")
         try:
             metadata = found.metadata
@@ -56,7 +61,23 @@ class DataFile:
             raise ArtifactError(f"{path}: its samples are not of the shape its task gives; make the file again")
         if samples.tokens.max() >= task.vocab_size:
             raise ArtifactError(f"{path}: holds tokens outside its task's vocabulary; make the file again")
-        return cls(found, task, seed, split, samples)
+        _require_same_code(path, metadata.get("code", []), task)
+        return cls(found, task, seed, split, samples, metadata.get("code", []))
+
+
+def _require_same_code(path: Path, recorded: Any, task: Task) -> None:
+    """Raise ArtifactError where the installed code makes other samples: a model would be measured on those."""
+    try:
+        made = {each["task"]: each for each in recorded}
+        changed = [now for now in task_code(task) if made.get(now["task"], now)["samples"] != now["samples"]]
+    except (KeyError, TypeError):
+        raise ArtifactError(f"{path}: its metadata do not say which code made it; make the file again") from None
+    for now in changed:
+        was = made[now["task"]]
+        raise ArtifactError(
+            f"{path}: made by {was['package']} {was['version']}, and the installed {now['package']} {now['version']} "
+            f"makes other samples of {now['task']}; make the file again or install that version"
+        )
 
 
 def shard_range(samples: int, shard: str | None) -> tuple[int, int]:
@@ -80,32 +101,16 @@ def generate(
     seed: int = 0,
     split: str = "train",
     shard: str | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Artifact:
-    """Write `samples` samples of a stream (or one shard of them) to a data artifact.
+    write: Callable[[StreamPart, Path, Progress], str] = write_tensors,
+    progress: Progress = lambda done: None,
+) -> str:
+    """Write `samples` samples of a stream (or one shard of them) to a file and return their content hash.
 
-    `progress` is told how many samples of this file are done. Raises OptionError, ArtifactError, OSError.
+    `write` is how (see `formats.FORMATS`; default: a data artifact). `progress` is told how many samples of this file
+    are done. Raises OptionError, ArtifactError, OSError.
     """
     if samples < 1:
         raise OptionError(f"samples = {samples}: must be at least 1")
-    stream = Stream(task, seed, split)
-    start, stop = shard_range(samples, shard)
+    part = StreamPart(Stream(task, seed, split), *shard_range(samples, shard))
     with artifact.output(output):
-        tokens = np.empty((stop - start, task.length), task.dtype)
-        targets = np.empty(tokens.shape, bool)
-        for first in range(start, stop, 8192):
-            last = min(first + 8192, stop)
-            part = stream.read(first, last)
-            tokens[first - start : last - start] = part.tokens
-            targets[first - start : last - start] = part.targets
-            progress(last - start)
-        metadata: dict[str, Any] = {
-            "task": task.spec,
-            "options": task.options,
-            "seed": seed,
-            "split": split,
-            "samples": [start, stop],
-            "vocab_size": task.vocab_size,
-            "layout": {role: [ids.start, ids.stop] for role, ids in task.layout.items()},
-        }
-        return artifact.write(output, {"tokens": tokens, "targets": targets}, kind="data", metadata=metadata)
+        return write(part, output, progress)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -16,6 +16,17 @@ from proctool.errors import one_line
 from proctool.signals import Stopped
 
 ENTRY_POINT_GROUP = "proctool.tasks"
+
+
+@dataclass(frozen=True)
+class Package:
+    """An installed distribution that brings tasks."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}".strip()
 
 
 @dataclass(frozen=True)
@@ -35,13 +46,33 @@ class BrokenPlugin:
         )
 
 
-def load_plugins(registered: MutableMapping[str, Any]) -> list[BrokenPlugin]:
-    """Import every entry point, which fills `registered`; those that failed, whose tasks are taken out again."""
-    broken = []
-    for package, entry in _entry_points():
+@dataclass(frozen=True)
+class Plugins:
+    """What the entry points gave."""
+
+    broken: tuple[BrokenPlugin, ...]
+    modules: Mapping[str, Package]
+    """The package of each entry point's module."""
+
+    def package(self, module: str) -> Package:
+        """The package of a module: that of the nearest entry point, or without a version where there is none."""
+        named = [known for known in self.modules if f"{module}.".startswith(f"{known}.")]
+        found = self.modules.get(max(named, key=len)) if named else None
+        if found is None:  # beside the entry point's module, or registered by a script
+            top = module.partition(".")[0]
+            found = next((each for known, each in self.modules.items() if known.partition(".")[0] == top), None)
+        return found or Package(module, "")
+
+
+def load_plugins(registered: MutableMapping[str, Any]) -> Plugins:
+    """Import every entry point, which fills `registered`. Tasks of entry points that failed are taken out again."""
+    broken: list[BrokenPlugin] = []
+    modules: dict[str, Package] = {}
+    for distribution, entry in _entry_points():
         if isinstance(entry, BrokenPlugin):
             broken.append(entry)
             continue
+        package = distribution.name
         before = dict(registered)
         try:
             with contextlib.redirect_stdout(sys.stderr):  # results are what a command prints
@@ -54,7 +85,9 @@ def load_plugins(registered: MutableMapping[str, Any]) -> list[BrokenPlugin]:
             registered.clear()
             registered.update(before)
             broken.append(BrokenPlugin(package, entry.name, f"{type(error).__name__}: {error}"))
-    return broken
+        else:
+            modules.setdefault(entry.module, Package(package, distribution.version))
+    return Plugins(tuple(broken), modules)
 
 
 def _gave_tasks(entry: metadata.EntryPoint, loaded: Any, before: Any, registered: Any) -> bool:
@@ -63,8 +96,8 @@ def _gave_tasks(entry: metadata.EntryPoint, loaded: Any, before: Any, registered
     return any(f"{cls.__module__}.".startswith(f"{entry.module}.") for cls in registered.values())
 
 
-def _entry_points() -> Iterator[tuple[str, metadata.EntryPoint | BrokenPlugin]]:
-    """The group's entry points with their packages. One damaged list of them must not hide the others."""
+def _entry_points() -> Iterator[tuple[metadata.Distribution, metadata.EntryPoint | BrokenPlugin]]:
+    """The group's entry points with their distributions. One damaged list of them must not hide the others."""
     seen = set()
     for distribution in metadata.distributions():
         package = "of an unreadable name"
@@ -73,12 +106,12 @@ def _entry_points() -> Iterator[tuple[str, metadata.EntryPoint | BrokenPlugin]]:
             entries = distribution.entry_points.select(group=ENTRY_POINT_GROUP)
         except Exception as error:  # damaged metadata fails in many ways
             if ENTRY_POINT_GROUP in _text(distribution):
-                yield package, BrokenPlugin(package, "", f"its entry_points.txt is damaged: {error}")
+                yield distribution, BrokenPlugin(package, "", f"its entry_points.txt is damaged: {error}")
             continue
         for entry in entries:
             if (package, entry.name) not in seen:  # found twice on the path: the first counts
                 seen.add((package, entry.name))
-                yield package, entry
+                yield distribution, entry
 
 
 def _text(distribution: metadata.Distribution) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from proctool import config
 from proctool.errors import OptionError
-from proctool.procedural.plugins import BrokenPlugin, load_plugins
+from proctool.procedural.plugins import Package, Plugins, load_plugins
 from proctool.procedural.samples import Samples
 
 if TYPE_CHECKING:
@@ -173,7 +173,6 @@ def require_fits(task: Task, length: str, vocabulary: str) -> None:
 
 
 _TASKS: dict[str, type[Task]] = {}
-_BROKEN: list[BrokenPlugin] = []
 _LOG = logging.getLogger("proctool")
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
@@ -214,13 +213,14 @@ def _require_task(name: str, cls: type) -> None:
 
 
 @functools.cache
-def _load() -> None:
+def _load() -> Plugins:
     for module in _BUILT_IN:
         __import__(f"proctool.procedural.{module}")
-    _BROKEN.extend(load_plugins(_TASKS))
+    found = load_plugins(_TASKS)
     if multiprocessing.parent_process() is None:  # workers need not say it again
-        for each in _BROKEN:
+        for each in found.broken:
             _LOG.warning("proctool: %s", each)
+    return found
 
 
 def tasks() -> dict[str, type[Task]]:
@@ -233,10 +233,17 @@ def task_class(name: str) -> type[Task]:
     """The task class registered as `name`. Raises OptionError with the nearest name."""
     known = tasks()
     if name not in known:
-        if broken := next((each for each in _BROKEN if each.entry == name), None):
+        if broken := next((each for each in _load().broken if each.entry == name), None):
             raise OptionError(f'task "{name}": {broken}')
         raise OptionError(f'unknown task "{name}"{config.suggestion(name, known)}')
     return known[name]
+
+
+def package_of(cls: type[Task]) -> Package | None:
+    """The package that brings a task; None for built-in ones."""
+    if cls.__module__.startswith("proctool."):
+        return None
+    return _load().package(cls.__module__)
 
 
 def build_task(name: str, options: Mapping[str, Any] | None = None, preset: str | None = None) -> Task:

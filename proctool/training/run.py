@@ -100,6 +100,11 @@ class RunFolder:
                         f"{self.path}: belongs to a run with {key} = {found.get(key)}, not {self._settings.get(key)}; "
                         f"give {flag}{value} to go on with it, or choose another --run-dir"
                     )
+                if key == "source.code":
+                    raise RunError(
+                        f"{self.path}: belongs to a run whose task had other code ({_codes(found.get(key))}; now "
+                        f"{_codes(self._settings.get(key))}); choose another --run-dir, or --resume never to discard it"
+                    )
                 end = self.last_end() if EXTENDABLE.issuperset(changed) else None
                 longer = end is not None and self._settings.get("steps", 0) > end.step
                 raise RunError(
@@ -307,6 +312,13 @@ _PARTIAL = re.compile(rf"\.{_NAME.pattern}\.[a-z0-9_]{{8}}\.partial")
 def _lasting(settings: Mapping[str, Any]) -> str:
     """A digest of the settings that an extension keeps: it tells a run's state from that of another."""
     return artifact.digest({key: settings[key] for key in settings.keys() - EXTENDABLE - {FORM, EXTENDED_FROM}})
+
+
+def _codes(code: Any) -> str:
+    """The packages of a task's code (procedural/foreign.py), with the hashes of their samples."""
+    listed = [each for each in code if isinstance(each, dict)] if isinstance(code, list) else []
+    known = [f"{each.get('package')} {each.get('version')}, samples {each.get('samples')}" for each in listed]
+    return " and ".join(known) or "not recorded"
 
 
 def _contents(parents: Any) -> str:

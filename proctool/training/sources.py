@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from proctool.procedural.dataset import DataFile
+from proctool.procedural.foreign import code_metadata
 from proctool.procedural.registry import Task
 from proctool.procedural.samples import Samples
 from proctool.procedural.streams import Stream
@@ -51,8 +52,9 @@ class TaskSource:
         return self.stream.read(start, stop)
 
     def metadata(self) -> dict[str, Any]:
-        """Task, seed and split."""
-        return {"task": self.stream.task.spec, "seed": self.stream.seed, "split": self.stream.split}
+        """Task, seed and split; for tasks of other packages also their code."""
+        task = self.stream.task
+        return {"task": task.spec, "seed": self.stream.seed, "split": self.stream.split, **code_metadata(task)}
 
 
 class FileSource:
@@ -72,8 +74,9 @@ class FileSource:
         return Samples(self.file.samples.tokens[rows], self.file.samples.targets[rows])
 
     def metadata(self) -> dict[str, Any]:
-        """Task, seed and split, as the file records them."""
-        return {"task": self.file.task.spec, "seed": self.file.seed, "split": self.file.split}
+        """Task, seed, split and code, as the file records them."""
+        code = {"code": self.file.code} if self.file.code else {}
+        return {"task": self.file.task.spec, "seed": self.file.seed, "split": self.file.split, **code}
 
 
 class CorpusSource:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 import subprocess
@@ -12,9 +11,10 @@ import numpy as np
 import pytest
 
 from proctool.errors import OptionError
-from proctool.procedural.controls import CONTROLS, as_mapping, control
+from proctool.procedural.contract import RULES, generator
+from proctool.procedural.controls import CONTROLS, control
 from proctool.procedural.mixture import Mixture, parse_tasks
-from proctool.procedural.registry import Task, build_task, option_help, parse_spec, tasks
+from proctool.procedural.registry import Task, build_task, parse_spec, tasks
 from proctool.procedural.render import render, spelling
 from proctool.procedural.samples import Samples
 from proctool.procedural.streams import BLOCK, SPLITS, Stream, content_hash
@@ -39,41 +39,13 @@ every_task = pytest.mark.parametrize("task", EVERY, ids=lambda task: task.spec)
 every_name = pytest.mark.parametrize("name", NAMES)
 
 
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(seed))
+IN_PROCESS = {name: rule for name, rule in RULES.items() if name != "processes"}  # golden hashes hold that one
 
 
+@pytest.mark.parametrize("rule", IN_PROCESS)
 @every_task
-def test_samples_have_the_promised_shape_and_range(task: Task) -> None:
-    for n in (1, 2, 7):
-        samples = task.sample(rng(), n)
-        assert samples.tokens.shape == samples.targets.shape == (n, task.length)
-        assert samples.tokens.dtype == task.dtype
-        assert samples.targets.dtype == bool
-        assert samples.tokens.flags.c_contiguous
-        assert samples.tokens.max() < task.vocab_size
-        assert not samples.targets[:, 0].any(), "nothing comes before the first token"
-    assert task.sample(rng(), 50).targets.any()
-
-
-@every_task
-def test_the_layout_divides_the_vocabulary(task: Task) -> None:
-    ids = [token for part in task.layout.values() for token in part]
-    assert sorted(ids) == list(range(task.vocab_size))
-    assert all(len(part) for part in task.layout.values())
-
-
-@every_task
-def test_specifications_read_back(task: Task) -> None:
-    assert parse_tasks(task.spec) == task
-    assert parse_tasks(as_mapping(task)) == task
-    assert hash(parse_tasks(task.spec)) == hash(task)
-
-
-@every_task
-def test_padding_is_never_a_target(task: Task) -> None:
-    samples = task.sample(rng(), 300 if task.name != "nca" else 2)
-    assert not samples.targets[np.isin(samples.tokens, list(task.layout.get("pad", ())))].any()
+def test_every_task_keeps_every_rule(task: Task, rule: str) -> None:
+    assert list(IN_PROCESS[rule](task)) == []
 
 
 SMALL_SPACES = [
@@ -91,16 +63,10 @@ SMALL_SPACES = [
 ]
 
 
-@pytest.mark.parametrize("spec", [task.spec for task in EVERY if task.name != "nca"] + SMALL_SPACES)
+@pytest.mark.parametrize("spec", SMALL_SPACES)
 def test_entropy_bounds_the_likeliest_sample(spec: str) -> None:
-    """No sample comes up more often than its bound allows."""
-    task = parse_tasks(spec)
-    n = 4000
-    assert task.min_entropy_bits >= 0
-    hashes = content_hash(task.sample(rng(), n).tokens)
-    most = np.unique(hashes, return_counts=True)[1].max()
-    expected = n * 2.0**-task.min_entropy_bits
-    assert most <= expected + 5 * expected**0.5 + 2
+    """No sample comes up more often than its bound allows, where few are possible."""
+    assert list(RULES["entropy"](parse_tasks(spec))) == []
 
 
 @pytest.mark.parametrize(
@@ -114,17 +80,14 @@ def test_entropy_bounds_the_likeliest_sample(spec: str) -> None:
     ],
 )
 def test_entropy_is_exact_where_it_can_be(spec: str) -> None:
-    hashes = content_hash(parse_tasks(spec).sample(rng(), 20_000).tokens)
+    hashes = content_hash(parse_tasks(spec).sample(generator(), 20_000).tokens)
     most = np.unique(hashes, return_counts=True)[1].max() / 20_000
     assert abs(most - 2.0 ** -parse_tasks(spec).min_entropy_bits) < 0.02
 
 
 @every_name
-def test_every_option_and_preset_is_documented_and_builds(name: str) -> None:
+def test_every_preset_builds_and_sources_are_named(name: str) -> None:
     cls = tasks()[name]
-    assert set(option_help(cls)) >= {field.name for field in dataclasses.fields(cls)}
-    assert all(option_help(cls).values())
-    assert build_task(name) == cls()
     assert cls().description.endswith(".")
     assert "Source:" in (cls.__doc__ or "")
     assert "small" in cls.presets
@@ -148,17 +111,9 @@ def test_drawings_match_the_samples(name: str) -> None:
 
 
 @every_name
-def test_length_curriculum(name: str) -> None:
-    """Growing a task keeps the meaning of its ids and its rules."""
+def test_tasks_fit_a_length(name: str) -> None:
+    """`with_length` gives the largest version that fits."""
     task = small(name)
-    size = getattr(task, task.size_option)
-    grown = task.resized(size * 2)
-    assert grown.length > task.length
-    assert type(grown) is type(task)
-    shrunk = grown.resized(size)
-    assert shrunk.length == task.length
-    for role, ids in shrunk.layout.items():
-        assert grown.layout[role].start == ids.start
     if name == "nca":
         return
     for length in (task.length, task.length + 1, 3 * task.length):
@@ -173,30 +128,6 @@ def test_composed_tasks_grow_with_their_parts() -> None:
     assert mixture.with_length(42) == parse_tasks("set:small*0.5 + union:small*0.5")
     assert mixture.resized(8) == parse_tasks("set:symbols=21,inputs=8*0.5 + union:symbols=21,inputs=8*0.5")
     assert control("shuffle", mixture).resized(8) == control("shuffle", mixture.resized(8))
-
-
-@every_task
-def test_any_batching_and_order_reads_the_same_samples(task: Task) -> None:
-    stream = Stream(task, seed=3)
-    whole = stream.read(0, 2 * BLOCK + 5)
-    edges = [0, 1, 700, BLOCK, BLOCK + 1, 2 * BLOCK + 5]
-    for start, stop in [*reversed(list(itertools.pairwise(edges))), (BLOCK - 3, BLOCK + 3), (0, 2 * BLOCK)]:
-        part = Stream(task, seed=3).read(start, stop)
-        assert np.array_equal(part.tokens, whole.tokens[start:stop])
-        assert np.array_equal(part.targets, whole.targets[start:stop])
-
-
-@every_task
-def test_seeds_splits_and_blocks_share_nothing_beyond_chance(task: Task) -> None:
-    parts = [
-        Stream(task, seed, split).read(start, start + BLOCK)
-        for seed, split, start in ((0, "train", 0), (0, "train", BLOCK), (1, "train", 0), (0, "validation", 0))
-    ]
-    hashes = [content_hash(part.tokens) for part in parts]
-    for one, other in itertools.combinations(hashes, 2):
-        assert not np.array_equal(one, other)
-        if task.min_entropy_bits > 30:
-            assert len(np.intersect1d(one, other)) <= 1
 
 
 @pytest.mark.parametrize("spec", ["haystack", "modular", "dyck:k=1,length=40", "eca:width=12", "unigram(modular)"])
@@ -228,7 +159,7 @@ def test_rendering_shows_every_kind_of_token(task: Task) -> None:
 
     console = Console(width=200, record=True, quiet=True)
     with console.capture() as captured:
-        console.print(render(task, Stream(task).read(0, 2) if task.name != "nca" else task.sample(rng(), 2)))
+        console.print(render(task, Stream(task).read(0, 2) if task.name != "nca" else task.sample(generator(), 2)))
     assert len(captured.get().strip()) > 1 or console.quiet
 
 
@@ -303,7 +234,7 @@ def test_no_complex_enough_rule_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("proctool.procedural.nca._MOST_CANDIDATES", 10)
     task = parse_tasks("nca:grid=4,states=2,complexity=0.95")
     with pytest.raises(OptionError, match="complexity"):
-        task.sample(rng(), 1)
+        task.sample(generator(), 1)
 
 
 def test_mixtures_share_ids_by_role() -> None:
@@ -312,7 +243,7 @@ def test_mixtures_share_ids_by_role() -> None:
     assert list(mixture.layout) == ["pop", "symbol", "separator", "pad", "open", "close"]
     assert mixture.vocab_size == 23 + 32
     assert mixture.length == 128
-    samples = mixture.sample(rng(), 4000)
+    samples = mixture.sample(generator(), 4000)
     is_dyck = np.isin(samples.tokens[:, 0], list(mixture.layout["open"]))
     assert abs(is_dyck.mean() - 0.5) < 0.04
     dyck = small("dyck")
@@ -331,12 +262,12 @@ def test_mixtures_have_room_for_the_largest_of_each_part(spec: str) -> None:
     mixture = parse_tasks(spec)
     assert len(mixture.layout["symbol"]) == 8
     assert mixture.vocab_size == 1 + 8 + 1 + 1
-    assert mixture.sample(rng(), 500).tokens.max() < mixture.vocab_size
+    assert mixture.sample(generator(), 500).tokens.max() < mixture.vocab_size
 
 
 def test_shuffling_keeps_each_samples_tokens_and_targets() -> None:
     task = small("set")
-    shuffled, plain = control("shuffle", task).sample(rng(8), 500), task.sample(rng(8), 500)
+    shuffled, plain = control("shuffle", task).sample(generator(8), 500), task.sample(generator(8), 500)
     assert np.array_equal(np.sort(shuffled.tokens, axis=1), np.sort(plain.tokens, axis=1))
     assert np.array_equal(shuffled.targets, plain.targets)
     pad = task.layout["pad"].start
@@ -350,8 +281,8 @@ def test_shuffling_keeps_each_samples_tokens_and_targets() -> None:
 
 def test_unigram_keeps_frequencies_and_nothing_else() -> None:
     task = small("dyck")
-    drawn = control("unigram", task).sample(rng(9), 2000)
-    assert np.array_equal(drawn.targets, task.sample(rng(1), 2000).targets)
+    drawn = control("unigram", task).sample(generator(9), 2000)
+    assert np.array_equal(drawn.targets, task.sample(generator(1), 2000).targets)
     frequencies = np.bincount(drawn.tokens.ravel(), minlength=task.vocab_size) / drawn.tokens.size
     assert abs(frequencies[:-1] - 1 / 32).max() < 0.002
     after_open = drawn.tokens[:, 1:][drawn.tokens[:, :-1] == 0]

@@ -5,11 +5,11 @@ A change here needs a reason, a note in the changelog, and new hashes from `pyth
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 
 import pytest
 
+from proctool.procedural.foreign import block_hash
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import tasks
 from proctool.procedural.streams import BLOCK, Stream
@@ -51,8 +51,7 @@ GOLDEN = {
 
 
 def digest(spec: str) -> str:
-    block = Stream(parse_tasks(spec), seed=0).read(0, BLOCK)
-    return hashlib.sha256(block.tokens.astype("<u4").tobytes() + block.targets.tobytes()).hexdigest()[:16]
+    return block_hash(Stream(parse_tasks(spec), seed=0).read(0, BLOCK))
 
 
 def specs() -> list[str]:

@@ -1,0 +1,79 @@
+"""What one generated file holds: some consecutive samples of a stream."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from proctool import artifact
+from proctool.artifact.layout import DTYPE_NAMES
+from proctool.procedural.foreign import code_metadata
+from proctool.procedural.samples import Samples
+from proctool.procedural.streams import Stream
+
+_TOKENS_AT_ONCE = 1 << 21
+"""Tokens made and written together: enough for speed, little enough for any machine."""
+_MOST_ROWS = 8192
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class StreamPart:
+    """The samples start..stop - 1 of a stream."""
+
+    stream: Stream
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples and tokens in one."""
+        return self.stop - self.start, self.stream.task.length
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a file says of its contents."""
+        task = self.stream.task
+        return {
+            "task": task.spec,
+            "options": task.options,
+            "seed": self.stream.seed,
+            "split": self.stream.split,
+            "samples": [self.start, self.stop],
+            "vocab_size": task.vocab_size,
+            "layout": {role: [ids.start, ids.stop] for role, ids in task.layout.items()},
+            **code_metadata(task),
+        }
+
+    def pieces(self, progress: Progress = lambda done: None) -> Iterator[Samples]:
+        """Its samples in order, some at a time. `progress` is told how many are done."""
+        rows = max(1, min(_MOST_ROWS, _TOKENS_AT_ONCE // self.shape[1]))
+        for first in range(self.start, self.stop, rows):
+            last = min(first + rows, self.stop)
+            yield self.stream.read(first, last)
+            progress(last - self.start)
+
+
+class ContentHash:
+    """The content hash that an artifact of the same samples has, whatever format they are written in."""
+
+    def __init__(self, shape: tuple[int, int], dtype: Any) -> None:
+        self._listed: dict[str, Any] = {
+            "tokens": {"dtype": DTYPE_NAMES[dtype.__name__], "shape": list(shape)},
+            "targets": {"dtype": "BOOL", "shape": list(shape)},
+        }
+        self._tokens, self._targets = hashlib.sha256(), hashlib.sha256()
+
+    def add(self, samples: Samples) -> Samples:
+        """Count some samples in. Returns them."""
+        self._tokens.update(samples.tokens.tobytes())
+        self._targets.update(samples.targets.tobytes())
+        return samples
+
+    def digest(self) -> str:
+        """The hash of all that was added."""
+        hashes = {"tokens": self._tokens.hexdigest(), "targets": self._targets.hexdigest()}
+        return artifact.digest({name: {**each, "sha256": hashes[name]} for name, each in self._listed.items()})

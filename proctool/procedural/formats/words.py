@@ -1,0 +1,114 @@
+"""Symbols as words of a tokenizer.
+
+Token id i of a task is written as the i-th word of the tokenizer, in the order of its ids. A word is a token whose
+text is made of ASCII letters and digits, and which the tokenizer gives back from that text: alone, and after another
+word. Different tokens have different words, so a text determines its sample.
+
+Words are parted as the tokenizer needs it, the first of these ways that gives enough words:
+
+    a space before every word            GPT-2 and other byte-level tokenizers: " the of"
+    a space between words                SentencePiece, WordPiece: "the of"
+    nothing                              bytes and characters: "to"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from proctool.errors import OptionError
+
+if TYPE_CHECKING:
+    from proctool.corpora.tokenizers import Tokenizer
+
+_FORMS = ((" ", " "), ("", " "), ("", ""))
+"""What stands before the first word, and before every other."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """A tokenizer's words for the token ids 0..len(ids) - 1 of a task."""
+
+    tokenizer: Tokenizer
+    ids: tuple[int, ...]
+    """The tokenizer's id of each."""
+    texts_of_ids: tuple[str, ...]
+    before: str
+    """What stands before the first word of a text."""
+    between: str
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a description says of them."""
+        return {
+            "tokenizer": self.tokenizer.fingerprint,
+            "words": list(self.texts_of_ids),
+            "token_ids": list(self.ids),
+            "before": self.before,
+            "between": self.between,
+        }
+
+    def texts(self, tokens: Any) -> list[str]:
+        """The text of each sample. tokens (n, length). Raises OptionError if the tokenizer would read another."""
+        texts = [self.before + self.between.join(self.texts_of_ids[t] for t in row) for row in tokens.tolist()]
+        wanted = np.array(self.ids)[tokens]
+        for row, found in zip(wanted, self.tokenizer.encode_batch(texts), strict=True):
+            if not np.array_equal(row, found):
+                raise OptionError(
+                    f"{self.tokenizer.spec}: reads a text of its own words as other tokens, so it cannot write samples "
+                    "as text; choose another --tokenizer"
+                )
+        return texts
+
+
+def words_for(tokenizer: Tokenizer, vocab_size: int) -> Words:
+    """Words for a task of `vocab_size` tokens. Raises OptionError where the tokenizer has too few."""
+    most = 0
+    for before, between in _FORMS:
+        ids, words = _words(tokenizer, before, between, vocab_size)
+        if len(ids) == vocab_size:
+            return Words(tokenizer, tuple(ids), tuple(words), before, between)
+        most = max(most, len(ids))
+    raise OptionError(
+        f"{tokenizer.spec}: has {most} words that could stand for symbols, and the task has {vocab_size} tokens; "
+        "choose a task with fewer symbols or another --tokenizer"
+    )
+
+
+_AT_ONCE = 1 << 14
+
+
+def _words(tokenizer: Tokenizer, before: str, between: str, wanted: int) -> tuple[list[int], list[str]]:
+    """The first `wanted` words in the order of their ids, or fewer if there are no more."""
+    ids: list[int] = []
+    words: list[str] = []
+    for first in range(0, tokenizer.vocab_size, _AT_ONCE):
+        numbers = range(first, min(first + _AT_ONCE, tokenizer.vocab_size))
+        candidates = [(each, _word(tokenizer, each, before)) for each in numbers]
+        found = [(each, word) for each, word in candidates if word]
+        alone = tokenizer.encode_batch([before + word for _, word in found])
+        twice = tokenizer.encode_batch([before + word + between + word for _, word in found])
+        for (each, word), one, two in zip(found, alone, twice, strict=True):
+            if _is(one, [each]) and _is(two, [each, each]):
+                ids.append(each)
+                words.append(word)
+                if len(ids) == wanted:
+                    return ids, words
+    return ids, words
+
+
+def _word(tokenizer: Tokenizer, number: int, before: str) -> str:
+    """The text of a token without the space before it; empty where it is no word."""
+    try:
+        text = tokenizer.decode([number])
+    except Exception:  # ids may have gaps, on which libraries differ
+        return ""
+    word = text.removeprefix(before)
+    return word if word.isascii() and word.isalnum() else ""
+
+
+def _is(found: Sequence[int] | Any, wanted: list[int]) -> bool:
+    return bool(np.array_equal(found, wanted))
