@@ -36,6 +36,10 @@ class CorpusError(ProctoolError):
     """Text that cannot be read, or too little of it."""
 
 
+class HubError(ProctoolError):
+    """The Hugging Face hub cannot be reached, or refuses."""
+
+
 class RunError(ProctoolError):
     """A run folder or a training run that cannot go on."""
 

@@ -71,7 +71,7 @@ class Artifact:
 def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: metadata[key]
-        for key in ("task", "code", "corpus", "seed", "tokens", "steps", "components", "extended_from")
+        for key in ("task", "code", "corpus", "datasets", "seed", "tokens", "steps", "components", "extended_from")
         if key in metadata
     }
 

@@ -30,8 +30,8 @@ _COMMANDS = {
     "report": ("Rebuild an experiment's table, verdicts and HTML page.", "report", "report"),
     "corpus": ("Build, merge and look at token stores.", "corpus", "app"),
     "tokenizer": ("Train a tokenizer.", "tokenizer", "app"),
-    "inspect": ("Show what an artifact is, where it came from, and check every hash in it.", "files", "inspect"),
-    "export": ("Write a Hugging Face folder, or weights for nanoGPT, litgpt or torchtitan.", "files", "export"),
+    "inspect": ("Show what an artifact is, where it came from, and check every hash in it.", "inspect", "inspect"),
+    "export": ("Write a Hugging Face folder, or weights for nanoGPT, litgpt or torchtitan.", "export", "export"),
 }
 
 

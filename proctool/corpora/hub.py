@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,8 @@ from proctool import artifact
 from proctool.corpora import fields, files, kinds, walk
 from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, Document, Part
 from proctool.corpora.wikitext import articles, is_validation, open_wikitext
-from proctool.errors import CorpusError, first_line
+from proctool.errors import CorpusError
+from proctool.hub import Trouble, reason_of, trouble_of
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,19 @@ class PublishedCorpus:
     """Where its validation split is a repository of its own."""
     articles: bool = False
     """Records are lines, to be joined into articles."""
+    language: str | None = None
+    """The language of its texts, by its code."""
 
 
 PUBLISHED = {
-    "c4": PublishedCorpus("allenai/c4", "en"),
+    "c4": PublishedCorpus("allenai/c4", "en", language="en"),
     "codeparrot": PublishedCorpus(
         "codeparrot/codeparrot-clean-train",
         text_field="content",
         validation_repository="codeparrot/codeparrot-clean-valid",
     ),
-    "wikitext": PublishedCorpus("Salesforce/wikitext", "wikitext-103-raw-v1", articles=True),
-    "wikitext-2": PublishedCorpus("Salesforce/wikitext", "wikitext-2-raw-v1", articles=True),
+    "wikitext": PublishedCorpus("Salesforce/wikitext", "wikitext-103-raw-v1", articles=True, language="en"),
+    "wikitext-2": PublishedCorpus("Salesforce/wikitext", "wikitext-2-raw-v1", articles=True, language="en"),
 }
 
 
@@ -206,13 +208,13 @@ def _local(name: str, known: PublishedCorpus, folder: str, field: str) -> Corpus
 
 
 def _explained(what: str, error: BaseException, *, local: bool) -> str:
-    chain = list(itertools.islice(_causes(error), 8))
-    reason = first_line(chain[-1])
+    reason = reason_of(error)
     if local:
         return f"{what}: cannot be read on ({reason}); what comes before is kept: mend it, or take less with --budget"
-    if any("NotFound" in type(cause).__name__ for cause in chain):
+    trouble = trouble_of(error)
+    if trouble is Trouble.NOT_FOUND:
         return f"{what}: no such file or folder here, and no such dataset on the hub that this machine may read"
-    if any(isinstance(cause, OSError) or "connection" in type(cause).__name__.lower() for cause in chain):
+    if trouble in (Trouble.OFFLINE, Trouble.UNREACHABLE) or isinstance(error, OSError):
         return (
             f"{what}: the hub cannot be reached ({reason}); what was built is kept: run again with a network, or use "
             "local files (c4:FOLDER, ...) or the corpora python, docstrings and mathematics, which need none"
@@ -220,8 +222,7 @@ def _explained(what: str, error: BaseException, *, local: bool) -> str:
     return f"{what}: {reason}"
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+def repositories(corpus: Corpus) -> tuple[str, ...]:
+    """The datasets of the hub that a corpus is read from; none for local files."""
+    found = [part.source.path for part in corpus.parts if isinstance(part, HubPart) and not part.source.local]
+    return tuple(dict.fromkeys(found))

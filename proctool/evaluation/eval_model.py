@@ -41,7 +41,7 @@ class EvalModel:
     def metadata(self) -> dict[str, Any]:
         """What a result records: the model by file, content and seed of its training, the tokenizer, the versions."""
         return {
-            "model": str(self.saved.path),
+            "model": str(self.saved.repository or self.saved.path),
             "content": self.saved.content,
             **self.saved.oddities(),
             "model_seed": self.saved.metadata.get("seed"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from proctool.errors import CorpusError, OptionError, ProctoolError
 from proctool.experiment.graph import Plan
 from proctool.experiment.stage import Stage
+from proctool.hub import model_id
 from proctool.training.options import InitOptions, PretrainOptions
 from proctool.transplantation.options import CARRIED, TransplantOptions
 
@@ -25,6 +26,9 @@ def check_inputs(plan: Plan, *, quick: bool) -> list[str]:
     notes: dict[str, None] = {}
     models, texts = dict.fromkeys(_models(plan.missing())), dict.fromkeys(_texts(plan.missing()))
     for option, path in models:
+        if quick and model_id(path) is not None:
+            notes[f'{option} "{path}" is not a local path; it is taken to be a model on the hub'] = None
+            continue
         _of(option, lambda path=path: _open_model(path))  # type: ignore[misc]
     for text in texts:
         _check_text(*text, quick=quick, notes=notes)
@@ -58,7 +62,7 @@ def _open_model(path: str) -> None:
     from proctool.models.saved import open_model
     from proctool.paths import user_path
 
-    if not user_path(path).exists():
+    if not user_path(path).exists() and model_id(path) is None:
         raise OptionError(f"{path}: no such file or folder")
     open_model(user_path(path))
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from proctool import __version__
 from proctool.artifact import Artifact, bare_name
+from proctool.export.front_matter import NOTHING, Stated, front_matter, measured
 from proctool.models.build import context_of
 from proctool.transplantation.origin import component_words, read_carried
-from proctool.units import format_count, to_perplexity
+from proctool.units import format_count
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,66 +23,36 @@ if TYPE_CHECKING:
     from proctool.corpora.tokenizers import Tokenizer
     from proctool.models.saved import SavedModel
 
-_HUB = {
-    "c4": "allenai/c4",
-    "codeparrot": "codeparrot/codeparrot-clean-train",
-    "wikitext": "Salesforce/wikitext",
-    "wikitext-2": "Salesforce/wikitext",
-}
-"""Corpora that have a name here, as the hub calls them."""
 
-
-def write_card(folder: Path, name: str, saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None) -> None:
+def write_card(
+    folder: Path, name: str, saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None, stated: Stated
+) -> None:
     """Write `folder`/README.md for the model `name`."""
-    (folder / "README.md").write_text(card(name, saved, model, tokenizer), encoding="utf-8")
+    (folder / "README.md").write_text(card(name, saved, model, tokenizer, stated), encoding="utf-8")
 
 
-def card(name: str, saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None) -> str:
+def card(
+    name: str, saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None, stated: Stated = NOTHING
+) -> str:
     """The model card: front matter, what the model is, how it was made, results, use, the tree of all it came from."""
     metadata = saved.metadata
-    parts = [_front_matter(name, metadata), f"# {name}", _what(saved, model, tokenizer)]
+    parts = [front_matter(name, saved, stated), f"# {name}", _what(saved, model, tokenizer)]
     if steps := list(_steps(saved)):
         parts += ["## How it was made", "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))]
     if metadata.get("carried"):
         parts += ["What was carried over into it:", _carried(metadata["carried"])]
-    if metrics := _metrics(metadata):
-        rows = [[label, f"{value:.4g}"] for label, _, value in metrics]
-        parts += ["## Results", "Held-out samples of what it was trained on last:", _table(["measure", "value"], rows)]
+    if metrics := measured(metadata):
+        rows = [[each.label, f"{each.value:.4g}"] for each in metrics]
+        parts += [
+            "## Results",
+            "On the validation split of what it was trained on last:",
+            _table(["measure", "value"], rows),
+        ]
     parts += ["## Use", _use(name, tokenizer is not None)]
     if saved.artifact is not None:
         tree = "\n".join(_tree(saved.artifact.as_parent))
         parts += ["## Lineage", f"```\n{tree}\n```", _made_with(saved.artifact)]
     return "\n\n".join(parts) + "\n"
-
-
-def _front_matter(name: str, metadata: Mapping[str, Any]) -> str:
-    import yaml
-
-    values: dict[str, Any] = {
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["proctool", *(["procedural-pretraining"] if metadata.get("carried") or metadata.get("task") else [])],
-    }
-    corpus = str(metadata["corpus"]) if "corpus" in metadata else None
-    if corpus is not None and (data := _HUB.get(corpus.partition(":")[0])):
-        values["datasets"] = [data]
-    if corpus is not None and (metrics := _metrics(metadata)):
-        values["model-index"] = [
-            {
-                "name": name,
-                "results": [
-                    {
-                        "task": {"type": "text-generation"},
-                        "dataset": {
-                            "name": f"{bare_name(corpus)} (validation)",
-                            "type": _HUB.get(corpus, bare_name(corpus)),
-                        },
-                        "metrics": [{"type": kind, "name": label, "value": value} for label, kind, value in metrics],
-                    }
-                ],
-            }
-        ]
-    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---"
 
 
 def _what(saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None) -> str:
@@ -138,19 +109,6 @@ def _carried(rows: Sequence[Mapping[str, Any]]) -> str:
             for made in (row.provenance,)
         ],
     )
-
-
-def _metrics(metadata: Mapping[str, Any]) -> list[tuple[str, str, float]]:
-    """(what it is called here, the hub's type of metric, value)."""
-    found = metadata.get("metrics") or {}
-    rows = []
-    if isinstance(loss := found.get("loss"), int | float):
-        rows.append(("loss (nats per token)", "loss", float(loss)))
-        if "corpus" in metadata and (perplexity := to_perplexity(float(loss))) is not None:
-            rows.append(("perplexity", "perplexity", perplexity))
-    if isinstance(accuracy := found.get("accuracy"), int | float):
-        rows.append(("token accuracy", "accuracy", float(accuracy)))
-    return rows
 
 
 def _use(name: str, reads_text: bool) -> str:

@@ -1,7 +1,8 @@
 """A model as a Hugging Face folder: weights, configuration, generation settings, tokenizer and model card.
 
 A model that came with its tokenizer gives it back byte for byte. So does a model that proctool trained, where the
-tokenizer begins and ends texts as training did: with end-of-text, and nothing added.
+tokenizer begins and ends texts as training did: with end-of-text, and nothing added. `model_max_length` is added where
+the tokenizer's files do not say it, unless the model came with a tokenizer_config.json: that file is the user's.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool.corpora.subwords import SubwordTokenizer
-from proctool.corpora.tokenizer_files import TokenizerFiles, added_by, beginning_of
+from proctool.corpora.tokenizer_files import SETTINGS, TokenizerFiles, added_by, beginning_of
 from proctool.errors import ArtifactError
 from proctool.export.card import write_card
+from proctool.export.front_matter import NOTHING, Stated
 from proctool.export.staging import Dtype, cast, require_free, staged, torch_dtype
 from proctool.models.build import context_of
 from proctool.untrusted import parse_json
@@ -41,9 +43,11 @@ class Exported:
     """Generation settings that came with the model and that transformers refuses to save."""
     begins_with: str | None = None
     """The end-of-text token, where the tokenizer that came begins texts otherwise and was changed."""
+    unsaid_length: int | None = None
+    """The tokens that the model reads, where tokenizer_config.json came without them and stays as it came."""
 
 
-def export(saved: SavedModel, folder: Path, dtype: Dtype = "fp32") -> Exported:
+def export(saved: SavedModel, folder: Path, dtype: Dtype = "fp32", stated: Stated = NOTHING) -> Exported:
     """Write a Hugging Face folder (config, safetensors, generation config, tokenizer, model card), all or nothing.
 
     Raises ArtifactError when `folder` exists and is not empty, or its parent is missing; ModelError, CorpusError when
@@ -63,8 +67,11 @@ def export(saved: SavedModel, folder: Path, dtype: Dtype = "fp32") -> Exported:
         if dtype != "fp32":
             _convert(model, dtype)
         model.save_pretrained(unfinished)
-        write_card(unfinished, folder.absolute().name, saved, model, tokenizer)
-    return Exported(left_out, written.begins_with if written else None)
+        write_card(unfinished, folder.absolute().name, saved, model, tokenizer, stated)
+    if written is None:
+        return Exported(left_out)
+    unsaid = written.files is not None and not written.files.says_length()
+    return Exported(left_out, written.begins_with, context_of(saved.config) if unsaid else None)
 
 
 def _convert(model: PreTrainedModel, dtype: Dtype) -> None:
@@ -95,9 +102,13 @@ def written_tokenizer(saved: SavedModel, tokenizer: Tokenizer) -> WrittenTokeniz
     hf = files.in_transformers(saved.config.model_type)
     ends_alike = hf.eos_token_id == tokenizer.eos_id
     if saved.begins_as_tokenizer:
+        length = context_of(saved.config)
         if not ends_alike:
             hf.eos_token = tokenizer.eos_token
-        return WrittenTokenizer(hf, files if ends_alike else None)
+            if length is not None and not files.says_length():
+                hf.model_max_length = length
+            return WrittenTokenizer(hf)
+        return WrittenTokenizer(hf, files if SETTINGS in files.contents else files.with_length(length))
     begins_alike = added_by(hf) == ((), ()) and beginning_of(hf, tokenizer.eos_id).first == (tokenizer.eos_id,)
     if begins_alike and ends_alike:
         return WrittenTokenizer(hf, files.with_length(context_of(saved.config)))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, ModelError, notice, some_of
+from proctool.hub import HubModel, fetch, model_id
 from proctool.models.build import build_model, config_of, read_config, with_head
 from proctool.models.fit import Fit, fit, load_folder, own_head
 from proctool.models.folder import FolderWeights, read_folder, require_file
@@ -45,6 +46,13 @@ class SavedModel:
     """The tensor of a head that the recorded configuration takes for the embeddings."""
     unused: tuple[str, ...] = ()
     """Tensors in the folder that the model has no place for."""
+    repository: HubModel | None = None
+    """Where it was read from the hub: which model, at which commit."""
+
+    @property
+    def name(self) -> str:
+        """What people call it: its id on the hub, or the name of its file or folder."""
+        return self.repository.repository if self.repository else self.path.name
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Tensors by name, memory-mapped; every hash checked. Raises ArtifactError."""
@@ -89,7 +97,11 @@ class SavedModel:
 
         if self.artifact is not None:
             return load_record(self.metadata, str(self.path), end_of_text)
-        return load_subwords(str(self.path), end_of_text) if holds_tokenizer(self.path) else None
+        if not holds_tokenizer(self.path):
+            return None
+        found = load_subwords(str(self.path), end_of_text)
+        found.spec = self.repository.repository if self.repository else found.spec
+        return found
 
     @property
     def begins_as_tokenizer(self) -> bool:
@@ -112,8 +124,10 @@ class SavedModel:
         """How a child's lineage names this model."""
         if self.artifact is not None:
             return self.artifact
-        told = {"oddities": oddities} if (oddities := self.oddities()) else {}
-        return {"name": self.path.name, "kind": "huggingface", "content": self.content, **told, "parents": []}
+        told: dict[str, Any] = {"oddities": oddities} if (oddities := self.oddities()) else {}
+        if self.repository is not None:
+            told["repository"] = {"id": self.repository.repository, "commit": self.repository.commit}
+        return {"name": self.name, "kind": "huggingface", "content": self.content, **told, "parents": []}
 
     def _from_folder(self) -> PreTrainedModel:
         assert self.folder is not None, "a model that is not on disk has no weights to read"
@@ -160,13 +174,19 @@ def config_values(config: PretrainedConfig) -> dict[str, Any]:
 
 
 def open_model(path: Path, strip_prefix: Sequence[str] = ()) -> SavedModel:
-    """A model artifact, or a Hugging Face folder; a folder's tensors are known by their names without `strip_prefix`.
+    """A model artifact, a Hugging Face folder, or a model of the hub by its id where nothing here has that name.
 
-    Every tensor is accounted for before any is read; a `Notice` names those that are not used. Raises ArtifactError,
-    ModelError.
+    A folder's tensors are known by their names without `strip_prefix`. Every tensor is accounted for before any is
+    read; a `Notice` names those that are not used, and the commit of a model of the hub. Raises ArtifactError,
+    ModelError, HubError.
     """
-    path = Path(path)
+    path, repository = Path(path), None
+    if (wanted := model_id(path)) is not None:
+        repository = fetch(wanted)
+        notice(f"{wanted}: the model of that name on the hub, at commit {repository.commit}")
+        path = repository.folder
     saved = _open_folder(path, strip_prefix) if path.is_dir() else _open_artifact(path)
+    saved = replace(saved, repository=repository)
     if strip_prefix and saved.artifact is not None:
         raise ArtifactError(f"{path}: an artifact of proctool, whose tensors have no prefix to strip")
     if saved.own_head:

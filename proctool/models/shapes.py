@@ -13,6 +13,7 @@ from typing import Any
 
 from proctool import config
 from proctool.errors import ModelError
+from proctool.hub import fetch, model_id
 from proctool.paths import user_path
 from proctool.untrusted import parse_json
 from proctool.untrusted.models import MOST_HEADS, MOST_LAYERS, MOST_WIDTH
@@ -69,9 +70,10 @@ MOST = Shape(MOST_LAYERS, MOST_HEADS, MOST_WIDTH)
 
 
 def parse_model(spec: str) -> Shape | Path:
-    """A preset, a shape `layers x heads x width` such as 2x4x16, or the path of a transformers configuration.
+    """A preset, a shape `layers x heads x width` such as 2x4x16, or the path of a transformers configuration: a file, a
+    folder, or what the hub's cache holds of a model of the hub (of which nothing else is read).
 
-    Raises ModelError.
+    Raises ModelError, HubError.
     """
     if spec in PRESETS:
         return PRESETS[spec]
@@ -90,9 +92,11 @@ def parse_model(spec: str) -> Shape | Path:
         if not path.is_file():
             raise ModelError(f"model {spec}: the folder has no config.json")
         return path
+    if (wanted := model_id(spec)) is not None:
+        return fetch(wanted, weights=False).folder / "config.json"
     raise ModelError(
         f'model "{spec}" is neither a preset, a shape such as 4x4x64 (layers x heads x width), '
-        f"nor a configuration file{config.suggestion(spec, PRESETS)}"
+        f"a configuration file, nor OWNER/NAME on the hub{config.suggestion(spec, PRESETS)}"
     )
 
 

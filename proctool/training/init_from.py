@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proctool.errors import ArtifactError, OptionError, notice
+from proctool.hub import model_id
 from proctool.models.saved import SavedModel, open_model
 from proctool.paths import user_path
 from proctool.training.options import InitOptions
@@ -23,8 +24,10 @@ def open_init(options: InitOptions) -> SavedModel | None:
     if options.init in (None, "none"):
         return None
     path = user_path(str(options.init))
-    if not path.exists():
-        raise ArtifactError(f"{path}: no such file; --init takes a warmed model, a Hugging Face folder, or none")
+    if not path.exists() and model_id(path) is None:
+        raise ArtifactError(
+            f"{path}: no such file; --init takes a warmed model, a Hugging Face folder, OWNER/NAME on the hub, or none"
+        )
     return open_model(path)
 
 

@@ -24,6 +24,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     """
     from proctool.corpora.carried import record
     from proctool.corpora.catalog import open_corpus
+    from proctool.corpora.hub import repositories
     from proctool.corpora.store import open_store
     from proctool.corpora.subwords import load_tokenizer
 
@@ -43,14 +44,15 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         tie=options.tie,
         eos_id=tokenizer.eos_id,
     )
+    corpus = open_corpus(
+        options.corpus,
+        text_field=options.text_field,
+        validation=options.validation,
+        skip_bad=options.skip_bad,
+        cache_dir=options.cache_dir,
+    )
     store = open_store(
-        open_corpus(
-            options.corpus,
-            text_field=options.text_field,
-            validation=options.validation,
-            skip_bad=options.skip_bad,
-            cache_dir=options.cache_dir,
-        ),
+        corpus,
         tokenizer,
         options.context,
         budget=options.budget,
@@ -78,7 +80,13 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         source=sources["train"],
         held_out=sources["validation"],
         output=options.output,
-        metadata={"stage": "pretrain", **record(tokenizer), **_beginning(donor, tokenizer, options)},
+        metadata={
+            "stage": "pretrain",
+            **record(tokenizer),
+            **_beginning(donor, tokenizer, options),
+            **({"validation": options.validation} if options.validation else {}),
+            **({"datasets": list(datasets)} if (datasets := repositories(corpus)) else {}),
+        },
         parents=[donor.parent] if donor else [],
         prepare=transplant_from(donor, options, options.seed),
         rows=len(sources["train"].rows),

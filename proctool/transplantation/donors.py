@@ -25,7 +25,7 @@ class Donor:
 
     def __init__(self, saved: SavedModel) -> None:
         self.saved = saved
-        self.label = saved.path.name
+        self.label = saved.name
         """What people call it; longer where two donors' files are named alike."""
         self.config: Any = saved.config
         self.depth = int(getattr(saved.config, "num_hidden_layers", 0))

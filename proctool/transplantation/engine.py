@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from proctool import artifact, config
 from proctool.artifact import Artifact, TensorCopy
 from proctool.errors import ArtifactError, ModelError, OptionError, notice
+from proctool.hub import model_id
 from proctool.models.build import context_of, model_config, outline
 from proctool.models.components import parse_components
 from proctool.models.saved import SavedModel, config_values, open_model
@@ -210,9 +211,10 @@ def plan_transplant(options: TransplantOptions) -> Transplant:
     opened: dict[str, Donor] = {}
 
     def donor(path: str) -> Donor:
-        if not user_path(path).exists():
+        is_on_hub = model_id(user_path(path)) is not None
+        if not is_on_hub and not user_path(path).exists():
             raise ArtifactError(f"{path}: no such file; a donor is a model artifact or a Hugging Face folder")
-        key = str(user_path(path).resolve())
+        key = path if is_on_hub else str(user_path(path).resolve())
         if key not in opened:
             opened[key] = Donor(open_model(user_path(path)))
         return opened[key]

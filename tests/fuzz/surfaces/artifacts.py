@@ -113,7 +113,7 @@ class ArtifactDocuments(Values):
 
     def check(self, data: bytes) -> None:
         from proctool import artifact
-        from proctool.cli.files import inspect
+        from proctool.cli.inspect import inspect
         from proctool.corpora.shards import existing
         from proctool.models.saved import open_model
         from proctool.procedural.dataset import DataFile

@@ -1,10 +1,10 @@
-"""`proctool inspect` and `proctool export`: artifacts, read and handed on."""
+"""`proctool inspect`: what an artifact or a model folder is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -170,43 +170,3 @@ def _family_tree(node: Mapping[str, Any], tree: Any = None) -> Any:
     if "task" in metadata and all((parent.get("about") or {}).get("task") != metadata["task"] for parent in parents):
         branch.add(Text(_shown(f"task {metadata['task']}")))
     return branch
-
-
-def export(
-    file: Annotated[Path, typer.Argument(help="A model artifact or a Hugging Face folder.", **AS_PATH)],
-    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.", **AS_PATH)],
-    strip_prefix: Annotated[
-        list[str],
-        typer.Option(
-            metavar="PREFIX", help="Take it off tensors' names: module., _orig_mod. (repeatable).", show_default=False
-        ),
-    ] = [],  # noqa: B006
-    form: Annotated[
-        Literal["hf", "nanogpt", "litgpt", "torchtitan", "torchtitan-0.2"],
-        typer.Option("--format", help="hf, or the state dict of a project's model class."),
-    ] = "hf",
-    dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format of the weights.")] = "fp32",
-) -> None:
-    """Write a Hugging Face folder, or weights for nanoGPT, litgpt or torchtitan."""
-    from proctool.cli.training import quiet_libraries
-
-    quiet_libraries()
-    from proctool.models.saved import open_model
-
-    if form != "hf":
-        from proctool.export.formats import export_as
-
-        export_as(open_model(file, strip_prefix), folder, form, dtype)
-        display.say(f"wrote {folder}: load model.safetensors with model.load_state_dict(safetensors.torch.load_file())")
-        return
-    from proctool.export.folder import export as write_folder
-
-    written = write_folder(open_model(file, strip_prefix), folder, dtype)
-    if written.left_out:
-        display.say(f"generation_config.json: left out what transformers refuses: {', '.join(written.left_out)}")
-    if written.begins_with is not None:
-        display.say(
-            f"the model was trained on texts that begin after {written.begins_with}, so the exported tokenizer's bos "
-            f"is {written.begins_with} and it adds no token by itself"
-        )
-    display.say(f"wrote {folder}: load it with transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r})")

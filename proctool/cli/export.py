@@ -1,0 +1,91 @@
+"""`proctool export`: a model as a folder, and that folder on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from proctool.cli import display
+from proctool.errors import OptionError
+from proctool.paths import AS_PATH
+
+if TYPE_CHECKING:
+    from proctool.export.folder import Exported
+
+
+def export(
+    file: Annotated[
+        Path, typer.Argument(help="A model artifact, a model folder, or OWNER/NAME on the hub.", **AS_PATH)
+    ],
+    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.", **AS_PATH)],
+    strip_prefix: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PREFIX", help="Take it off tensors' names: module., _orig_mod. (repeatable).", show_default=False
+        ),
+    ] = [],  # noqa: B006
+    form: Annotated[
+        Literal["hf", "nanogpt", "litgpt", "torchtitan", "torchtitan-0.2"],
+        typer.Option("--format", help="hf, or the state dict of a project's model class."),
+    ] = "hf",
+    dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format of the weights.")] = "fp32",
+    license_: Annotated[
+        str | None,
+        typer.Option("--license", metavar="ID", help="License for the model card, such as apache-2.0."),
+    ] = None,
+    language: Annotated[
+        list[str],
+        typer.Option(metavar="CODE", help="Language for the model card: en (repeatable).", show_default=False),
+    ] = [],  # noqa: B006
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the folder to the hub as this model.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the new repository private.")] = False,
+) -> None:
+    """Write a Hugging Face folder, or weights for nanoGPT, litgpt or torchtitan."""
+    from proctool.cli.training import quiet_libraries
+
+    quiet_libraries()
+    from proctool import __version__, hub
+    from proctool.export.front_matter import Stated
+    from proctool.models.saved import open_model
+
+    given = {"--license": license_, "--language": language, "--push-to-hub": push_to_hub, "--private": private}
+    if form != "hf" and (named := [option for option, value in given.items() if value]):
+        raise OptionError(f"{named[0]}: is for --format hf; a state dict for {form} has no model card")
+    if private and push_to_hub is None:
+        raise OptionError("--private: is for --push-to-hub; name the repository, or leave it out")
+    stated = Stated(license_, tuple(language))
+    if push_to_hub is not None:
+        hub.require_pushable(push_to_hub)
+    if form != "hf":
+        from proctool.export.formats import export_as
+
+        export_as(open_model(file, strip_prefix), folder, form, dtype)
+        display.say(f"wrote {folder}: load model.safetensors with model.load_state_dict(safetensors.torch.load_file())")
+        return
+    from proctool.export.folder import export as write_folder
+
+    _say(write_folder(open_model(file, strip_prefix), folder, dtype, stated))
+    display.say(f"wrote {folder}: load it with transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r})")
+    if push_to_hub is not None:
+        display.say(f"uploading {folder} to {push_to_hub}")
+        where = hub.push(folder, push_to_hub, private=private, message=f"Export with proctool {__version__}")
+        display.say(f"uploaded: {where}")
+
+
+def _say(written: Exported) -> None:
+    if written.left_out:
+        display.say(f"generation_config.json: left out what transformers refuses: {', '.join(written.left_out)}")
+    if written.begins_with is not None:
+        display.say(
+            f"the model was trained on texts that begin after {written.begins_with}, so the exported tokenizer's bos "
+            f"is {written.begins_with} and it adds no token by itself"
+        )
+    if written.unsaid_length is not None:
+        display.say(
+            "tokenizer_config.json stays as it came, without model_max_length; the model reads "
+            f"{written.unsaid_length} tokens"
+        )

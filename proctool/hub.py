@@ -1,0 +1,241 @@
+"""Models on the Hugging Face hub: read by their ids, written as repositories, and failures there as one line.
+
+huggingface_hub does the work and obeys its own variables: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proctool.errors import HubError, first_line
+from proctool.paths import is_path
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*"
+_ID = re.compile(rf"(?P<repository>{_REPOSITORY})(@(?P<revision>[\w.-]+(/[\w.-]+)*))?", re.ASCII)
+_OF_FILES = (".safetensors", ".json", ".yaml", ".yml", ".jsonl", ".bin", ".pt", ".pth")
+"""Endings by which a name is that of a file, there or not."""
+
+SETTINGS = ("config.json", "generation_config.json", "adapter_config.json")
+WEIGHTS = ("*.safetensors", "model.safetensors.index.json")
+_NEVER = ("*/*", "consolidated*.safetensors")
+"""Files of subfolders, and the second copy of the weights that some repositories have."""
+
+
+@dataclass(frozen=True)
+class ModelId:
+    """`OWNER/NAME` or `OWNER/NAME@REVISION`."""
+
+    repository: str
+    revision: str | None = None
+    """A branch, a tag or a commit; None for the main branch."""
+
+    def __str__(self) -> str:
+        return self.repository if self.revision is None else f"{self.repository}@{self.revision}"
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model of the hub, in the hub's cache on this machine."""
+
+    repository: str
+    commit: str
+    """The commit that was read, in full."""
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"{self.repository}@{self.commit[:12]}"
+
+
+def model_id(written: str | Path) -> ModelId | None:
+    """The model of the hub that `written` names; None where it is a path. What exists here is always a path."""
+    if (found := _ID.fullmatch(str(written))) is None or Path(written).exists():
+        return None
+    repository = found["repository"]
+    return None if is_path(repository) or repository.endswith(_OF_FILES) else ModelId(repository, found["revision"])
+
+
+@functools.cache  # one process sees one commit, however often it asks
+def fetch(wanted: ModelId, *, weights: bool = True) -> HubModel:
+    """The configuration, tokenizer and (if `weights`) safetensors files of a model; never code, never pickles.
+
+    Files that the hub's cache holds are not downloaded again. Raises HubError, OSError.
+    """
+    import huggingface_hub
+
+    from proctool.corpora.tokenizer_files import NAMES
+
+    patterns = [*SETTINGS, *NAMES, *WEIGHTS] if weights else [SETTINGS[0]]
+    try:
+        folder = huggingface_hub.snapshot_download(
+            wanted.repository, revision=wanted.revision, allow_patterns=patterns, ignore_patterns=list(_NEVER)
+        )
+    except Exception as error:  # the client, the network and the disk each raise their own
+        if isinstance(error, OSError) and error.filename and trouble_of(error) is Trouble.OTHER:
+            raise  # a disk that is full, a cache that cannot be written
+        raise HubError(f"{wanted}: no such file or folder here, and {_unread(wanted, error)}") from None
+    if not (Path(folder) / SETTINGS[0]).is_file():
+        raise HubError(f"{wanted}: has no config.json on the hub; proctool reads models in the form of transformers")
+    return HubModel(wanted.repository, Path(folder).name, Path(folder))
+
+
+def _unread(wanted: ModelId, error: BaseException) -> str:
+    from huggingface_hub import constants
+
+    match trouble_of(error):
+        case Trouble.OFFLINE:
+            return (
+                f"{constants.HF_HUB_CACHE} does not hold all of its files; offline mode is on, so unset "
+                "HF_HUB_OFFLINE to download them"
+            )
+        case Trouble.NO_REVISION:
+            return f'the hub has no revision "{wanted.revision}" of this model'
+        case Trouble.NOT_FOUND:
+            return "no such model on the hub that this machine may read; check the name, or run `hf auth login`"
+        case Trouble.REFUSED:
+            return f"the hub does not let this machine read it; ask for access on {constants.ENDPOINT}/{wanted}, then "
+            "run `hf auth login`"
+        case Trouble.UNREACHABLE:
+            return f"the hub cannot be reached ({reason_of(error)}); try again, or give a local folder"
+    return f"the hub's client failed: {reason_of(error)}"
+
+
+# -- writing --
+
+
+def require_pushable(repository: str) -> None:
+    """Raise HubError where a push is sure to fail: a name that cannot be, offline mode, no token."""
+    import huggingface_hub
+
+    if not re.fullmatch(_REPOSITORY, repository, re.ASCII):
+        raise HubError(f"--push-to-hub {repository}: write OWNER/NAME, such as your user name and the model's name")
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise HubError(f"--push-to-hub {repository}: offline mode is on; unset HF_HUB_OFFLINE")
+    if not huggingface_hub.get_token():
+        raise HubError(f"--push-to-hub {repository}: no token; run `hf auth login`, or set HF_TOKEN")
+
+
+def push(folder: Path, repository: str, *, private: bool = False, message: str = "Upload model") -> str:
+    """Upload an exported folder as one commit; the address of the model.
+
+    Makes the repository where there is none. In one that exists, weight files that the folder does not have are
+    deleted: two sets of weights could not be loaded. Raises HubError; then the folder is as it was.
+    """
+    import huggingface_hub
+
+    api = huggingface_hub.HfApi()
+    try:
+        if not _created(api, repository, private):
+            _require_ours(api, repository, private)
+        api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            commit_message=message,
+            delete_patterns=["*.safetensors", "model.safetensors.index.json"],
+        )
+    except Exception as error:
+        why = str(error) if isinstance(error, HubError) else _unwritten(error)
+        raise HubError(
+            f"{repository}: {why}; nothing was uploaded, and {folder} is complete: `hf upload {repository} {folder}` "
+            "sends it later"
+        ) from None
+    return f"{huggingface_hub.constants.ENDPOINT}/{repository}"
+
+
+def _created(api: HfApi, repository: str, private: bool) -> bool:
+    """Whether the repository is new. False where it is there, or may be: this token may not make any."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        api.create_repo(repository, private=private or None)
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (403, 409):
+            raise
+        if error.response.status_code == 403 and not api.repo_exists(repository):
+            raise
+        return False
+    return True
+
+
+def _require_ours(api: HfApi, repository: str, private: bool) -> None:
+    """Raise HubError unless a name that is taken is a model's, and private where that was asked for."""
+    if not api.repo_exists(repository):
+        others = (kind for kind in ("dataset", "space") if api.repo_exists(repository, repo_type=kind))
+        kind = next(others, "repository of another type")
+        raise HubError(f"the name is taken by a {kind}; choose another name")
+    if private and not api.model_info(repository).private:
+        raise HubError("exists and is public, and --private is for new repositories; choose another name")
+
+
+def _unwritten(error: BaseException) -> str:
+    match trouble_of(error):
+        case Trouble.REFUSED:
+            return "the hub refuses this token; use one that may write there (`hf auth login`)"
+        case Trouble.NOT_FOUND:
+            return "the hub does not let this token see the repository; use one that may write there (`hf auth login`)"
+        case Trouble.OFFLINE | Trouble.UNREACHABLE:
+            return f"the hub cannot be reached ({reason_of(error)})"
+    return f"the hub's client failed ({reason_of(error)})"
+
+
+# -- what went wrong --
+
+
+class Trouble(Enum):
+    """What an error of huggingface_hub, datasets or the network means."""
+
+    OFFLINE = "offline mode is on"
+    NO_REVISION = "the repository has no such revision"
+    REFUSED = "no rights"
+    NOT_FOUND = "no such repository, or none that this machine may see"
+    UNREACHABLE = "no answer"
+    OTHER = "something else"
+
+
+def trouble_of(error: BaseException) -> Trouble:
+    """What it means, by the error and its causes."""
+    chain = list(_causes(error))
+    names = {base.__name__ for cause in chain for base in type(cause).__mro__}
+    codes = {getattr(getattr(cause, "response", None), "status_code", None) for cause in chain}
+    if "OfflineModeIsEnabled" in names:
+        return Trouble.OFFLINE
+    if "RevisionNotFoundError" in names:
+        return Trouble.NO_REVISION
+    if "GatedRepoError" in names or "DisabledRepoError" in names:
+        return Trouble.REFUSED
+    if any("NotFound" in name for name in names - {"LocalEntryNotFoundError", "EntryNotFoundError", _NO_FILE}):
+        return Trouble.NOT_FOUND
+    if codes & {401, 402, 403}:
+        return Trouble.REFUSED
+    if "LocalEntryNotFoundError" in names or codes & set(range(500, 600)):
+        return Trouble.UNREACHABLE
+    if any(word in name for name in names for word in ("Connect", "Timeout", "NetworkError", "RemoteProtocol")):
+        return Trouble.UNREACHABLE
+    return Trouble.OTHER
+
+
+_NO_FILE = FileNotFoundError.__name__
+
+
+def reason_of(error: BaseException) -> str:
+    """What the first cause of an error says, in one line."""
+    return first_line(list(_causes(error))[-1])
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    def walk() -> Iterator[BaseException]:
+        seen: Any = error
+        while seen is not None:
+            yield seen
+            seen = seen.__cause__ or seen.__context__
+
+    return itertools.islice(walk(), 8)
