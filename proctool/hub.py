@@ -6,6 +6,7 @@ huggingface_hub does the work and obeys its own variables: HF_HOME, HF_HUB_OFFLI
 from __future__ import annotations
 
 import functools
+import glob
 import itertools
 import re
 from collections.abc import Iterator
@@ -132,23 +133,29 @@ def push(folder: Path, repository: str, *, private: bool = False, message: str =
     """
     import huggingface_hub
 
-    api = huggingface_hub.HfApi()
+    api, is_new = huggingface_hub.HfApi(), False
     try:
-        if not _created(api, repository, private):
+        is_new = _created(api, repository, private)
+        if not is_new:
             _require_ours(api, repository, private)
+        weights = [name for name in api.list_repo_files(repository) if _is_weights(name)] if not is_new else []
         api.upload_folder(
             repo_id=repository,
             folder_path=folder,
             commit_message=message,
-            delete_patterns=["*.safetensors", "model.safetensors.index.json"],
+            delete_patterns=[glob.escape(name) for name in weights] or None,
         )
     except Exception as error:
         why = str(error) if isinstance(error, HubError) else _unwritten(error)
+        left = "the repository was made and is empty" if is_new else "nothing was uploaded"
         raise HubError(
-            f"{repository}: {why}; nothing was uploaded, and {folder} is complete: `hf upload {repository} {folder}` "
-            "sends it later"
+            f"{repository}: {why}; {left}, and {folder} is complete: `hf upload {repository} {folder}` sends it"
         ) from None
     return f"{huggingface_hub.constants.ENDPOINT}/{repository}"
+
+
+def _is_weights(name: str) -> bool:
+    return "/" not in name and (name.endswith(".safetensors") or name == WEIGHTS[1])
 
 
 def _created(api: HfApi, repository: str, private: bool) -> bool:

@@ -127,8 +127,9 @@ def _results(metadata: Mapping[str, Any]) -> list[Any]:
     corpus, task = metadata.get("corpus"), metadata.get("task")
     if corpus is None and task is None:
         return []
-    what = _spec(task) if corpus is None else str(metadata.get("validation", corpus))
-    datasets = _datasets({"corpus": what} if "validation" in metadata else metadata)
+    validation = (metadata.get("training") or {}).get("validation")
+    what = _spec(task) if corpus is None else str(validation or corpus)
+    datasets = _datasets({"corpus": validation} if validation else metadata)
     return [
         EvalResult(
             task_type="text-generation",

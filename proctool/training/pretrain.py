@@ -84,7 +84,6 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
             "stage": "pretrain",
             **record(tokenizer),
             **_beginning(donor, tokenizer, options),
-            **({"validation": options.validation} if options.validation else {}),
             **({"datasets": list(datasets)} if (datasets := repositories(corpus)) else {}),
         },
         parents=[donor.parent] if donor else [],

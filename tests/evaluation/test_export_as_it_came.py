@@ -117,6 +117,24 @@ def test_a_tokenizer_without_settings_is_exported_with_its_end(tmp_path: Path) -
     assert tokenizer("x")["input_ids"] == [BOS, VOCABULARY["x"]]
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_length_is_added_only_where_no_file_came(proctool: Callable[..., Said], tmp_path: Path, ends: bool) -> None:
+    folder = save_llama(tmp_path / "hf")
+    settings = folder / "tokenizer_config.json"
+    with_values(settings, model_max_length=int(1e30))
+    before = settings.read_bytes()
+    assert "tokenizer_config.json stays as it came, without model_max_length; the model reads 64 tokens" in (
+        proctool("export", "hf", "one").err
+    )
+    assert Path("one/tokenizer_config.json").read_bytes() == before
+    settings.unlink()
+    if ends:
+        (folder / "special_tokens_map.json").write_text('{"eos_token": "</s>"}')
+    assert "stays as it came" not in proctool("export", "hf", "two").err
+    assert transformers.AutoTokenizer.from_pretrained("two").model_max_length == 64
+    assert Path("two/tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes() or not ends
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_files_have_the_mode_that_new_files_get(proctool: Callable[..., Said], tmp_path: Path, mask: int) -> None:
     save_llama(tmp_path / "hf")
