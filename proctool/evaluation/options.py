@@ -25,7 +25,7 @@ class DiagnosticOptions(InitOptions, TaskTrainingOptions):
     laptop: ClassVar[Mapping[str, Any]] = {}
     """What `--scale laptop` sets in place of the published settings."""
     model: str = "diagnostic"
-    """A preset (gpt2, ...), layers x heads x width (4x4x64), or a transformers configuration file or folder."""
+    """A preset, layers x heads x width (4x4x64), config.json or OWNER/NAME."""
     components: tuple[str, ...] = field(default=("attention", "mlp", "norms", "positions"), metadata={"comma": True})
     """What to carry over from it: attention, mlp, norms, positions; or none, for the embeddings' start alone."""
     embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] = "mean"
@@ -112,7 +112,7 @@ class MultiplicationOptions(ArithmeticOptions):
     digits: int | None = None
     """Digits of each number (default: the published 5; 2 with --scale laptop)."""
     model: str = "4x8x512"
-    """A preset (gpt2, ...), layers x heads x width (4x4x64), or a transformers configuration file or folder."""
+    """A preset, layers x heads x width (4x4x64), config.json or OWNER/NAME."""
     tie: bool | None = False
     """Use the token embeddings as the output head too."""
     init_std: float | None = 0.02

@@ -47,7 +47,7 @@ class RunOptions:
     """One pretraining run to plan, as for `proctool pretrain`."""
 
     model: str = "gpt2"
-    """A preset (gpt2, ...), layers x heads x width (4x4x64), or a transformers configuration file or folder."""
+    """A preset, layers x heads x width (4x4x64), config.json or OWNER/NAME."""
     family: str = "gpt2"
     """Architecture family for shapes and presets: gpt2, llama, qwen3, ..."""
     tokenizer: str = "gpt2"

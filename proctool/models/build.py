@@ -51,7 +51,8 @@ def model_config(
         positions = written_sizes(spec).context
         if positions not in (None, context):
             notice(
-                f"{found}: max_position_embeddings is {positions}, but the model gets {context}, the context asked for"
+                f"{found}: max_position_embeddings is {positions}, but the model gets {context}, "
+                "the length of its samples"
             )
         if tie is None and _has_own_head(Path(spec), family, values):
             tie = False

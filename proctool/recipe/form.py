@@ -115,7 +115,7 @@ class Recipe:
     name: str
     """Names the experiment's folder."""
     model: str
-    """A preset (gpt2, ...), layers x heads x width (4x4x64), or a transformers configuration file or folder."""
+    """A preset, layers x heads x width (4x4x64), config.json or OWNER/NAME."""
     arms: dict[str, Arm]
     """What is compared, by name."""
     title: str = ""

@@ -30,7 +30,7 @@ class TrainingOptions:
     """Options that every training command shares."""
 
     model: str = "4x4x64"
-    """A preset (gpt2, ...), layers x heads x width (4x4x64), or a transformers configuration file or folder."""
+    """A preset, layers x heads x width (4x4x64), config.json or OWNER/NAME."""
     family: str = "gpt2"
     """Architecture family for shapes and presets: gpt2, llama, qwen3, ..."""
     tie: bool | None = None
@@ -194,7 +194,7 @@ class InitOptions:
     """How a training run starts from a warmed model."""
 
     init: str | None = None
-    """A warmed model: a model artifact or a Hugging Face folder (default: all weights fresh)."""
+    """A warmed model: an artifact, a folder or OWNER/NAME (default: none)."""
     components: tuple[str, ...] = field(default=("attention", "mlp", "norms"), metadata={"comma": True})
     """What to carry over from it: attention, mlp, norms, positions; or none, for the embeddings' start alone."""
     embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] = "fresh"

@@ -7,12 +7,13 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from proctool.errors import Notice
@@ -41,11 +42,19 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(\w+)\n(.*?)^```$", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def run(page: str, proctool: Callable[..., Said], names: dict[str, Any]) -> dict[str, Any]:
-    """Run the blocks in order. A name that only a reader's own code has is made when a block first uses it."""
+def run(
+    page: str, proctool: Callable[..., Said], names: dict[str, Any], smaller: Mapping[str, str] = SMALLER
+) -> dict[str, Any]:
+    """Run the blocks in order. A name that only a reader's own code has is made when a block first uses it.
+
+    A recipe is written to the file that its name says.
+    """
     for language, text in blocks(page):
-        for printed, small in SMALLER.items():
+        for printed, small in smaller.items():
             text = text.replace(printed, small)
+        if language == "yaml":
+            Path(f"{yaml.safe_load(text)['name']}.yaml").write_text(text)
+            continue
         if language == "sh":
             for line in text.splitlines():
                 said = proctool(*shlex.split(line)[1:])
