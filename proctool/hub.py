@@ -26,8 +26,7 @@ _ID = re.compile(rf"(?P<repository>{_REPOSITORY})(@(?P<revision>[\w.-]+(/[\w.-]+
 _OF_FILES = (".safetensors", ".json", ".yaml", ".yml", ".jsonl", ".bin", ".pt", ".pth")
 """Endings by which a name is that of a file, there or not."""
 
-SETTINGS = ("config.json", "generation_config.json", "adapter_config.json")
-WEIGHTS = ("*.safetensors", "model.safetensors.index.json")
+CONFIGURATION, INDEX = "config.json", "model.safetensors.index.json"
 _NEVER = ("*/*", "consolidated*.safetensors")
 """Files of subfolders, and the second copy of the weights that some repositories have."""
 
@@ -66,25 +65,22 @@ def model_id(written: str | Path) -> ModelId | None:
 
 
 @functools.cache  # one process sees one commit, however often it asks
-def fetch(wanted: ModelId, *, weights: bool = True) -> HubModel:
-    """The configuration, tokenizer and (if `weights`) safetensors files of a model; never code, never pickles.
+def fetch(wanted: ModelId, patterns: tuple[str, ...]) -> HubModel:
+    """The files of a model whose names fit one of the `patterns`; those of subfolders never.
 
     Files that the hub's cache holds are not downloaded again. Raises HubError, OSError.
     """
     import huggingface_hub
 
-    from proctool.corpora.tokenizer_files import NAMES
-
-    patterns = [*SETTINGS, *NAMES, *WEIGHTS] if weights else [SETTINGS[0]]
     try:
         folder = huggingface_hub.snapshot_download(
-            wanted.repository, revision=wanted.revision, allow_patterns=patterns, ignore_patterns=list(_NEVER)
+            wanted.repository, revision=wanted.revision, allow_patterns=list(patterns), ignore_patterns=list(_NEVER)
         )
     except Exception as error:  # the client, the network and the disk each raise their own
         if isinstance(error, OSError) and error.filename and trouble_of(error) is Trouble.OTHER:
             raise  # a disk that is full, a cache that cannot be written
         raise HubError(f"{wanted}: no such file or folder here, and {_unread(wanted, error)}") from None
-    if not (Path(folder) / SETTINGS[0]).is_file():
+    if not (Path(folder) / CONFIGURATION).is_file():
         raise HubError(f"{wanted}: has no config.json on the hub; proctool reads models in the form of transformers")
     return HubModel(wanted.repository, Path(folder).name, Path(folder))
 
@@ -155,7 +151,7 @@ def push(folder: Path, repository: str, *, private: bool = False, message: str =
 
 
 def _is_weights(name: str) -> bool:
-    return "/" not in name and (name.endswith(".safetensors") or name == WEIGHTS[1])
+    return "/" not in name and (name.endswith(".safetensors") or name == INDEX)
 
 
 def _created(api: HfApi, repository: str, private: bool) -> bool:

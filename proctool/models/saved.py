@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from proctool import artifact
 from proctool.artifact import Artifact
+from proctool.corpora.tokenizer_files import NAMES
 from proctool.errors import ArtifactError, ModelError, notice, some_of
-from proctool.hub import HubModel, fetch, model_id
+from proctool.hub import CONFIGURATION, INDEX, HubModel, fetch, model_id
 from proctool.models.build import build_model, config_of, read_config, with_head
 from proctool.models.fit import Fit, fit, load_folder, own_head
 from proctool.models.folder import FolderWeights, read_folder, require_file
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from proctool.corpora.tokenizers import Tokenizer
 
 _NOISE = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype")
+_READ = (CONFIGURATION, "generation_config.json", "adapter_config.json", "*.safetensors", INDEX)
+"""Files that are read of a model of the hub, beside its tokenizer's: no code, no pickles."""
 _LISTED = 5
 """Names that records and notices give of tensors that are not used."""
 
@@ -182,7 +185,7 @@ def open_model(path: Path, strip_prefix: Sequence[str] = ()) -> SavedModel:
     """
     path, repository = Path(path), None
     if (wanted := model_id(path)) is not None:
-        repository = fetch(wanted)
+        repository = fetch(wanted, (*_READ, *NAMES))
         notice(f"{wanted}: the model of that name on the hub, at commit {repository.commit}")
         path = repository.folder
     saved = _open_folder(path, strip_prefix) if path.is_dir() else _open_artifact(path)

@@ -13,7 +13,7 @@ from typing import Any
 
 from proctool import config
 from proctool.errors import ModelError
-from proctool.hub import fetch, model_id
+from proctool.hub import CONFIGURATION, fetch, model_id
 from proctool.paths import user_path
 from proctool.untrusted import parse_json
 from proctool.untrusted.models import MOST_HEADS, MOST_LAYERS, MOST_WIDTH
@@ -93,7 +93,7 @@ def parse_model(spec: str) -> Shape | Path:
             raise ModelError(f"model {spec}: the folder has no config.json")
         return path
     if (wanted := model_id(spec)) is not None:
-        return fetch(wanted, weights=False).folder / "config.json"
+        return fetch(wanted, (CONFIGURATION,)).folder / CONFIGURATION
     raise ModelError(
         f'model "{spec}" is neither a preset, a shape such as 4x4x64 (layers x heads x width), '
         f"a configuration file, nor OWNER/NAME on the hub{config.suggestion(spec, PRESETS)}"
