@@ -58,7 +58,7 @@ class HubModel:
 
 def model_id(written: str | Path) -> ModelId | None:
     """The model of the hub that `written` names; None where it is a path. What exists here is always a path."""
-    if (found := _ID.fullmatch(str(written))) is None or Path(written).exists():
+    if (found := _ID.fullmatch(str(written))) is None:
         return None
     repository = found["repository"]
     return None if is_path(repository) or repository.endswith(_OF_FILES) else ModelId(repository, found["revision"])

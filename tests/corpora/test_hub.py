@@ -117,3 +117,14 @@ def test_wikitext_is_joined_into_articles(tmp_path):
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert texts(open_corpus(f"wikitext:{tmp_path / 'hub'}"), None) == articles
+
+
+def test_a_model_records_the_datasets_of_the_hub_alone(c4, monkeypatch, tmp_path):
+    from proctool.training.options import PretrainOptions
+    from proctool.training.pretrain import pretrain_job
+
+    _Hub(monkeypatch, c4)
+    monkeypatch.chdir(tmp_path)
+    sizes = {"model": "1x2x16", "context": 16, "steps": 1, "batch_size": 2, "cache_dir": tmp_path / "cache"}
+    recorded = [pretrain_job(PretrainOptions(corpus=name, **sizes)).metadata for name in ("c4", f"c4:{c4}")]
+    assert [metadata.get("datasets") for metadata in recorded] == [["allenai/c4"], None]

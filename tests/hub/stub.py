@@ -116,10 +116,10 @@ def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
             if self.path == "/api/repos/create":
                 asked = json.loads(body)
                 name = f"{asked['organization']}/{asked['name']}"
-                if name in stub.repositories:
-                    return self.refuse(409, "RepoAlreadyExists")
                 if not stub.may_create:
                     return self.refuse(403, "Forbidden")
+                if name in stub.repositories:
+                    return self.refuse(409, "RepoAlreadyExists")
                 private = bool(asked.get("private")) or asked.get("visibility") == "private"
                 stub.repositories[name] = Repository(private=private)
                 return self.answer({"url": f"{stub.url}/{name}"})

@@ -152,7 +152,18 @@ def test_no_answer_is_one_line(proctool: Callable[..., Said], tmp_path: Path, mo
         ("org/name@v1.0", ModelId("org/name", "v1.0")),
         ("org/name@refs/pr/1", ModelId("org/name", "refs/pr/1")),
         *dict.fromkeys(
-            ("name", "./org/name", "/org/name", "a/b/c", "runs/m.safetensors", "~/m", "org/", "here/name", "a b/c")
+            (
+                "name",
+                "./org/name",
+                "/org/name",
+                "a/b/c",
+                "runs/m.safetensors",
+                "~/m",
+                "org/",
+                "here/name",
+                "here/name@v1",
+                "a b/c",
+            )
         ).items(),
     ],
 )
