@@ -20,13 +20,15 @@ _EXAMPLES: dict[str, dict[str, Any]] = {"eca": {"width": 96, "steps": 39}}
 
 # The gallery's order, by what the tasks exercise; tasks of third parties come last.
 _SECTIONS: dict[str, tuple[str, ...]] = {
-    "Languages": ("dyck", "shuffle-dyck", "ww", "dfa"),
-    "Automata": ("eca", "nca"),
+    "Languages": ("dyck", "shuffle-dyck", "ww", "dfa", "pcfg"),
+    "Random models": ("rnn", "markov"),
+    "Automata": ("eca", "life", "nca"),
     "Transductions": (
         *("identity", "reverse", "duplicate", "sort", "set", "delete", "replace", "stack"),
         *("union", "intersect", "difference"),
         *("first", "last", "select", "search", "count"),
     ),
+    "Reasoning": ("induct", "deduct", "abduct"),
     "Diagnostics": (*("haystack", "mqar", "addition", "reversed-addition", "multiplication", "modular", "sorting"),),
 }
 

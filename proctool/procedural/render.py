@@ -55,6 +55,11 @@ _WRITTEN: dict[str, Callable[[int], str]] = {
     "patch": str,
     "start": lambda index: "<",
     "end": lambda index: ">",
+    "alphabet": lambda index: "ULM"[index],
+    "space": lambda index: "/",
+    "colon": lambda index: ":",
+    "bracket": lambda index: "[]"[index],
+    "comma": lambda index: ",",
 }
 
 _SIGNS = {"add": "+", "subtract": "−", "multiply": "×"}
@@ -117,7 +122,7 @@ def _line(task: Task, tokens: Tokens, targets: Mask) -> Text:
     words = spelling(task)
     faint = {token for role in ("pad", "blank") for token in task.layout.get(role, ())}
     # Brackets and digits read best close together, whole numbers apart.
-    close_together = not {"symbol", "number", "value"} & set(task.layout)
+    close_together = not {"symbol", "number", "value"} & set(task.layout) and len(task.layout.get("cells", ())) <= 10
     text = Text(no_wrap=False)
     for token, target in zip(tokens.tolist(), targets.tolist(), strict=True):
         if text and not close_together:
