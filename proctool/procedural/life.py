@@ -52,6 +52,7 @@ class Life(Task):
         "brain": {"rule": "B2/S", "states": 3},
         "256": {"rule": "B2/S34", "states": 256, "steps": 15},
     }
+    targets_determined: ClassVar = True
     size_option: ClassVar = "steps"
 
     def __post_init__(self) -> None:

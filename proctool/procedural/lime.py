@@ -224,6 +224,8 @@ class Deduct(Lime):
     Source: LIME (Wu et al., arXiv 2101.06223), section 3, with the numbers of its published code.
     """
 
+    targets_determined: ClassVar = True
+
     @staticmethod
     def _order() -> tuple[str, str, str]:
         return "rule", "case", "result"
