@@ -597,7 +597,8 @@ SETTINGS: dict[str, list[Options]] = {
     "multiplication": [{"digits": 1}, {"digits": 2}, {"digits": 30}, {"scoring": "official"}],
     "nca": [
         {"grid": 4, "states": 2, "length": 50, "complexity": 0.1, "per_rule": 1},
-        {"grid": 8, "states": 6, "length": 301, "per_rule": 5},
+        {"grid": 8, "states": 6, "length": 301, "per_rule": 5, "dropped": 0},
+        {"grid": 4, "states": 15, "length": 60, "complexity": 0.1, "most_complexity": 2.0},
     ],
     "replace": [{"inputs": 1, "symbols": 3}, {"inputs": 30, "symbols": 4}],
     "reverse": [{"inputs": 1, "symbols": 2}, {"inputs": 33, "symbols": 300}],
