@@ -30,7 +30,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
         *("union", "intersect", "difference"),
         *("first", "last", "select", "search", "count"),
     ),
-    "Reasoning": ("induct", "deduct", "abduct"),
+    "Reasoning": ("induct", "deduct", "abduct", "derivations"),
     "Diagnostics": (*("haystack", "mqar", "addition", "reversed-addition", "multiplication", "modular", "sorting"),),
 }
 

@@ -40,6 +40,7 @@ _BUILT_IN = (
     "markov",
     "recurrent",
     "lime",
+    "derivations",
     "diagnostics",
     "arithmetic",
     "mqar",

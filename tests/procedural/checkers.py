@@ -510,6 +510,63 @@ def abduct(o: Options, tokens: list[int], targets: list[bool]) -> None:
     _lime(o, tokens, targets, "rtc")
 
 
+def derivations(o: Options, tokens: list[int], targets: list[bool]) -> None:
+    """Every whole line follows by its rule."""
+    all_but_first(targets)
+    assert len(tokens) == o["length"]
+    implies, and_, or_ = range(o["atoms"], o["atoms"] + 3)
+    rules = ["premise", "detach", "join", "left", "right", "weaken"]
+    zero = or_ + 1 + len(rules)
+    stop, separator = zero + o["lines"], zero + o["lines"] + 1
+
+    def parsed(formula: list[int]) -> tuple[object, ...]:
+        """A tree from prefix notation, with nothing left over."""
+
+        def tree(place: int) -> tuple[tuple[object, ...], int]:
+            if formula[place] < o["atoms"]:
+                return (formula[place],), place + 1
+            assert formula[place] in (implies, and_, or_)
+            left, middle = tree(place + 1)
+            right, end = tree(middle)
+            return (formula[place], left, right), end
+
+        whole, end = tree(0)
+        assert end == len(formula)
+        return whole
+
+    lines: list[tuple[object, ...]] = []
+    line: list[int] = []
+    for token in tokens:
+        if token == separator:
+            assert line == []
+            assert len(lines) == o["lines"]
+            lines = []
+        elif token != stop:
+            line.append(token)
+        else:
+            rule = rules[line[0] - or_ - 1]
+            count = {"premise": 0, "detach": 2, "join": 2}.get(rule, 1)
+            used = [lines[number - zero] for number in line[1 : 1 + count]]
+            assert all(number >= zero for number in line[1 : 1 + count])
+            assert len(line) - 1 - count <= o["size"]
+            found = parsed(line[1 + count :])
+            if rule == "premise":
+                atoms = all(isinstance(part, int) or len(part) == 1 for part in found)
+                assert atoms or (found[0] == implies and found[1] in lines and len(found[2]) == 1)  # type: ignore[arg-type]
+            elif rule == "detach":
+                assert used[0] == (implies, used[1], found)
+            elif rule == "join":
+                assert found == (and_, *used)
+            elif rule == "weaken":
+                assert found[:2] == (or_, used[0])
+                assert len(found[2]) == 1  # type: ignore[arg-type]
+            else:
+                assert used[0][0] == and_
+                assert found == used[0][1 if rule == "left" else 2]
+            lines.append(found)
+            line = []
+
+
 CHECKERS: dict[str, Checker] = {
     "set": set_,
     "shuffle-dyck": shuffle_dyck,
@@ -519,7 +576,7 @@ CHECKERS: dict[str, Checker] = {
         for check in (
             *(addition, count, delete, dfa, difference, duplicate, dyck, eca, first, haystack, identity, intersect),
             *(last, modular, mqar, multiplication, nca, replace, reverse, search, select, sort, sorting, stack),
-            *(union, ww, abduct, deduct, induct, life, markov, pcfg, rnn),
+            *(union, ww, abduct, deduct, derivations, induct, life, markov, pcfg, rnn),
         )
     },
 }
@@ -529,6 +586,11 @@ _LIME: list[Options] = [{"vocab": 68, "most": 1}, {"most": 60}]
 SETTINGS: dict[str, list[Options]] = {
     "abduct": _LIME,
     "deduct": _LIME,
+    "derivations": [
+        {"atoms": 1, "size": 3, "lines": 20},
+        {"atoms": 2, "size": 40, "lines": 40, "length": 1500},
+        {"lines": 1, "length": 9},
+    ],
     "induct": _LIME,
     "life": [
         {"rule": "B/S", "height": 3, "width": 3, "steps": 1},
