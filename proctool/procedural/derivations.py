@@ -52,7 +52,7 @@ class Derivations(Task):
     size_option: ClassVar = "length"
 
     def __post_init__(self) -> None:
-        require(self.atoms >= 1, self, "atoms", "at least 1 is needed")
+        require(1 <= self.atoms <= 4096, self, "atoms", "must lie between 1 and 4096")
         require(1 <= self.lines <= 256, self, "lines", "must lie between 1 and 256")
         require(3 <= self.size <= 255, self, "size", "must lie between 3 and 255")
         require(self.length >= 2, self, "length", "at least 2 tokens are needed")
@@ -90,7 +90,7 @@ class Derivations(Task):
         written = np.full((n, self.lines, width), ids["stop"], self.dtype)
         shown = np.zeros(written.shape, bool)
         shown[:, :, [0, -1]] = True
-        known = _Known(np.zeros((n, self.lines, self.size), np.int32), np.zeros((n, self.lines), np.intp))
+        known = _Known(n, self.lines, self.size)
         for line in range(self.lines):
             rule, used, formula, size = self._line(rng, known, line)
             known.add(line, formula, size, self.atoms)
@@ -105,13 +105,13 @@ class Derivations(Task):
 
     def _line(
         self, rng: np.random.Generator, known: _Known, line: int
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int32], NDArray[np.intp]]:
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int16], NDArray[np.intp]]:
         """The next line: rules (n,), lines used (n, 2), formulas (n, size), their sizes (n,)."""
         n = len(known.formulas)
         every = np.arange(n)
         rule = rng.integers(0, len(_REFERENCES), n)
-        atoms = rng.integers(0, self.atoms, (n, 2)).astype(np.int32)
-        connective = self.atoms + rng.integers(0, 3, n).astype(np.int32)
+        atoms = rng.integers(0, self.atoms, (n, 2)).astype(np.int16)
+        connective = self.atoms + rng.integers(0, 3, n).astype(np.int16)
         kind = rng.integers(0, 3, n)
         # One and another line of each sample, each the best by a random score among those that will do.
         scores = rng.random((2, n, max(line, 1)), dtype=np.float32)
@@ -120,7 +120,7 @@ class Derivations(Task):
         implied = known.matches[:, : max(line, 1), : max(line, 1)]
         is_and = main == self.atoms + _AND
         grows = sizes + 2 <= self.size
-        allowed = np.where((rule == _DETACH)[:, None], implied.any(axis=2), grows)
+        allowed = np.where((rule == _DETACH)[:, None], known.usable[:, : max(line, 1)], grows)
         allowed = np.where(((rule == _LEFT) | (rule == _RIGHT))[:, None], is_and, allowed)
         first = np.where(allowed, scores[0], -1).argmax(axis=1)
         fits = sizes + (sizes[every, first] + 1)[:, None] <= self.size
@@ -145,7 +145,7 @@ class Derivations(Task):
         part = np.take_along_axis(a, np.minimum(places + start[:, None], self.size - 1), axis=1)
 
         sign = np.where(rule == _JOIN, self.atoms + _AND, self.atoms + _OR)
-        sign = np.where(rule == _PREMISE, np.where(from_line, self.atoms + _IMPLIES, connective), sign).astype(np.int32)
+        sign = np.where(rule == _PREMISE, np.where(from_line, self.atoms + _IMPLIES, connective), sign).astype(np.int16)
         plain = (rule == _PREMISE) & ~from_line
         body = np.where(plain[:, None], atoms[:, :1], a)
         body_size = np.where(plain, 1, size_a)
@@ -164,30 +164,52 @@ class Derivations(Task):
 
 
 class _Known:
-    """The lines that each derivation has so far."""
+    """The lines that each of n derivations has so far."""
 
-    def __init__(self, formulas: NDArray[np.int32], sizes: NDArray[np.intp]) -> None:
-        n, lines, _ = formulas.shape
-        self.formulas, self.sizes = formulas, sizes  # (n, lines, size), (n, lines)
-        self.main = np.full((n, lines), -1, np.int32)
+    def __init__(self, n: int, lines: int, size: int) -> None:
+        self.formulas = np.zeros((n, lines, size), np.int16)
+        self.sizes = np.zeros((n, lines), np.intp)
         self.lefts = np.zeros((n, lines), np.intp)  # sizes of the first arguments
-        self.antecedents = np.zeros_like(formulas)
-        self.antecedents[:] = -1
+        self.main = np.full((n, lines), -1, np.int16)
         self.matches = np.zeros((n, lines, lines), bool)  # whether line i is an implication from line j
+        self.usable = np.zeros((n, lines), bool)  # whether it is from any
+        # Formulas and antecedents again, four tokens to a word, which are compared at once.
+        self._words = np.zeros((-(-size // 4), n, lines), np.int64)
+        self._antecedents = np.full_like(self._words, -1)
 
-    def add(self, line: int, formula: NDArray[np.int32], size: NDArray[np.intp], atoms: int) -> None:
+    def add(self, line: int, formula: NDArray[np.int16], size: NDArray[np.intp], atoms: int) -> None:
         """Write a line. formula (n, size), size (n,)."""
         self.formulas[:, line], self.sizes[:, line] = formula, size
         self.main[:, line] = formula[:, 0]
         # The first argument ends where it has one atom more than connectives.
-        balance = np.cumsum(np.where(formula[:, 1:] >= atoms, 1, -1), axis=1)
+        balance = np.cumsum(np.where(formula[:, 1:] >= atoms, np.int16(1), np.int16(-1)), axis=1, dtype=np.int16)
         left = np.where(formula[:, 0] >= atoms, (balance == -1).argmax(axis=1) + 1, 0)
         self.lefts[:, line] = left
         implies = formula[:, 0] == atoms + _IMPLIES
-        places = np.arange(formula.shape[1])
-        antecedent = np.where(places < left[:, None], np.roll(formula, -1, axis=1), 0)
-        self.antecedents[:, line] = np.where(implies[:, None], antecedent, -1)
-        so_far = slice(0, line + 1)
-        self.matches[:, line, so_far] = (self.formulas[:, so_far] == self.antecedents[:, line, None]).all(axis=2)
-        self.matches[:, so_far, line] = (self.antecedents[:, so_far] == formula[:, None]).all(axis=2)
+        antecedent = np.zeros_like(formula)
+        antecedent[:, :-1] = np.where(np.arange(formula.shape[1] - 1) < left[:, None], formula[:, 1:], 0)
+        antecedent[~implies] = -1
         # Sizes need no comparison: padding is an atom's id, and no formula is the beginning of another.
+        self._words[:, :, line] = _words(formula)
+        self._antecedents[:, :, line] = _words(antecedent)
+        from_it = _equal(self._antecedents, self._words, line)
+        of_it = _equal(self._words, self._antecedents, line)
+        self.matches[:, :line, line] = from_it
+        self.matches[:, line, :line] = of_it
+        self.usable[:, :line] |= from_it
+        self.usable[:, line] = of_it.any(axis=1)
+
+
+def _equal(kept: NDArray[np.int64], new: NDArray[np.int64], line: int) -> NDArray[np.bool_]:
+    """Which of `kept` before the line equal what is `new` in it. (words, n, lines) each -> (n, line)."""
+    equal = np.ones((kept.shape[1], line), bool)
+    for each, word in zip(kept, new, strict=True):
+        equal &= each[:, :line] == word[:, line, None]
+    return equal
+
+
+def _words(tokens: NDArray[np.int16]) -> NDArray[np.int64]:
+    """Four tokens to a word. (n, size) -> (words, n)."""
+    padded = np.zeros((len(tokens), -(-tokens.shape[1] // 4) * 4), np.int16)
+    padded[:, : tokens.shape[1]] = tokens
+    return padded.view(np.int64).T

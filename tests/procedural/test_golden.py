@@ -20,6 +20,7 @@ GOLDEN = {
     "count:small": "d2b4bc711bacf1c3",
     "deduct:small": "927669e76f26d703",
     "delete:small": "535e33e6cdbd95a0",
+    "derivations:small": "9ac05bb281b10a0e",
     "dfa:small": "1e3e69bda831abbf",
     "difference:small": "03d2fc6fe22e6ed1",
     "duplicate:small": "29578316bc7ad90d",
