@@ -155,11 +155,15 @@ class NeuralAutomaton(Task):
 
     def run(self, rng: np.random.Generator, rules: Rules, count: int, frames: int) -> Grids:
         """Frames of each rule from `count` first states, less the dropped ones. (rules, count, frames, grid, grid)."""
-        shape = (self.states, len(rules), count)
-        logits = rng.standard_normal((*shape, 1))
-        noise = -np.log(rng.standard_exponential((*shape, self.grid**2)))
-        grids = (logits + noise).argmax(axis=0).astype(np.uint8).reshape(*shape[1:], self.grid, self.grid)
-        shown = np.empty((*shape[1:], frames, self.grid, self.grid), np.uint8)
+        shape = (len(rules), count)
+        odds = np.exp(rng.standard_normal((self.states, *shape)))
+        ends = np.cumsum(odds, axis=0) / odds.sum(axis=0)
+        chances = rng.random((*shape, self.grid**2))
+        grids = np.zeros(chances.shape, np.uint8)
+        for end in ends[:-1]:
+            grids += chances >= end[..., None]
+        grids = grids.reshape(*shape, self.grid, self.grid)
+        shown = np.empty((*shape, frames, self.grid, self.grid), np.uint8)
         tables = rules.tables()
         weights = rules.weights(tables)
         for time in range(self.dropped + frames):

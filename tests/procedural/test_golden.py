@@ -37,7 +37,7 @@ GOLDEN = {
     "modular:small": "52d66ef6987b0746",
     "mqar:small": "6895232b4d493bea",
     "multiplication:small": "54fcf9a9a0a7a55a",
-    "nca:small,length=22,per_rule=256,complexity=0.2": "fa7a7627b760feba",
+    "nca:small,length=22,per_rule=256,complexity=0.2": "728f5aa78dd09ca5",
     "pcfg:small": "bc7b3f4678813e4e",
     "replace:small": "0757ec1537b95665",
     "reverse:small": "2ccea5bb4f4148aa",
