@@ -159,10 +159,10 @@ class NeuralAutomaton(Task):
         odds = np.exp(rng.standard_normal((self.states, *shape)))
         ends = np.cumsum(odds, axis=0) / odds.sum(axis=0)
         chances = rng.random((*shape, self.grid**2))
-        grids = np.zeros(chances.shape, np.uint8)
+        first = np.zeros(chances.shape, np.uint8)
         for end in ends[:-1]:
-            grids += chances >= end[..., None]
-        grids = grids.reshape(*shape, self.grid, self.grid)
+            first += chances >= end[..., None]
+        grids: Grids = first.reshape(*shape, self.grid, self.grid)
         shown = np.empty((*shape, frames, self.grid, self.grid), np.uint8)
         tables = rules.tables()
         weights = rules.weights(tables)
