@@ -33,8 +33,8 @@ class RandomGrammar(Task):
     A string starts from nonterminal 0 and is expanded from the left; a separator follows it. Where `depth`
     nonterminals wait, the first rule is taken.
 
-    Source: none publishes this distribution; random grammars as structured data go back to Bloem
-    (arXiv 2506.20057, appendix) and to Allen-Zhu and Li (arXiv 2305.13673), whose grammars have a fixed depth.
+    Source: made for proctool; no paper publishes this distribution. Context-free grammars as training data for
+    language models: Allen-Zhu and Li (arXiv 2305.13673), whose grammars have a fixed depth.
     """
 
     nonterminals: int = 8

@@ -28,8 +28,8 @@ class MarkovChain(Task):
     drawn uniformly with replacement, and their probabilities, drawn uniformly from the simplex and rounded to
     multiples of 2^-16. The first `order` symbols of a sample are uniform. Order 0 draws all symbols independently.
 
-    Source: the null for structured data: what contexts of a fixed length can teach (context-based Markov baselines in
-    Bloem, arXiv 2506.20057).
+    Source: the null for structured data: what contexts of a fixed length can teach (as the Markov baselines in
+    the code of Bloem, arXiv 2506.20057).
     """
 
     order: int = 2

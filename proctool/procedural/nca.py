@@ -134,9 +134,12 @@ class NeuralAutomaton(Task):
         return Samples(shown, after_the_first(n, self.length))
 
     def rules(self, rng: np.random.Generator, count: int) -> Rules:
-        """So many rules whose frames have the complexity that is asked for. Raises OptionError where none is found."""
+        """So many rules whose frames lie in the band.
+
+        Raises OptionError where _MOST_CANDIDATES in a row lie outside it.
+        """
         kept: list[Rules] = []
-        found = drawn = 0
+        found = drawn = in_vain = 0
         while found < count:
             candidates = draw_rules(rng, self.states, min(_TRIED_AT_ONCE, max(_AT_ONCE, 2 * (count - found))))
             frames = self.patches(self.run(rng, candidates, 1, _TESTED)).astype("<i4")
@@ -145,10 +148,11 @@ class NeuralAutomaton(Task):
             kept.append(candidates.chosen((shares > self.complexity) & (shares < self.most_complexity)))
             found += len(kept[-1])
             drawn += len(candidates)
-            if not found and drawn >= _MOST_CANDIDATES:
+            in_vain = 0 if len(kept[-1]) else in_vain + len(candidates)
+            if in_vain >= _MOST_CANDIDATES:
                 raise OptionError(
                     f"{self.name}: complexity = {self.complexity}, most_complexity = {self.most_complexity}: "
-                    f"0 of {drawn} rules with {self.states} states on a grid of {self.grid} lie between them"
+                    f"{found} of {drawn} rules with {self.states} states on a grid of {self.grid} lie between them"
                 )
         every = Rules(np.concatenate([each.near for each in kept]), np.concatenate([each.out for each in kept]))
         return every.chosen(np.arange(count))
