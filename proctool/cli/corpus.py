@@ -88,6 +88,18 @@ class InspectOptions(CorpusOptions):
     """Check the hashes of all its shards under this tokenizer, too."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StatsOptions(CorpusOptions):
+    """Measure a corpus's rows as `proctool generate --stats` measures a task."""
+
+    context: int = 1024
+    """Tokens in a row."""
+    rows: int = 1024
+    """Rows to measure, spread evenly over the split."""
+    split: str = "train"
+    """The split they come from."""
+
+
 def _build(options: BuildOptions, common: Common) -> None:
     corpus, tokenizer = options.opened()
     if common.dry_run:
@@ -179,6 +191,23 @@ def _inspect(options: InspectOptions, common: Common) -> None:
         display.say(f"{len(store.shards)} shards in {store.folder}: every hash is right")
 
 
+def _stats(options: StatsOptions, common: Common) -> None:
+    import numpy as np
+
+    from proctool.corpora import open_store
+    from proctool.procedural.statistics import measure
+
+    if options.rows < 1:
+        raise OptionError(f"rows = {options.rows}: must be at least 1")
+    corpus, tokenizer = options.opened()
+    with display.store_progress() as listen:
+        store = open_store(corpus, tokenizer, options.context, cache_dir=options.cache_dir, progress=listen)
+    rows = store.split(options.split)
+    indices = np.unique(np.linspace(0, len(rows) - 1, min(options.rows, len(rows))).astype(np.int64))
+    measured = measure(rows.read(indices), tokenizer.vocab_size)
+    display.statistics(f"{store.corpus} ({tokenizer.spec})", measured, common.json)
+
+
 class CorpusGroup(LazyGroup):
     """What can be done about corpora."""
 
@@ -187,6 +216,7 @@ class CorpusGroup(LazyGroup):
         return {
             "build": "Tokenise a corpus into a token store, or a share of it.",
             "merge": "Join the shares that jobs have built.",
+            "stats": "Measure entropies, copies and vocabulary of a corpus.",
             "inspect": "Say what a corpus is made of, and show some of it.",
         }
 
@@ -195,6 +225,7 @@ class CorpusGroup(LazyGroup):
         made = {
             "build": lambda: with_options(BuildOptions, _build),
             "merge": lambda: with_options(MergeOptions, _merge, dry_run=False),
+            "stats": lambda: with_options(StatsOptions, _stats, dry_run=False),
             "inspect": lambda: with_options(InspectOptions, _inspect, dry_run=False),
         }
         return single(name, made[name](), self.entries()[name])

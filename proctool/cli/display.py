@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proctool.errors import in_utf8
 from proctool.events import (
@@ -22,6 +22,9 @@ from proctool.events import (
     TrainEvent,
 )
 from proctool.units import format_bytes, format_count, format_seconds
+
+if TYPE_CHECKING:
+    from proctool.procedural.statistics import Statistics
 
 _PLAIN_SECONDS = 10.0
 """Seconds between progress lines where there is no terminal."""
@@ -41,6 +44,16 @@ def notes(lines: Iterable[str]) -> None:
 def emit(result: Mapping[str, Any]) -> None:
     """A result for machines."""
     print(json.dumps(result), flush=True)
+
+
+def statistics(name: str, measured: Statistics, json: bool) -> None:
+    """What data demand: a table, or a line of JSON."""
+    if json:
+        emit({"event": "statistics", "name": name, **measured.plain()})
+        return
+    from proctool.cli import tables
+
+    tables.show({"": "left", name: "right"}, measured.lines())
 
 
 class Results:

@@ -43,6 +43,8 @@ class GenerateOptions:
     """Make only part i of n, written i/n: the n files together are the single run's."""
     show: int | None = None
     """Print this many samples for people instead of writing a file."""
+    stats: bool = False
+    """Print what the samples demand (entropies, copies) instead of a file."""
     check: bool = False
     """Check what every task promises instead of writing a file."""
     format: Literal["safetensors", "parquet", "jsonl", "arrow", "nanogpt", "megatron"] | None = None
@@ -84,6 +86,12 @@ def _generate(task: Task, options: GenerateOptions, common: Common) -> None:
         task = control(options.control, task)
     if options.check:
         _check(task, options, common)
+        return
+    if options.stats:
+        from proctool.procedural.statistics import of_task
+
+        count = None if options.samples is None and options.tokens is None else _samples(task, options)
+        display.statistics(task.spec, of_task(task, samples=count, seed=options.seed, split=options.split), common.json)
         return
     if options.show is not None:
         _show(task, options, options.show)

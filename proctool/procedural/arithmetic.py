@@ -32,6 +32,7 @@ class Arithmetic(Task):
     all of the answer but its first digit, the stop, and the padding after the stop."""
 
     presets: ClassVar = {"small": {"digits": 3}}
+    targets_determined: ClassVar = True
     size_option: ClassVar = "digits"
     least_significant_first: ClassVar = False
 
@@ -203,6 +204,7 @@ class Modular(Task):
     """What joins the terms."""
 
     presets: ClassVar = {"small": {"modulus": 23}}
+    targets_determined: ClassVar = True
     size_option: ClassVar = "terms"
 
     def __post_init__(self) -> None:

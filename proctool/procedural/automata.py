@@ -37,6 +37,7 @@ class ElementaryAutomaton(Task):
     """Cells in a token; a divisor of the width."""
 
     presets: ClassVar = {"small": {"width": 16, "steps": 7}}
+    targets_determined: ClassVar = True
     size_option: ClassVar = "steps"
 
     def __post_init__(self) -> None:

@@ -122,8 +122,15 @@ class ShuffleDyck(Brackets):
     uniformly; closing closes a type drawn uniformly among those that are open.
 
     Source: k-shuffle-Dyck (Hu et al., arXiv 2502.19249), as in Procedural Pretraining (arXiv 2601.21725), section 3.
-    The published generator stops at the length whatever is still open: `balanced=false`.
+    The published generator stops at the length whatever is still open: `balanced=false`. Hu's text defines balanced
+    strings; Hu's code (and that of arXiv 2605.10129) writes 64 types with probability 0.51 and at most 8 open, and
+    stops so: `shuffle-dyck:hu`.
     """
+
+    presets: ClassVar = {
+        **Brackets.presets,
+        "hu": {"k": 64, "length": 2048, "p_open": 0.51, "max_depth": 8, "balanced": False},
+    }
 
     max_depth: int = 16
     """Most brackets open at once."""

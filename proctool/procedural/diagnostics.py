@@ -38,6 +38,7 @@ class Haystack(Task):
     """Distinct keys; as many as pairs unless given."""
 
     presets: ClassVar = {"small": {"pairs": 8, "vocab": 64}}
+    targets_determined: ClassVar = True
     size_option: ClassVar = "pairs"
 
     def __post_init__(self) -> None:
@@ -112,6 +113,7 @@ class Sorting(Task):
     """Numbers are 0..symbols-1, each a token, drawn uniformly with replacement."""
 
     presets: ClassVar = {"small": {"items": 6, "symbols": 20}}
+    targets_determined: ClassVar = True
     size_option: ClassVar = "items"
 
     def __post_init__(self) -> None:

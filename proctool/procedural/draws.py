@@ -1,8 +1,8 @@
 """Random orders and target masks that several tasks share.
 
-Tasks draw through `Generator.integers` and `Generator.random` (nca and mqar also `standard_normal` and
-`standard_exponential`): fixed recipes over PCG64 words, the same on every platform. numpy does not promise them for
-ever; the golden hashes in the tests would show a release that changed them.
+Tasks draw through `Generator.integers` and `Generator.random` (mqar and those that draw a model also through
+`standard_normal` and `standard_exponential`): fixed recipes over PCG64 words, the same on every platform. numpy does
+not promise them for ever; the golden hashes in the tests would show a release that changed them.
 """
 
 from __future__ import annotations

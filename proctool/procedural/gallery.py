@@ -12,21 +12,25 @@ import numpy as np
 from proctool.procedural.registry import Task, build_task, option_help, tasks
 from proctool.procedural.render import as_text, render
 from proctool.procedural.samples import Samples
+from proctool.procedural.statistics import BIAS, measure
 
 _WIDTH, _MOST = 100, 200
+_MEASURED = 1 << 18  # tokens
 
 # Where the small preset, or the default without one, shows too little.
 _EXAMPLES: dict[str, dict[str, Any]] = {"eca": {"width": 96, "steps": 39}}
 
 # The gallery's order, by what the tasks exercise; tasks of third parties come last.
 _SECTIONS: dict[str, tuple[str, ...]] = {
-    "Languages": ("dyck", "shuffle-dyck", "ww", "dfa"),
-    "Automata": ("eca", "nca"),
+    "Languages": ("dyck", "shuffle-dyck", "ww", "dfa", "pcfg"),
+    "Random models": ("rnn", "markov"),
+    "Automata": ("eca", "life", "nca"),
     "Transductions": (
         *("identity", "reverse", "duplicate", "sort", "set", "delete", "replace", "stack"),
         *("union", "intersect", "difference"),
         *("first", "last", "select", "search", "count"),
     ),
+    "Reasoning": ("induct", "deduct", "abduct", "derivations"),
     "Diagnostics": (*("haystack", "mqar", "addition", "reversed-addition", "multiplication", "modular", "sorting"),),
 }
 
@@ -43,6 +47,9 @@ Over any task: `shuffle(set)` destroys the order inside each sequence, `unigram(
 task's own frequencies, both with the loss where it was. `set*0.5 + union*0.5` mixes tasks by weight over one
 vocabulary: parts of their layouts with the same name share ids, in the order in which the names first appear.
 
+Statistics are those of `proctool generate TASK --stats`, of about 260,000 tokens; `–` stands where there are too few
+tokens for an entropy.
+
 This page is made from the registry: `python -m proctool.procedural.gallery --speeds bench.json > docs/tasks.md`.
 """
 
@@ -56,17 +63,20 @@ def sections() -> Iterator[tuple[str, list[str]]]:
         yield "From other packages", list(left)
 
 
-def markdown(speeds: Mapping[str, float] | None = None) -> str:
-    """The whole gallery. `speeds` are tokens a second by task, as `make bench` measures them."""
+def markdown(speeds: Mapping[str, float] | None = None, *, measured: bool = False) -> str:
+    """The whole gallery, with each task's statistics where they are to be `measured`.
+
+    `speeds` are tokens a second by task, as `make bench` measures them.
+    """
     parts = [_INTRODUCTION]
     for title, names in sections():
         if names:
             parts.append(f"## {title}\n")
-            parts += [entry(name, (speeds or {}).get(name)) for name in names]
+            parts += [entry(name, (speeds or {}).get(name), measured=measured) for name in names]
     return "\n".join(parts)
 
 
-def entry(name: str, speed: float | None = None) -> str:
+def entry(name: str, speed: float | None = None, *, measured: bool = False) -> str:
     """One task: definition, drawing, options, vocabulary, a sample, speed."""
     task = build_task(name)
     prose, drawing, source = _docstring(type(task))
@@ -85,9 +95,27 @@ def entry(name: str, speed: float | None = None) -> str:
     lines += ["", f"Vocabulary, {task.vocab_size} tokens: {task.vocabulary}. Length {task.length}.", ""]
     lines += [f"```\n{_shown(_example(name))}\n```\n"]
     lines += [f"Source: {source}\n" if source else ""]
+    if measured:
+        lines.append(f"Statistics: {_statistics(task)}.\n")
     if speed:
         lines.append(f"Speed: {speed / 1e6:.3g} M tokens/s on one core.\n")
     return "\n".join(line for line in lines if line is not None)
+
+
+def _statistics(task: Task) -> str:
+    """One line of what `--stats` says."""
+    count = max(2, _MEASURED // task.length)
+    drawn = task.sample(np.random.Generator(np.random.PCG64(0)), count)
+    found = measure(drawn, task.vocab_size, determined=task.determined(drawn))
+    entropies = ", ".join(
+        f"{bits:.2f}" if bias <= BIAS else "–" for bits, bias in zip(found.entropies, found.biases, strict=True)
+    )
+    known = "" if found.determined is None else f"; {found.determined:.0%} of tokens determined by the past"
+    return (
+        f"gzip ratio {found.gzip_ratio:.2f}; 1- to {len(found.entropies)}-gram entropy {entropies} bits a token{known}"
+        f"; {found.new:.0%} new in their sequence; {found.used} of {found.vocab_size} tokens used "
+        f"(of {found.sequences * found.length} tokens)"
+    )
 
 
 def _docstring(cls: type[Task]) -> tuple[list[str], str, str]:
@@ -150,7 +178,7 @@ def main() -> None:
     speeds = {}
     if chosen.speeds:
         speeds = {row["name"]: row["generator"] for row in json.loads(chosen.speeds.read_text())["tasks"]}
-    print(page() if chosen.html else markdown(speeds), end="")
+    print(page() if chosen.html else markdown(speeds, measured=True), end="")
 
 
 if __name__ == "__main__":

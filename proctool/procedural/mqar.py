@@ -40,6 +40,7 @@ class MultiQueryRecall(Task):
     """Exponent of the gaps: the smaller, the nearer the queries."""
 
     presets: ClassVar = {"small": {"pairs": 4, "length": 64, "vocab": 128}}
+    targets_determined: ClassVar = True
     size_option: ClassVar = "length"
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +14,19 @@ from proctool.procedural.draws import Tokens, after_the_first
 from proctool.procedural.registry import Task, require, require_fits, task
 from proctool.procedural.samples import Samples
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Grids = NDArray[np.uint8]
 
-_TEMPERATURE = 1e-4
-_DROPPED = 10  # frames before the first that is shown
 _TESTED = 10  # frames whose compressed size decides on a rule
-_NEIGHBOURS = tuple((down, right) for down in range(3) for right in range(3))
-# Weights are whole multiples of this, so that all sums and products below are exact in float64: the same bits
-# whatever the order in which a platform's BLAS adds them up.
+# Weights are drawn as whole multiples of this, then rounded to the units of Rules. All sums and products below are
+# exact, so that the tokens are the same bits whatever the order in which a platform's BLAS adds.
 _QUANTUM = 2.0**-12
+_NEAR, _OUT = 2.0**-10, 2.0**-8
+_LOGIT = _NEAR * _OUT
+_BITS = 4  # hold a state: more than 15 states would need too large a vocabulary
 _MOST_CANDIDATES = 2000
+_AT_ONCE = 4  # rules that run together: their tables stay in the cache
+_TRIED_AT_ONCE = 16
 
 
 @task("nca")
@@ -37,14 +39,19 @@ class NeuralAutomaton(Task):
 
     A rule is one draw of a small network: a 3x3 convolution to 4 channels, a 1x1 convolution to 16, ReLU, a 1x1
     convolution to the states, weights truncated normal with variance 1 / inputs; it gives the logits of a cell's next
-    state, sampled at temperature 1e-4. The grid is a ring both ways. A first state has its own random logits, shared
-    by its cells; 10 frames are dropped. Tokens are patches of 2x2 cells in raster order, cell i counting states^i, with
-    a start and an end token around each frame, cut to the length. Rules are kept when gzip (level 9) of the patches
-    of 10 frames takes between 50 % (complexity) and 100 % of their size as 32-bit integers.
+    state, sampled at the temperature. The grid is a ring both ways. A first state has its own random logits, shared
+    by its cells; `dropped` frames come before those shown. Tokens are patches of 2x2 cells in raster order, cell i
+    counting states^i, with a start and an end token around each frame, cut to the length. Rules are kept when gzip
+    (level 9) of the patches of 10 frames takes between `complexity` and `most_complexity` of their size as 32-bit
+    integers.
+
+    The first two convolutions have nothing between them and are one here, with weights rounded to multiples of 2^-10;
+    the last one's are rounded to multiples of 2^-8.
 
     Which borderline rules pass depends on the zlib build; all else is the same bits on every platform.
 
-    Source: Lee et al. (arXiv 2603.10055); published with a 12x12 grid, 10 states, length 1024.
+    Source: Lee et al. (arXiv 2603.10055); published with a 12x12 grid, 10 states, length 1024, and bands of
+    50 % and more for text and mathematics, 30 to 40 % for code.
     """
 
     grid: int = 12
@@ -57,8 +64,19 @@ class NeuralAutomaton(Task):
     """Samples, from different first states, that share a rule."""
     complexity: float = 0.5
     """Least compressed size of a rule's frames, as a share of their size."""
+    most_complexity: float = 1.0
+    """Largest such size; the two are the band."""
+    temperature: float = 1e-4
+    """Of the softmax that draws a cell's next state."""
+    dropped: int = 10
+    """Frames before the first that is shown; 0 shows the random first one."""
 
-    presets: ClassVar = {"small": {"grid": 6, "states": 4, "length": 128, "complexity": 0.4}}
+    presets: ClassVar = {
+        "small": {"grid": 6, "states": 4, "length": 128, "complexity": 0.4},
+        "text": {"complexity": 0.5, "most_complexity": 1.0},
+        "mathematics": {"complexity": 0.5, "most_complexity": 1.0},
+        "code": {"complexity": 0.3, "most_complexity": 0.4},
+    }
     size_option: ClassVar = "length"
 
     def __post_init__(self) -> None:
@@ -68,6 +86,10 @@ class NeuralAutomaton(Task):
         require(self.length >= 2, self, "length", "at least 2 tokens are needed")
         require(self.per_rule >= 1, self, "per_rule", "at least 1 is needed")
         require(0 <= self.complexity < 1, self, "complexity", "must lie between 0 and 1")
+        reason = f"must lie above complexity, {self.complexity}, and at most at 2"
+        require(self.complexity < self.most_complexity <= 2, self, "most_complexity", reason)
+        require(0 < self.temperature <= 1, self, "temperature", "must lie above 0 and at most at 1")
+        require(0 <= self.dropped <= 1000, self, "dropped", "must lie between 0 and 1000")
         require_fits(self, length="length", vocabulary="states")
 
     @property
@@ -98,38 +120,61 @@ class NeuralAutomaton(Task):
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
         """Draw n samples."""
         frames = -(-self.length // self.frame_length)
-        tokens = np.empty((n, frames, self.frame_length), self.dtype)
+        groups = -(-n // self.per_rule)
+        each = min(n, self.per_rule)
+        tokens = np.empty((groups * each, frames, self.frame_length), self.dtype)
         tokens[:, :, 0] = self.states**4
         tokens[:, :, -1] = self.states**4 + 1
-        for first in range(0, n, self.per_rule):
-            group = tokens[first : first + self.per_rule]
-            group[:, :, 1:-1] = self.patches(self.run(rng, self.rule(rng), len(group), frames))
-        shown = np.ascontiguousarray(tokens.reshape(n, -1)[:, : self.length])
+        rules = self.rules(rng, groups)
+        for first in range(0, groups, _AT_ONCE):
+            some = rules.chosen(np.arange(first, min(first + _AT_ONCE, groups)))
+            shown = self.patches(self.run(rng, some, each, frames))
+            tokens[first * each : (first + len(some)) * each, :, 1:-1] = shown.reshape(-1, *shown.shape[2:])
+        shown = np.ascontiguousarray(tokens.reshape(len(tokens), -1)[:n, : self.length])
         return Samples(shown, after_the_first(n, self.length))
 
-    def rule(self, rng: np.random.Generator) -> Rule:
-        """A rule whose frames are neither too regular nor too random. Raises OptionError where none is found."""
-        for _ in range(_MOST_CANDIDATES):
-            rule = draw_rule(rng, self.states)
-            shown = self.patches(self.run(rng, rule, 1, _TESTED)).astype("<i4").tobytes()
-            size = len(zlib.compress(shown, 9, wbits=31)) / len(shown)  # 31: with the header of gzip
-            if self.complexity < size < 1:
-                return rule
-        raise OptionError(
-            f"{self.name}: complexity = {self.complexity}: none of {_MOST_CANDIDATES} rules with {self.states} states "
-            f"on a grid of {self.grid} is so complex"
-        )
+    def rules(self, rng: np.random.Generator, count: int) -> Rules:
+        """So many rules whose frames lie in the band.
 
-    def run(self, rng: np.random.Generator, rule: Rule, count: int, frames: int) -> Grids:
-        """Frames of `rule` from `count` first states, less the dropped ones. (count, frames, grid, grid)."""
-        logits = rng.standard_normal((self.states, count, 1))
-        noise = -np.log(rng.standard_exponential((self.states, count, self.grid**2)))
-        grids = (logits + noise).argmax(axis=0).astype(np.uint8).reshape(count, self.grid, self.grid)
-        shown = np.empty((count, frames, self.grid, self.grid), np.uint8)
-        for time in range(_DROPPED + frames):
-            if time >= _DROPPED:
-                shown[:, time - _DROPPED] = grids
-            grids = rule.step(rng, grids)
+        Raises OptionError where _MOST_CANDIDATES in a row lie outside it.
+        """
+        kept: list[Rules] = []
+        found = drawn = in_vain = 0
+        while found < count:
+            candidates = draw_rules(rng, self.states, min(_TRIED_AT_ONCE, max(_AT_ONCE, 2 * (count - found))))
+            frames = self.patches(self.run(rng, candidates, 1, _TESTED)).astype("<i4")
+            sizes = np.array([len(zlib.compress(each.tobytes(), 9, wbits=31)) for each in frames])  # 31: as gzip
+            shares = sizes / frames[0].nbytes
+            kept.append(candidates.chosen((shares > self.complexity) & (shares < self.most_complexity)))
+            found += len(kept[-1])
+            drawn += len(candidates)
+            in_vain = 0 if len(kept[-1]) else in_vain + len(candidates)
+            if in_vain >= _MOST_CANDIDATES:
+                raise OptionError(
+                    f"{self.name}: complexity = {self.complexity}, most_complexity = {self.most_complexity}: "
+                    f"{found} of {drawn} rules with {self.states} states on a grid of {self.grid} lie between them"
+                )
+        every = Rules(np.concatenate([each.near for each in kept]), np.concatenate([each.out for each in kept]))
+        return every.chosen(np.arange(count))
+
+    def run(self, rng: np.random.Generator, rules: Rules, count: int, frames: int) -> Grids:
+        """Frames of each rule from `count` first states, less the dropped ones. (rules, count, frames, grid, grid)."""
+        shape = (len(rules), count)
+        odds = np.exp(rng.standard_normal((self.states, *shape)))
+        ends = np.cumsum(odds, axis=0) / odds.sum(axis=0)
+        chances = rng.random((*shape, self.grid**2))
+        first = np.zeros(chances.shape, np.uint8)
+        for end in ends[:-1]:
+            first += chances >= end[..., None]
+        grids: Grids = first.reshape(*shape, self.grid, self.grid)
+        shown = np.empty((*shape, frames, self.grid, self.grid), np.uint8)
+        tables = rules.tables()
+        weights = rules.weights(tables)
+        for time in range(self.dropped + frames):
+            if time >= self.dropped:
+                shown[:, :, time - self.dropped] = grids
+            if time < self.dropped + frames - 1:
+                grids = _step(rng, grids, tables, weights, self.temperature)
         return shown
 
     def patches(self, frames: Grids) -> Tokens:
@@ -143,50 +188,92 @@ class NeuralAutomaton(Task):
 
 
 @dataclass(frozen=True)
-class Rule:
-    """The network that gives a cell's next state."""
+class Rules:
+    """The networks that give a cell's next state, several side by side.
 
-    near: Floats
-    """The 3x3 convolution, for each neighbour. (9, 4, states)"""
-    mix: Floats
-    """The first 1x1 convolution. (16, 4)"""
-    out: Floats
-    """The second. (states, 16)"""
+    Nothing is between the two first convolutions, so they are one: a weight for each neighbour, unit and state.
+    Weights are whole numbers, in units of 2^-10 (near) and 2^-8 (out), so that all sums are exact.
+    """
 
-    def step(self, rng: np.random.Generator, grids: Grids) -> Grids:
-        """The frames after these. (count, grid, grid) -> (count, grid, grid)."""
-        size = grids.shape[-1]
-        ring = np.arange(-1, size + 1) % size
-        padded = grids[:, ring][:, :, ring]
-        channels = np.zeros((4, grids.size))
-        for (down, right), weights in zip(_NEIGHBOURS, self.near, strict=True):
-            # A state is one-hot, so convolving it means looking its weights up.
-            channels += weights.take(padded[:, down : down + size, right : right + size].ravel(), axis=1)
-        logits = self.out @ np.maximum(self.mix @ channels, 0)  # (states, cells)
-        return _sampled(rng, logits).reshape(grids.shape)
+    near: NDArray[np.int16]
+    """The first two convolutions. (rules, 9 neighbours in raster order, states, 16)"""
+    out: NDArray[np.int16]
+    """The last. (rules, states, 16)"""
+
+    def __len__(self) -> int:
+        return len(self.out)
+
+    def chosen(self, which: NDArray[Any]) -> Rules:
+        """Those at these places or marked."""
+        return Rules(self.near[which], self.out[which])
+
+    def tables(self) -> NDArray[np.int16]:
+        """What the three cells of a row add to the units, for the row above, the same, and the one below.
+
+        (3, rules * states^3, 16)
+        """
+        rules, _, states, units = self.near.shape
+        rows = self.near.reshape(rules, 3, 3, states, units)
+        left, middle, right = (rows[:, :, place] for place in range(3))
+        three = left[:, :, :, None, None] + middle[:, :, None, :, None] + right[:, :, None, None, :]
+        return np.ascontiguousarray(three.swapaxes(0, 1)).reshape(3, rules * states**3, units)
+
+    def weights(self, tables: NDArray[np.int16]) -> Floats:
+        """The last convolution in float32 where all sums are exact in it, else in float64. (rules, states, 16)."""
+        most = sum(int(np.abs(table.astype(np.int32)).max()) for table in tables)
+        sums = int(np.abs(self.out.astype(np.int64)).sum(axis=2).max()) * most
+        return self.out.astype(np.float32 if sums < 1 << 24 else np.float64)
 
 
-def _sampled(rng: np.random.Generator, logits: Floats) -> NDArray[np.uint8]:
-    """A state for each cell at the temperature. (states, cells) -> (cells,)."""
-    top = logits[0].copy()
-    states = np.zeros(top.shape, np.uint8)
-    for state, logit in enumerate(logits[1:].copy(), 1):
-        np.maximum(states, (logit > top) * np.uint8(state), out=states)
-        np.maximum(top, logit, out=top)
+def _step(
+    rng: np.random.Generator, grids: Grids, tables: NDArray[np.int16], weights: Floats, temperature: float
+) -> Grids:
+    """The frames after these. (rules, count, grid, grid) -> the same shape."""
+    rules, count, size, _ = grids.shape
+    states = weights.shape[1]
+    # What a cell and its two neighbours spell, with the rule's place in the tables.
+    cells = grids.astype(np.uint16)
+    spelt = cells * np.uint16(states)
+    spelt += (np.arange(rules) * states**3).astype(np.uint16)[:, None, None, None]
+    spelt[..., :-1] += cells[..., 1:]
+    spelt[..., -1] += cells[..., 0]
+    cells *= np.uint16(states**2)
+    spelt[..., 1:] += cells[..., :-1]
+    spelt[..., 0] += cells[..., -1]
+    flat = spelt.reshape(rules * count, size * size).astype(np.intp)
+    wide = size * tables.shape[2]
+    above, units, below = (table.take(flat, axis=0).reshape(rules * count, size * wide) for table in tables)
+    units[:, wide:] += above[:, :-wide]
+    units[:, :wide] += above[:, -wide:]
+    units[:, :-wide] += below[:, wide:]
+    units[:, -wide:] += below[:, :wide]
+    units &= ~(units >> 15)  # ReLU: the sign's bit, spread over all
+    active = units.reshape(rules, -1, tables.shape[2]).astype(weights.dtype)
+    logits = weights @ active.swapaxes(1, 2)  # (rules, states, cells)
+    # With the state in its last bits, the largest logit says whose it is.
+    keys = logits.astype(np.int32)
+    keys <<= _BITS
+    keys |= np.arange(states, dtype=np.int32)[:, None]
+    top = keys.max(axis=1)
+    after = (top & ((1 << _BITS) - 1)).astype(np.uint8)
     # Noise can only decide between logits this close: beyond, its odds are e^-40.
-    close = np.flatnonzero(np.count_nonzero(logits > top - 40 * _TEMPERATURE, axis=0) > 1)
-    noise = -np.log(rng.standard_exponential((len(logits), len(close))))  # standard Gumbel
-    states[close] = (logits[:, close] + _TEMPERATURE * noise).argmax(axis=0)
-    return states
+    margin = int(min(40 * temperature / _LOGIT * (1 << _BITS), 2**31 - 1 - 2**30))
+    near = (keys > (top - margin)[:, None]).sum(axis=1, dtype=np.uint8)
+    rule, cell = np.divmod(np.flatnonzero(near > 1), near.shape[1])
+    if len(rule):
+        noise = -np.log(rng.standard_exponential((len(rule), states)))  # standard Gumbel
+        after[rule, cell] = (logits[rule, :, cell] * _LOGIT + temperature * noise).argmax(axis=1)
+    following: Grids = after.reshape(grids.shape)
+    return following
 
 
-def draw_rule(rng: np.random.Generator, states: int) -> Rule:
-    """A rule drawn at random."""
-    return Rule(
-        near=_weights(rng, (9, 4, states), inputs=9 * states),
-        mix=_weights(rng, (16, 4), inputs=4),
-        out=_weights(rng, (states, 16), inputs=16),
-    )
+def draw_rules(rng: np.random.Generator, states: int, count: int) -> Rules:
+    """Rules drawn at random."""
+    near = _weights(rng, (count, 9, 4, states), inputs=9 * states)
+    mix = _weights(rng, (count, 16, 4), inputs=4)
+    out = _weights(rng, (count, states, 16), inputs=16)
+    both = np.einsum("ruc,rpcs->rpsu", mix, near)
+    return Rules(np.rint(both / _NEAR).astype(np.int16), np.rint(out / _OUT).astype(np.int16))
 
 
 def _weights(rng: np.random.Generator, shape: tuple[int, ...], inputs: int) -> Floats:

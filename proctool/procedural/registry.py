@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proctool import config
 from proctool.errors import OptionError
@@ -33,7 +34,13 @@ _BUILT_IN = (
     "strings",
     "automata",
     "nca",
+    "life",
     "finite_automata",
+    "grammars",
+    "markov",
+    "recurrent",
+    "lime",
+    "derivations",
     "diagnostics",
     "arithmetic",
     "mqar",
@@ -79,6 +86,13 @@ class Task(ABC):
     @abstractmethod
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
         """Draw n samples, vectorised over n, from `rng` alone."""
+
+    targets_determined: ClassVar[bool] = False
+    """Whether each target follows from the tokens before it, with certainty."""
+
+    def determined(self, samples: Samples) -> NDArray[np.bool_] | None:
+        """Which tokens of these samples follow from those before them, where the task knows. (n, length)."""
+        return samples.targets if self.targets_determined else None
 
     @property
     def vocab_size(self) -> int:

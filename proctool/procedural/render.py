@@ -55,6 +55,14 @@ _WRITTEN: dict[str, Callable[[int], str]] = {
     "patch": str,
     "start": lambda index: "<",
     "end": lambda index: ">",
+    "alphabet": lambda index: "ULM"[index],
+    "atom": lambda index: chr(ord("a") + index) if index < 26 else f"a{index}",
+    "connective": lambda index: "→∧∨"[index],
+    "rule": lambda index: ("premise", "detach", "join", "left", "right", "weaken")[index],
+    "space": lambda index: "/",
+    "colon": lambda index: ":",
+    "bracket": lambda index: "[]"[index],
+    "comma": lambda index: ",",
 }
 
 _SIGNS = {"add": "+", "subtract": "−", "multiply": "×"}
@@ -117,7 +125,9 @@ def _line(task: Task, tokens: Tokens, targets: Mask) -> Text:
     words = spelling(task)
     faint = {token for role in ("pad", "blank") for token in task.layout.get(role, ())}
     # Brackets and digits read best close together, whole numbers apart.
-    close_together = not {"symbol", "number", "value"} & set(task.layout)
+    close_together = (
+        not {"symbol", "number", "value", "rule"} & set(task.layout) and len(task.layout.get("cells", ())) <= 10
+    )
     text = Text(no_wrap=False)
     for token, target in zip(tokens.tolist(), targets.tolist(), strict=True):
         if text and not close_together:

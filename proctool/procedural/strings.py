@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from proctool.procedural.draws import after_the_first
+from proctool.procedural.draws import Mask, after_the_first
 from proctool.procedural.registry import Task, require, require_fits, task
 from proctool.procedural.samples import Samples
 
@@ -54,6 +54,12 @@ class Repeated(Task):
     def min_entropy_bits(self) -> float:
         """The string's entropy."""
         return self.half * math.log2(self.symbols)
+
+    def determined(self, samples: Samples) -> Mask:
+        """The second half."""
+        copied = np.zeros(samples.tokens.shape, bool)
+        copied[:, self.half :] = True
+        return copied
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
         """Draw n samples."""

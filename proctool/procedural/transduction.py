@@ -27,6 +27,7 @@ class Transduction(Task):
     """Size of the alphabet with POP: 1..symbols-1 are drawn."""
 
     presets: ClassVar = {"small": {"inputs": 20, "symbols": 21}}
+    targets_determined: ClassVar = True
     size_option: ClassVar = "inputs"
 
     def __post_init__(self) -> None:

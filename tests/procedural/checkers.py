@@ -12,12 +12,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from tests.procedural.model_checkers import MODEL_CHECKERS, MODEL_SETTINGS, all_but_first
+
 Options = dict[str, Any]
 Checker = Callable[[Options, list[int], list[bool]], None]
-
-
-def all_but_first(targets: list[bool]) -> None:
-    assert targets == [False] + [True] * (len(targets) - 1)
 
 
 def dyck(o: Options, tokens: list[int], targets: list[bool]) -> None:
@@ -258,7 +256,8 @@ def nca(o: Options, tokens: list[int], targets: list[bool]) -> None:
                 becomes.setdefault(near, Counter())[after[y][x]] += 1
     repeated = [seen for seen in becomes.values() if seen.total() > 1]
     agreeing = sum(max(seen.values()) - 1 for seen in repeated)
-    assert agreeing >= 0.9 * sum(seen.total() - 1 for seen in repeated)
+    # In short samples few neighbourhoods come up again, and noise may decide one or two.
+    assert agreeing >= 0.9 * sum(seen.total() - 1 for seen in repeated) - 2
 
 
 def compressed_share(patches: list[int]) -> float:
@@ -390,6 +389,7 @@ def mqar(o: Options, tokens: list[int], targets: list[bool]) -> None:
 
 
 CHECKERS: dict[str, Checker] = {
+    **MODEL_CHECKERS,
     "set": set_,
     "shuffle-dyck": shuffle_dyck,
     "reversed-addition": reversed_addition,
@@ -405,6 +405,7 @@ CHECKERS: dict[str, Checker] = {
 
 # Option settings to check each task under, besides its defaults and presets: small, lopsided and extreme ones.
 SETTINGS: dict[str, list[Options]] = {
+    **MODEL_SETTINGS,
     "addition": [{"digits": 1}, {"digits": 12}, {"scoring": "official"}],
     "count": [{"inputs": 1}, {"inputs": 200, "symbols": 3}, {"symbols": 2}],
     "delete": [{"inputs": 1, "symbols": 2}, {"inputs": 7, "symbols": 4}, {"inputs": 200}],
@@ -450,7 +451,8 @@ SETTINGS: dict[str, list[Options]] = {
     "multiplication": [{"digits": 1}, {"digits": 2}, {"digits": 30}, {"scoring": "official"}],
     "nca": [
         {"grid": 4, "states": 2, "length": 50, "complexity": 0.1, "per_rule": 1},
-        {"grid": 8, "states": 6, "length": 301, "per_rule": 5},
+        {"grid": 8, "states": 6, "length": 301, "per_rule": 5, "dropped": 0},
+        {"grid": 4, "states": 15, "length": 60, "complexity": 0.1, "most_complexity": 2.0},
     ],
     "replace": [{"inputs": 1, "symbols": 3}, {"inputs": 30, "symbols": 4}],
     "reverse": [{"inputs": 1, "symbols": 2}, {"inputs": 33, "symbols": 300}],

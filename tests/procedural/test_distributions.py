@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from proctool.procedural.nca import NeuralAutomaton, draw_rule
 from proctool.procedural.registry import parse_spec
 from proctool.procedural.samples import Samples
-from tests.procedural.checkers import compressed_share
 
 
 def draw(spec: str, n: int, seed: int = 11) -> Samples:
@@ -248,43 +246,3 @@ def test_mqar_gaps_follow_the_power_law() -> None:
     assert_uniform(values[:, 1], range(8, 16))
     assert_uniform(values[:, 0], range(1, 8))
     assert_uniform(values[:, 4], range(1, 8))
-
-
-def test_nca_keeps_rules_in_the_band() -> None:
-    task = parse_spec("nca")
-    assert isinstance(task, NeuralAutomaton)
-    random = np.random.Generator(np.random.PCG64(5))
-    for _ in range(5):
-        # Any first state of a rule that passes is about as complex as the one that was tested.
-        patches = task.patches(task.run(random, task.rule(random), 1, 10))
-        assert 0.4 < compressed_share(patches.ravel().tolist()) < 1
-
-
-def test_nca_draws_its_networks_and_first_states_as_published() -> None:
-    random = np.random.Generator(np.random.PCG64(6))
-    rules = [draw_rule(random, 10) for _ in range(300)]
-    for weights, inputs in (
-        (np.stack([rule.near for rule in rules]), 90),
-        (np.stack([rule.mix for rule in rules]), 4),
-        (np.stack([rule.out for rule in rules]), 16),
-    ):
-        assert abs(weights.std() * inputs**0.5 - 1) < 0.03
-        assert abs(weights).max() <= 2 / 0.8796 / inputs**0.5 + 2**-12
-        assert np.array_equal(weights * 4096, np.round(weights * 4096)), "exact in float64"
-
-
-def test_nca_next_states_follow_the_network() -> None:
-    """One step, written out cell by cell."""
-    random = np.random.Generator(np.random.PCG64(7))
-    rule = draw_rule(random, 4)
-    grid = random.integers(0, 4, (6, 6))
-    after = rule.step(random, grid[None].astype(np.uint8))[0]
-    for y in range(6):
-        for x in range(6):
-            channels = [0.0] * 4
-            for place in range(9):
-                state = grid[(y + place // 3 - 1) % 6, (x + place % 3 - 1) % 6]
-                channels = [channels[c] + rule.near[place, c, state] for c in range(4)]
-            hidden = [max(0.0, sum(rule.mix[h, c] * channels[c] for c in range(4))) for h in range(16)]
-            logits = [sum(rule.out[s, h] * hidden[h] for h in range(16)) for s in range(4)]
-            assert logits[after[y, x]] > max(logits) - 0.004
