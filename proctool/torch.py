@@ -11,6 +11,7 @@ compare logits[:, :-1] with labels[:, 1:].
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,13 +69,14 @@ class TaskDataset(Dataset[Sample]):
         return self.length
 
     def __getitem__(self, index: int) -> Sample:
-        if not -self.length <= index < self.length:
-            raise IndexError(f"sample {index} of a dataset of {self.length}")
-        return self.__getitems__([index])[0]
+        return self.__getitems__([operator.index(index)])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """The samples at several indices; a DataLoader reads its batches here."""
-        places = np.asarray(indices, np.int64) % self.length
+        places = np.asarray(indices, np.int64)
+        if outside := [int(place) for place in places if not -self.length <= place < self.length]:
+            raise IndexError(f"sample {outside[0]} of a dataset of {self.length}")
+        places %= self.length
         tokens = np.empty((len(places), self.task.length), self.task.dtype)
         targets = np.empty(tokens.shape, bool)
         of_block = places // BLOCK
@@ -195,6 +197,8 @@ class TaskStream(IterableDataset[Sample]):
         for name, value in mine.items():
             if state[name] != value:
                 raise OptionError(f"the state is of a stream with {name} = {state[name]}, not {value}")
+        if not isinstance(state["given"], int) or state["given"] < 0:
+            raise OptionError(f"not the state of a TaskStream: given = {state['given']!r}")
         self._loaded = dict(state)
 
     def _identity(self) -> dict[str, Any]:
@@ -217,8 +221,15 @@ class Collator:
     pad_id: int = 0
     multiple_of: int = 1
 
+    def __post_init__(self) -> None:
+        for name, least in (("pad_id", 0), ("multiple_of", 1)):
+            if not isinstance(value := getattr(self, name), int) or value < least:
+                raise OptionError(f"{name} = {value!r}: must be a whole number of at least {least}")
+
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """The batch of some samples: of a dataset here, or of `to_datasets`."""
+        """The batch of some samples: of a dataset here, or of `to_datasets`. Raises OptionError without a sample."""
+        if not samples:
+            raise OptionError("a batch needs at least one sample")
         rows = [{name: torch.as_tensor(sample[name]) for name in ("input_ids", "labels")} for sample in samples]
         lengths = [len(row["input_ids"]) for row in rows]
         longest = -(-max(lengths) // self.multiple_of) * self.multiple_of

@@ -22,6 +22,7 @@ from proctool.transplantation.layers import by_component, parse_layers
 from proctool.transplantation.leftovers import Leftover
 from proctool.transplantation.origin import DonorTensor, Origin, Provenance
 from proctool.transplantation.treatments import EMBEDDINGS, embedding_rows, resize_positions
+from proctool.transplantation.writable import require_writable
 
 if TYPE_CHECKING:
     import torch
@@ -96,6 +97,8 @@ def _apart_donor(donor: nn.Module, module: nn.Module, mapping: ModelMapping) -> 
 def _written_layers(layers: int | str | Sequence[int | str] | None) -> tuple[str, ...]:
     if layers is None:
         return ()
+    if isinstance(layers, Sequence) and not layers:
+        raise OptionError("layers: none is named, so nothing would be carried; leave it out for all layers")
     if isinstance(layers, int | str):
         return (str(layers),)
     numbers = [str(layer) for layer in layers if isinstance(layer, int)]
@@ -139,7 +142,7 @@ def _carry(
         origins.append(origin)
     if not made:
         raise OptionError(f"components: nothing would be carried: {target.label} has no {' or '.join(names)} there")
-    _check_writable(module, target, made)
+    require_writable(target.label, dict(module.named_parameters()), made)
     _tell(target, source, parse_components(components), embeddings, origins)
     with torch.no_grad():
         for name, value in made.items():
@@ -275,17 +278,6 @@ def _tokens_copied(target: TakenApart, source: TakenApart, name: str, theirs: st
         f"{source.label}: {theirs} has {tokens} tokens, {name} of {target.label} {wanted}: rows cannot be copied; "
         "use embeddings fresh, scale, mean or sample"
     )
-
-
-def _check_writable(module: nn.Module, target: TakenApart, made: dict[str, torch.Tensor]) -> None:
-    from torch.distributed.tensor import DTensor
-
-    for name in made:
-        parameter = module.get_parameter(name)
-        if parameter.is_meta:
-            raise ModelError(f"{target.label}: {name} is on the meta device; give the module memory first (to_empty)")
-        if isinstance(parameter, DTensor):
-            raise ModelError(f"{target.label}: {name} is sharded; carry weights before the module is sharded")
 
 
 def _tell(

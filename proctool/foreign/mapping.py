@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from proctool import config
 from proctool.errors import OptionError
@@ -113,6 +113,14 @@ class ModelMapping:
     """Where the model keeps the size of its vocabulary without padding ("config.vocab_size")."""
     padded_to: int | None = None
     """Embeddings may have more rows than tokens: up to a multiple of this, unless `vocabulary` says how many count."""
+
+    def __post_init__(self) -> None:
+        if self.rotary not in (None, *get_args(Rotary)):
+            known = " or ".join(get_args(Rotary))
+            raise OptionError(f"mapping {self.name}: rotary = {self.rotary!r}: must be {known}, or None")
+        for name in ("heads", "kv_heads"):
+            if isinstance(value := getattr(self, name), int) and value < 1:
+                raise OptionError(f"mapping {self.name}: {name} = {value}: must be at least 1")
 
     def place(self, name: str) -> tuple[int | None, str]:
         """The layer of the tensor `name` (None outside the stack), and its name there."""

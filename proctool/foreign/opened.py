@@ -31,16 +31,19 @@ class LiveModel(SavedModel):
     def weights(self) -> dict[str, torch.Tensor]:
         """Tensors by name, as the model holds them."""
         held: nn.Module = self.__dict__["_model"]
-        return {name: tensor.detach().cpu() for name, tensor in held.state_dict().items()}
+        tensors = held.state_dict()
+        if empty := next((name for name, tensor in tensors.items() if tensor.is_meta), None):
+            raise ModelError(f"{self.path}: {empty} is on the meta device, so the donor has no weights to carry")
+        return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside torch.compile's and DistributedDataParallel's wrappers."""
-    from torch.nn import Module
+    """The module inside the wrappers of torch.compile, DataParallel and DistributedDataParallel."""
+    from torch.nn import DataParallel, Module
     from torch.nn.parallel import DistributedDataParallel
 
     while True:
-        if isinstance(module, DistributedDataParallel):
+        if isinstance(module, DistributedDataParallel | DataParallel):
             module = module.module
         elif isinstance(inner := getattr(module, "_orig_mod", None), Module):
             module = inner

@@ -45,11 +45,13 @@ class Stream:
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise OptionError(f'unknown split "{self.split}"{config.suggestion(self.split, SPLITS)}')
-        if self.seed < 0:
-            raise OptionError(f"seed = {self.seed}: must not be negative")
+        if not isinstance(self.seed, int | np.integer) or self.seed < 0:
+            raise OptionError(f"seed = {self.seed!r}: must be a whole number of at least 0")
 
     def read(self, start: int, stop: int) -> Samples:
-        """Samples start..stop - 1."""
+        """Samples start..stop - 1. Raises IndexError unless 0 <= start <= stop."""
+        if not 0 <= start <= stop:
+            raise IndexError(f"samples {start} to {stop}: positions count from 0, and stop is not below start")
         blocks = range(start // BLOCK, -(-stop // BLOCK))
         parts = []
         for number in blocks:

@@ -94,11 +94,9 @@ class RunFolder:
                         "choose another --run-dir, or --resume never to discard it"
                     )
                 if key in ("init_std", "tie"):
-                    flag = "--no-tie" if found.get(key) is False else f"--{key.replace('_', '-')}"
-                    value = f" {found.get(key)}" if key == "init_std" else ""
                     raise RunError(
                         f"{self.path}: belongs to a run with {key} = {found.get(key)}, not {self._settings.get(key)}; "
-                        f"give {flag}{value} to go on with it, or choose another --run-dir"
+                        f"{_started(key, found.get(key))} to go on with it, or choose another --run-dir"
                     )
                 if key == "source.code":
                     raise RunError(
@@ -328,3 +326,10 @@ def _contents(parents: Any) -> str:
 
 def _step(path: Path) -> int:
     return int(path.stem.partition("-")[2])
+
+
+def _started(key: str, value: object) -> str:
+    """What a command is to say so that its model starts as another's did."""
+    if value is None:
+        return "leave out --tie and --no-tie" if key == "tie" else "leave out --init-std"
+    return f"give --init-std {value}" if key == "init_std" else f"give {'--tie' if value else '--no-tie'}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from proctool.errors import ArtifactError
 from proctool.events import FILE, EndEvent, read_events
 from proctool.outputs import holds_nothing
 from proctool.training.extension import EXTENDABLE
@@ -18,7 +19,9 @@ _RUNS = Path("runs")
 
 
 def run_folder_of(output: Path) -> Path:
-    """The run folder that belongs to an output: `a/m.run` for `a/m.safetensors`."""
+    """The run folder that belongs to an output: `a/m.run` for `a/m.safetensors`. Raises ArtifactError."""
+    if not output.name:
+        raise ArtifactError(f"{output}: is a folder; --output takes the name of a file to write")
     return output.with_name(output.name.removesuffix(".safetensors") + RUN_SUFFIX)
 
 

@@ -30,6 +30,7 @@ from proctool.transplantation.options import CARRIED, TransplantOptions
 from proctool.transplantation.origin import Origin, records, summary
 from proctool.transplantation.plan import Graft, Step, Target, differences, plan, target_of
 from proctool.transplantation.treatments import Treatment
+from proctool.transplantation.writable import require_writable
 from proctool.units import parse_number
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def transplant_into(
             "embeddings mean: every row starts equal, and a head tied to them gives every token the same score; "
             "--no-tie or --embeddings scale learns faster"
         )
+    require_writable(type(model).__name__, tensors, made)
     with torch.no_grad():
         for name, value in made.items():
             tensors[name].copy_(value)

@@ -285,3 +285,27 @@ def test_a_launch_of_two_processes_with_two_workers_each_reads_every_sample_once
     found = [line for path in tmp_path.iterdir() for line in path.read_text().splitlines()]
     whole = expected(SPEC, 0, 8 * BLOCK).tokens.tolist()
     assert sorted(found) == sorted(" ".join(map(str, row)) for row in whole)
+
+
+def test_no_sample_lies_outside_a_dataset_or_a_stream() -> None:
+    data = TaskDataset(SPEC, length=10)
+    for places in ([10], [-11], [0, 12]):
+        with pytest.raises(IndexError, match="of a dataset of 10"):
+            data.__getitems__(places)
+    assert torch.equal(data[-1]["input_ids"], data[np.int64(9)]["input_ids"])
+    for start, stop in ((-3, 0), (5, 3)):
+        with pytest.raises(IndexError, match="positions count from 0"):
+            data.stream.read(start, stop)
+
+
+@pytest.mark.parametrize("given", [-1, 1.5, "x"])
+def test_a_position_that_is_none_is_refused(given: Any) -> None:
+    stream = TaskStream(SPEC, rank=0, world_size=1)
+    with pytest.raises(OptionError, match="not the state of a TaskStream"):
+        stream.load_state_dict({**stream.state_dict(), "given": given})
+
+
+@pytest.mark.parametrize("options", [{"multiple_of": 0}, {"pad_id": -1}, {"pad_id": "x"}])
+def test_a_collator_of_nonsense_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="must be a whole number"):
+        Collator(**options)

@@ -12,6 +12,7 @@ from torch import nn
 import proctool
 from proctool.errors import ModelError, OptionError, ProctoolError
 from proctool.foreign import ModelMapping, TensorRule
+from proctool.models.build import build_model, model_config
 from tests.foreign import nanogpt
 from tests.foreign.own import Own, changed, own_mapping
 from tests.foreign.test_whole import lit_llama, source, titan
@@ -237,3 +238,34 @@ def test_what_is_no_model(module: Any, donor: Any, message: str) -> None:
 def test_rules_that_are_none(rule: tuple[Any, ...], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         TensorRule(*rule)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda model: model.transformer.h[0].mlp.to("meta"), "is on the meta device"),
+        (lambda model: model.half(), r"float16, which cannot hold a weight of 1e\+06"),
+    ],
+)
+def test_a_model_of_transformers_that_cannot_take_the_values_is_left_as_it_is(spoil: Any, said: str) -> None:
+    donor = build_model(model_config("1x2x16", vocab_size=12, context=9), 0)
+    with torch.no_grad():
+        donor.transformer.h[0].mlp.c_fc.weight[0, 0] = 1e6
+    target = build_model(model_config("1x2x16", vocab_size=12, context=9), 1)
+    spoil(target)
+    before = {name: each.clone() for name, each in target.named_parameters() if not each.is_meta}
+    with pytest.raises(ModelError, match=said):
+        proctool.transplant_into(target, donor)
+    assert all(torch.equal(dict(target.named_parameters())[name], each) for name, each in before.items())
+
+
+def test_no_layers_is_not_all_layers() -> None:
+    donor, target = (build_model(model_config("1x2x16", vocab_size=12, context=9), seed) for seed in (0, 1))
+    with pytest.raises(OptionError, match="layers: none is named"):
+        proctool.transplant_into(target, donor, layers=[])
+
+
+@pytest.mark.parametrize(("option", "value"), [("rotary", "half"), ("heads", 0), ("kv_heads", -1)])
+def test_a_mapping_of_nonsense_is_refused(option: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=f"mapping mine: {option} = "):
+        ModelMapping("mine", "h", (), **{option: value})

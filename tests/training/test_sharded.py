@@ -29,7 +29,7 @@ from tests.training.runs import killed_at, options
 loss.LOGITS_AT_ONCE = 64  # the logits of few targets
 changes = json.loads(sys.argv[3])
 start_process()
-job = warmup_job(options(Path(sys.argv[1]), sys.argv[2], **{"dropout": 0.0, **changes}))
+job = warmup_job(options(Path(sys.argv[1]), sys.argv[2], **{"dropout": 0.0, "init_std": 0.02, **changes}))
 job.listeners = [killed_at("train", 3)] if sys.argv[4:] else []
 job.run()
 """
@@ -65,7 +65,7 @@ LAYOUTS = [("fsdp", None)] + [
 def test_a_sharded_run_equals_one_process_and_resumes_bit_for_bit(tmp_path: Path, layout: str, config: object) -> None:
     if config:
         pytest.importorskip("deepspeed")
-    warmup_job(options(tmp_path, "one", dropout=0.0, accumulate=2)).run()
+    warmup_job(options(tmp_path, "one", dropout=0.0, init_std=0.02, accumulate=2)).run()
     whole = launched(tmp_path, layout, config, "whole", accumulate=2)
     assert whole.returncode == 0, whole.stderr
     one, two = (
