@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from proctool.errors import RunError, notice
+from proctool.errors import OptionError, RunError, notice
 
 if TYPE_CHECKING:
     from proctool.experiment.execute import Progress
@@ -45,6 +45,8 @@ def run(recipe: str | Path, *, runs: str | Path = "runs", jobs: int | None = Non
     from proctool.recipe.smoke import smoke as smaller
 
     path, runs = Path(recipe), Path(runs)
+    if not path.is_file():
+        raise OptionError(f"{path}: no such recipe file")
     loaded = load_recipe(path)
     if smoke:
         loaded = smaller(loaded)

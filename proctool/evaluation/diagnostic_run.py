@@ -21,12 +21,15 @@ from proctool.training.job import Job
 
 
 def init_labels(inits: Sequence[str]) -> list[str]:
-    """A short name for each init: its file's, with the folder's before it where two files are named alike."""
+    """A short name for each init: its file's, with the folder's before it where two files are named alike.
+
+    `none` alone stands for fresh weights.
+    """
     paths = [user_path(init) for init in inits]
     names = [path.name if path.is_dir() else path.stem for path in paths]
     labels: list[str] = []
-    for name, path in zip(names, paths, strict=True):
-        clash = names.count(name) > 1
+    for init, name, path in zip(inits, names, paths, strict=True):
+        clash = init != "none" and (name == "none" or names.count(name) > 1)
         label = re.sub(r"[^\w.-]+", "-", f"{path.absolute().parent.name}-{name}" if clash else name)
         while label in labels:
             label += "+"

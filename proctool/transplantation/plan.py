@@ -152,8 +152,8 @@ def _check_fits(target: Target, donor: Donor, component: str, depth_map: str | N
     path, depth = donor.saved.path, target.anatomy.layers
     if donor.depth != depth and depth_map is None and component != "positions":
         raise ModelError(
-            f"{path}: has {donor.depth} layers, the target {depth}: weights cannot be carried over "
-            "unless layers are matched with --depth-map repeat (or stretch, first)"
+            f"{path}: has {donor.depth} layers, the target {depth}: weights cannot be carried over; "
+            "give the target as many layers, or match them with `proctool transplant --depth-map repeat`"
         )
     for label, key, which in _SHAPE:
         ours, theirs = getattr(target.config, key, None), getattr(donor.config, key, None)

@@ -20,6 +20,7 @@ from proctool.cli.diagnostics import settings
 from proctool.errors import OptionError
 from proctool.evaluation import diagnostic_run
 from proctool.evaluation.diagnostic import _check_unseen, diagnostic_job, held_out
+from proctool.evaluation.diagnostic_run import init_labels
 from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, StudyOptions, diagnostic_task
 from proctool.evaluation.scoring import by_scoring, scores_of
 from proctool.evaluation.summary import summarise
@@ -413,3 +414,7 @@ def test_a_donor_that_saw_validation_samples_is_refused_however_they_were_mixed(
     check(spec, "train")
     for other in ("set*0.5 + union*0.5", "of-a-package-that-has-gone"):
         check(other, "validation")
+
+
+def test_none_is_the_name_of_fresh_weights_alone() -> None:
+    assert init_labels(["none", "a/none.safetensors", "a/set.safetensors"]) == ["none", "a-none", "set"]
