@@ -26,7 +26,7 @@ TARGET = {
     "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
 WARMUP = (
-    "--model 2x4x16 --steps 6000 --batch-size 128 --lr 5e-3 --schedule cosine --ramp-steps 200 --compile "
+    "--model 2x4x16 --init-std .02 --steps 6000 --batch-size 128 --lr 5e-3 --schedule cosine --ramp-steps 200 --compile "
     "--eval-every 500 --eval-samples 500"
 )
 SETTINGS = {
@@ -34,7 +34,7 @@ SETTINGS = {
     "k8": ("dyck:k=8,length=128", ""),
     "k64": ("dyck:k=64,length=128", ""),
     "k16-dropout": ("dyck:k=16,length=128", "--dropout .1"),
-    "k16-decay": ("dyck:k=16,length=128", "--weight-decay .1"),
+    "k16-init-std": ("dyck:k=16,length=128", "--init-std .1386"),
 }
 DIAGNOSTIC = (
     "--components attention,mlp,norms,positions --embeddings mean --steps 4000 --batch-size 1000 --lr 1e-3 "
