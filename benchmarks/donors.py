@@ -26,8 +26,8 @@ TARGET = {
     "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
 WARMUP = (
-    "--model 2x4x16 --init-std .02 --steps 6000 --batch-size 128 --lr 5e-3 --schedule cosine --ramp-steps 200 --compile "
-    "--eval-every 500 --eval-samples 500"
+    "--model 2x4x16 --init-std .02 --steps 6000 --batch-size 128 --lr 5e-3 --schedule cosine --ramp-steps 200 "
+    "--compile --eval-every 500 --eval-samples 500"
 )
 SETTINGS = {
     "k16": ("dyck:k=16,length=128", ""),
