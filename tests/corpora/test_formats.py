@@ -53,7 +53,10 @@ def test_a_missing_field_is_named_with_those_there_are(tmp_path, kind):
 
 @settings(deadline=None, max_examples=80)
 @given(
-    lines=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), max_size=25),
+    # A zero byte may make a short file look like UTF-16.
+    lines=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40), max_size=25
+    ),
     block=st.integers(1, 200),
     kind=st.sampled_from(["jsonl", "txt"]),
 )
