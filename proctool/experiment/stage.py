@@ -2,7 +2,7 @@
 
 A stage's key is a hash of what its command line means: the command, its options, and the keys of the stages whose
 artifacts it reads. Files count by what they hold (identity.py), tasks of other packages also by their code
-(procedural/foreign.py). Names, folders and the order of options are not part of it. So two arms that need the same
+(procedural/task_code.py). Names, folders and the order of options are not part of it. So two arms that need the same
 donor share one stage, and after a change to a recipe only the stages that mean something else are run again.
 """
 
@@ -20,8 +20,8 @@ from typing import Any
 
 from proctool import config
 from proctool.experiment.identity import identity
-from proctool.procedural.foreign import task_code
 from proctool.procedural.registry import Task
+from proctool.procedural.task_code import task_code
 from proctool.reporting.metrics import MetricsLog
 from proctool.training.options import TrainingOptions, incidental
 from proctool.training.run_state import State

@@ -17,12 +17,12 @@ import numpy as np
 
 from proctool.errors import OptionError, ProctoolError, first_line, one_line
 from proctool.procedural.controls import Control, as_mapping
-from proctool.procedural.foreign import block_hash
 from proctool.procedural.mixture import Mixture, parse_tasks
 from proctool.procedural.registry import Task, build_task, option_help, task_class
 from proctool.procedural.render import spelling
 from proctool.procedural.samples import Samples
 from proctool.procedural.streams import BLOCK, SPLITS, Stream, content_hash
+from proctool.procedural.task_code import block_hash
 
 Rule = Callable[[Task], Iterator[str]]
 

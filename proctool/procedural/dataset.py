@@ -12,13 +12,13 @@ import numpy as np
 from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, OptionError, ProctoolError
-from proctool.procedural.foreign import task_code
 from proctool.procedural.formats.part import Progress, StreamPart
 from proctool.procedural.formats.tensors import write_tensors
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import Task
 from proctool.procedural.samples import Samples
 from proctool.procedural.streams import Stream
+from proctool.procedural.task_code import task_code
 
 
 @dataclass(frozen=True)

@@ -313,7 +313,7 @@ def _lasting(settings: Mapping[str, Any]) -> str:
 
 
 def _codes(code: Any) -> str:
-    """The packages of a task's code (procedural/foreign.py), with the hashes of their samples."""
+    """The packages of a task's code (procedural/task_code.py), with the hashes of their samples."""
     listed = [each for each in code if isinstance(each, dict)] if isinstance(code, list) else []
     known = [f"{each.get('package')} {each.get('version')}, samples {each.get('samples')}" for each in listed]
     return " and ".join(known) or "not recorded"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from proctool.procedural.dataset import DataFile
-from proctool.procedural.foreign import code_metadata
 from proctool.procedural.registry import Task
 from proctool.procedural.samples import Samples
 from proctool.procedural.streams import Stream
+from proctool.procedural.task_code import code_metadata
 
 Made = TypeVar("Made")
 

@@ -269,3 +269,37 @@ def test_no_layers_is_not_all_layers() -> None:
 def test_a_mapping_of_nonsense_is_refused(option: str, value: Any) -> None:
     with pytest.raises(OptionError, match=f"mapping mine: {option} = "):
         ModelMapping("mine", "h", (), **{option: value})
+
+
+def _int8(model: Any) -> None:
+    block = model.transformer.h[0].mlp.c_fc
+    block.weight = nn.Parameter(block.weight.detach().to(torch.int8), requires_grad=False)
+
+
+def test_whole_numbers_take_no_weights() -> None:
+    donor, target = (build_model(model_config("1x2x16", vocab_size=12, context=9), seed) for seed in (0, 1))
+    _int8(target)
+    with pytest.raises(ModelError, match=r"h\.0\.mlp\.c_fc\.weight holds torch\.int8, not floating-point"):
+        proctool.transplant_into(target, donor)
+
+
+def test_tensors_of_inference_mode_are_refused_before_any_changes() -> None:
+    donor = build_model(model_config("1x2x16", vocab_size=12, context=9), 0)
+    with torch.inference_mode():
+        target = build_model(model_config("1x2x16", vocab_size=12, context=9), 1)
+        before = {name: each.clone() for name, each in target.named_parameters()}
+    with pytest.raises(ModelError, match="inference mode"):
+        proctool.transplant_into(target, donor)
+    assert all(torch.equal(each, before[name]) for name, each in target.named_parameters())
+
+
+def test_a_donor_without_memory_is_refused() -> None:
+    donor, target = (build_model(model_config("1x2x16", vocab_size=12, context=9), seed) for seed in (0, 1))
+    with pytest.raises(ModelError, match="meta device, so the donor has no weights"):
+        proctool.transplant_into(target, donor.to("meta"))
+
+
+def test_data_parallel_is_unwrapped() -> None:
+    donor, target = (build_model(model_config("1x2x16", vocab_size=12, context=9), seed) for seed in (0, 1))
+    proctool.transplant_into(nn.DataParallel(target), donor)
+    assert torch.equal(target.transformer.h[0].mlp.c_fc.weight, donor.transformer.h[0].mlp.c_fc.weight)

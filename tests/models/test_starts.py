@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from transformers import PreTrainedModel
 
-from proctool.errors import ModelError, Notice, RunError
+from proctool.errors import ArtifactError, ModelError, Notice, RunError
 from proctool.experiment.identity import forget, identity
 from proctool.models import shapes
 from proctool.models.build import build_model, model_config, set_init_std
 from proctool.models.saved import open_model
+from proctool.training.run_place import run_folder_of
 from proctool.training.warmup import warmup_job
 from proctool.transplantation import transplant_into
 from tests.training.runs import Killed, killed_at, options
@@ -106,3 +107,23 @@ def test_equal_rows_under_a_tied_head_are_warned_of(
     transplant_into(target, open_model(tmp_path / "run.safetensors"), ("attention",), embeddings="mean")
     warned = [str(each.message) for each in recwarn if issubclass(each.category, Notice)]
     assert any("every row starts equal" in each for each in warned) is tied
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "advice"),
+    [
+        ({}, {"tie": False}, "leave out --tie and --no-tie"),
+        ({"tie": False}, {}, "give --no-tie"),
+        ({"tie": True}, {"tie": False}, "give --tie"),
+        ({"init_std": 0.5}, {}, "give --init-std 0.5"),
+    ],
+)
+def test_the_advice_of_another_start_is_what_goes_on(tmp_path: Path, before: Any, now: Any, advice: str) -> None:
+    warmup_job(options(tmp_path, steps=2, **before)).run()
+    with pytest.raises(RunError, match=f"; {advice} to go on with it"):
+        warmup_job(options(tmp_path, steps=2, **now)).run()
+
+
+def test_an_output_without_a_name_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="takes the name of a file"):
+        run_folder_of(Path(""))

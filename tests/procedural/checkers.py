@@ -256,8 +256,9 @@ def nca(o: Options, tokens: list[int], targets: list[bool]) -> None:
                 becomes.setdefault(near, Counter())[after[y][x]] += 1
     repeated = [seen for seen in becomes.values() if seen.total() > 1]
     agreeing = sum(max(seen.values()) - 1 for seen in repeated)
-    # In short samples few neighbourhoods come up again, and noise may decide one or two.
-    assert agreeing >= 0.9 * sum(seen.total() - 1 for seen in repeated) - 2
+    again = sum(seen.total() - 1 for seen in repeated)
+    # Where few neighbourhoods come up again, noise may decide one or two.
+    assert agreeing >= 0.9 * again - (2 if again < 20 else 0)
 
 
 def compressed_share(patches: list[int]) -> float:

@@ -9,10 +9,10 @@ import zlib
 
 import pytest
 
-from proctool.procedural.foreign import block_hash
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import tasks
 from proctool.procedural.streams import BLOCK, Stream
+from proctool.procedural.task_code import block_hash
 
 GOLDEN = {
     "abduct:small": "b53f53285475b638",

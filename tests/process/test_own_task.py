@@ -15,9 +15,9 @@ import pytest
 
 from proctool.experiment.stage import Label, Stage
 from proctool.procedural.contract import broken_rules
-from proctool.procedural.foreign import task_code
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import tasks
+from proctool.procedural.task_code import task_code
 from proctool.training.options import WarmupOptions
 from proctool.training.sources import TaskSource
 

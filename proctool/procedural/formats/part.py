@@ -9,9 +9,9 @@ from typing import Any
 
 from proctool import artifact
 from proctool.artifact.layout import DTYPE_NAMES
-from proctool.procedural.foreign import code_metadata
 from proctool.procedural.samples import Samples
 from proctool.procedural.streams import Stream
+from proctool.procedural.task_code import code_metadata
 
 _TOKENS_AT_ONCE = 1 << 21
 """Tokens made and written together: enough for speed, little enough for any machine."""
