@@ -77,8 +77,8 @@ def transplant_into(
     made = {step.origin.tensor: step.make() for step in steps if step.make}
     if embeddings == "mean" and "head" not in there:
         notice(
-            "embeddings mean: every row starts equal, and a head tied to them gives every token the same score; "
-            "--no-tie or --embeddings scale learns faster"
+            "embeddings mean: every row starts equal; in a tied model, tokens that are never predicted stay alike for long; "
+            "use --no-tie or --embeddings scale"
         )
     require_writable(type(model).__name__, tensors, made)
     with torch.no_grad():
