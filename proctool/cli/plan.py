@@ -34,8 +34,9 @@ def _plan(given: list[Mapping[str, Any]], common: Common, recipe: Path | None) -
             raise OptionError(f"{flag}: the recipe says that; with a recipe give --gpu, --gpus and --mfu alone")
         from proctool.experiment.graph import plan
         from proctool.recipe import load_recipe
+        from proctool.recipe.library import recipe_path
 
-        loaded = load_recipe(recipe)
+        loaded = load_recipe(recipe_path(recipe))
         stages, processes, name = (
             list(plan(loaded, Path("runs") / loaded.name).stages),
             loaded.launch.processes,

@@ -37,7 +37,9 @@ def _print_schema(wanted: bool) -> None:
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(help="The experiment: a YAML file.", show_default=False, **AS_PATH)],
+    recipe: Annotated[
+        Path, typer.Argument(help="A YAML file, or a name of `proctool recipes list`.", show_default=False, **AS_PATH)
+    ],
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Stages at a time (default: one per core up to 4; 1 with an accelerator).")
     ] = None,
@@ -71,9 +73,11 @@ def run(
     from proctool.experiment.inputs import check_inputs
     from proctool.experiment.record import require_experiment_folder, write_record
     from proctool.recipe import load_recipe
+    from proctool.recipe.library import recipe_path
     from proctool.recipe.smoke import smoke as smaller
 
-    loaded = load_recipe(recipe)
+    file = recipe_path(recipe)
+    loaded = load_recipe(file)
     if smoke:
         loaded = smaller(loaded)
     planned = plan(loaded, runs / loaded.name)
@@ -87,7 +91,7 @@ def run(
         return
     words = ["proctool", "run", str(recipe), *(["--smoke"] if smoke else [])]
     command = shlex.join([*words, *([] if runs == Path("runs") else ["--runs", str(runs)])])
-    source = recipe.read_text(encoding="utf-8")
+    source = file.read_text(encoding="utf-8")
     if emit is Scheduler.SLURM:
         require_safe([Output(planned.root / "slurm" / "submit.sh", "--runs", "script", makes_folder=True)])
     write_record(planned, source, command)

@@ -77,7 +77,7 @@ def transplant_into(
     made = {step.origin.tensor: step.make() for step in steps if step.make}
     if embeddings == "mean" and "head" not in there:
         notice(
-            "embeddings mean: every row starts equal; in a tied model, tokens that are never predicted stay alike for long; "
+            "embeddings mean: all rows start equal, and in a tied model tokens that are never predicted stay alike; "
             "use --no-tie or --embeddings scale"
         )
     require_writable(type(model).__name__, tensors, made)

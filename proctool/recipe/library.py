@@ -1,0 +1,45 @@
+"""The recipes that come with proctool, by name: `demo`, `laptop/python`, `paper/c4-350m`, ..."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from proctool.errors import OptionError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def library() -> dict[str, Path]:
+    """Every recipe by its name, sorted: those of the wheel, or of the clone that is installed as editable."""
+    folder = next((each for each in (_PACKAGE / "_recipes", _PACKAGE.parent / "recipes") if each.is_dir()), None)
+    if folder is None:
+        return {}
+    found = sorted(folder.rglob("*.yaml"), key=lambda file: (len(file.relative_to(folder).parts), str(file)))
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in found}
+
+
+def recipe_file(written: str) -> Path:
+    """The file of a recipe in the library. A last part alone will do where it is unique.
+
+    Raises OptionError where no recipe or several have that name.
+    """
+    recipes = library()
+    if written in recipes:
+        return recipes[written]
+    matching = [name for name in recipes if name.rpartition("/")[2] == written]
+    if len(matching) == 1:
+        return recipes[matching[0]]
+    if matching:
+        raise OptionError(f"{written}: several recipes have this name: {', '.join(matching)}; write one in full")
+    raise OptionError(f"{written}: no recipe of this name; `proctool recipes list` shows all")
+
+
+def recipe_path(path: Path) -> Path:
+    """A recipe as a command was given it: a file, or else the name of one in the library.
+
+    A path that is neither comes back as it is, for its reader to refuse.
+    """
+    name = path.as_posix()
+    if path.exists() or path.suffix in (".yaml", ".yml") or path.is_absolute() or name.startswith("."):
+        return path
+    return recipe_file(name)
