@@ -24,6 +24,7 @@ _COMMANDS = {
     ),
     "pretrain": ("Train a model on a corpus, from scratch or from a warmed model.", "training", "pretrain"),
     "eval": ("Measure what a model can do: one subcommand per evaluation.", "evaluate", "app"),
+    "sample": ("Print what a model writes after a prompt.", "sample", "sample"),
     "run": ("Run a recipe: every arm and seed of an experiment; then report.", "run", "run"),
     "recipes": ("List, show and copy the recipes that come with proctool.", "recipes", "app"),
     "init": ("Write a commented recipe for your corpus and model.", "recipes", "init"),

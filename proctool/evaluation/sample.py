@@ -1,0 +1,79 @@
+"""What a model writes after a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from proctool.errors import OptionError
+from proctool.evaluation.eval_model import EvalModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """Print what a model writes after a prompt."""
+
+    prompt: str = ""
+    """Text to go on from (default: the beginning of a text)."""
+    tokens: int = 100
+    """New tokens at most; end-of-text stops earlier."""
+    samples: int = 1
+    """Texts to write."""
+    temperature: float = 0.8
+    """Divides the logits; 0 takes the likeliest token each time."""
+    top_k: int = 0
+    """Draw among the k likeliest tokens only; 0: among all."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens with this share of probability."""
+    seed: int = 0
+    """Draws the tokens."""
+    tokenizer: str | None = None
+    """bytes, characters, a folder or a hub id (default: the model's)."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("tokens", 1), ("samples", 1), ("top_k", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} = {getattr(self, name)}: must be at least {least}")
+        if self.temperature < 0:
+            raise OptionError(f"temperature = {self.temperature}: must be at least 0")
+        if not 0 < self.top_p <= 1:
+            raise OptionError(f"top_p = {self.top_p}: must be above 0 and at most 1")
+
+
+def sample(subject: EvalModel, options: SampleOptions) -> dict[str, Any]:
+    """`samples` continuations of the prompt, as text.
+
+    Raises OptionError where prompt and new tokens exceed the context, or the prompt has characters that the
+    tokenizer does not know.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    written = subject.tokenizer.encode_batch([options.prompt])[0].tolist()
+    ids = [*subject.beginning.first, *written]
+    if subject.context is not None and len(ids) + options.tokens > subject.context:
+        raise OptionError(
+            f"tokens = {options.tokens}: the prompt has {len(ids)} and the context is {subject.context}; "
+            f"use at most {max(0, subject.context - len(ids))}"
+        )
+    model, eos = subject.model(), subject.tokenizer.eos_id
+    torch.manual_seed(options.seed)
+    drawing: dict[str, Any] = {"do_sample": False}
+    if options.temperature > 0:
+        drawing = {
+            "do_sample": True,
+            "temperature": options.temperature,
+            "top_k": options.top_k,
+            "top_p": options.top_p,
+        }
+    made = model.generate(
+        torch.tensor([ids], device=model.device).expand(options.samples, -1),
+        generation_config=GenerationConfig(
+            max_new_tokens=options.tokens, eos_token_id=eos, pad_token_id=eos, bos_token_id=None, **drawing
+        ),
+    )
+    texts = []
+    for row in made[:, len(ids) :].tolist():
+        kept = row[: row.index(eos)] if eos in row else row
+        texts.append({"text": subject.tokenizer.decode(kept), "tokens": len(kept), "ended": eos in row})
+    return {"event": "sample", **subject.metadata(), "prompt": options.prompt, "seed": options.seed, "samples": texts}
