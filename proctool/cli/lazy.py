@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
+
+from proctool.cli.help import Command, Group
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(Group):
     """Subclasses say which commands there are, and make one when it is called."""
 
     def entries(self) -> Mapping[str, str]:
@@ -61,7 +63,7 @@ def single(name: str, function: Any, text: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    made.command(name, help=text)(function)
+    made.command(name, cls=Command, help=text)(function)
     return made
 
 

@@ -125,11 +125,11 @@ def _flag(cls: type, field: dataclasses.Field[Any], kind: Any) -> inspect.Parame
         names, annotation = (f"{name}/--no-{name[2:]}",), bool | None
     elif typing.get_origin(kind) is tuple:
         annotation = list[str] | None
-        settings["metavar"] = "A,B,..." if field.metadata.get("comma") else "TEXT..."
+        settings["metavar"] = "A,B,..." if field.metadata.get("comma") else "TEXT"
     elif typing.get_origin(kind) is typing.Literal:
         annotation = kind | None
     else:
-        settings["metavar"] = {int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT")
+        settings["metavar"] = {int: "N", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT")
     return _parameter(field.name, annotation, None, typer.Option(*names, **settings))
 
 
@@ -142,7 +142,9 @@ def _default(value: Any) -> str:
 
 
 def _extra(name: str, kind: Any, default: Any, names: tuple[str, ...], text: str) -> inspect.Parameter:
-    settings = AS_PATH if kind == Path | None else {}
+    settings: dict[str, Any] = AS_PATH if kind == Path | None else {}
+    if kind == list[str]:
+        settings = {"metavar": "OPTION=VALUE"}
     return _parameter(name, kind, default, typer.Option(*names, help=text, show_default=False, **settings))
 
 
