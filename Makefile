@@ -4,6 +4,7 @@
 # make bench  set up, then measure speeds
 # make results  set up, then every laptop recipe: the tables of docs/results/; about two hours on two cores
 # make docs   make docs/tasks.md from the task registry
+# make site   the documentation as a site: build/site, with strict links
 # make fuzz   damaged input for every way in: INPUTS=100000 for each, SEED=0 (docs/guarantees.md)
 # make lock   build/lock.txt: what setup would install here, each file by its hash
 # make sbom   build/sbom.json: what .venv holds, as CycloneDX
@@ -14,8 +15,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := .venv-tools
+SITE := .venv-site
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results test check style bench docs fuzz lock sbom audit clean
+.PHONY: help setup demo results test check style bench docs site fuzz lock sbom audit clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -66,6 +68,15 @@ docs: $(READY)
 	@test -f build/tasks.json || $(MAKE) bench
 	@$(BIN)/python -m proctool.procedural.gallery --speeds build/tasks.json > docs/tasks.md
 
+$(SITE)/.ready:
+	@$(PYTHON) -m venv $(SITE)
+	@$(SITE)/bin/python -m pip install --quiet --disable-pip-version-check 'mkdocs-material>=9.6,<10' 'mkdocstrings[python]>=1.0,<2'
+	@touch $@
+
+site: $(SITE)/.ready
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet --strict
+	@echo "build/site/index.html"
+
 INPUTS ?= 100000
 SEED ?= 0
 
@@ -91,4 +102,4 @@ audit: $(TOOLS)/.ready
 	@$(TOOLS)/bin/python .ci/audit
 
 clean:
-	rm -rf $(VENV) $(TOOLS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS) $(SITE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
