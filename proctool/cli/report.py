@@ -97,7 +97,7 @@ def print_report(built: Report, form: Form, more: dict[str, Any] | None = None) 
     console = Console()
     for table in render.terminal_tables(built):
         console.print(table)
-    for sentence in built.verdicts or [_NOTHING]:
+    for sentence in built.sentences or [_NOTHING]:
         console.print(sentence, highlight=False, markup=False, soft_wrap=not console.is_terminal)
     for remark in built.experiment.remarks:
         console.print(remark, style="dim", highlight=False, markup=False, soft_wrap=not console.is_terminal)

@@ -140,6 +140,8 @@ class ArmResult(InPerplexity):
     """Whether a seed is at the target already where it is first measured, so that more may be saved."""
     given_loss: bool = False
     """Whether the target was given, rather than the baseline's final loss."""
+    better: int = 0
+    """Seeds in which the arm is better than the baseline at equal corpus tokens."""
 
 
 Arms = Mapping[str, Mapping[int, Run]]
@@ -191,6 +193,7 @@ def _against(
         is_baseline=is_baseline,
         at_least=everywhere and any(run.starts_at(at) for (_, run), at in zip(pairs, targets, strict=True)),
         given_loss=loss is not None,
+        better=sum(each > 0 for each in _gains(base, arm)),
     )
 
 
@@ -214,12 +217,16 @@ def _saved_flops(pairs: Sequence[tuple[Run, Run]], used: Sequence[float], of: Se
 
 def gain(base: Mapping[int, Run], arm: Mapping[int, Run]) -> Estimate:
     """The loss of `base` minus that of `arm` at equal corpus tokens, paired over the seeds that both have."""
+    return estimate(_gains(base, arm))
+
+
+def _gains(base: Mapping[int, Run], arm: Mapping[int, Run]) -> list[float]:
     found = []
     for seed in sorted(base.keys() & arm.keys()):
         mine, theirs = arm[seed].compared, base[seed].compared
         equal = min(theirs.end, mine.end)
         found.append(theirs.loss_at(equal) - mine.loss_at(equal))
-    return estimate(found)
+    return found
 
 
 def margin(arm: Mapping[int, Run], control: Mapping[int, Run]) -> Estimate | None:

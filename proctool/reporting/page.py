@@ -44,7 +44,7 @@ def page(report: Report) -> str:
         subtitle=escape(_subtitle(report)),
         baseline=escape(report.baseline),
         warning=_warning(report.experiment),
-        verdicts="\n".join(map(_verdict, report.verdicts or ["Nothing to compare yet."])),
+        verdicts="\n".join(map(_verdict, report.sentences or ["Nothing to compare yet."])),
         tables=_tables(report),
         finetuned="".join(map(_section, finetuned(report))),
         published="".join(_section(each, "published") for each in sheets(report) if each.name == "published"),

@@ -57,7 +57,7 @@ def markdown(report: Report) -> str:
         lines = [_line(heads), _line(["---"] * sheet.words + ["---:"] * (len(heads) - sheet.words)), *map(_line, body)]
         table = "\n".join(lines)
         if sheet.name == "summary":
-            parts += [table, "\n".join(f"- {_plain(each)}" for each in report.verdicts)]
+            parts += [table, "\n".join(f"- {_plain(each)}" for each in report.sentences)]
         else:
             parts += [f"**{_plain(sheet.title)}**", table, *([f"*{sheet.note}*"] if sheet.note else [])]
     parts += [f"*{_plain(each)}*" for each in report.notes]

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from proctool import config
+from proctool.reporting.answer import answer
 from proctool.reporting.compare import ArmResult, compare, margin
-from proctool.reporting.controls import controls
+from proctool.reporting.controls import CONTROLS, controls
 from proctool.reporting.diagnose import DiagnosticResult, diagnose
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.finetuned import FinetuneResult, by_finetune
@@ -48,6 +49,13 @@ class Report:
     """By fine-tuning, the baseline first."""
     published: list[PublishedNumber] = field(default_factory=list)
     """Numbers from the literature, each with what was measured here."""
+    answer: str | None = None
+    """To the recipe's question, in a sentence or two."""
+
+    @property
+    def sentences(self) -> list[str]:
+        """The answer, then the verdicts."""
+        return [*([self.answer] if self.answer else []), *self.verdicts]
 
     @property
     def baseline(self) -> str:
@@ -59,6 +67,7 @@ class Report:
         return {
             "name": self.experiment.record.name,
             "baseline": self.baseline,
+            "answer": self.answer,
             "verdicts": self.verdicts,
             "notes": self.notes,
             "arms": [
@@ -111,7 +120,14 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
         substitutions=substitute(experiment.runs, experiment.starts, base, loss) if results else [],
         finetunes=tuned,
         published=published_numbers(experiment, results),
+        answer=answer(experiment.record.title or "", results, controlled, diagnostics, _control_words(experiment)),
     )
+
+
+def _control_words(experiment: Experiment) -> dict[str, str]:
+    """The word for each arm that is a control: "shuffled"."""
+    kinds = {arm: start.control for arm, start in experiment.starts.items()}
+    return {arm: CONTROLS.get(kind, kind) for arm, kind in kinds.items() if kind is not None}
 
 
 def _notes(

@@ -61,7 +61,7 @@ def savings_verdict(result: ArmResult, baseline: str, controls: Sequence[Control
     amount = f"{at_least}{with_interval(saved, 100)} of corpus tokens to reach {target} ({seeds})"
     clear = saved.excludes_zero if saved.low is not None else abs(saved.value) >= _SMALL
     if not clear:
-        return f"No effect of {arm} is visible: it saves {amount}; {_unclear(saved)}{beside}.{over}"
+        return f"{arm} saves {amount}, which is not settled: {_unclear(saved)}{beside}.{over}"
     if saved.value < 0:
         more = f"{with_interval(saved.negated, 100)} more corpus tokens to reach {target} ({seeds})"
         return f"{arm} needs {more}{beside}.{over}"
@@ -83,7 +83,7 @@ def _target(result: ArmResult, baseline: str) -> str:
 def _telling(controls: Sequence[Controlled]) -> list[Controlled]:
     """The first control, and the one that comes closest to the arm where that is another.
 
-    A claim that its weakest control supports alone would not be one. What spends more corpus is no rival here.
+    A claim that its weakest control supports alone would not be one. What spends more corpus is not compared.
     """
     rivals = [each for each in controls if each.control.kind != "longer" and each.margin is not None]
     closest = min(rivals, key=lambda each: each.margin.value if each.margin else 0.0, default=None)
@@ -107,12 +107,12 @@ def _over(controls: Sequence[Controlled]) -> str:
         left = each.margin
         if left is None:
             continue
-        clear = _is_clear(left, each.result.target_loss)
+        clear = is_clear(left, each.result.target_loss)
         better = left.value > 0
         amount = with_interval(left if better else left.negated, 1, 3, "" if parts else " nats per token")
         doubt = "" if clear else " (not told from none)"
         parts.append(f"{amount} {'better' if better else 'worse'} than its {each.control.words}{doubt}")
-    return f" It ends {_joined(parts, 'and')}." if parts else ""
+    return f" It ends {joined(parts, 'and')}." if parts else ""
 
 
 def _unreached(result: ArmResult, target: str, seeds: str, beside: str) -> str:
@@ -128,13 +128,13 @@ def _unreached(result: ArmResult, target: str, seeds: str, beside: str) -> str:
     reaches = (
         f"never reaches {target}" if never else f"reaches {target} in {result.reached} of {len(result.seeds)} seeds"
     )
-    if not _is_clear(gain, result.target_loss):
-        return f"No effect of {result.arm} is visible: it {reaches} and {ends} ({seeds}); {_unclear(gain)}{beside}."
+    if not is_clear(gain, result.target_loss):
+        return f"{result.arm} {reaches} and {ends} ({seeds}), which is not settled: {_unclear(gain)}{beside}."
     return f"{result.arm} {reaches}: it {ends} ({seeds}){beside}."
 
 
 def _unclear(found: Estimate) -> str:
-    return "the interval includes zero" if found.low is not None else "one seed cannot tell that from none"
+    return "the interval includes zero" if found.low is not None else "one seed cannot tell it from chance"
 
 
 def _spent(saved: Estimate) -> str:
@@ -160,7 +160,7 @@ def diagnostic_verdict(results: Sequence[DiagnosticResult], baseline: str) -> st
     alike = [each.arm for each in others if not each.differs]
     if others and len(alike) == len(others):
         return f"{said} No effect of any warm-up is established: the differences are within the noise."
-    return f"{said} No effect of {_joined(alike, 'or')} is established: within the noise." if alike else said
+    return f"{said} No effect of {joined(alike, 'or')} is established: within the noise." if alike else said
 
 
 def finetune_verdict(results: Sequence[FinetuneResult], before: Sequence[ArmResult], baseline: str) -> str:
@@ -173,19 +173,19 @@ def finetune_verdict(results: Sequence[FinetuneResult], before: Sequence[ArmResu
     for each in others:
         better = each.gain.value > 0
         amount = with_interval(each.gain if better else each.gain.negated, 1, 3, "")
-        clear, had = _is_clear(each.gain, loss), gains.get(each.arm)
+        clear, had = is_clear(each.gain, loss), gains.get(each.arm)
         way = f"{each.arm} ends {amount} {'better' if better else 'worse'}"
         if len(each.seeds) < len(base.seeds):
             way += f" (seeds {', '.join(map(str, each.seeds))} alone)"
         if not clear:
-            way += f", no effect that is visible: {_unclear(each.gain)}"
-        elif better and had is not None and had.value > 0 and _is_clear(had, loss):
+            way += f", which is not settled: {_unclear(each.gain)}"
+        elif better and had is not None and had.value > 0 and is_clear(had, loss):
             way += f": the gain that pretraining ended with, {with_interval(had, 1, 3, '')}, survives"
         said.append(way)
     return ". ".join(said) + "."
 
 
-def _is_clear(found: Estimate, loss: float) -> bool:
+def is_clear(found: Estimate, loss: float) -> bool:
     """Whether a difference in loss is told from none: over seeds, or with one seed beyond a share of the loss."""
     return found.excludes_zero if found.low is not None else abs(found.value) >= _SMALL_LOSS * loss
 
@@ -208,7 +208,7 @@ def verdicts(
     return said + [diagnostic_verdict(each, baseline) for each in diagnostics if each]
 
 
-def _joined(parts: Sequence[str], last: str) -> str:
+def joined(parts: Sequence[str], last: str) -> str:
     """a, b `last` c."""
     return f" {last} ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 

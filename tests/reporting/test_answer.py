@@ -1,0 +1,107 @@
+"""The report's first sentence: it answers the question, no surer than seeds and controls allow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from proctool.reporting.compare import Curve, Run
+from proctool.reporting.controls import Start
+from proctool.reporting.experiment import Experiment
+from proctool.reporting.measured import Score
+from proctool.reporting.record import ExperimentRecord
+from proctool.reporting.report import build_report
+from proctool.transplantation.origin import Provenance
+
+QUESTION = "Does a warm-up help?"
+TOKENS = np.array([1e5, 2e5, 4e5, 8e5])
+
+
+def told(
+    losses: dict[str, list[float]] | None = None,
+    accuracies: dict[str, list[float]] | None = None,
+    title: str = QUESTION,
+) -> str:
+    """The answer of an experiment with these final losses or accuracies, a list over seeds for each arm."""
+    arms = list(losses or accuracies or {})
+    runs = {
+        arm: {seed: Run(Curve(TOKENS, np.array([4, 3.5, 3, loss])), 1e4) for seed, loss in enumerate(losses[arm])}
+        for arm in (losses or {})
+    }
+    scores = {
+        "haystack": {
+            arm: {seed: Score((0, 100), (0.0, share), 2000) for seed, share in enumerate(shares)}
+            for arm, shares in (accuracies or {}).items()
+        }
+    }
+    carried = (Provenance("attention", "carried", ("warm.safetensors",)),)
+    starts = {arm: Start(("set",), carried) if arm != "cold" else Start() for arm in arms}
+    starts |= {
+        arm: Start(("set",), carried, kind=arm.partition("-")[2], of=(arm.partition("-")[0],))
+        for arm in arms
+        if "-" in arm
+    }
+    record = ExperimentRecord(baseline="cold", stages={}, arms={}, title=title)
+    found = build_report(Experiment(None, record, "cold", runs, scores if accuracies else {}, starts=starts))
+    assert found.sentences[0] == found.answer == found.as_json()["answer"]
+    assert found.answer is not None
+    return found.answer
+
+
+THREE = [2.0, 2.01, 2.02]
+FLOOR, HIGH = [0.09, 0.1, 0.09], [0.87, 0.9, 0.8]
+
+
+@pytest.mark.parametrize(
+    ("arms", "begins", "holds"),
+    [
+        ({"cold": THREE, "set": [1.8, 1.82, 1.81], "set-scale": [1.9, 1.92, 1.91]}, "Yes: set ends", "closest control"),
+        ({"cold": THREE, "set": [1.8, 1.82, 1.81], "set-scale": [1.81, 1.81, 1.81]}, "Not by what", "did as well"),
+        ({"cold": THREE, "set": [1.8, 1.82, 1.81], "set-scale": [1.7, 1.72, 1.71]}, "Not by what", "did better"),
+        ({"cold": THREE, "set": [1.8, 1.82, 1.81]}, "Yes: set ends", "No control was run"),
+        ({"cold": THREE, "set": [2.2, 2.21, 2.22]}, "No: set ends", "worse than cold"),
+        ({"cold": THREE, "set": [1.9, 2.1, 2.02]}, "No difference is shown: set ends", "better in 1 of 3 seeds"),
+        ({"cold": [2.0, 2.5], "set": [1.9, 2.0]}, "Two seeds cannot settle it", "better in 2 of 2 seeds. Run a third"),
+        ({"cold": [2.0], "set": [1.999]}, "One seed cannot settle it", "Run two more seeds"),
+        ({"cold": [2.0], "set": [1.5]}, "Seen in one seed", "and its controls"),
+        ({"cold": THREE, "set": [1.8, 1.82, 1.81], "eca": [1.7, 1.72, 1.71]}, "Yes: eca ends", "(3 seeds)"),
+    ],
+)
+def test_losses(arms: dict[str, list[float]], begins: str, holds: str) -> None:
+    said = told(losses=arms)
+    assert said.startswith(begins)
+    assert holds in said
+
+
+@pytest.mark.parametrize(
+    ("arms", "begins", "holds"),
+    [
+        (
+            {
+                "cold": [0.09, 0.1, 0.09],
+                "set": [0.87, 0.9, 0.8],
+                "set-shuffled": [0.1, 0.09, 0.1],
+                "set-scale": [0.09] * 3,
+            },
+            "Yes: set reaches 85.7 % on haystack where cold reaches 9.3 %",
+            "controls reach 9 % to 10 %",
+        ),
+        (
+            {"cold": FLOOR, "set": HIGH, "set-scale": [0.9, 0.8, 0.9]},
+            "Not by what",
+            "set-scale",
+        ),
+        ({"cold": [0.09, 0.1, 0.09], "set": [0.09, 0.11, 0.08]}, "No difference is shown", "set reaches"),
+        ({"cold": [0.09], "set": [0.091]}, "Not settled", "Run two more seeds"),
+        ({"cold": [0.5, 0.51, 0.5], "set": [0.2, 0.21, 0.2]}, "No: set reaches 20.3 %", "cold reaches 50.3 %"),
+    ],
+)
+def test_accuracies(arms: dict[str, list[float]], begins: str, holds: str) -> None:
+    said = told(accuracies=arms)
+    assert said.startswith(begins)
+    assert holds in said
+
+
+def test_a_question_that_is_not_yes_or_no_is_answered_without() -> None:
+    said = told(losses={"cold": THREE, "set": [1.8, 1.82, 1.81]}, title="Which warm-ups help?")
+    assert said.startswith("set ends 0.200 [")
