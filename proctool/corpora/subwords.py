@@ -254,13 +254,16 @@ def _gpt2(spec: str, vocab_file: Path, merges_file: Path, end_of_text: str | Non
 
 
 def _from_transformers(spec: str, end_of_text: str | None, folder: Path | None = None) -> SubwordTokenizer:
+    import huggingface_hub
     import transformers
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
-        hf = transformers.AutoTokenizer.from_pretrained(
-            folder or spec, trust_remote_code=False, local_files_only=folder is not None
+        # transformers alone would ask for each file, and retry for a minute where there is no network.
+        files_in = folder or Path(
+            huggingface_hub.snapshot_download(spec, allow_patterns=[*NAMES, "config.json"], ignore_patterns=["*/*"])
         )
+        hf = transformers.AutoTokenizer.from_pretrained(files_in, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever the hub client, the network or a foreign file raises
         if folder is not None:
             raise CorpusError(f"tokenizer {spec}: no tokenizer in this folder ({first_line(error)})") from None
@@ -275,21 +278,9 @@ def _from_transformers(spec: str, end_of_text: str | None, folder: Path | None =
     with tempfile.TemporaryDirectory() as temporary:
         hf.save_pretrained(temporary)
         saved = TokenizerFiles.of_folder(Path(temporary)).contents
-    came = {} if Path(spec).expanduser().is_dir() else _downloaded(spec)
+    came = TokenizerFiles.of_folder(files_in).contents if folder is None else {}
     files = TokenizerFiles({**saved, **came}, spec)
     backend = hf.backend_tokenizer
     eos = eos or end_token(spec, backend, files)
     _require_token(spec, backend, str(eos))
     return SubwordTokenizer(spec, backend, str(eos), files)
-
-
-def _downloaded(spec: str) -> dict[str, bytes]:
-    """The files of a tokenizer on the hub, which transformers has just put into the hub's cache."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = {name: try_to_load_from_cache(spec, name) for name in NAMES}
-    except HFValidationError:
-        return {}
-    return {name: Path(path).read_bytes() for name, path in found.items() if isinstance(path, str)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, cast
 
-from proctool.errors import OptionError
+from proctool.errors import OptionError, notice
 from proctool.models.components import parse_components
 from proctool.models.shapes import default_context
 from proctool.training.curriculum import parse_curriculum
@@ -127,6 +127,11 @@ class TrainingOptions:
             raise OptionError(f"beta2 = {self.beta2}: must be from 0 to below 1")
         if self.final_lr > 1:
             raise OptionError(f"final_lr = {self.final_lr}: a fraction of the peak, at most 1")
+        default = type(self).__dataclass_fields__["ramp_steps"].default
+        if self.ramp_steps > self.steps and self.ramp_steps == default:
+            # A published default, such as the 500 of diagnostics, in a short try-out.
+            object.__setattr__(self, "ramp_steps", max(1, self.steps // 10))
+            notice(f"ramp_steps: the default of {default} is more than the {self.steps} steps; using {self.ramp_steps}")
         if self.ramp_steps > self.steps:
             raise OptionError(f"ramp_steps = {self.ramp_steps}: more than the {self.steps} steps of the run")
         if self.batch_size % self.accumulate:
