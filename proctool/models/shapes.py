@@ -62,6 +62,10 @@ PRESETS = {
     "paper-large": Shape(16, 8, 2048),  # the paper's largest class
 }
 
+_CONFIGURED = Path(__file__).parent / "presets"
+CONFIGURATIONS = {file.stem: file for file in sorted(_CONFIGURED.glob("*.json"))}
+"""Presets of newer families: the shapes that their makers published, for any vocabulary; without scaled rotary positions."""
+
 PUBLISHED_STARTS: Mapping[str, ModelStart] = {"diagnostic": ModelStart(GPT2_INIT_STD, tied=False)}
 """Presets that start as published and not as their width suggests. Source: the paper's code."""
 
@@ -77,6 +81,8 @@ def parse_model(spec: str) -> Shape | Path:
     """
     if spec in PRESETS:
         return PRESETS[spec]
+    if spec in CONFIGURATIONS:
+        return CONFIGURATIONS[spec]
     if written := _WRITTEN.fullmatch(spec):
         shape = Shape(*map(int, written.groups()))
         if min(shape.layers, shape.heads, shape.width) < 1:
@@ -96,7 +102,7 @@ def parse_model(spec: str) -> Shape | Path:
         return fetch(wanted, (CONFIGURATION,)).folder / CONFIGURATION
     raise ModelError(
         f'model "{spec}" is neither a preset, a shape such as 4x4x64 (layers x heads x width), '
-        f"a configuration file, nor OWNER/NAME on the hub{config.suggestion(spec, PRESETS)}"
+        f"a configuration file, nor OWNER/NAME on the hub{config.suggestion(spec, [*PRESETS, *CONFIGURATIONS])}"
     )
 
 
