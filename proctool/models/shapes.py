@@ -64,7 +64,7 @@ PRESETS = {
 
 _CONFIGURED = Path(__file__).parent / "presets"
 CONFIGURATIONS = {file.stem: file for file in sorted(_CONFIGURED.glob("*.json"))}
-"""Presets of newer families: the shapes that their makers published, for any vocabulary; without scaled rotary positions."""
+"""Presets of newer families: published shapes, for any vocabulary, without scaled rotary positions."""
 
 PUBLISHED_STARTS: Mapping[str, ModelStart] = {"diagnostic": ModelStart(GPT2_INIT_STD, tied=False)}
 """Presets that start as published and not as their width suggests. Source: the paper's code."""

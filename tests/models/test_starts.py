@@ -106,7 +106,7 @@ def test_equal_rows_under_a_tied_head_are_warned_of(
     target = model("2x2x16", tie=tied)
     transplant_into(target, open_model(tmp_path / "run.safetensors"), ("attention",), embeddings="mean")
     warned = [str(each.message) for each in recwarn if issubclass(each.category, Notice)]
-    assert any("every row starts equal" in each for each in warned) is tied
+    assert any("all rows start equal" in each for each in warned) is tied
 
 
 @pytest.mark.parametrize(
