@@ -56,6 +56,7 @@ EXAMPLES: dict[str, Sequence[str]] = {
     "corpus inspect": ("proctool corpus inspect --corpus python --show 2",),
     "tokenizer": ("proctool tokenizer train --corpus python --vocab-size 8000",),
     "tokenizer train": ("proctool tokenizer train --corpus python --vocab-size 8000 -o bpe/",),
+    "doctor": ("proctool doctor", "proctool doctor --folder runs --json"),
     "inspect": ("proctool inspect model.safetensors --lineage",),
     "export": (
         "proctool export model.safetensors hf/",

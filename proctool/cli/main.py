@@ -33,6 +33,7 @@ _COMMANDS = {
     "report": ("Rebuild an experiment's table, verdicts and HTML page.", "report", "report"),
     "corpus": ("Build, merge and look at token stores.", "corpus", "app"),
     "tokenizer": ("Train a tokenizer.", "tokenizer", "app"),
+    "doctor": ("Check this machine: versions, device, speeds, folders; with advice.", "doctor", "doctor"),
     "inspect": ("Show what an artifact is, where it came from, and check every hash in it.", "inspect", "inspect"),
     "export": ("Write a Hugging Face folder, or weights for nanoGPT, litgpt or torchtitan.", "export", "export"),
 }

@@ -1,0 +1,1 @@
+"""What this machine offers a training run: facts, measures, and advice."""
