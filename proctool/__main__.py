@@ -4,6 +4,7 @@ import os
 import sys
 
 from proctool import cache, errors, signals, streams
+from proctool.training.environment import prepare_allocator
 
 
 def main() -> None:
@@ -13,6 +14,7 @@ def main() -> None:
     try:
         with errors.reported(), streams.written_out():
             cache.settle()
+            prepare_allocator()
             from proctool.cli import main as command_line
 
             command_line.main()

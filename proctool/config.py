@@ -73,7 +73,16 @@ def convert(value: Any, kind: Any, where: str) -> Any:
         options = typing.get_args(kind)
         if value is None and type(None) in options:
             return None
-        return convert(value, next(option for option in options if option is not type(None)), where)
+        kinds = [option for option in options if option is not type(None)]
+        words = [word for option in kinds[1:] for word in typing.get_args(option)]  # a number, or the word auto
+        if isinstance(value, str) and value in words:
+            return value
+        try:
+            return convert(value, kinds[0], where)
+        except OptionError as error:
+            if not words:
+                raise
+            raise OptionError(f"{error}; or write {' or '.join(words)}") from None
     if origin is typing.Literal:
         choices = typing.get_args(kind)
         if value not in choices:

@@ -45,6 +45,12 @@ def _measure(value: Any) -> float:
         raise ValueError from None
 
 
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError
@@ -70,6 +76,7 @@ def _carried(value: Any) -> list[Any]:
 Count = Annotated[int, _count]
 Amount = Annotated[float, _amount]
 Measure = Annotated[float, _measure]
+Flag = Annotated[bool, _flag]
 Text = Annotated[str, _text]
 
 
@@ -113,6 +120,9 @@ class StartEvent(Event):
     seed: Count | None = None
     eval_samples: Count | None = None
     environment: Annotated[Mapping[str, Any], _mapping] | None = None
+    micro_batch: Count | None = None
+    """Samples at once on a device, where the memory decided it; so with the next field."""
+    gradient_checkpointing: Flag | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,21 @@ def test_the_papers_larger_models_fit_a_h100_as_written(name: str, tmp_path: Pat
     assert {each.precision for each in found.stages} == {"bf16"}
 
 
+@pytest.mark.parametrize(("gpu", "checkpoints"), [("h100", False), ("a10", True)])
+def test_auto_is_planned_for_the_gpu(gpu: str, checkpoints: bool) -> None:
+    run = RunOptions(
+        model="24x16x1024", context=2048, steps=10, batch_size=32, dropout=0.1,
+        micro_batch="auto", gradient_checkpointing="auto",
+    )  # fmt: skip
+    (fit,) = planned(run, gpu=gpu, gpus=(1,)).stages[0].fits
+    assert fit.gradient_checkpointing is checkpoints
+    assert fit.fits
+    (fixed,) = planned(
+        dataclasses.replace(run, micro_batch=fit.micro_batch, gradient_checkpointing=checkpoints), gpu=gpu, gpus=(1,)
+    ).stages[0].fits  # fmt: skip
+    assert fixed == fit
+
+
 def test_time_is_operations_over_the_peak_at_that_mfu() -> None:
     run = RunOptions(model="gpt2", context=1024, batch_size=32, budget=655_360_000)
     found = planned(run, gpu="a100", gpus=(1, 8), mfu=0.4)

@@ -171,6 +171,11 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
             case StartEvent():
                 say(f"{label}: {format_count(event.parameters)} parameters, {event.steps} steps of "
                     f"{format_count(event.tokens_per_step)} tokens")  # fmt: skip
+                if event.micro_batch is not None:
+                    again = "with" if event.gradient_checkpointing else "without"
+                    say(
+                        f"{label}: {event.micro_batch} samples at once, {again} gradient checkpointing (by free memory)"
+                    )
                 carried(event.carried or ())
                 shown = ProgressLine(label, event.steps, "steps")
             case ResumeEvent():
@@ -218,6 +223,7 @@ def plan(planned: Mapping[str, Any]) -> None:
         "compute": f"{format_count(planned['flops'])} floating-point operations",
         "memory": f"about {format_bytes(planned['peak_bytes'])} at the peak, of which "
         f"{format_bytes(planned['state_bytes'])} are weights, gradients and optimiser",
+        "at once": _cut(planned),
         "task": planned.get("task"),
         "corpus": planned.get("corpus"),
         "run folder": planned["run_dir"],
@@ -229,6 +235,13 @@ def plan(planned: Mapping[str, Any]) -> None:
     if planned.get("carried"):
         say("  would carry over:")
         carried(planned["carried"])
+
+
+def _cut(planned: Mapping[str, Any]) -> str | None:
+    if "micro_batch" not in planned:
+        return None
+    again = "with" if planned["gradient_checkpointing"] else "without"
+    return f"{planned['micro_batch']} samples, {again} gradient checkpointing, by the memory that is free now"
 
 
 def finished(end: EndEvent, write: Callable[[str], None] = say) -> None:

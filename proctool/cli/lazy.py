@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -56,6 +56,31 @@ def group(cls: type[LazyGroup], text: str) -> typer.Typer:
     return made
 
 
+SWITCH = ("auto", "on", "off")
+
+
+class Switched(Command):
+    """A command whose options of the values auto, on and off are flags too: --NAME is on, --no-NAME is off."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments, with every switch written out as option and value."""
+        switches = {each.opts[0] for each in self.params if each.metavar == "|".join(SWITCH)}
+        return super().parse_args(ctx, list(_written_out(args, switches)))
+
+
+def _written_out(args: Sequence[str], switches: set[str]) -> Iterator[str]:
+    for place, word in enumerate(args):
+        if word == "--":
+            yield from args[place:]
+            return
+        if word.startswith("--no-") and "--" + word.removeprefix("--no-") in switches:
+            yield from ("--" + word.removeprefix("--no-"), "off")
+            continue
+        yield word
+        if word in switches and (place + 1 == len(args) or args[place + 1] not in SWITCH):
+            yield "on"
+
+
 def single(name: str, function: Any, text: str) -> typer.Typer:
     """An application of one command."""
     made = typer.Typer(
@@ -63,7 +88,7 @@ def single(name: str, function: Any, text: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    made.command(name, cls=Command, help=text)(function)
+    made.command(name, cls=Switched, help=text)(function)
     return made
 
 

@@ -9,11 +9,12 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
 from proctool import config
+from proctool.cli.lazy import SWITCH
 from proctool.errors import OptionError, notice
 from proctool.paths import AS_PATH
 from proctool.untrusted import parse_yaml
@@ -113,15 +114,20 @@ def _flag(cls: type, field: dataclasses.Field[Any], kind: Any) -> inspect.Parame
     owner = next(base for base in reversed(cls.__mro__) if field.name in getattr(base, "__annotations__", {}))
     name = "--" + field.name.replace("_", "-")
     names = (name, "-o") if field.name == "output" else (name,)
+    words: list[str] = []
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        kind = next(option for option in typing.get_args(kind) if option is not type(None))
+        kind, *others = (option for option in typing.get_args(kind) if option is not type(None))
+        words = [word for option in others for word in typing.get_args(option)]
+    default = "off" if words and field.default is False else field.default
     settings: dict[str, Any] = {
-        "help": config.field_help(cls).get(field.name, "") + _default(field.default),
+        "help": config.field_help(cls).get(field.name, "") + _default(default),
         "rich_help_panel": _PANELS.get(owner.__name__, "Options"),
         "show_default": False,
     }
     annotation: Any = str | None
-    if kind is bool:
+    if kind is bool and words:
+        annotation, settings["metavar"] = Literal["auto", "on", "off"] | None, "|".join(SWITCH)
+    elif kind is bool:
         names, annotation = (f"{name}/--no-{name[2:]}",), bool | None
     elif typing.get_origin(kind) is tuple:
         annotation = list[str] | None
@@ -129,7 +135,7 @@ def _flag(cls: type, field: dataclasses.Field[Any], kind: Any) -> inspect.Parame
     elif typing.get_origin(kind) is typing.Literal:
         annotation = kind | None
     else:
-        settings["metavar"] = {int: "N", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT")
+        settings["metavar"] = "|".join([{int: "N", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT"), *words])
     return _parameter(field.name, annotation, None, typer.Option(*names, **settings))
 
 

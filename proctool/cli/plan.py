@@ -68,10 +68,12 @@ def _show(planned: ExperimentPlan) -> None:
     console.print(_costs(planned))
     console.print(_memory(planned))
     gpu = planned.gpu
+    checkpoints = any(fit.gradient_checkpointing for stage in planned.stages for fit in stage.fits)
     lines = [
         f"Hours: operations / (GPUs x peak x MFU {planned.mfu:g}), scaling linearly; evaluations, checkpoints and "
         "tokenising are not in them.",
-        "Samples: at once on a GPU x micro-batches of a step.",
+        "Samples: at once on a GPU x micro-batches of a step"
+        + ("; * with gradient checkpointing." if checkpoints else "."),
         f"{gpu.name}: {gpu.gigabytes} GB, of which a run is given {format_bytes(gpu.room)}; {gpu.source}",
     ]
     lines += [
@@ -110,8 +112,9 @@ def _memory(planned: ExperimentPlan) -> Table:
     rows: dict[tuple[str, ...], list[str]] = {}
     for stage in planned.stages:
         for fit in stage.fits:
+            again = " *" if fit.gradient_checkpointing else ""
             row: tuple[str, ...] = (
-                f"{fit.processes}", f"{fit.micro_batch} x {fit.accumulate}", format_bytes(fit.plain),
+                f"{fit.processes}", f"{fit.micro_batch} x {fit.accumulate}{again}", format_bytes(fit.plain),
                 format_bytes(fit.sharded) if fit.processes > 1 else "", fit.advice or "fits",
             )  # fmt: skip
             names = rows.setdefault(row, [])

@@ -13,9 +13,9 @@ import torch
 
 from proctool.doctor.facts import Disk, Feed, Products
 from proctool.doctor.found import free_bytes
-from proctool.models.hardware import peak_flops
 from proctool.procedural.registry import parse_spec
 from proctool.training.batch import Batch, by_length
+from proctool.training.devices import device_peak
 from proctool.training.sources import TaskSource
 
 MODEL = "2x4x16"
@@ -35,14 +35,7 @@ def products(on: torch.device, precision: str, size: int | None = None) -> Produ
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     left, right = (torch.randn(size, size, device=on).to(dtype) for _ in range(2))
     seconds = _fastest(lambda: left @ right, on, _PRODUCTS_SECONDS)
-    return Products(precision=precision, size=size, flops=2 * size**3 / seconds, peak=_peak(on, precision))
-
-
-def _peak(on: torch.device, precision: str) -> float | None:
-    if on.type != "cuda":
-        return None
-    multiprocessors = torch.cuda.get_device_properties(on).multi_processor_count
-    return peak_flops(torch.cuda.get_device_name(on), precision, multiprocessors)
+    return Products(precision=precision, size=size, flops=2 * size**3 / seconds, peak=device_peak(on, precision))
 
 
 def _fastest(work: Callable[[], object], on: torch.device, limit: float, least: int = 2) -> float:

@@ -71,7 +71,7 @@ def _check_processes(stage: Stage, processes: int) -> None:
     options = stage.options
     try:
         if isinstance(options, TrainingOptions):
-            options.micro_batch(processes)
+            options.samples_at_once(processes)
     except OptionError as error:
         raise OptionError(f"launch.processes: {stage.name}: {error}; change accumulate or processes") from None
 

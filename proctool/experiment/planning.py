@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from proctool.errors import OptionError
 from proctool.experiment.cost import flops, outlined
@@ -15,7 +16,8 @@ from proctool.experiment.estimate import seconds_left
 from proctool.experiment.stage import Label, Stage
 from proctool.models.hardware import GPU, find_gpu
 from proctool.models.memory import Layout, Memory, training_memory
-from proctool.training.options import PretrainOptions, TrainingOptions
+from proctool.training.options import AUTO, PretrainOptions, TrainingOptions
+from proctool.training.step_cut import cut_step
 
 _MOST_GPUS = 100_000
 
@@ -66,8 +68,10 @@ class RunOptions:
     """Optimiser steps (default: once over the budget)."""
     precision: str = "bf16"
     """fp32, tf32, bf16 or fp16."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass."""
+    micro_batch: int | Literal["auto"] | None = None
+    """Samples at once on a GPU, in place of --accumulate; auto: as many as fit."""
+    gradient_checkpointing: bool | Literal["auto"] = False
+    """Recompute activations in the backward pass: on, off, or auto (only if needed to fit)."""
     dropout: float = 0.0
     """Dropout everywhere the family has it."""
 
@@ -88,7 +92,7 @@ class RunOptions:
                     name: getattr(self, name)
                     for name in (
                         "model", "family", "tokenizer", "end_of_text", "context", "batch_size", "accumulate", "budget",
-                        "precision", "gradient_checkpointing", "dropout",
+                        "micro_batch", "precision", "gradient_checkpointing", "dropout",
                     )
                 },
             },
@@ -106,6 +110,7 @@ class GpuFit:
     """GPUs that train one stage together: what is left over trains another stage, or nothing."""
     micro_batch: int
     accumulate: int
+    gradient_checkpointing: bool
     plain: int
     sharded: int
     fits: bool
@@ -215,8 +220,8 @@ def _epochs(stage: Stage) -> float | None:
     return None
 
 
-def stage_memory(stage: Stage, *, checkpointing: bool | None = None) -> Memory:
-    """The memory of a stage on a GPU. Raises ModelError."""
+def stage_memory(stage: Stage, *, checkpointing: bool) -> Memory:
+    """The memory of a stage on a GPU, with gradient checkpointing or without. Raises ModelError."""
     from proctool.models.components import train_only
     from proctool.training.loss import LOGITS_AT_ONCE
 
@@ -228,7 +233,7 @@ def stage_memory(stage: Stage, *, checkpointing: bool | None = None) -> Memory:
     return training_memory(
         model, length=stage.length, logits_at_once=LOGITS_AT_ONCE, precision=options.precision,
         dropout=options.dropout,
-        checkpointing=options.gradient_checkpointing if checkpointing is None else checkpointing,
+        checkpointing=checkpointing,
     )  # fmt: skip
 
 
@@ -238,13 +243,24 @@ def _fit(stage: Stage, gpu: GPU, mfu: float, gpus: int, together: int, processes
     if peak is None:
         raise OptionError(f"gpu: a {gpu.name} has no {options.precision}; plan with fp16 (a recipe's launch.precision)")
     share = options.batch_size // together
-    micro = _divisor(share, options.micro_batch(processes))
-    memory = stage_memory(stage)
+    micro = _divisor(share, options.samples_at_once(processes))
+    fixed = dataclasses.replace(
+        options, batch_size=share * together, accumulate=1,
+        micro_batch=AUTO if options.micro_batch == AUTO else micro,
+    )  # fmt: skip
+    # What is planned is a whole model on each GPU; where it does not fit, the advice may be to shard it.
+    cut = cut_step(
+        fixed, lambda again, _: stage_memory(stage, checkpointing=again), gpu.room, processes=together, on_cpu=True
+    )
+    micro, memory = cut.micro_batch, stage_memory(stage, checkpointing=cut.gradient_checkpointing)
     plain, sharded = (memory.peak(Layout(micro, together, shard, micro < share)) for shard in (False, True))
     fits, fits_sharded = plain <= gpu.room, together > 1 and sharded <= gpu.room
     advice = None if fits else _advice(stage, memory, gpu, share, together, fits_sharded)
     seconds = flops(stage) / (peak * mfu * together)
-    return GpuFit(gpus, together, micro, share // micro, plain, sharded, fits, fits_sharded, advice, seconds)
+    checkpointing = cut.gradient_checkpointing
+    return GpuFit(
+        gpus, together, micro, share // micro, checkpointing, plain, sharded, fits, fits_sharded, advice, seconds
+    )
 
 
 def _advice(stage: Stage, memory: Memory, gpu: GPU, share: int, together: int, fits_sharded: bool) -> str:

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def faster(model: PreTrainedModel, *, dropout: float = 0.0, checkpointing: bool = False) -> Iterator[None]:
+def faster(model: PreTrainedModel, *, dropout: float = 0.0, lean: bool = True) -> Iterator[None]:
     """While the block lasts, `model` computes the same with fewer operations and less memory.
 
     Small heads attend through a kernel of their own (small_heads.py). GPT-2's GELU, which transformers spells out in
-    eight operations that each keep a result for the backward pass, becomes torch's single one, and what comes out of
-    it is made again in the backward pass; with gradient checkpointing all is made again anyway. Results agree to
-    rounding. For rows without padding masks only.
+    eight operations that each keep a result for the backward pass, becomes torch's single one; with `lean` what comes
+    out of it is computed again in the backward pass, which gradient checkpointing does with everything. Results agree
+    to rounding. For rows without padding masks only.
     """
     with (
         one_gelu(model),
-        contextlib.nullcontext() if checkpointing else lean_mlp(model),
+        lean_mlp(model) if lean else contextlib.nullcontext(),
         small_heads(model, dropout=dropout),
     ):
         yield

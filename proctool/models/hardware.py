@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from proctool import config
 from proctool.errors import OptionError
 
-SHARE_FOR_A_RUN = 0.95
+_ROOM = 0.95
 """Of a GPU's memory: the rest is the driver's, CUDA's, or lost between allocations."""
 
 
@@ -32,7 +32,7 @@ class GPU:
     @property
     def room(self) -> int:
         """Bytes that a run can have."""
-        return int(SHARE_FOR_A_RUN * self.gigabytes * 2**30)
+        return int(_ROOM * self.gigabytes * 2**30)
 
     def peak(self, precision: str) -> float | None:
         """Floating-point operations a second in fp32, tf32, bf16 or fp16; None for bf16 where there is none."""

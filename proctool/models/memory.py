@@ -114,18 +114,19 @@ def training_memory(
     dropout: float = 0.0,
     checkpointing: bool = False,
     on_cpu: bool = False,
+    lean: bool = True,
 ) -> Memory:
     """The memory of training `model` (on any device, meta too) on samples of `length` tokens, all of them targets.
 
     The forward pass is run on fake tensors, under autocast for bf16 and fp16, and what autograd keeps is added up,
     each storage once. With `checkpointing`, layers' inputs and one layer. `on_cpu` says where it will train: dropout
-    inside attention keeps whole maps there.
+    inside attention keeps whole maps there. `lean` MLPs (models/faster.py) keep less; checkpointing goes without.
     """
     config = model.config
     layers = max(1, int(getattr(config, "num_hidden_layers", 1)))
     width, vocabulary = int(config.hidden_size), int(config.vocab_size)
     half = precision in ("bf16", "fp16")
-    per_sample, copies = _kept(config.to_json_string(), length, precision, dropout, on_cpu, not checkpointing)
+    per_sample, copies = _kept(config.to_json_string(), length, precision, dropout, on_cpu, lean and not checkpointing)
     inner = int(getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * width)
     if per_sample is None:
         # Attention and norms; and for each chosen expert its input, gate, other half, their product and its output.

@@ -93,8 +93,8 @@ def _object(properties: Schema) -> Schema:
 def _of_type(kind: Any) -> Schema:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        inner = _of_type(next(each for each in arguments if each is not type(None)))
-        return {"anyOf": [inner, {"type": "null"}]}
+        kinds = [_of_type(each) for each in arguments if each is not type(None)]
+        return {"anyOf": [*kinds, *([{"type": "null"}] if type(None) in arguments else [])]}
     if origin is typing.Literal:
         return {"enum": list(arguments)}
     if origin is tuple:

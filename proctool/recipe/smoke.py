@@ -19,7 +19,7 @@ from proctool.recipe.form import Arm, Recipe, Values
 _TRAINING: Values = {
     "steps": 4, "batch_size": 2, "ramp_steps": 1, "eval_every": 4, "eval_samples": 2, "log_every": 1, "accumulate": 1,
 }  # fmt: skip
-_NOT_SHRUNK = ("compile", "gradient_checkpointing", "precision", "until", "patience", "curriculum")
+_NOT_SHRUNK = ("compile", "gradient_checkpointing", "micro_batch", "precision", "until", "patience", "curriculum")
 _TINY_CORPUS = 400_000
 """Training tokens at most: enough for a few rows of any context, and a validation split with a row in it."""
 

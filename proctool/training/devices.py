@@ -17,10 +17,11 @@ from torch import Tensor
 
 from proctool.errors import RunError, first_line
 from proctool.launched import launch
+from proctool.models.hardware import peak_flops
 from proctool.signals import Stop
 from proctool.training import zero
 from proctool.training.engine import Engine
-from proctool.training.environment import flag, hidden, refuse
+from proctool.training.environment import flag, hidden, prepare_allocator, refuse
 from proctool.training.loss import TargetLoss
 from proctool.training.options import TrainingOptions
 
@@ -33,6 +34,7 @@ _GONE = ("closed by peer", "connection reset", "socket", "broken pipe", "timed o
 def start_process() -> PartialState:
     """Join the other processes of this launch, over gloo where there is no accelerator. Call before anything else."""
     atexit.unregister(_leave)
+    prepare_allocator()
     launch()  # refused in one line where Accelerate would not know what to do
     if flag("ACCELERATE_USE_FSDP"):  # else transformers gives donors' weights to one process alone
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
@@ -156,9 +158,12 @@ def losing_peers_is_one_line() -> Iterator[None]:
         ) from error
 
 
-def device_name(device: torch.device) -> str | None:
-    """The GPU's name; None for a CPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+def device_peak(device: torch.device, precision: str) -> float | None:
+    """The GPU's peak in operations a second, a MIG slice's by its share; None for CPUs and GPUs that are not known."""
+    if device.type != "cuda":
+        return None
+    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+    return peak_flops(torch.cuda.get_device_name(device), precision, multiprocessors)
 
 
 def launched_settings() -> dict[str, Any]:

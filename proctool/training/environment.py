@@ -58,6 +58,8 @@ _COMPILER = (
 _PLACES = ("*_DIR", "*_PATH", "*_FILE", "*_FILENAME", "*_LOGPATH", "*CACHE*", "*_LOG*", "*DEBUG*")
 """Of those, what names a place or a log and changes no result."""
 
+_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+
 _FPMATH = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
 
@@ -109,6 +111,17 @@ def refuse(precision: str) -> None:
     for name in _FPMATH:
         if os.environ.get(name, "").upper() not in ("", "STRICT"):
             raise RunError(f"{name}={os.environ[name]} overrides --precision {precision}; unset it")
+
+
+def prepare_allocator() -> None:
+    """Let torch's memory on GPUs grow in place, unless the user has set the allocator.
+
+    Batches of unlike lengths leave gaps between fixed segments that no later array fits into. torch reads the variable
+    when CUDA starts, before 2.9 under its older name.
+    Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#optimizing-memory-usage-with-pytorch-alloc-conf
+    """
+    if not any(os.environ.get(name) for name in (*_ALLOCATOR, "PYTORCH_HIP_ALLOC_CONF")):
+        os.environ.update(dict.fromkeys(_ALLOCATOR, "expandable_segments:True"))
 
 
 def flag(name: str) -> bool:

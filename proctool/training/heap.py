@@ -19,6 +19,8 @@ _DEFAULTS = ((_TRIM_THRESHOLD, 128 << 10), (_MMAP_THRESHOLD, 32 << 20), (_MMAP_M
 def freed_memory_kept() -> Iterator[None]:
     """While the block lasts, glibc's malloc gives no memory back to the kernel, which would clear it for each step.
 
+    For training on CPUs: on GPUs a step's arrays do not come from malloc.
+
     What a step takes is taken once; its peak grows somewhat, by what lies between arrays of different sizes. Where the
     user has tuned malloc in the environment, or there is no glibc, nothing is changed.
     Source: https://man7.org/linux/man-pages/man3/mallopt.3.html

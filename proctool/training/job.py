@@ -115,7 +115,7 @@ class Job:
             "trained": trained,
             # fp32 weights; of what is trained, gradients and AdamW's two moments too
             "state_bytes": 4 * parameters + 12 * trained,
-            "peak_bytes": self._peak_bytes(model),
+            **self._memory(model),
             "run_dir": str(self.run_path),
             "output": str(self.output) if self.output else None,
             **self.source.metadata(),
@@ -142,22 +142,25 @@ class Job:
             )
         return remarks
 
-    def _peak_bytes(self, model: PreTrainedModel) -> int:
-        """What one process of this launch holds at its peak, estimated."""
+    def _memory(self, model: PreTrainedModel) -> dict[str, Any]:
+        """What one process of this launch holds at its peak, estimated, and what that decides."""
         import torch
 
         from proctool.models.memory import Layout, training_memory
         from proctool.training.loss import LOGITS_AT_ONCE
+        from proctool.training.step_cut import cut_for, is_chosen
 
-        options = self.options
+        options, on_cpu = self.options, not torch.accelerator.is_available()
+        device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
+        assert device is not None, "there is an accelerator"
+        cut = cut_for(options, model, self.source.length, device)
         memory = training_memory(
             model, length=self.source.length, logits_at_once=LOGITS_AT_ONCE, precision=options.precision,
-            dropout=options.dropout, checkpointing=options.gradient_checkpointing,
-            on_cpu=not torch.accelerator.is_available(),
+            dropout=options.dropout, checkpointing=cut.gradient_checkpointing, on_cpu=on_cpu, lean=cut.lean_mlp,
         )  # fmt: skip
-        devices = launch().processes
-        micro = options.micro_batch(devices)
-        return memory.peak(Layout(micro, devices, accumulates=options.accumulate > 1))
+        layout = Layout(cut.micro_batch, launch().processes, accumulates=cut.accumulate > 1)
+        chosen = {"micro_batch": cut.micro_batch, "gradient_checkpointing": cut.gradient_checkpointing}
+        return {"peak_bytes": memory.peak(layout), **(chosen if is_chosen(options) else {})}
 
     def _initial(self) -> tuple[PreTrainedModel, list[Origin], int]:
         """The model before its first step, where its weights come from, and how many of them will be trained."""
@@ -222,12 +225,19 @@ class Job:
             yield
 
     def _train(self, run: RunFolder, settings: Mapping[str, Any]) -> EndEvent:
+        from accelerate import PartialState
+
         from proctool.models.faster import faster
         from proctool.training.devices import losing_peers_is_one_line
         from proctool.training.heap import freed_memory_kept
         from proctool.training.loop import train
+        from proctool.training.step_cut import cut_for, is_chosen
 
         model, origins, trained = self._initial()
+        device = PartialState().device
+        cut = cut_for(self.options, model, self.source.length, device, run.events())
+        if is_chosen(self.options) and not cut.fits:
+            run.say("the free memory is less than this run is estimated to take, so it may run out of memory")
         surroundings = environment.found(self.options.precision, self.options.compile)
         for line in [*surroundings.lines, *self._remarks()]:
             run.say(line)
@@ -248,18 +258,20 @@ class Job:
             seed=metadata.get("seed", self.options.seed),
             eval_samples=self._eval_samples,
             environment=dict(surroundings.recorded) if surroundings.recorded else None,
+            micro_batch=cut.micro_batch if is_chosen(self.options) else None,
+            gradient_checkpointing=cut.gradient_checkpointing if is_chosen(self.options) else None,
             metadata={key: value for key, value in metadata.items() if key != "seed"},
         )
         course = self.course or Curriculum.fixed(self.source, self.held_out)
         with contextlib.ExitStack() as signals_held:
             with (
                 self._outputs_held(run.is_writer),
-                faster(model, dropout=self.options.dropout, checkpointing=self.options.gradient_checkpointing),
-                freed_memory_kept(),
+                faster(model, dropout=self.options.dropout, lean=cut.lean_mlp),
+                freed_memory_kept() if device.type == "cpu" else contextlib.nullcontext(),
                 tracked(run, self.options.track or (), settings),
                 losing_peers_is_one_line(),
             ):
-                result = train(model, course, self.options, run, start, self.loss, signals_held)
+                result = train(model, course, cut.applied(self.options), run, start, self.loss, signals_held)
             return self._completed(run, model, origins, result)
 
     def _completed(self, run: RunFolder, model: PreTrainedModel, origins: list[Origin], result: Result) -> EndEvent:

@@ -25,13 +25,12 @@ from proctool.events import (
     StartEvent,
     TrainEvent,
 )
-from proctool.models.hardware import peak_flops
 from proctool.procedural.samples import Samples
 from proctool.signals import command_again, stop_signals
 from proctool.training.batch import Batch, by_length
 from proctool.training.checkpoint import Checkpoints, HasState, Position
 from proctool.training.curriculum import Curriculum, CurriculumStage
-from proctool.training.devices import agreed_to_stop, device_name, make_accelerator, make_engine
+from proctool.training.devices import agreed_to_stop, device_peak, make_accelerator, make_engine
 from proctool.training.early_stop import EarlyStop
 from proctool.training.engine import Engine
 from proctool.training.evaluate import Scores, evaluate
@@ -82,7 +81,7 @@ def train(
     be written (the one before it stays).
     """
     accelerator = make_accelerator(options)
-    micro = options.micro_batch(accelerator.num_processes)
+    micro = options.samples_at_once(accelerator.num_processes)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     model.train()
@@ -105,7 +104,7 @@ def train(
         _compile(module, course.lesson.source, options, accelerator, run)
 
     share_out = functools.partial(_micro_batches, micro=micro, accelerator=accelerator)
-    peak = peak_flops(device_name(accelerator.device) or "", options.precision)
+    peak = device_peak(accelerator.device, options.precision)
     flops_per_token = start.flops / (start.steps * start.tokens_per_step)
     scheduled = scheduled_steps(options.steps, run.extended_from)
     clock = _Clock(here)
@@ -277,7 +276,7 @@ def _compile(
     body = module.model.base_model
     try:
         body.compile()
-        trial = Batch.of(source.read(0, options.micro_batch(accelerator.num_processes)), accelerator.device)
+        trial = Batch.of(source.read(0, options.samples_at_once(accelerator.num_processes)), accelerator.device)
         with torch.random.fork_rng(), accelerator.autocast():
             module(trial.tokens, trial.positions, trial.labels).backward()
     except Exception as error:  # compilers fail in many ways

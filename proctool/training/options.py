@@ -16,6 +16,9 @@ from proctool.models.shapes import default_context
 from proctool.training.curriculum import parse_curriculum
 from proctool.training.early_stop import parse_until
 
+AUTO = "auto"
+"""The word for what follows from the device's memory."""
+
 INCIDENTAL = {"incidental": True}
 """Metadata of an option that leaves every result as it is."""
 
@@ -45,6 +48,8 @@ class TrainingOptions:
     """Samples in one optimiser step, over all micro-batches and processes."""
     accumulate: int = 1
     """Micro-batches that one step is cut into, to save memory; the result is the same."""
+    micro_batch: int | Literal["auto"] | None = None
+    """Samples at once on a device, in place of --accumulate; auto: as many as fit."""
     lr: float = 1e-3
     """Peak learning rate."""
     schedule: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
@@ -63,8 +68,8 @@ class TrainingOptions:
     """Autocast precision; weights and optimiser stay fp32. tf32 is fp32 with faster, coarser products on GPUs."""
     compile: bool = False
     """Compile the model with torch.compile; falls back, saying so, where that fails."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass to save memory."""
+    gradient_checkpointing: bool | Literal["auto"] = False
+    """Recompute activations in the backward pass: on, off, or auto (only if needed to fit)."""
     train: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
     """Train only these components, the rest stays as it starts: attention, mlp, norms, ... (default: everything)."""
     seed: int = 0
@@ -136,9 +141,23 @@ class TrainingOptions:
             raise OptionError(f"ramp_steps = {self.ramp_steps}: more than the {self.steps} steps of the run")
         if self.batch_size % self.accumulate:
             raise OptionError(f"accumulate = {self.accumulate}: does not divide batch_size = {self.batch_size}")
+        if self.micro_batch is not None and self.accumulate > 1:
+            raise OptionError("micro_batch and accumulate both cut a step; leave one of them out")
+        if isinstance(self.micro_batch, int) and (self.micro_batch < 1 or self.batch_size % self.micro_batch):
+            raise OptionError(f"micro_batch = {self.micro_batch}: does not divide batch_size = {self.batch_size}")
 
-    def micro_batch(self, processes: int) -> int:
-        """Samples in one micro-batch of one of so many processes. Raises OptionError where shares would be uneven."""
+    def samples_at_once(self, processes: int) -> int:
+        """Samples in one micro-batch of one of so many processes; with micro_batch = auto the most there can be.
+
+        Raises OptionError where shares would be uneven.
+        """
+        if self.micro_batch is not None:
+            share, uneven = divmod(self.batch_size, processes)
+            at_once = share if isinstance(self.micro_batch, str) else self.micro_batch
+            if uneven or share % at_once:
+                each = "" if isinstance(self.micro_batch, str) else f"micro-batches of {at_once} "
+                raise OptionError(f"batch_size = {self.batch_size}: does not split into {each}on {processes} processes")
+            return at_once
         micro, uneven = divmod(self.batch_size, self.accumulate * processes)
         if uneven:
             raise OptionError(

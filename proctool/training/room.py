@@ -8,10 +8,8 @@ from pathlib import Path
 
 import torch
 
-from proctool.models.hardware import SHARE_FOR_A_RUN
-
-_ON_CPU = 0.7
-"""Of free memory. The C library keeps freed memory between sizes, and a machine must stay usable."""
+_ON_GPU, _ON_CPU = 0.9, 0.7
+"""Of free memory. Estimates are a few percent off, and on a CPU the C library keeps freed memory for later steps."""
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -34,7 +32,7 @@ def device_memory(device: torch.device, sharers: int = 1) -> DeviceMemory:
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
             device
         )  # torch's own, to be used again
-        return DeviceMemory(total, free, int(SHARE_FOR_A_RUN * free))
+        return DeviceMemory(total, free, int(_ON_GPU * free))
     total, free = _machine()
     return DeviceMemory(total, free, int(_ON_CPU * free) // sharers)
 

@@ -175,7 +175,7 @@ def _configuration(options: TrainingOptions, accelerator: Accelerator) -> dict[s
         )
     if any(zero.get(f"offload_{what}", {}).get("device") == "nvme" for what in ("optimizer", "param")):
         raise RunError("the DeepSpeed configuration offloads to nvme, where checkpoints cannot be made of; use cpu")
-    share = options.micro_batch(accelerator.num_processes)
+    share = options.samples_at_once(accelerator.num_processes)
     own = {
         "train_batch_size": (options.batch_size, "--batch-size"),
         "train_micro_batch_size_per_gpu": (share, "--batch-size and --accumulate"),

@@ -28,6 +28,13 @@ def test_the_table_is_of_dense_peaks() -> None:
         ("Tesla T4", "t4"),
         ("NVIDIA L4", "l4"),
         ("NVIDIA L40S", "L40S"),
+        ("NVIDIA GH200 480GB", "gh200"),  # 480 GB are the CPU's
+        ("NVIDIA H800", "h800"),
+        ("NVIDIA H800 PCIe", "h800-pcie"),
+        ("NVIDIA B300 SXM6 AC", "b300"),
+        ("NVIDIA GB300", "gb300"),
+        ("NVIDIA GeForce RTX 5090", "5090"),
+        ("AMD Instinct MI300X OAM", "mi300x"),
     ],
 )
 def test_names(device: str, name: str) -> None:
@@ -39,6 +46,8 @@ def test_names(device: str, name: str) -> None:
 def test_a_name_within_another_is_not_taken_for_it() -> None:
     assert peak_flops("NVIDIA L40", "bf16") is None  # neither an L4 nor an L40S
     assert peak_flops("NVIDIA A1000", "bf16") is None
+    assert peak_flops("NVIDIA GeForce RTX 4090 D", "bf16") is None  # a smaller chip
+    assert peak_flops("NVIDIA GeForce RTX 5090 Laptop GPU", "bf16") is None
 
 
 def test_where_there_is_no_bf16_there_is_no_peak_of_it() -> None:
@@ -50,3 +59,21 @@ def test_where_there_is_no_bf16_there_is_no_peak_of_it() -> None:
 def test_unknown_names_are_refused_with_what_is_known(name: str, says: str) -> None:
     with pytest.raises(OptionError, match=says):
         find_gpu(name)
+
+
+@pytest.mark.parametrize(
+    ("device", "multiprocessors", "share"),
+    [
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 14, 14 / 108),
+        ("NVIDIA H100 80GB HBM3 MIG 3g.40gb", 60, 60 / 132),
+        ("NVIDIA H100 80GB HBM3 MIG 7g.80gb", 132, 1),
+        ("NVIDIA H100 80GB HBM3", 132, 1),
+    ],
+)
+def test_a_slice_has_its_share_of_the_peak(device: str, multiprocessors: int, share: float) -> None:
+    whole = find_gpu("a100" if "A100" in device else "h100").half
+    assert peak_flops(device, "bf16", multiprocessors) == pytest.approx(share * whole)
+
+
+def test_a_slice_of_unknown_size_has_no_peak() -> None:
+    assert peak_flops("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "bf16") is None

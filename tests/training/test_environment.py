@@ -228,3 +228,16 @@ def test_the_log_has_the_threads(tmp_path: Path) -> None:
     warmup_job(options(tmp_path)).run()
     (line,) = (line for line in (tmp_path / "run" / "run.log").read_text().splitlines() if "processes" in line[:40])
     assert json.loads(line[line.index("{") :])["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF", None])
+def test_the_allocator_of_gpus_is_set_unless_the_user_did(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+    monkeypatch.setattr(os, "environ", {each: value for each, value in os.environ.items() if each not in names})
+    if name is not None:
+        os.environ[name] = "max_split_size_mb:64"
+    environment.prepare_allocator()
+    found = {each: os.environ[each] for each in names if each in os.environ}
+    assert found == (
+        dict.fromkeys(names[:2], "expandable_segments:True") if name is None else {name: "max_split_size_mb:64"}
+    )

@@ -1,0 +1,148 @@
+"""How a step is cut so that it fits into memory: samples at once, and what the backward pass computes again.
+
+None of it changes a result by more than rounding. What `auto` chose is recorded in the start event; a resumed run takes
+the same, so that it ends as one that was never stopped, bit for bit, whatever else uses the memory then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from proctool.events import Event, StartEvent
+from proctool.launched import launch
+from proctool.models.memory import Layout, Memory, training_memory
+from proctool.training.environment import flag
+from proctool.training.options import AUTO, TrainingOptions
+from proctool.training.room import DeviceMemory, device_memory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MemoryOf = Callable[[bool, bool], Memory]
+"""The memory of training with gradient checkpointing or without, and with lean MLPs or without."""
+
+
+@dataclass(frozen=True)
+class StepCut:
+    """How one process does its share of a step."""
+
+    micro_batch: int
+    """Samples at once."""
+    accumulate: int
+    """Micro-batches one after another."""
+    gradient_checkpointing: bool
+    lean_mlp: bool
+    """Whether GPT-2's GELU is computed again in the backward pass (models/faster.py)."""
+    fits: bool = True
+    """Whether the estimate is within the memory; where nothing was to be chosen it is not asked."""
+
+    def applied(self, options: TrainingOptions) -> TrainingOptions:
+        """The options with numbers in place of `auto`."""
+        return dataclasses.replace(
+            options, micro_batch=None, accumulate=self.accumulate, gradient_checkpointing=self.gradient_checkpointing
+        )
+
+
+def is_chosen(options: TrainingOptions) -> bool:
+    """Whether the memory decides anything that the options leave open."""
+    return AUTO in (options.micro_batch, options.gradient_checkpointing)
+
+
+def cut_step(
+    options: TrainingOptions,
+    memory_of: MemoryOf,
+    room: int,
+    *,
+    processes: int = 1,
+    sharded: bool = False,
+    on_cpu: bool = False,
+) -> StepCut:
+    """The cut for `room` bytes a process: as few micro-batches as fit, checkpointing only where nothing else does.
+
+    Where nothing fits, one sample at once with checkpointing if that may be chosen: the estimate is not exact. On GPUs
+    lean MLPs are used only where their memory is needed: there the time of a kernel counts more.
+    Raises OptionError where the processes cannot share the batch out evenly.
+    """
+    most = options.samples_at_once(processes)
+    share = options.batch_size // processes
+
+    def fits(micro: int, memory: Memory) -> bool:
+        return memory.peak(Layout(micro, processes, sharded, micro < share)) <= room
+
+    def largest(memory: Memory) -> int:
+        if options.micro_batch != AUTO:
+            return most if fits(most, memory) else 0
+        return memory.largest_micro_batch(room, share, devices=processes, sharded=sharded)
+
+    wanted = options.gradient_checkpointing
+    checkpointing = wanted is True
+    micro = largest(memory_of(checkpointing, not checkpointing))
+    if not micro and wanted == AUTO:
+        checkpointing = True
+        micro = largest(memory_of(True, False))
+    found = micro or (1 if options.micro_batch == AUTO else most)
+    lean = not checkpointing and (on_cpu or not fits(found, memory_of(False, False)))
+    return StepCut(found, share // found, checkpointing, lean, fits=bool(micro))
+
+
+def fixed_cut(options: TrainingOptions, processes: int = 1) -> StepCut:
+    """The cut of options that leave nothing open. Raises OptionError."""
+    micro = options.samples_at_once(processes)
+    return StepCut(micro, options.batch_size // processes // micro, options.gradient_checkpointing is True, True)
+
+
+def recorded_cut(options: TrainingOptions, events: Iterable[Event], processes: int = 1) -> StepCut | None:
+    """What a run's start event says was chosen; None where it does not, or cannot be for so many processes."""
+    start = next((event for event in events if isinstance(event, StartEvent)), None)
+    if start is None or not start.micro_batch or start.gradient_checkpointing is None:
+        return None
+    share, uneven = divmod(options.batch_size, processes)
+    if uneven or share % start.micro_batch:
+        return None
+    return StepCut(start.micro_batch, share // start.micro_batch, start.gradient_checkpointing, True)
+
+
+def cut_for(
+    options: TrainingOptions, model: PreTrainedModel, length: int, device: torch.device, events: Iterable[Event] = ()
+) -> StepCut:
+    """The cut of training `model` on samples of `length` tokens on this launch's devices.
+
+    `events` are those of a run to be resumed: what was chosen then is kept while the device could hold it at all.
+    Every process of the launch calls this. Raises OptionError.
+    """
+    from proctool.training.loss import LOGITS_AT_ONCE
+
+    on_cpu, processes = device.type == "cpu", launch().processes
+    sharded = flag("ACCELERATE_USE_FSDP")
+    if not is_chosen(options) and (on_cpu or options.compile):  # a compiler decides for itself what it keeps
+        return fixed_cut(options, processes)
+
+    def memory_of(checkpointing: bool, lean: bool) -> Memory:
+        return training_memory(
+            model, length=length, logits_at_once=LOGITS_AT_ONCE, precision=options.precision,
+            dropout=options.dropout, checkpointing=checkpointing, on_cpu=on_cpu, lean=lean,
+        )  # fmt: skip
+
+    room, total = _agreed(device_memory(device, processes))
+    recorded = recorded_cut(options, events, processes) if is_chosen(options) else None
+    if recorded is not None:
+        memory = memory_of(recorded.gradient_checkpointing, True)
+        layout = Layout(recorded.micro_batch, processes, sharded, recorded.accumulate > 1)
+        if memory.peak(layout) <= total:
+            return recorded
+    return cut_step(options, memory_of, room, processes=processes, sharded=sharded, on_cpu=on_cpu)
+
+
+def _agreed(memory: DeviceMemory) -> tuple[int, int]:
+    """The least room and total of all processes, which cut a step alike."""
+    held = [(memory.room, memory.total)]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        from accelerate.utils import gather_object
+
+        held = gather_object(held)
+    return min(room for room, _ in held), min(total for _, total in held)
