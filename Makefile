@@ -2,6 +2,7 @@
 # make test   set up, then every test
 # make check  set up, then what CI runs first: format, lint, types, the fast tests
 # make bench  set up, then measure speeds
+# make bench-gpu  set up, then speed and exactness on a GPU: two parts of ten minutes (docs/benchmarks.md)
 # make results  set up, then every laptop recipe: the tables of docs/results/; about two hours on two cores
 # make docs   make docs/tasks.md from the task registry
 # make site   the documentation as a site: build/site, with strict links
@@ -17,7 +18,7 @@ READY := $(VENV)/.ready
 TOOLS := .venv-tools
 SITE := .venv-site
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results test check style bench docs site fuzz lock sbom audit clean
+.PHONY: help setup demo results test check style bench bench-gpu docs site fuzz lock sbom audit clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -63,6 +64,10 @@ bench: $(READY)
 	@mkdir -p build
 	@$(BIN)/python -m benchmarks.tasks --json build/tasks.json
 	@$(BIN)/python -m benchmarks.training --steps 14
+
+# Each part ends within ten minutes; on a cluster they can be two jobs: benchmarks.gpu first, then second.
+bench-gpu: $(READY)
+	@$(BIN)/python -m benchmarks.gpu first second $(if $(TINY),--tiny) --out $(or $(OUT),build/gpu)
 
 docs: $(READY)
 	@test -f build/tasks.json || $(MAKE) bench

@@ -34,11 +34,11 @@ def products(on: torch.device, precision: str, size: int | None = None) -> Produ
     size = size or (8192 if on.type == "cuda" else 1024)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     left, right = (torch.randn(size, size, device=on).to(dtype) for _ in range(2))
-    seconds = _fastest(lambda: left @ right, on, _PRODUCTS_SECONDS)
+    seconds = fastest(lambda: left @ right, on, _PRODUCTS_SECONDS)
     return Products(precision=precision, size=size, flops=2 * size**3 / seconds, peak=device_peak(on, precision))
 
 
-def _fastest(work: Callable[[], object], on: torch.device, limit: float, least: int = 2) -> float:
+def fastest(work: Callable[[], object], on: torch.device, limit: float, least: int = 2) -> float:
     """Seconds of `work` at its fastest, repeated for about `limit` seconds; the first call warms up."""
     work()
     _wait_for(on)
@@ -84,7 +84,7 @@ def feed(spec: str, on: torch.device) -> Feed:
         source.read(at, at + 1024)  # one block of the stream
         at += 1024
 
-    made = 1024 / _fastest(make, torch.device("cpu"), _FEED_SECONDS)
+    made = 1024 / fastest(make, torch.device("cpu"), _FEED_SECONDS)
     return Feed(task=spec, model=MODEL, made=made, eaten=batch / _step_seconds(source, on, batch))
 
 
@@ -108,4 +108,4 @@ def _step_seconds(source: TaskSource, on: torch.device, batch: int) -> float:
     with faster(model):
         module = TargetLoss(model)
         optimiser = make_optimiser(module, lr=1e-3, weight_decay=0.1, beta2=0.95)
-        return _fastest(step, on, _FEED_SECONDS)
+        return fastest(step, on, _FEED_SECONDS)
