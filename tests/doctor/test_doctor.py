@@ -179,12 +179,17 @@ def test_a_folder_that_is_none_is_refused(proctool: Callable[..., Said]) -> None
 def test_the_hub_is_asked_unless_offline(monkeypatch: pytest.MonkeyPatch, reached: bool) -> None:
     from huggingface_hub import constants
 
-    def forbidden(_: str) -> bool:
-        raise AssertionError("offline mode asks nothing")
+    asked: list[str] = []
 
-    assert found.HubAsked(forbidden).answer().reachable is None
+    def ask(endpoint: str) -> bool:
+        asked.append(endpoint)
+        return reached
+
+    assert found.HubAsked(ask).answer().reachable is None
+    assert not asked
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert found.HubAsked(lambda _: reached).answer().reachable is reached
+    assert found.HubAsked(ask).answer().reachable is reached
+    assert asked == [constants.ENDPOINT]
 
 
 def test_a_hub_that_cannot_be_reached_is_no_error() -> None:
