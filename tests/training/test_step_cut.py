@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,20 @@ def test_a_run_from_before_these_options_goes_on(tmp_path: Path) -> None:
     written.write_text(json.dumps(settings))
     warmup_job(options(tmp_path, "old")).run()
     assert contents(tmp_path / "old.safetensors") == contents(tmp_path / "whole.safetensors")
+
+
+@pytest.mark.slow
+def test_two_processes_choose_one_cut(tmp_path: Path) -> None:
+    common = [
+        "warmup", "--task", "set:inputs=5,symbols=9", "--model", "2x2x16", "--batch-size", "8", "--steps", "4",
+        "--eval-samples", "9", "--log-every", "1", "--init-std", "0.02",
+    ]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "proctool"]
+    for name, more in (("auto", ["--micro-batch", "auto", "--gradient-checkpointing", "auto"]), ("plain", [])):
+        command = [*launch, *common, *more, "--run-dir", name, "-o", f"{name}.safetensors"]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert event_lines(tmp_path / "auto")[0]["micro_batch"] == 4
+    assert contents(tmp_path / "auto.safetensors") == contents(tmp_path / "plain.safetensors")
 
 
 @pytest.mark.parametrize(
