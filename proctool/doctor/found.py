@@ -82,7 +82,7 @@ def extras() -> dict[str, bool]:
 
 def device() -> Device:
     """The device that a single training process takes."""
-    kind = torch.accelerator.current_accelerator(check_available=True)
+    kind = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = torch.device("cpu") if kind is None else torch.device(kind.type, 0) if kind.type == "cuda" else kind
     memory = device_memory(here)

@@ -249,9 +249,7 @@ def _fit(stage: Stage, gpu: GPU, mfu: float, gpus: int, together: int, processes
         micro_batch=AUTO if options.micro_batch == AUTO else micro,
     )  # fmt: skip
     # What is planned is a whole model on each GPU; where it does not fit, the advice may be to shard it.
-    cut = cut_step(
-        fixed, lambda again, _: stage_memory(stage, checkpointing=again), gpu.room, processes=together, on_cpu=True
-    )
+    cut = cut_step(fixed, lambda again: stage_memory(stage, checkpointing=again), gpu.room, processes=together)
     micro, memory = cut.micro_batch, stage_memory(stage, checkpointing=cut.gradient_checkpointing)
     plain, sharded = (memory.peak(Layout(micro, together, shard, micro < share)) for shard in (False, True))
     fits, fits_sharded = plain <= gpu.room, together > 1 and sharded <= gpu.room

@@ -23,8 +23,8 @@ from proctool.training.room import DeviceMemory, device_memory
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-MemoryOf = Callable[[bool, bool], Memory]
-"""The memory of training with gradient checkpointing or without, and with lean MLPs or without."""
+MemoryOf = Callable[[bool], Memory]
+"""The memory of training with gradient checkpointing or without."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class StepCut:
     accumulate: int
     """Micro-batches one after another."""
     gradient_checkpointing: bool
-    lean_mlp: bool
-    """Whether GPT-2's GELU is computed again in the backward pass (models/faster.py)."""
     fits: bool = True
     """Whether the estimate is within the memory; where nothing was to be chosen it is not asked."""
+    lean_mlp: bool = False
+    """Whether GPT-2's GELU is computed again in the backward pass (models/faster.py)."""
 
     def applied(self, options: TrainingOptions) -> TrainingOptions:
         """The options with numbers in place of `auto`."""
@@ -54,46 +54,35 @@ def is_chosen(options: TrainingOptions) -> bool:
 
 
 def cut_step(
-    options: TrainingOptions,
-    memory_of: MemoryOf,
-    room: int,
-    *,
-    processes: int = 1,
-    sharded: bool = False,
-    on_cpu: bool = False,
+    options: TrainingOptions, memory_of: MemoryOf, room: int, *, processes: int = 1, sharded: bool = False
 ) -> StepCut:
     """The cut for `room` bytes a process: as few micro-batches as fit, checkpointing only where nothing else does.
 
-    Where nothing fits, one sample at once with checkpointing if that may be chosen: the estimate is not exact. On GPUs
-    lean MLPs are used only where their memory is needed: there the time of a kernel counts more.
+    Where nothing fits, one sample at once with checkpointing if that may be chosen: the estimate is not exact.
     Raises OptionError where the processes cannot share the batch out evenly.
     """
     most = options.samples_at_once(processes)
     share = options.batch_size // processes
 
-    def fits(micro: int, memory: Memory) -> bool:
-        return memory.peak(Layout(micro, processes, sharded, micro < share)) <= room
-
     def largest(memory: Memory) -> int:
         if options.micro_batch != AUTO:
-            return most if fits(most, memory) else 0
+            return most if memory.peak(Layout(most, processes, sharded, most < share)) <= room else 0
         return memory.largest_micro_batch(room, share, devices=processes, sharded=sharded)
 
     wanted = options.gradient_checkpointing
     checkpointing = wanted is True
-    micro = largest(memory_of(checkpointing, not checkpointing))
+    micro = largest(memory_of(checkpointing))
     if not micro and wanted == AUTO:
         checkpointing = True
-        micro = largest(memory_of(True, False))
+        micro = largest(memory_of(True))
     found = micro or (1 if options.micro_batch == AUTO else most)
-    lean = not checkpointing and (on_cpu or not fits(found, memory_of(False, False)))
-    return StepCut(found, share // found, checkpointing, lean, fits=bool(micro))
+    return StepCut(found, share // found, checkpointing, fits=bool(micro))
 
 
 def fixed_cut(options: TrainingOptions, processes: int = 1) -> StepCut:
     """The cut of options that leave nothing open. Raises OptionError."""
     micro = options.samples_at_once(processes)
-    return StepCut(micro, options.batch_size // processes // micro, options.gradient_checkpointing is True, True)
+    return StepCut(micro, options.batch_size // processes // micro, options.gradient_checkpointing is True)
 
 
 def recorded_cut(options: TrainingOptions, events: Iterable[Event], processes: int = 1) -> StepCut | None:
@@ -104,7 +93,7 @@ def recorded_cut(options: TrainingOptions, events: Iterable[Event], processes: i
     share, uneven = divmod(options.batch_size, processes)
     if uneven or share % start.micro_batch:
         return None
-    return StepCut(start.micro_batch, share // start.micro_batch, start.gradient_checkpointing, True)
+    return StepCut(start.micro_batch, share // start.micro_batch, start.gradient_checkpointing)
 
 
 def cut_for(
@@ -119,23 +108,26 @@ def cut_for(
 
     on_cpu, processes = device.type == "cpu", launch().processes
     sharded = flag("ACCELERATE_USE_FSDP")
-    if not is_chosen(options) and (on_cpu or options.compile):  # a compiler decides for itself what it keeps
-        return fixed_cut(options, processes)
 
-    def memory_of(checkpointing: bool, lean: bool) -> Memory:
+    def memory_of(checkpointing: bool, lean: bool = True) -> Memory:
         return training_memory(
             model, length=length, logits_at_once=LOGITS_AT_ONCE, precision=options.precision,
             dropout=options.dropout, checkpointing=checkpointing, on_cpu=on_cpu, lean=lean,
         )  # fmt: skip
 
+    def peak(cut: StepCut, lean: bool = True) -> int:
+        layout = Layout(cut.micro_batch, processes, sharded, cut.accumulate > 1)
+        return memory_of(cut.gradient_checkpointing, lean).peak(layout)
+
+    cut = fixed_cut(options, processes) if not is_chosen(options) else recorded_cut(options, events, processes)
+    # Neither on a CPU, where it takes a hundredth of the time, nor where a compiler decides, is the GELU's memory asked.
+    if cut is not None and not is_chosen(options) and (on_cpu or options.compile):
+        return dataclasses.replace(cut, lean_mlp=not cut.gradient_checkpointing)
     room, total = _agreed(device_memory(device, processes))
-    recorded = recorded_cut(options, events, processes) if is_chosen(options) else None
-    if recorded is not None:
-        memory = memory_of(recorded.gradient_checkpointing, True)
-        layout = Layout(recorded.micro_batch, processes, sharded, recorded.accumulate > 1)
-        if memory.peak(layout) <= total:
-            return recorded
-    return cut_step(options, memory_of, room, processes=processes, sharded=sharded, on_cpu=on_cpu)
+    if cut is None or (is_chosen(options) and peak(cut) > total):
+        cut = cut_step(options, memory_of, room, processes=processes, sharded=sharded)
+    keeps = not on_cpu and peak(cut, lean=False) <= room
+    return dataclasses.replace(cut, lean_mlp=not cut.gradient_checkpointing and not keeps)
 
 
 def _agreed(memory: DeviceMemory) -> tuple[int, int]:

@@ -33,7 +33,7 @@ ENOUGH = 1 << 40
 
 
 @functools.cache
-def memory_of(checkpointing: bool, lean: bool) -> Memory:
+def memory_of(checkpointing: bool, lean: bool = True) -> Memory:
     return training_memory(
         MODEL, length=64, logits_at_once=1 << 25, checkpointing=checkpointing, lean=lean, on_cpu=True
     )
@@ -49,7 +49,7 @@ def peak(cut: StepCut, *, lean: bool = True) -> int:
 
 
 def test_as_many_samples_as_fit_and_checkpointing_only_where_nothing_else_does() -> None:
-    at_most = [cut_step(wanted(), memory_of, int(ENOUGH / 1.2**step), on_cpu=True) for step in range(110)]
+    at_most = [cut_step(wanted(), memory_of, int(ENOUGH / 1.2**step)) for step in range(110)]
     for before, cut in itertools.pairwise(at_most):
         assert cut.micro_batch * cut.accumulate == 24
         # Less memory never gives more samples at once, apart from where checkpointing begins.
@@ -58,14 +58,14 @@ def test_as_many_samples_as_fit_and_checkpointing_only_where_nothing_else_does()
     sizes = {cut.micro_batch for cut in at_most if not cut.gradient_checkpointing}
     assert sizes == {1, 2, 3, 4, 6, 8, 12, 24}
     assert {cut.fits for cut in at_most} == {True, False}
-    assert at_most[-1] == StepCut(1, 24, gradient_checkpointing=True, lean_mlp=False, fits=False)
+    assert at_most[-1] == StepCut(1, 24, gradient_checkpointing=True, fits=False)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_what_is_chosen_fits_and_the_next_larger_does_not(processes: int) -> None:
     share = 24 // processes
     room = memory_of(False, True).peak(Layout(4, processes, accumulates=True)) + 1
-    cut = cut_step(wanted(gradient_checkpointing=False), memory_of, room, processes=processes, on_cpu=True)
+    cut = cut_step(wanted(gradient_checkpointing=False), memory_of, room, processes=processes)
     assert (cut.micro_batch, cut.accumulate) == (4, share // 4)
     assert cut.fits
     larger = next(size for size in range(5, share + 1) if share % size == 0)
@@ -75,27 +75,31 @@ def test_what_is_chosen_fits_and_the_next_larger_does_not(processes: int) -> Non
 def test_a_fixed_micro_batch_is_kept_and_checkpointed_only_where_needed() -> None:
     fixed = wanted(micro_batch=12)
     without = memory_of(False, True).peak(Layout(12, accumulates=True))
-    assert cut_step(fixed, memory_of, without, on_cpu=True).gradient_checkpointing is False
-    cut = cut_step(fixed, memory_of, without - 1, on_cpu=True)
+    assert cut_step(fixed, memory_of, without).gradient_checkpointing is False
+    cut = cut_step(fixed, memory_of, without - 1)
     assert (cut.micro_batch, cut.gradient_checkpointing, cut.fits) == (12, True, True)
 
 
-def test_gelu_is_recomputed_on_gpus_only_where_the_memory_is_needed() -> None:
-    fixed = wanted(micro_batch=24, gradient_checkpointing=False)
-    without, lean = (memory_of(False, kind).peak(Layout(24)) for kind in (False, True))
-    assert lean < without
-    assert cut_step(fixed, memory_of, without).lean_mlp is False
-    assert cut_step(fixed, memory_of, without - 1).lean_mlp is True
-    assert cut_step(fixed, memory_of, without, on_cpu=True).lean_mlp is True
-
-
-@pytest.mark.parametrize("compiles", [False, True])
-def test_plain_options_on_a_gpu_decide_about_gelu_alone(monkeypatch: pytest.MonkeyPatch, compiles: bool) -> None:
-    monkeypatch.setattr(step_cut, "device_memory", lambda *_: DeviceMemory(ENOUGH, ENOUGH, ENOUGH))
+@pytest.mark.parametrize(("device", "compiles"), [("cuda", False), ("cuda", True), ("cpu", False)])
+def test_gelu_is_recomputed_on_gpus_only_where_the_memory_is_needed(
+    monkeypatch: pytest.MonkeyPatch, device: str, compiles: bool
+) -> None:
     plain = wanted(micro_batch=None, accumulate=2, gradient_checkpointing=False, compile=compiles)
-    cut = cut_for(plain, MODEL, 64, torch.device("cuda"))
-    assert cut == StepCut(12, 2, gradient_checkpointing=False, lean_mlp=compiles)
-    assert cut.applied(plain) == plain
+    kept, lean = (memory_of(False, kind).peak(Layout(12, accumulates=True)) for kind in (False, True))
+    assert lean < kept
+    for bytes_free, recomputes in ((kept, device == "cpu" or compiles), (kept - 1, True)):
+        monkeypatch.setattr(step_cut, "device_memory", lambda *_, free=bytes_free: DeviceMemory(ENOUGH, free, free))
+        cut = cut_for(plain, MODEL, 64, torch.device(device))
+        assert cut == StepCut(12, 2, gradient_checkpointing=False, lean_mlp=recomputes)
+        assert cut.applied(plain) == plain
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_checkpointing_recomputes_the_gelu_once(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(step_cut, "device_memory", lambda *_: DeviceMemory(ENOUGH, 1, 1))
+    for given in (wanted(), wanted(micro_batch=None, gradient_checkpointing=True)):
+        cut = cut_for(given, MODEL, 64, torch.device(device))
+        assert (cut.gradient_checkpointing, cut.lean_mlp) == (True, False)
 
 
 @pytest.fixture
@@ -144,7 +148,8 @@ def test_a_resumed_run_keeps_its_cut_while_the_device_can_hold_it(tmp_path: Path
     events = [StartEvent(steps=12, micro_batch=4, gradient_checkpointing=False)]
     small = options(tmp_path, **AUTO)
     model = outline(model_config("2x2x16", vocab_size=15, context=11, dropout=0.1))
-    assert cut_for(small, model, 11, torch.device("cpu"), events).micro_batch == 4
+    kept = cut_for(small, model, 11, torch.device("cpu"), events)
+    assert (kept.micro_batch, kept.lean_mlp) == (4, True)
     free(1, total=1000)  # another device, which never could
     assert cut_for(small, model, 11, torch.device("cpu"), events).micro_batch == 1
 
