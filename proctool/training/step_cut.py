@@ -120,7 +120,7 @@ def cut_for(
         return memory_of(cut.gradient_checkpointing, lean).peak(layout)
 
     cut = fixed_cut(options, processes) if not is_chosen(options) else recorded_cut(options, events, processes)
-    # Neither on a CPU, where it takes a hundredth of the time, nor where a compiler decides, is the GELU's memory asked.
+    # On a CPU the GELU takes a hundredth of the time, and a compiler decides for itself: no estimate is needed.
     if cut is not None and not is_chosen(options) and (on_cpu or options.compile):
         return dataclasses.replace(cut, lean_mlp=not cut.gradient_checkpointing)
     room, total = _agreed(device_memory(device, processes))

@@ -148,6 +148,7 @@ def test_a_resumed_run_keeps_its_cut_while_the_device_can_hold_it(tmp_path: Path
     events = [StartEvent(steps=12, micro_batch=4, gradient_checkpointing=False)]
     small = options(tmp_path, **AUTO)
     model = outline(model_config("2x2x16", vocab_size=15, context=11, dropout=0.1))
+    free(8)
     kept = cut_for(small, model, 11, torch.device("cpu"), events)
     assert (kept.micro_batch, kept.lean_mlp) == (4, True)
     free(1, total=1000)  # another device, which never could
