@@ -187,6 +187,12 @@ class Job:
 
     def run(self) -> EndEvent:
         """Train (or go on, or find it done) and write the artifact. Returns the final event."""
+        from proctool.training.determinism import deterministic
+
+        with deterministic(self.options.deterministic):
+            return self._run()
+
+    def _run(self) -> EndEvent:
         settings = self._settings()
         from proctool.training.devices import end_process, start_process
 
@@ -222,13 +228,17 @@ class Job:
             yield
 
     def _train(self, run: RunFolder, settings: Mapping[str, Any]) -> EndEvent:
+        import torch
+
         from proctool.models.faster import faster
         from proctool.training.devices import losing_peers_is_one_line
         from proctool.training.heap import freed_memory_kept
         from proctool.training.loop import train
 
         model, origins, trained = self._initial()
-        surroundings = environment.found(self.options.precision, self.options.compile)
+        options = self.options
+        compiles = options.compile or torch.cuda.is_available()  # the loss is compiled there
+        surroundings = environment.found(options.precision, compiles, options.deterministic)
         for line in [*surroundings.lines, *self._remarks()]:
             run.say(line)
         if run.extended_from and (said := note(settings, run.extended_from)):
