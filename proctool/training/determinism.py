@@ -53,7 +53,7 @@ def _set_workspace() -> None:
     found = os.environ.get(CUBLAS_WORKSPACE)
     if found is None and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         raise RunError(
-            "deterministic: this process uses CUDA already; "
+            "deterministic: this process already uses CUDA; "
             f"set {CUBLAS_WORKSPACE}={DETERMINISTIC_WORKSPACE} before it starts"
         )
     if found not in (None, *_ALLOWED):

@@ -25,8 +25,9 @@ _MULTIPLE = 64
 """Rows of logits are a multiple of so many numbers long."""
 _FEW = 1 << 22
 """Logits below which autograd's kernels are as fast, and compiling another one costs more than it saves."""
-_LEAST, MOST = 1 << 24, 1 << 29
-"""Bounds of the logits held at once. From 2**29 on (1 GiB in bf16), larger chunks no longer make a step faster."""
+_LEAST, MOST = 1 << 25, 1 << 29
+"""Bounds of the bytes of logits held at once. A product of 512 MiB keeps a GPU busy for milliseconds: with more, memory
+is spent for nothing."""
 _SHARE = 16
 """The part of the memory that logits may take: a sixteenth."""
 _EAGER = 1 << 25
@@ -75,28 +76,22 @@ def is_faster(head: nn.Module, hidden: Tensor, vocabulary: int) -> bool:
     return hidden.device.type != "cpu" and type(head) is nn.Linear and len(hidden) * vocabulary >= _FEW
 
 
-def most_logits(device: torch.device, size: int) -> int:
-    """How many logits of `size` bytes to hold at once: a power of two, from the memory that is free now.
-
-    With deterministic algorithms, from all the memory of the device: the number of chunks changes how sums are rounded.
-    """
-    return _most_logits(device, size, torch.are_deterministic_algorithms_enabled())
-
-
 @functools.cache  # once in a process: free memory comes and goes, and a step is not to ask the device
-def _most_logits(device: torch.device, size: int, deterministic: bool) -> int:
-    if device.type != "cuda":
-        return _EAGER
+def logit_bytes(device: torch.device, deterministic: bool) -> int:
+    """Bytes of logits to hold at once on a GPU: a power of two, from the memory that is free now.
+
+    With deterministic algorithms, from all the memory there is: the number of chunks changes how sums are rounded.
+    """
     room, whole = torch.cuda.mem_get_info(device)
     room += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    fitting = (whole if deterministic else room) // (_SHARE * size)
+    fitting = (whole if deterministic else room) // _SHARE
     return min(max(1 << max(0, fitting.bit_length() - 1), _LEAST), MOST)
 
 
 def fused_loss(hidden: Tensor, labels: Tensor, head: nn.Linear, bend: Bend, at_once: int | None = None) -> Tensor:
     """The summed cross-entropy in nats of hidden states (T, D) with labels (T,); () float32.
 
-    `at_once` is the number of logits to hold (default: `most_logits`).
+    `at_once` is the number of logits to hold (default: what the device has room for).
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
@@ -113,8 +108,10 @@ class _FusedLoss(torch.autograd.Function):
         at_once: int | None,
     ) -> Tensor:  # fmt: skip
         vocabulary, stride = len(weight), -(-len(weight) // _MULTIPLE) * _MULTIPLE
-        kernel, most = _kernel(hidden.device, dtype, vocabulary, bias is not None, bend)
-        rows = _rows(len(labels), max(1, (at_once or min(most, most_logits(hidden.device, dtype.itemsize))) // stride))
+        kernel, is_compiled = _kernel(hidden.device, dtype, vocabulary, bias is not None, bend)
+        if at_once is None and is_compiled:
+            at_once = logit_bytes(hidden.device, torch.are_deterministic_algorithms_enabled()) // dtype.itemsize
+        rows = _rows(len(labels), max(1, (at_once or _EAGER) // stride))
         inputs, weights = hidden.to(dtype), _padded(weight, stride, dtype)  # (T, D), (S, D): cast once, not per chunk
         shift = None if bias is None else _padded(bias, stride, torch.float32)  # (S,)
         logits = torch.empty((rows, stride), dtype=dtype, device=hidden.device)
@@ -199,12 +196,12 @@ def _to_gradient(logits: Tensor, labels: Tensor, bias: Tensor | None, vocabulary
 @functools.cache
 def _kernel(
     device: torch.device, dtype: torch.dtype, vocabulary: int, has_bias: bool, bend: Bend
-) -> tuple[Kernel, int]:
-    """`_to_gradient` for a device, compiled on CUDA where that works, and the logits to give it at most."""
+) -> tuple[Kernel, bool]:
+    """`_to_gradient` for a device, and whether it is compiled: on CUDA, where that works."""
     kernel: Kernel = functools.partial(_to_gradient, vocabulary=vocabulary, bend=bend)
     stride = -(-vocabulary // _MULTIPLE) * _MULTIPLE
     compiled = _compiled(kernel, device, dtype, stride, has_bias) if device.type == "cuda" else None
-    return (compiled, MOST) if compiled else (kernel, _EAGER)
+    return compiled or kernel, compiled is not None
 
 
 def _compiled(kernel: Kernel, device: torch.device, dtype: torch.dtype, stride: int, has_bias: bool) -> Kernel | None:

@@ -67,7 +67,7 @@ def test_an_operation_without_such_an_algorithm_is_one_line() -> None:
     [
         (None, False, DETERMINISTIC_WORKSPACE, None),
         (":16:8", True, ":16:8", None),
-        (None, True, None, "uses CUDA already"),
+        (None, True, None, "already uses CUDA"),
         (":0:0", False, ":0:0", "not with --deterministic"),
     ],
 )

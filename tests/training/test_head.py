@@ -119,7 +119,7 @@ def test_a_model_gets_the_gradients_it_gets_on_a_cpu(family: str, tied: bool, mo
 
     expected = gradients(1)
     monkeypatch.setattr(loss, "is_faster", lambda output, hidden, vocabulary: True)
-    monkeypatch.setattr(head, "most_logits", lambda device, size: 320 * 9)
+    monkeypatch.setattr(head, "_EAGER", 320 * 9)
     for cuts in (1, 2):
         for mine, theirs in zip(gradients(cuts), expected, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
@@ -190,7 +190,7 @@ def test_a_step_moves_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
             counting.operations += 1
             return torch.empty(len(logits))
 
-        return to_gradient, head.MOST
+        return to_gradient, True
 
     def in_chunks(hidden: Tensor, labels: Tensor, output: nn.Linear) -> Tensor:
         rows = loss.LOGITS_AT_ONCE // 50_257
@@ -201,9 +201,10 @@ def test_a_step_moves_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counting.moved > 80e9  # what the loop of a CPU would move on an accelerator
     monkeypatch.setattr(head, "_kernel", kernel)
     monkeypatch.setattr(head, "_adds_in_fp32", lambda device: True)
-    for at_once, gigabytes, gibibytes, operations in ((head.MOST, 11.3, 1.2, 36), (1 << 27, 11.3, 0.7, 90)):
+    for size, gigabytes, gibibytes, operations in ((head.MOST, 11.3, 0.9, 52), (head.MOST // 4, 11.3, 0.55, 160)):
+        monkeypatch.setattr(head, "logit_bytes", lambda device, deterministic, size=size: size)
         counting = Traffic()
-        traffic(counting, lambda *given, most=at_once: fused_loss(*given, Bend(), most))  # type: ignore[misc]
+        traffic(counting, lambda *given: fused_loss(*given, Bend()))
         assert counting.moved < gigabytes * 1e9
         assert counting.peak < gibibytes * 2**30
         assert counting.operations <= operations
@@ -233,3 +234,17 @@ def test_the_compiled_kernel_gives_what_the_plain_one_gives(bend: Bend) -> None:
             torch.testing.assert_close(compiled(mine, labels, bias), plain(theirs, labels, bias))
             torch.testing.assert_close(mine, theirs)
             assert not mine[:, V:].any()
+
+
+@pytest.mark.parametrize(
+    ("free", "whole", "deterministic", "logits"),
+    [(40 << 30, 80 << 30, False, 1 << 29), (3 << 30, 80 << 30, False, 1 << 27), (3 << 30, 80 << 30, True, 1 << 29),
+     (1 << 20, 8 << 30, False, 1 << 25)],
+)  # fmt: skip
+def test_logits_take_a_share_of_the_memory(
+    free: int, whole: int, deterministic: bool, logits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, whole))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
+    assert head.logit_bytes.__wrapped__(torch.device("cuda"), deterministic) == logits
