@@ -27,11 +27,14 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
+from proctool.training import loss
 from proctool.training.devices import end_process, make_accelerator, make_engine
 from tests.training.test_sharded_bf16 import STEPS, batches, started
 from tests.training.runs import options
 
 folder = Path(sys.argv[1])
+if sys.argv[2] == "fused":
+    loss.is_faster = lambda *given: True
 asked = options(folder, precision="bf16", lr=1e-2)
 accelerator = make_accelerator(asked)
 module, optimiser = started()
@@ -63,12 +66,18 @@ def batches(step: int) -> list[Batch]:
 
 
 @pytest.mark.slow
-def test_gradients_are_added_up_in_fp32(tmp_path: Path) -> None:
-    """The weights are those of one process that computes in bf16 and adds and steps in fp32."""
+@pytest.mark.parametrize("path", ["plain", "fused"])
+def test_gradients_are_added_up_in_fp32(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are those of one process that computes in bf16 and adds and steps in fp32.
+
+    Also with the loss of accelerators, which reads the gathered weights of the head itself.
+    """
+    if path == "fused":
+        monkeypatch.setattr("proctool.training.loss.is_faster", lambda *given: True)
     (tmp_path / "train.py").write_text(SCRIPT)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", *FSDP]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [*launch, str(tmp_path / "train.py"), str(tmp_path)]
+    command = [*launch, str(tmp_path / "train.py"), str(tmp_path), path]
     subprocess.run(command, env=environment, check=True, timeout=300)
     found = load_file(tmp_path / "weights.safetensors")
 
