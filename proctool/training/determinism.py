@@ -27,16 +27,14 @@ def deterministic(asked: bool | None) -> Iterator[None]:
         return
     if torch.cuda.is_available():
         _set_workspace()
-    algorithms, warns = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
     cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before_in_cudnn = cudnn.deterministic, cudnn.benchmark
     # Not to warn only: some kernels, such as memory-efficient attention's, are deterministic only if they have to be.
     torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
     try:
-        with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
-            yield
+        yield
     except RuntimeError as error:
         operation = re.match(r"(\S+) does not have a deterministic implementation", str(error))
         if operation is None:
@@ -45,7 +43,8 @@ def deterministic(asked: bool | None) -> Iterator[None]:
             f"deterministic: torch's {operation[1]} has no deterministic algorithm here; leave --deterministic out"
         ) from None
     finally:
-        torch.use_deterministic_algorithms(algorithms, warn_only=warns)
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        cudnn.deterministic, cudnn.benchmark = before_in_cudnn
 
 
 def _set_workspace() -> None:

@@ -182,15 +182,18 @@ def _adds_in_fp32(device: torch.device) -> bool:
 
 def _to_gradient(logits: Tensor, labels: Tensor, bias: Tensor | None, vocabulary: int, bend: Bend) -> Tensor:
     """The cross-entropy of each row of logits (R, S) with its label, (R,) float32; their gradient takes their place."""
-    columns = torch.arange(logits.shape[1], device=logits.device)
     plain = logits.float() if bias is None else logits.float() + bias
-    bent = torch.where(columns < vocabulary, bend(plain), -math.inf)  # padded columns never count
-    highest = bent.amax(-1, keepdim=True)
-    whole = highest + (bent - highest).exp().sum(-1, keepdim=True).log()
-    is_label = columns == labels[:, None]
-    at_label = torch.where(is_label, bent, 0.0).sum(-1)
-    logits.copy_(((bent - whole).exp() - is_label.float()) * bend.slope(plain))
-    return whole.squeeze(-1) - at_label
+    bent = bend(plain)
+    bent[:, vocabulary:] = -math.inf  # padded columns never count
+    shares = torch.log_softmax(bent, -1)
+    losses = -shares.gather(1, labels[:, None]).squeeze(1)
+    shares.exp_()
+    if torch.compiler.is_compiling():  # fused with the rest, where scattering is not
+        shares = shares - (torch.arange(logits.shape[1], device=logits.device) == labels[:, None]).float()
+    else:
+        shares.scatter_add_(1, labels[:, None], torch.full_like(losses, -1)[:, None])
+    logits.copy_(shares * bend.slope(plain) if bend != Bend() else shares)
+    return losses
 
 
 @functools.cache
