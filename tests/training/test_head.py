@@ -118,11 +118,14 @@ def test_a_model_gets_the_gradients_it_gets_on_a_cpu(family: str, tied: bool, mo
         return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
     expected = gradients(1)
+    used: list[int] = []
     monkeypatch.setattr(loss, "is_faster", lambda output, hidden, vocabulary: True)
+    monkeypatch.setattr(loss, "fused_loss", lambda *given: used.append(1) or fused_loss(*given))
     monkeypatch.setattr(head, "_EAGER", 320 * 9)
     for cuts in (1, 2):
         for mine, theirs in zip(gradients(cuts), expected, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    assert len(used) == 3
 
 
 @pytest.mark.parametrize(
@@ -237,14 +240,27 @@ def test_the_compiled_kernel_gives_what_the_plain_one_gives(bend: Bend) -> None:
 
 
 @pytest.mark.parametrize(
-    ("free", "whole", "deterministic", "logits"),
-    [(40 << 30, 80 << 30, False, 1 << 29), (3 << 30, 80 << 30, False, 1 << 27), (3 << 30, 80 << 30, True, 1 << 29),
-     (1 << 20, 8 << 30, False, 1 << 25)],
+    ("free", "kept", "whole", "deterministic", "logits"),
+    [(40 << 30, 0, 80 << 30, False, 1 << 29), (3 << 30, 0, 80 << 30, False, 1 << 27),
+     (3 << 30, 1 << 30, 80 << 30, False, 1 << 28), (3 << 30, 0, 80 << 30, True, 1 << 29),
+     (1 << 20, 0, 8 << 30, False, 1 << 25)],
 )  # fmt: skip
 def test_logits_take_a_share_of_the_memory(
-    free: int, whole: int, deterministic: bool, logits: int, monkeypatch: pytest.MonkeyPatch
+    free: int, kept: int, whole: int, deterministic: bool, logits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, whole))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: kept + 5)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
     assert head.logit_bytes.__wrapped__(torch.device("cuda"), deterministic) == logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "rows", "expected"),
+    [(nn.Linear, "meta", 1 << 12, True), (nn.Linear, "cpu", 1 << 12, False), (nn.Linear, "meta", 2, False),
+     (nn.Bilinear, "meta", 1 << 12, False)],
+)  # fmt: skip
+def test_it_serves_large_plain_heads_on_accelerators(
+    kind: type[nn.Module], device: str, rows: int, expected: bool
+) -> None:
+    output = kind(*[2] * (3 if kind is nn.Bilinear else 2), device="meta")
+    assert head.is_faster(output, torch.empty((rows, 2), device=device), 50_257) is expected
