@@ -41,10 +41,13 @@ class Engine:
         self.optimiser = self._stepper.optimizer  # FSDP2 puts its own parameters into another one
 
     def _sharded(self) -> Any:
-        from torch.distributed.fsdp import register_fsdp_forward_method
+        from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
 
         plugin = self.accelerator.state.fsdp_plugin
         plugin.cpu_ram_efficient_loading = False  # every process builds the model from the seed
+        if self.accelerator.mixed_precision == "bf16":
+            # Accelerate's own policy would add gradients up and hand the loss over in bf16, on accelerators alone.
+            plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
         self.module._no_split_modules = self.module.model._no_split_modules  # layers, to wrap by
         with hidden():
             prepared, stepper = self.accelerator.prepare(self.module, self.optimiser)

@@ -36,6 +36,9 @@ _INSTEAD = {
 }
 """Ignored variables that could have changed a result, and what to use for it."""
 
+CUBLAS_WORKSPACE, DETERMINISTIC_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+"""What --deterministic sets."""
+
 _RECORDED = (
     # which instructions and kernels torch and its libraries pick: the rounding of sums
     "ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DISABLE_FAST_MM", "DNNL_MAX_CPU_ISA",
@@ -83,10 +86,12 @@ class Surroundings:
         return said
 
 
-def found(precision: str, compiles: bool) -> Surroundings:
+def found(precision: str, compiles: bool, deterministic: bool | None = False) -> Surroundings:
     """What is set of the variables that could change a run's result."""
     ignored = {name: value for name, value in _set(*_INSTEAD).items() if not _is_neutral(name, value, precision)}
     recorded = _set(*_RECORDED)
+    if deterministic and recorded.get(CUBLAS_WORKSPACE) == DETERMINISTIC_WORKSPACE:
+        del recorded[CUBLAS_WORKSPACE]  # the option says so
     if compiles:
         recorded |= {name: value for name, value in _set(*_COMPILER).items() if not _matches(name, _PLACES)}
     return Surroundings(ignored, recorded)

@@ -190,6 +190,12 @@ class Job:
 
     def run(self) -> EndEvent:
         """Train (or go on, or find it done) and write the artifact. Returns the final event."""
+        from proctool.training.determinism import deterministic
+
+        with deterministic(self.options.deterministic):
+            return self._run()
+
+    def _run(self) -> EndEvent:
         settings = self._settings()
         from proctool.training.devices import end_process, start_process
 
@@ -225,6 +231,7 @@ class Job:
             yield
 
     def _train(self, run: RunFolder, settings: Mapping[str, Any]) -> EndEvent:
+        import torch
         from accelerate import PartialState
 
         from proctool.models.faster import faster
@@ -234,11 +241,12 @@ class Job:
         from proctool.training.step_cut import cut_for, is_chosen
 
         model, origins, trained = self._initial()
-        device = PartialState().device
-        cut = cut_for(self.options, model, self.source.length, device, run.events())
-        if is_chosen(self.options) and not cut.fits:
+        options, device = self.options, PartialState().device
+        cut = cut_for(options, model, self.source.length, device, run.events())
+        if is_chosen(options) and not cut.fits:
             run.say("the free memory is less than this run is estimated to take, so it may run out of memory")
-        surroundings = environment.found(self.options.precision, self.options.compile)
+        compiles = options.compile or torch.cuda.is_available()  # the loss is compiled there
+        surroundings = environment.found(options.precision, compiles, options.deterministic)
         for line in [*surroundings.lines, *self._remarks()]:
             run.say(line)
         if run.extended_from and (said := note(settings, run.extended_from)):

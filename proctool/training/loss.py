@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from proctool.errors import ModelError
+from proctool.training.head import Bend, fused_loss, is_faster
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,17 +31,21 @@ class TargetLoss(nn.Module):
         self.model = model
         self.in_chunks = True
         """Whether to hold no more than LOGITS_AT_ONCE. Chunks call the head as often as the batch has targets for."""
+        self._bend = Bend.of(model.config)
         self._require_own_logits()
 
     def forward(self, tokens: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
         """The summed cross-entropy over the batch's targets, in nats; () float32."""
         hidden = self._hidden(tokens, positions)  # (T, D)
+        output = self.model.get_output_embeddings()
+        if self.in_chunks and torch.is_grad_enabled() and is_faster(output, hidden, self.model.config.vocab_size):
+            return fused_loss(hidden, labels, output, self._bend)
         parts = self._chunks(hidden, labels)
         if len(parts) == 1:
             return self._loss(*parts[0])
         if not torch.is_grad_enabled():
             return torch.stack([self._loss(*part) for part in parts]).sum()
-        head = [p for p in self.model.get_output_embeddings().parameters() if p.requires_grad]
+        head = [p for p in output.parameters() if p.requires_grad]
         return _InChunks.apply(self._logits, len(parts[0][1]), hidden, labels, *head)  # type: ignore[no-any-return, no-untyped-call]
 
     def scores(self, tokens: Tensor, positions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,18 +66,7 @@ class TargetLoss(nn.Module):
         return hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)  # type: ignore[no-any-return]
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits = self.model.get_output_embeddings()(hidden).float()  # (T, V)
-        # Some families bend their logits after the head (Gemma 2 caps them, Cohere scales them).
-        config = self.model.config
-        cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
-        if cap:
-            logits = cap * torch.tanh(logits / cap)
-        for name in ("logit_scale", "lm_head_multiplier"):
-            if scale := getattr(config, name, None):
-                logits = logits * scale
-        if scale := getattr(config, "logits_scaling", None):  # Granite's divides, HyperCLOVA X's multiplies
-            logits = logits * scale if config.model_type == "hyperclovax" else logits / scale
-        return logits  # type: ignore[no-any-return]
+        return self._bend(self.model.get_output_embeddings()(hidden).float())  # (T, V)
 
     def _require_own_logits(self) -> None:
         """Raise ModelError where the model does more to its logits than is known here: its loss would be wrong."""
@@ -108,7 +102,8 @@ class _InChunks(torch.autograd.Function):
         ctx: Any, logits_of: Callable[[Tensor], Tensor], size: int, hidden: Tensor, labels: Tensor, *head: Tensor
     ) -> Tensor:
         total = torch.zeros((), device=hidden.device)
-        sums = [torch.zeros_like(parameter) for parameter in head]
+        # Sharded weights are in bf16, and sums of many chunks would lose much there.
+        sums = [torch.zeros_like(each, dtype=torch.promote_types(each.dtype, torch.float32)) for each in head]
         grad_hidden = torch.empty_like(hidden)
         for start in range(0, len(labels), size):
             chunk = slice(start, start + size)

@@ -70,6 +70,8 @@ class TrainingOptions:
     """Compile the model with torch.compile; falls back, saying so, where that fails."""
     gradient_checkpointing: bool | Literal["auto"] = False
     """Recompute activations in the backward pass: on, off, or auto (only if needed to fit)."""
+    deterministic: bool | None = None
+    """Use only algorithms that repeat bit for bit on GPUs (slower)."""
     train: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
     """Train only these components, the rest stays as it starts: attention, mlp, norms, ... (default: everything)."""
     seed: int = 0
@@ -114,6 +116,8 @@ class TrainingOptions:
                 raise OptionError(f"{name} = {value}: must be {'finite' if value > least else f'at least {least}'}")
         if self.extend and self.resume == "never":
             raise OptionError("extend: continues a run, and --resume never discards it; leave one of them out")
+        if self.deterministic is False:  # as where it is not given: settings of older runs do not have it
+            object.__setattr__(self, "deterministic", None)
         if self.until is not None:
             parse_until(self.until)
         if self.patience is not None and self.patience < 1:
