@@ -85,14 +85,16 @@ class DiagnosticCallback(TrainerCallback):  # type: ignore[misc]
 
         from proctool.evaluation.interpret.heads import score_model
         from proctool.evaluation.interpret.options import InterpretOptions
+        from proctool.evaluation.interpret.probes import random_probe
         from proctool.models.build import context_of
 
         usual, limit = InterpretOptions(samples=self.samples), context_of(model.config)
         options = usual if limit is None else dataclasses.replace(usual, length=min(usual.length, limit // 2))
-        heads = score_model(model, options, type(model).__name__)
+        name = type(model).__name__
+        heads = score_model(model, random_probe(model.config, options, name), name)
         return {
             "induction": float(np.nanmax(heads.induction)),
             "previous_token": float(np.nanmax(heads.previous_token)),
-            "loss_first": heads.loss_first,
-            "loss_repeated": heads.loss_repeated,
+            "loss_first": float(heads.loss_first or 0.0),
+            "loss_repeated": heads.loss,
         }

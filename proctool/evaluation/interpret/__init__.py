@@ -1,4 +1,4 @@
-"""What stands in a model's weights: the work of single heads, and the distance from where training began."""
+"""What single heads do and what the model loses without them; how far weights are from where training began."""
 
 from __future__ import annotations
 
@@ -14,19 +14,26 @@ __all__ = ["InterpretOptions", "interpret_model"]
 def interpret_model(model: Path, options: InterpretOptions) -> dict[str, Any]:
     """Head scores, weight distances from each model of `options.against`, and pictures where they are wanted.
 
-    Raises ArtifactError, ModelError (no attention to look at, a model of another architecture), OptionError.
+    Raises ArtifactError, ModelError (no attention to look at, a model of another architecture, samples that do not fit
+    the model), CorpusError, OptionError.
     """
     from proctool.artifact import versions
     from proctool.errors import OptionError
+    from proctool.evaluation.interpret.ablation import ablate
     from proctool.evaluation.interpret.distances import compare_weights, open_against
-    from proctool.evaluation.interpret.heads import score_heads
+    from proctool.evaluation.interpret.heads import score_model
+    from proctool.evaluation.interpret.probes import make_probe
     from proctool.models.saved import open_model
+    from proctool.training.devices import start_process
 
     if options.figures is not None and importlib.util.find_spec("matplotlib") is None:
         raise OptionError('pictures need matplotlib: pip install "proctool[report]"')
     saved = open_model(model)
     others = open_against(saved, options.against, options.seed)
-    heads = score_heads(saved, options)
+    probe = make_probe(saved, options)  # refused before the weights are read
+    loaded = saved.model().to(start_process().device)
+    heads = score_model(loaded, probe, str(model))
+    ablation = ablate(loaded, probe, heads, options) if options.ablate is not None else None
     distances = compare_weights(saved, others)
     result: dict[str, Any] = {
         "event": "interpret",
@@ -37,11 +44,12 @@ def interpret_model(model: Path, options: InterpretOptions) -> dict[str, Any]:
         "against": {name: other.content for name, other in others.items()},
         "seed": options.seed,
         **heads.as_json(),
+        **({"ablation": ablation.as_json()} if ablation else {}),
         **distances.as_json(),
         "versions": versions(),
     }
     if options.figures is not None:
         from proctool.evaluation.interpret.pictures import draw
 
-        result["figures"] = [str(path) for path in draw(heads, distances, options.figures, options.kind)]
+        result["figures"] = [str(path) for path in draw(heads, distances, ablation, options.figures, options.kind)]
     return result

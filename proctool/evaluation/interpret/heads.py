@@ -1,11 +1,14 @@
-"""Scores of single attention heads on random tokens that are repeated.
+"""Scores of single attention heads, by default on random tokens that are repeated.
 
 A sample is a sequence of `length` random tokens (all different where the vocabulary allows), `repeats` times over.
 Nothing in it can be predicted before the second time, and from then on everything can, by looking back.
 
-induction       attention paid, from the second time on, to the tokens that follow earlier occurrences of the present
-                one: the "prefix matching score" of Olsson et al. 2022 (arXiv 2209.11895, appendix)
+induction       attention paid to the tokens that follow earlier occurrences of the present one, over the positions
+                that have any; on repeated tokens, those from the second time on: the "prefix matching score" of
+                Olsson et al. 2022 (arXiv 2209.11895, appendix)
 previous_token  attention paid to the token before, from the second token on (the same)
+entropy         of the attention of a position, in nats, from the second token on: 0 looks at one position alone
+normalised_entropy  the same over the logarithm of the number of positions that can be seen: 1 looks everywhere alike
 copying         does what the head reads from a token raise that token's own logit? Sum of the eigenvalues of its OV
                 circuit through embedding and unembedding over the sum of their magnitudes: 1 copies, -1 suppresses
                 (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). The gains of the norms on
@@ -24,58 +27,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proctool.errors import ModelError
-from proctool.models.build import context_of, require_context
+from proctool.models.heads import OUTPUT, VALUE, HeadMap, eager, entropies, head_map, patterns, visible
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
-    from proctool.evaluation.interpret.options import InterpretOptions
-    from proctool.models.saved import SavedModel
+    from proctool.evaluation.interpret.probes import Probe
 
-_USUAL_REPEATS = 4  # Olsson et al.
+ATTENDED = ("induction", "previous_token", "entropy", "normalised_entropy")
+"""Scores of where a head looks, in the order of `_attended`."""
 
 
 @dataclass(frozen=True)
 class Heads:
     """Scores by layer and head, NaN where a layer has no such thing; (layers, heads)."""
 
+    layers: tuple[int, ...]
+    """Those with attention, which are the rows of the scores."""
     induction: NDArray[np.float64]
     previous_token: NDArray[np.float64]
+    entropy: NDArray[np.float64]
+    normalised_entropy: NDArray[np.float64]
     copying: NDArray[np.float64]
-    even: dict[str, float]
-    """The first two scores of a head that attends to all tokens alike."""
-    loss_first: float
-    """Nats per token the first time, from the second token on."""
-    loss_repeated: float
-    """Nats per token from the second time on."""
+    even: dict[str, float | None]
+    """The scores of a head that attends to all tokens alike; copying left out."""
+    loss_first: float | None
+    """Nats per token the first time, from the second token on; None for samples that are not repeated tokens."""
+    loss: float
+    """Nats per target: on repeated tokens, those from the second time on."""
+    accuracy: float
+    """Share of targets that have the highest logit."""
     patterns: NDArray[np.float32]
     """Attention in the first sample: (layers, heads, tokens, tokens), from row to column."""
     tokens: NDArray[np.int64]
     """The first sample: (tokens,)."""
-    length: int
-    repeats: int
+    probe: Probe
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the patterns."""
-        layers, heads = self.induction.shape
+        names = (*ATTENDED, "copying")
         rows = [
-            {
-                "layer": layer,
-                "head": head,
-                "induction": _number(self.induction[layer, head]),
-                "previous_token": _number(self.previous_token[layer, head]),
-                "copying": _number(self.copying[layer, head]),
-            }
-            for layer in range(layers)
-            for head in range(heads)
-            if not np.isnan(self.induction[layer, head])
+            {"layer": layer, "head": head, **{name: _number(getattr(self, name)[row, head]) for name in names}}
+            for row, layer in enumerate(self.layers)
+            for head in range(self.entropy.shape[1])
         ]
+        repeats = self.probe.length is not None
         return {
-            "length": self.length,
-            "repeats": self.repeats,
+            "samples": self.probe.label,
+            "length": self.probe.length,
+            "repeats": self.probe.repeats,
             "loss_first": self.loss_first,
-            "loss_repeated": self.loss_repeated,
+            "loss_repeated": self.loss if repeats else None,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
             "even": self.even,
             "heads": rows,
         }
@@ -85,147 +90,132 @@ def _number(value: np.float64) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def score_heads(saved: SavedModel, options: InterpretOptions) -> Heads:
-    """Scores of every head. Raises ModelError without attention, or where samples do not fit the context."""
-    from proctool.training.devices import start_process
-
-    _repeats(saved.config, options, str(saved.path))  # refused before the weights are read
-    return score_model(saved.model().to(start_process().device), options, str(saved.path))
-
-
-def score_model(model: PreTrainedModel, options: InterpretOptions, name: str) -> Heads:
+def score_model(model: PreTrainedModel, probe: Probe, name: str) -> Heads:
     """Scores of every head of a model in memory, which is left as it was. `name` stands for it in errors.
 
-    Raises ModelError without attention, or where samples do not fit the context.
+    Raises ModelError without attention.
     """
-    was_training, attention = model.training, model.config._attn_implementation
-    model.eval()
-    model.set_attn_implementation("eager")  # the others do not give their patterns
-    try:
-        return _score(model, options, name)
-    finally:
-        model.set_attn_implementation(attention)
-        model.train(was_training)
+    with eager(model):
+        return _score(model, probe, name)
 
 
-def _score(model: PreTrainedModel, options: InterpretOptions, name: str) -> Heads:
+def _score(model: PreTrainedModel, probe: Probe, name: str) -> Heads:
     import torch
 
-    length, repeats = options.length, _repeats(model.config, options, name)
-    tokens = repeated(model.config.vocab_size, length, repeats, options.samples, options.seed)
     sums: list[NDArray[np.float64]] = []
-    losses = np.zeros(tokens.shape[1] - 1)
-    patterns: list[NDArray[np.float32]] = []
-    for row in tokens:
+    flat: list[NDArray[np.float64]] = []
+    losses, first, right = [], [], 0
+    shown: list[NDArray[np.float32]] = []
+    for row, targets in probe.rows():
         ids = torch.from_numpy(row)[None].to(model.device)
-        with torch.no_grad():
-            output = model(input_ids=ids, output_attentions=True, use_cache=False)
-        attentions = [each for each in getattr(output, "attentions", None) or () if each is not None]
+        attentions, logits = patterns(model, ids)
         if not attentions:
             raise ModelError(f"{name}: a {model.config.model_type} model shows no attention to look at")
-        found = [each[0].double().cpu().numpy() for each in attentions]  # (heads, tokens, tokens) each
-        sums.append(np.array([_attended(each, length) for each in found]))
-        patterns = patterns or [each.astype(np.float32) for each in found]
-        logits = output.logits[0, :-1].double()
-        losses += torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none").cpu().numpy()
-    scores = np.mean(sums, axis=0)  # (layers, 2, heads)
-    losses /= len(tokens)
-    even = np.tril(np.ones((1, len(tokens[0]), len(tokens[0]))))
-    even /= even.sum(-1, keepdims=True)
-    flat = _attended(even, length)
+        layers = _layers(model, len(attentions))
+        found = [each[0].double() for each in attentions]  # (heads, L, L) each
+        seen = [visible(model.config, layer, len(row)) for layer in layers]
+        sums.append(np.array([_attended(each, row, at) for each, at in zip(found, seen, strict=True)]))
+        every = np.arange(1, len(row) + 1)
+        even = torch.tril(torch.ones(1, len(row), len(row), dtype=torch.float64)) / torch.from_numpy(every)[:, None]
+        flat.append(_attended(even, row, every)[:, 0])
+        shown = shown or [each.float().cpu().numpy() for each in found]
+        logits = logits[0, :-1].double()
+        loss = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none").cpu().numpy()
+        losses.append(loss[targets[1:]])
+        first.append(loss[: (probe.length or 1) - 1])
+        right += int((logits.argmax(-1) == ids[0, 1:]).cpu().numpy()[targets[1:]].sum())
+    scores = _means(sums)  # (layers, scores, heads)
+    scored = np.concatenate(losses)
     return Heads(
-        induction=scores[:, 0],
-        previous_token=scores[:, 1],
-        copying=copying_scores(model, scores.shape[0], scores.shape[2]),
-        even={"induction": float(flat[0, 0]), "previous_token": float(flat[1, 0])},
-        loss_first=float(losses[: length - 1].mean()),
-        loss_repeated=float(losses[length - 1 :].mean()),
-        patterns=np.array(patterns),
-        tokens=tokens[0],
-        length=length,
-        repeats=repeats,
+        layers=layers,
+        **{each: scores[:, index] for index, each in enumerate(ATTENDED)},
+        copying=copying_scores(model, layers, scores.shape[2]),
+        even=dict(zip(ATTENDED, map(_number, _means(flat)), strict=True)),
+        loss_first=float(np.concatenate(first).mean()) if probe.length else None,
+        loss=float(scored.mean()) if len(scored) else float("nan"),
+        accuracy=right / max(len(scored), 1),
+        patterns=np.array(shown),
+        tokens=next(probe.rows())[0],
+        probe=probe,
     )
 
 
-def _repeats(config: PretrainedConfig, options: InterpretOptions, name: str) -> int:
-    """Times that the sequence stands in a sample. Raises ModelError where that does not fit the context."""
-    limit, length = context_of(config), options.length
-    usual = _USUAL_REPEATS if limit is None else max(2, min(_USUAL_REPEATS, limit // length))
-    repeats = options.repeats or usual
-    require_context(
-        config, length * repeats, f"{name}: a sample ({repeats} times {length})", "lower --length or --repeats"
-    )
-    return repeats
+def _layers(model: PreTrainedModel, shown: int) -> tuple[int, ...]:
+    """The layers that attention is shown of."""
+    from proctool.models.components import attention_modules
+
+    found = tuple(attention_modules(model))
+    return found if len(found) == shown else tuple(range(shown))
 
 
-def repeated(vocab_size: int, length: int, repeats: int, samples: int, seed: int) -> NDArray[np.int64]:
-    """Random tokens, repeated: (samples, length * repeats). Within one sample all differ, where there are enough."""
-    draw = np.random.default_rng(seed)
-    once = [draw.choice(vocab_size, length, replace=length > vocab_size) for _ in range(samples)]
-    return np.tile(np.array(once, np.int64), (1, repeats))
+def _means(each: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Means over samples; NaN where no sample has the score."""
+    stacked = np.array(each)
+    there = ~np.isnan(stacked)
+    counts = there.sum(0)
+    return np.where(counts > 0, np.where(there, stacked, 0).sum(0) / np.maximum(counts, 1), np.nan)
 
 
-def _attended(pattern: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """Mean attention to what follows earlier occurrences, and to the token before: (2, heads)."""
-    size = pattern.shape[-1]
-    later = np.arange(length, size)
-    following = np.zeros((len(pattern), len(later)))
-    for back in range(length, size, length):
-        reached = later >= back
-        following[:, reached] += pattern[:, later[reached], later[reached] - back + 1]
+def _attended(pattern: Tensor, ids: NDArray[np.int64], seen: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`ATTENDED` of every head, means over the positions of a sample: (heads, L, L) -> (4, heads)"""
+    entropy = entropies(pattern)[:, 1:].cpu().numpy()
+    weights = pattern.cpu().numpy()
+    size, idle = len(ids), np.full(len(weights), np.nan)
+    follows = np.zeros((size, size), bool)
+    follows[:, 1:] = ids[:, None] == ids[None, :-1]
+    follows = np.tril(follows, -1)
+    matched = follows.any(1)
+    induction = (weights * follows).sum(-1)[:, matched].mean(-1) if matched.any() else idle
     before = np.arange(1, size)
-    return np.array([following.mean(-1), pattern[:, before, before - 1].mean(-1)])
+    if size < 2:
+        return np.array([induction, idle, idle, idle])
+    share = entropy / np.log(np.maximum(seen[1:], 2))
+    return np.array([induction, weights[:, before, before - 1].mean(-1), entropy.mean(-1), share.mean(-1)])
 
 
-def copying_scores(model: PreTrainedModel, layers: int, heads: int) -> NDArray[np.float64]:
+def copying_scores(model: PreTrainedModel, layers: tuple[int, ...], heads: int) -> NDArray[np.float64]:
     """The copying score of every head whose value and output projections are known; NaN elsewhere. (layers, heads)"""
     import torch
 
-    scores = np.full((layers, heads), np.nan)
+    scores = np.full((len(layers), heads), np.nan)
+    try:
+        known = head_map(model)
+    except ModelError:
+        return scores
+    if known.heads != heads:
+        return scores
     embedding = model.get_input_embeddings().weight.double()  # (V, D)
     head = model.get_output_embeddings().weight.double() * _final_gain(model)  # (V, D)
     through = head.T @ embedding  # (D, D): from what is written, over the logits, to what is read
     with torch.no_grad():
-        for layer, (values, outputs, gain) in enumerate(_circuits(model, heads)):
-            if layer >= layers:
-                break
+        for layer, values, outputs, gain in _circuits(model, known):
+            if layer not in layers or values.shape[2] != len(gain):
+                continue
             for number in range(heads):
-                small = outputs[number].double() @ through @ (gain[:, None] * values[number].double())
+                small = outputs[number].double() @ through @ (gain[:, None] * values[number].double().T)
                 eigenvalues = torch.linalg.eigvals(small)
                 total = float(eigenvalues.abs().sum())
                 if total > 1e-12:
-                    scores[layer, number] = float(eigenvalues.real.sum()) / total
+                    scores[layers.index(layer), number] = float(eigenvalues.real.sum()) / total
     return scores
 
 
-def _circuits(model: PreTrainedModel, heads: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Of each layer with attention: value maps (heads, D, d), output maps (heads, d, D), the gain before them (D,)."""
-    import torch
-    from torch import nn
-
+def _circuits(model: PreTrainedModel, known: HeadMap) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Of each layer with attention: value and output maps (heads, d, D) each, and the gain before them (D,)."""
     from proctool.models.components import anatomy
 
-    parts = anatomy(model)
-    for block in model.get_submodule(parts.stack).children():
-        attention = next((child for child in block.children() if type(child).__name__.endswith("Attention")), None)
-        if attention is None:
-            continue
+    stack = anatomy(model).stack
+    for layer in known.layers:
+        block = model.get_submodule(f"{stack}.{layer}")
         norm = next((child for child in block.children() if "Norm" in type(child).__name__), None)
-        gain = _gain(norm, model)
-        if hasattr(attention, "c_attn") and hasattr(attention, "c_proj"):  # GPT-2: (D, 3 D), heads side by side
-            width = attention.c_proj.weight.shape[0]
-            value, output = attention.c_attn.weight[:, -width:], attention.c_proj.weight
-        elif isinstance(getattr(attention, "v_proj", None), nn.Linear):
-            last = getattr(attention, "o_proj", None) or getattr(attention, "out_proj", None)
-            if last is None:
-                return
-            value, output = attention.v_proj.weight.T, last.weight.T
-        else:
-            return
-        size = output.shape[0] // heads
-        values = value.reshape(value.shape[0], -1, size).transpose(0, 1)  # (key-value heads, D, d)
-        values = torch.repeat_interleave(values, heads // len(values), 0)
-        yield values, output.reshape(heads, size, -1), gain
+        maps = {}
+        for role, owners in ((VALUE, known.heads // known.group), (OUTPUT, known.heads)):
+            for name, rows in known.rows.items():
+                chosen = rows.role == role
+                if rows.layer == layer and name.endswith("weight") and chosen.any():
+                    weight = model.get_parameter(name).movedim(rows.axis, 0)[chosen]  # (rows, D)
+                    maps[role] = weight.reshape(owners, -1, weight.shape[1])
+        yield layer, maps[VALUE].repeat_interleave(known.group, 0), maps[OUTPUT], _gain(norm, model)
 
 
 def _final_gain(model: PreTrainedModel) -> Tensor:

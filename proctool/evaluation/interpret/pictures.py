@@ -11,6 +11,7 @@ import numpy as np
 from proctool.outputs import FIGURE_METADATA
 
 if TYPE_CHECKING:
+    from proctool.evaluation.interpret.ablation import Ablation
     from proctool.evaluation.interpret.distances import Distances
     from proctool.evaluation.interpret.heads import Heads
 
@@ -18,8 +19,10 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9")  #
 _MOST_PANELS = 64
 
 
-def draw(heads: Heads, distances: Distances, folder: Path, kinds: Sequence[str]) -> list[Path]:
-    """Write heads, attention and, where there are any, distances, in each of the formats `kinds`."""
+def draw(
+    heads: Heads, distances: Distances, ablation: Ablation | None, folder: Path, kinds: Sequence[str]
+) -> list[Path]:
+    """Write heads, attention and, where there are any, distances and ablation, in each of the formats `kinds`."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -29,6 +32,8 @@ def draw(heads: Heads, distances: Distances, folder: Path, kinds: Sequence[str])
     figures = {"heads": _scores(heads), "attention": _patterns(heads)}
     if distances.rows:
         figures["distances"] = _distances(distances)
+    if ablation is not None:
+        figures["ablation"] = _ablation(heads, ablation)
     written = []
     for name, figure in figures.items():
         for kind in kinds:
@@ -46,13 +51,15 @@ def _scores(heads: Heads) -> Any:
     panels = (
         ("induction", heads.induction, "Blues", 0.0),
         ("previous token", heads.previous_token, "Greens", 0.0),
+        ("normalised entropy", heads.normalised_entropy, "Purples", 0.0),
         ("copying", heads.copying, "RdBu", -1.0),
     )
-    size = (3 * max(2.2, 0.42 * number + 1.2), max(2.0, 0.42 * layers + 1.1))
-    figure, all_axes = pyplot.subplots(1, 3, figsize=size, layout="constrained")
+    size = (len(panels) * max(2.2, 0.42 * number + 1.2), max(2.0, 0.42 * layers + 1.1))
+    figure, all_axes = pyplot.subplots(1, len(panels), figsize=size, layout="constrained")
     for axes, (title, values, colours, lowest) in zip(all_axes, panels, strict=True):
         image = axes.imshow(values, cmap=colours, vmin=lowest, vmax=1, aspect="auto")
-        axes.set(title=title, xlabel="head", xticks=range(number), yticks=range(layers))
+        axes.set(title=title, xlabel="head", xticks=range(number))
+        axes.set_yticks(range(layers), heads.layers)
         axes.tick_params(length=0)
         if layers * number <= 2 * _MOST_PANELS:
             for (layer, head), value in np.ndenumerate(values):
@@ -73,13 +80,42 @@ def _patterns(heads: Heads) -> Any:
     figure, grid = pyplot.subplots(layers, number, figsize=size, layout="constrained", squeeze=False)
     for (layer, head), axes in np.ndenumerate(grid):
         axes.imshow(heads.patterns[layer, head], cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
-        for turn in range(1, heads.repeats):
-            axes.axhline(turn * heads.length - 0.5, color="#5b6470", linewidth=0.5)
-            axes.axvline(turn * heads.length - 0.5, color="#5b6470", linewidth=0.5)
+        for turn in range(1, heads.probe.repeats or 1):
+            axes.axhline(turn * (heads.probe.length or 0) - 0.5, color="#5b6470", linewidth=0.5)
+            axes.axvline(turn * (heads.probe.length or 0) - 0.5, color="#5b6470", linewidth=0.5)
         axes.set(xticks=[], yticks=[])
-        axes.set_title(f"{layer}.{head}", fontsize=8, pad=2)
+        axes.set_title(f"{heads.layers[layer]}.{head}", fontsize=8, pad=2)
     figure.supxlabel("attended token", fontsize=8)
     figure.supylabel("attending token", fontsize=8)
+    return figure
+
+
+def _ablation(heads: Heads, ablation: Ablation) -> Any:
+    """Each head's entropy and the loss without it; accuracy as heads are removed, a line for each order."""
+    from matplotlib import pyplot
+
+    figure, (single, curves) = pyplot.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
+    for row, layer in enumerate(heads.layers):
+        colour = _COLOURS[row % len(_COLOURS)]
+        for head, entropy in enumerate(heads.entropy[row]):
+            rise = ablation.single[layer, head].loss - ablation.whole.loss
+            single.plot(entropy, rise, "o", color=colour, markersize=5)
+            if heads.entropy.size <= _MOST_PANELS:
+                single.annotate(f"{layer}.{head}", (entropy, rise), (4, 3), textcoords="offset points", fontsize=7)
+    single.axhline(0, color="#5b6470", linewidth=0.6)
+    single.set(xlabel="entropy of attention (nats)", ylabel="rise of the loss without the head")
+    colours = {"lowest entropy": _COLOURS[1], "highest entropy": _COLOURS[0], "random": "#9aa3ad"}
+    for order in reversed(ablation.removals):
+        label = f"{order.order} first" if order.seed is None else "random order"
+        points = [(each.removed, each.accuracy) for each in order.curve]
+        curves.plot(
+            *zip(*points, strict=True), "o-", color=colours[order.order], markersize=3, linewidth=1.3, label=label
+        )
+    named = dict(zip(*reversed(curves.get_legend_handles_labels()), strict=True))
+    curves.legend(named.values(), named.keys(), frameon=False, fontsize=8)
+    curves.set(xlabel="heads removed", ylabel="accuracy", ylim=(0, None))
+    for axes in (single, curves):
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
