@@ -60,6 +60,8 @@ class HeadMap:
     """Those with attention."""
     rows: dict[str, HeadRows]
     """By the tensor's name."""
+    free_queries: bool
+    """Whether the size of queries counts: some families normalise them."""
 
     def all(self) -> list[tuple[int, int]]:
         """Every (layer, head)."""
@@ -131,7 +133,9 @@ def head_map(model: PreTrainedModel) -> HeadMap:
             seen |= {*roles}
         if seen != {QUERY, KEY, VALUE}:
             raise _unknown(kind, prefix)
-    return HeadMap(heads, group, tuple(modules), rows)
+    inside = [name for _, attention in modules.values() for name, _ in attention.named_children()]
+    free = not any(name.startswith("q") and "norm" in name for name in inside)
+    return HeadMap(heads, group, tuple(modules), rows, free)
 
 
 def _unknown(kind: str, name: str) -> ModelError:

@@ -225,6 +225,8 @@ class InitOptions:
     """Start of the token embeddings: fresh, scale (fresh at the donor's scale), mean, sample or copy."""
     layers: tuple[str, ...] | None = None
     """Carry only these layers: 0-5,8 for every component, mlp=0-5 for one; may be repeated (default: all)."""
+    heads: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
+    """Of attention, carry only these heads: 1.2,0.3, or random:2."""
 
 
 @dataclass(frozen=True, kw_only=True)

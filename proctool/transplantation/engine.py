@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from proctool import artifact, config
 from proctool.artifact import Artifact, TensorCopy
@@ -24,11 +25,13 @@ from proctool.outputs import Output, reads_of, require_safe
 from proctool.paths import user_path
 from proctool.transplantation.donors import Donor
 from proctool.transplantation.fresh import draw
+from proctool.transplantation.head_choice import Head, choose_heads, head_names
 from proctool.transplantation.layers import by_component, check_carried, parse_layers
 from proctool.transplantation.leftovers import Leftover, leftovers
 from proctool.transplantation.options import CARRIED, TransplantOptions
 from proctool.transplantation.origin import Origin, records, summary
 from proctool.transplantation.plan import Graft, Step, Target, differences, plan, target_of
+from proctool.transplantation.sharpen import Sharpening
 from proctool.transplantation.treatments import Treatment
 from proctool.transplantation.writable import require_writable
 from proctool.units import parse_number
@@ -51,11 +54,13 @@ def transplant_into(
     *,
     embeddings: str = "fresh",
     layers: Sequence[str] | None = None,
+    heads: Sequence[str] | None = None,
     seed: int = 0,
 ) -> list[Origin]:
     """Carry the components `carried` of `donor` into `model`, in place, and start its embeddings as asked.
 
-    `layers` are ranges such as "0-5", or "mlp=0-5". Beside others, `positions` and `norms` are passed over where a
+    `layers` are ranges such as "0-5", or "mlp=0-5"; `heads`, such as "1.2" or "random:2", are those that alone are
+    carried of attention. Beside others, `positions` and `norms` are passed over where a
     family has none with weights. Returns the origin of every tensor, in the model's order. Raises ModelError when
     families or shapes differ, or the donor holds a value that is not finite; OptionError when nothing would be
     carried. The model is changed only after everything was checked.
@@ -70,7 +75,8 @@ def transplant_into(
         names = rest
     source = Donor(donor)
     ranges = _layer_sets(layers or (), names, target)
-    grafts = [Graft(name, (source,), ranges.get(name)) for name in names]
+    chosen = _heads(heads, names, ranges, target)
+    grafts = [Graft(name, (source,), ranges.get(name), heads=chosen if name == "attention" else None) for name in names]
     steps = plan(target, grafts, embeddings, source)
     for left in leftovers(target, grafts, source if embeddings == "copy" else None):
         notice(left.words())
@@ -247,7 +253,19 @@ def plan_transplant(options: TransplantOptions) -> Transplant:
     ranges = _layer_sets(options.layers, given, target)
     treatments = _treatments(options, given)
     grafts = [Graft(name, each, ranges.get(name), treatments[name]) for name, each in given.items()]
+    sharpening: Sharpening | None = None
+    if options.heads is not None or options.sharpen is not None:
+        chosen = _heads(options.heads, given, ranges, target)
+        if options.sharpen is not None:
+            sharpening = Sharpening(treatments["attention"].sharpen, target, given["attention"])
+        factors = sharpening.factors if sharpening else None
+        grafts = [
+            dataclasses.replace(each, heads=chosen, factors=factors) if each.component == "attention" else each
+            for each in grafts
+        ]
     steps = plan(target, grafts, way, embeddings_from, options.depth_map)
+    if sharpening is not None:
+        sharpening.steps = steps
     left = leftovers(target, grafts, embeddings_from if way == "copy" else None)
     return Transplant(options, target, tuple(steps), donors, tuple(differences(target, donors)), tuple(left))
 
@@ -290,10 +308,27 @@ def _layer_sets(written: Sequence[str], carried: Iterable[str], target: Target) 
     return {name: parse_layers(each, target.anatomy.layers) for name, each in ranges.items()}
 
 
+def _heads(
+    written: Sequence[str] | None, carried: Iterable[str], ranges: Mapping[str, frozenset[int]], target: Target
+) -> frozenset[Head] | None:
+    """The heads that alone are carried of attention; None for all. Raises OptionError, ModelError."""
+    if written is None:
+        return None
+    check_carried("heads", "attention", carried)
+    chosen = choose_heads(written, target.head_map(), target.seed)
+    outside = {head for head in chosen if head[0] not in ranges.get("attention", {head[0]})}
+    if outside:
+        raise OptionError(f"heads: {head_names(frozenset(outside))[0]} is outside the layers that are carried")
+    return chosen
+
+
 def _treatments(options: TransplantOptions, carried: Collection[str]) -> dict[str, Treatment]:
     for option in ("shuffle", "match_scale"):
         for component in getattr(options, option):
             check_carried(option, component, carried)
+    if options.sharpen is not None:
+        check_carried("sharpen", "attention", carried)
+    sharpen = {"attention": _factor(options.sharpen)}
     noise = by_component("noise", options.noise, carried)
     alpha = by_component("alpha", options.alpha, carried)
     made = {}
@@ -302,12 +337,22 @@ def _treatments(options: TransplantOptions, carried: Collection[str]) -> dict[st
             made[name] = Treatment(
                 shuffle=name in options.shuffle,
                 match_scale=name in options.match_scale,
+                sharpen=sharpen.get(name, 1.0),
                 noise=parse_number(noise.get(name, 0.0)),
                 alpha=parse_number(alpha.get(name, 1.0)),
             )
         except OptionError as error:
             raise OptionError(f"{name}: {error}") from None
     return made
+
+
+def _factor(written: str | None) -> float | Literal["match"]:
+    if written == "match":
+        return "match"
+    try:
+        return parse_number(written or 1)
+    except OptionError as error:
+        raise OptionError(f"sharpen: {error}; or match") from None
 
 
 def as_json(planned: Transplant) -> dict[str, Any]:
