@@ -10,18 +10,22 @@ import numpy as np
 from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import quiet_libraries
+from proctool.evaluation.interpret.course import SHOWN, CoursePoint
 from proctool.evaluation.interpret.options import PICTURES, InterpretOptions
 from proctool.outputs import Output, reads_of, require_safe
 
 
 def _interpret(options: InterpretOptions, common: Common, model: Path) -> None:
     quiet_libraries()
-    from proctool.evaluation.interpret import interpret_model
+    from proctool.evaluation.interpret import interpret_model, interpret_run, is_run
 
     if options.figures is not None:
         pictures = [options.figures / f"{name}.{kind}" for name in PICTURES for kind in options.kind]
         outputs = [Output(each, "--figures", "figure", makes_folder=True) for each in pictures]
         require_safe(outputs, reads_of(options, model=model))
+    if is_run(model):
+        _course(interpret_run(model, options), common)
+        return
     result = interpret_model(model, options)
     results = display.Results(json=common.json)
     _heads(results, result)
@@ -46,8 +50,26 @@ def _interpret(options: InterpretOptions, common: Common, model: Path) -> None:
     results.emit(result)
 
 
+def _course(result: dict[str, Any], common: Common) -> None:
+    results = display.Results(json=common.json)
+    points = [CoursePoint(**each) for each in result["course"]]
+    names = {name: f"{'lowest' if name.endswith('entropy') else 'highest'} {name.replace('_', ' ')}" for name in SHOWN}
+    results.table(
+        dict.fromkeys(["step", "accuracy", *names.values()], "right"),
+        [[point.step, f"{point.accuracy:.1%}", *(_best(point, name) for name in names)] for point in points],
+    )
+    for path in result.get("figures", []):
+        display.say(f"picture: {path}")
+    results.emit(result)
+
+
+def _best(point: CoursePoint, name: str) -> str | None:
+    row = point.best(name)
+    return None if row is None else f"{row[name]:.3f} ({row['layer']}.{row['head']})"
+
+
 def _heads(results: display.Results, result: dict[str, Any]) -> None:
-    names = ("induction", "previous_token", "entropy", "normalised_entropy", "copying")
+    names = ("induction", "lookup", "previous_token", "entropy", "normalised_entropy", "copying")
     removed = {(row["layer"], row["head"]): row for row in result.get("ablation", {}).get("heads", [])}
     columns = [*(name.replace("_", " ") for name in names), *(["loss without"] if removed else [])]
     rows = []
@@ -96,5 +118,5 @@ def _rounded(value: float | None) -> str | None:
     return None if value is None else f"{value:.3f}"
 
 
-_model = argument("model", Path, "A model artifact or a Hugging Face folder.")
+_model = argument("model", Path, "A model artifact, a Hugging Face folder, or a run folder with heads.")
 interpret = with_options(InterpretOptions, _interpret, arguments=[_model], dry_run=False)

@@ -161,11 +161,14 @@ def _groups(config: Any, heads: int) -> int:
 @contextmanager
 def eager(model: PreTrainedModel) -> Iterator[None]:
     """The model not training, and with the attention that shows its patterns, while the block lasts."""
+    import torch
+
     was_training, attention = model.training, model.config._attn_implementation
     model.eval()
     model.set_attn_implementation("eager")
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):  # or every length of a sample would be compiled
+            yield
     finally:
         model.set_attn_implementation(attention)
         model.train(was_training)

@@ -84,6 +84,8 @@ class TrainingOptions:
     """Stop after this many evaluations without a better held-out loss."""
     save: Literal["last", "best", "both"] | None = None
     """Weights to write: the last, the best by held-out loss, or both, the best as NAME-best (default: last)."""
+    track_heads: bool = field(default=False, metadata=INCIDENTAL)
+    """Record the scores of every attention head at each evaluation."""
     spike: float | None = field(default=None, metadata=INCIDENTAL)
     """Stop, with a checkpoint, at a gradient this many times the median of the last 100 steps' (default: go on)."""
     log_every: int = field(default=10, metadata=INCIDENTAL)

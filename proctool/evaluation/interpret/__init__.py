@@ -6,9 +6,32 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from proctool.evaluation.interpret.course import as_json, is_run, read_course
 from proctool.evaluation.interpret.options import InterpretOptions
 
-__all__ = ["InterpretOptions", "interpret_model"]
+__all__ = ["InterpretOptions", "interpret_model", "interpret_run", "is_run"]
+
+
+def interpret_run(folder: Path, options: InterpretOptions) -> dict[str, Any]:
+    """Head scores over the training of a run, as `--track-heads` recorded them, and their picture where it is wanted.
+
+    Raises RunError, OptionError.
+    """
+    _require_matplotlib(options)
+    points = read_course(folder)
+    result = as_json(folder, points)
+    if options.figures is not None:
+        from proctool.evaluation.interpret.pictures import draw_course
+
+        result["figures"] = [str(path) for path in draw_course(points, options.figures, options.kind)]
+    return result
+
+
+def _require_matplotlib(options: InterpretOptions) -> None:
+    from proctool.errors import OptionError
+
+    if options.figures is not None and importlib.util.find_spec("matplotlib") is None:
+        raise OptionError('pictures need matplotlib: pip install "proctool[report]"')
 
 
 def interpret_model(model: Path, options: InterpretOptions) -> dict[str, Any]:
@@ -18,16 +41,14 @@ def interpret_model(model: Path, options: InterpretOptions) -> dict[str, Any]:
     the model), CorpusError, OptionError.
     """
     from proctool.artifact import versions
-    from proctool.errors import OptionError
     from proctool.evaluation.interpret.ablation import ablate
     from proctool.evaluation.interpret.distances import compare_weights, open_against
-    from proctool.evaluation.interpret.heads import score_model
     from proctool.evaluation.interpret.probes import make_probe
+    from proctool.models.head_scores import score_model
     from proctool.models.saved import open_model
     from proctool.training.devices import start_process
 
-    if options.figures is not None and importlib.util.find_spec("matplotlib") is None:
-        raise OptionError('pictures need matplotlib: pip install "proctool[report]"')
+    _require_matplotlib(options)
     saved = open_model(model)
     others = open_against(saved, options.against, options.seed)
     probe = make_probe(saved, options)  # refused before the weights are read

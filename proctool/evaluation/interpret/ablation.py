@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from proctool.evaluation.interpret.heads import Heads
     from proctool.evaluation.interpret.options import InterpretOptions
-    from proctool.evaluation.interpret.probes import Probe
+    from proctool.models.head_scores import Heads
+    from proctool.models.probes import Probe
 
 Head = tuple[int, int]
 """A layer and a head."""

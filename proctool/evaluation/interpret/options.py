@@ -8,7 +8,7 @@ from typing import Literal
 
 from proctool.errors import OptionError
 
-PICTURES = ("heads", "attention", "distances", "ablation")
+PICTURES = ("heads", "attention", "distances", "ablation", "course")
 """The names of the files that --figures may write."""
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from proctool.evaluation.interpret.course import SHOWN
 from proctool.outputs import FIGURE_METADATA
 
 if TYPE_CHECKING:
     from proctool.evaluation.interpret.ablation import Ablation
+    from proctool.evaluation.interpret.course import CoursePoint
     from proctool.evaluation.interpret.distances import Distances
-    from proctool.evaluation.interpret.heads import Heads
+    from proctool.models.head_scores import Heads
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9")  # Okabe and Ito's, as in reports
 _MOST_PANELS = 64
@@ -50,6 +52,7 @@ def _scores(heads: Heads) -> Any:
     layers, number = heads.induction.shape
     panels = (
         ("induction", heads.induction, "Blues", 0.0),
+        ("lookup", heads.lookup, "Oranges", 0.0),
         ("previous token", heads.previous_token, "Greens", 0.0),
         ("normalised entropy", heads.normalised_entropy, "Purples", 0.0),
         ("copying", heads.copying, "RdBu", -1.0),
@@ -69,6 +72,42 @@ def _scores(heads: Heads) -> Any:
         figure.colorbar(image, ax=axes, shrink=0.8)
     all_axes[0].set_ylabel("layer")
     return figure
+
+
+def draw_course(points: Sequence[CoursePoint], folder: Path, kinds: Sequence[str]) -> list[Path]:
+    """Accuracy over training and, below it, each head's scores, in each of the formats `kinds`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figure, all_axes = pyplot.subplots(1 + len(SHOWN), 1, figsize=(6.4, 8.2), sharex=True, layout="constrained")
+    steps = [point.step for point in points]
+    all_axes[0].plot(steps, [point.accuracy for point in points], "o-", color="black", markersize=3, linewidth=1.3)
+    all_axes[0].set(ylabel="accuracy", ylim=(0, 1.02))
+    for axes, (name, own) in zip(all_axes[1:], SHOWN.items(), strict=True):
+        rows = [{(row["layer"], row["head"]): row[name] for row in _rows(point, own)} for point in points]
+        for layer, head in rows[0]:
+            values = [np.nan if (found := row.get((layer, head))) is None else found for row in rows]
+            colour, style = _COLOURS[layer % len(_COLOURS)], ("-", "--", ":", "-.")[head % 4]
+            axes.plot(steps, values, style, color=colour, linewidth=1.2, label=f"{layer}.{head}")
+        axes.set(ylabel=name.replace("_", " ").replace("normalised ", "normalised\n"), ylim=(0, 1.02))
+    if len(rows[0]) <= _MOST_PANELS // 4:
+        handles, labels = all_axes[-1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8, title="head")
+    all_axes[-1].set_xlabel("training step")
+    for axes in all_axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    written = [folder / f"course.{kind}" for kind in kinds]
+    for path, kind in zip(written, kinds, strict=True):
+        figure.savefig(path, dpi=160, metadata=FIGURE_METADATA[kind])
+    pyplot.close(figure)
+    return written
+
+
+def _rows(point: CoursePoint, own: bool) -> Sequence[dict[str, Any]]:
+    return point.own if own else point.repeated
 
 
 def _patterns(heads: Heads) -> Any:

@@ -6,6 +6,8 @@ Nothing in it can be predicted before the second time, and from then on everythi
 induction       attention paid to the tokens that follow earlier occurrences of the present one, over the positions
                 that have any; on repeated tokens, those from the second time on: the "prefix matching score" of
                 Olsson et al. 2022 (arXiv 2209.11895, appendix)
+lookup          attention paid, where a target is predicted, to earlier occurrences of that target: on repeated tokens,
+                induction; on a task, whether the head looks where the answer stands
 previous_token  attention paid to the token before, from the second token on (the same)
 entropy         of the attention of a position, in nats, from the second token on: 0 looks at one position alone
 normalised_entropy  the same over the logarithm of the number of positions that can be seen: 1 looks everywhere alike
@@ -19,6 +21,7 @@ Attention is a share, so an idle head that spreads it evenly has small scores to
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,9 +36,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from proctool.evaluation.interpret.probes import Probe
+    from proctool.models.probes import Probe
 
-ATTENDED = ("induction", "previous_token", "entropy", "normalised_entropy")
+_TOGETHER = 1 << 17
+"""Entries of one head's patterns that are held at once."""
+ATTENDED = ("induction", "lookup", "previous_token", "entropy", "normalised_entropy")
 """Scores of where a head looks, in the order of `_attended`."""
 
 
@@ -46,6 +51,7 @@ class Heads:
     layers: tuple[int, ...]
     """Those with attention, which are the rows of the scores."""
     induction: NDArray[np.float64]
+    lookup: NDArray[np.float64]
     previous_token: NDArray[np.float64]
     entropy: NDArray[np.float64]
     normalised_entropy: NDArray[np.float64]
@@ -106,24 +112,22 @@ def _score(model: PreTrainedModel, probe: Probe, name: str) -> Heads:
     flat: list[NDArray[np.float64]] = []
     losses, first, right = [], [], 0
     shown: list[NDArray[np.float32]] = []
-    for row, targets in probe.rows():
-        ids = torch.from_numpy(row)[None].to(model.device)
-        attentions, logits = patterns(model, ids)
+    for row, targets, attentions, logits in _forward(model, probe):
         if not attentions:
             raise ModelError(f"{name}: a {model.config.model_type} model shows no attention to look at")
         layers = _layers(model, len(attentions))
-        found = [each[0].double() for each in attentions]  # (heads, L, L) each
+        found = [each.double() for each in attentions]  # (heads, L, L) each
         seen = [visible(model.config, layer, len(row)) for layer in layers]
-        sums.append(np.array([_attended(each, row, at) for each, at in zip(found, seen, strict=True)]))
+        sums.append(np.array([_attended(each, row, targets, at) for each, at in zip(found, seen, strict=True)]))
         every = np.arange(1, len(row) + 1)
         even = torch.tril(torch.ones(1, len(row), len(row), dtype=torch.float64)) / torch.from_numpy(every)[:, None]
-        flat.append(_attended(even, row, every)[:, 0])
+        flat.append(_attended(even, row, targets, every)[:, 0])
         shown = shown or [each.float().cpu().numpy() for each in found]
-        logits = logits[0, :-1].double()
-        loss = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none").cpu().numpy()
+        logits, labels = logits[:-1].double().cpu(), torch.from_numpy(row[1:])
+        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none").numpy()
         losses.append(loss[targets[1:]])
         first.append(loss[: (probe.length or 1) - 1])
-        right += int((logits.argmax(-1) == ids[0, 1:]).cpu().numpy()[targets[1:]].sum())
+        right += int((logits.argmax(-1) == labels).numpy()[targets[1:]].sum())
     scores = _means(sums)  # (layers, scores, heads)
     scored = np.concatenate(losses)
     return Heads(
@@ -138,6 +142,22 @@ def _score(model: PreTrainedModel, probe: Probe, name: str) -> Heads:
         tokens=next(probe.rows())[0],
         probe=probe,
     )
+
+
+def _forward(
+    model: PreTrainedModel, probe: Probe
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_], list[Tensor], Tensor]]:
+    """Tokens and targets of each sample with its attention by layer (heads, L, L) and its logits (L, V)."""
+    import torch
+
+    for length, group in itertools.groupby(probe.rows(), key=lambda row: len(row[0])):
+        rows, together = list(group), max(1, _TOGETHER // length**2)
+        for start in range(0, len(rows), together):
+            part = rows[start : start + together]
+            ids = torch.from_numpy(np.array([tokens for tokens, _ in part])).to(model.device)
+            attentions, logits = patterns(model, ids)
+            for index, (tokens, targets) in enumerate(part):
+                yield tokens, targets, [each[index] for each in attentions], logits[index]
 
 
 def _layers(model: PreTrainedModel, shown: int) -> tuple[int, ...]:
@@ -156,8 +176,10 @@ def _means(each: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.where(counts > 0, np.where(there, stacked, 0).sum(0) / np.maximum(counts, 1), np.nan)
 
 
-def _attended(pattern: Tensor, ids: NDArray[np.int64], seen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """`ATTENDED` of every head, means over the positions of a sample: (heads, L, L) -> (4, heads)"""
+def _attended(
+    pattern: Tensor, ids: NDArray[np.int64], targets: NDArray[np.bool_], seen: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """`ATTENDED` of every head, means over the positions of a sample: (heads, L, L) -> (scores, heads)"""
     entropy = entropies(pattern)[:, 1:].cpu().numpy()
     weights = pattern.cpu().numpy()
     size, idle = len(ids), np.full(len(weights), np.nan)
@@ -166,11 +188,16 @@ def _attended(pattern: Tensor, ids: NDArray[np.int64], seen: NDArray[np.int64]) 
     follows = np.tril(follows, -1)
     matched = follows.any(1)
     induction = (weights * follows).sum(-1)[:, matched].mean(-1) if matched.any() else idle
+    wanted = np.zeros((size, size), bool)
+    wanted[:-1] = (ids[1:, None] == ids[None, :]) & targets[1:, None]
+    wanted = np.tril(wanted)
+    asked = wanted.any(1)
+    lookup = (weights * wanted).sum(-1)[:, asked].mean(-1) if asked.any() else idle
     before = np.arange(1, size)
     if size < 2:
-        return np.array([induction, idle, idle, idle])
+        return np.array([induction, lookup, idle, idle, idle])
     share = entropy / np.log(np.maximum(seen[1:], 2))
-    return np.array([induction, weights[:, before, before - 1].mean(-1), entropy.mean(-1), share.mean(-1)])
+    return np.array([induction, lookup, weights[:, before, before - 1].mean(-1), entropy.mean(-1), share.mean(-1)])
 
 
 def copying_scores(model: PreTrainedModel, layers: tuple[int, ...], heads: int) -> NDArray[np.float64]:
