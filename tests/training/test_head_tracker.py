@@ -82,6 +82,7 @@ def test_a_context_that_is_too_short_is_refused(tmp_path: Path) -> None:
         warmup_job(short).run()
 
 
+@pytest.mark.slow
 def test_the_course_is_told_and_drawn(proctool: Callable[..., Said], tmp_path: Path) -> None:
     warmup_job(options(tmp_path, "run", steps=4, track_heads=True)).run()
     said = proctool("eval", "interpret", "run", "--figures", "f", "--json")
