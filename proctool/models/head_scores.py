@@ -188,9 +188,7 @@ def _attended(
     follows = np.tril(follows, -1)
     matched = follows.any(1)
     induction = (weights * follows).sum(-1)[:, matched].mean(-1) if matched.any() else idle
-    wanted = np.zeros((size, size), bool)
-    wanted[:-1] = (ids[1:, None] == ids[None, :]) & targets[1:, None]
-    wanted = np.tril(wanted)
+    wanted = sought(ids, targets)
     asked = wanted.any(1)
     lookup = (weights * wanted).sum(-1)[:, asked].mean(-1) if asked.any() else idle
     before = np.arange(1, size)
@@ -198,6 +196,13 @@ def _attended(
         return np.array([induction, lookup, idle, idle, idle])
     share = entropy / np.log(np.maximum(seen[1:], 2))
     return np.array([induction, lookup, weights[:, before, before - 1].mean(-1), entropy.mean(-1), share.mean(-1)])
+
+
+def sought(ids: NDArray[np.int64], targets: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """True at (i, j) where the token after i is a target and j is an earlier occurrence of it: (L,) -> (L, L)"""
+    found = np.zeros((len(ids), len(ids)), bool)
+    found[:-1] = (ids[1:, None] == ids[None, :]) & targets[1:, None]
+    return np.tril(found)
 
 
 def copying_scores(model: PreTrainedModel, layers: tuple[int, ...], heads: int) -> NDArray[np.float64]:

@@ -6,12 +6,12 @@ import copy
 import dataclasses
 import functools
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from proctool import artifact, config
 from proctool.artifact import Artifact, TensorCopy
@@ -23,18 +23,15 @@ from proctool.models.saved import SavedModel, config_values, open_model
 from proctool.models.shapes import Written, written_sizes
 from proctool.outputs import Output, reads_of, require_safe
 from proctool.paths import user_path
+from proctool.transplantation.asked import chosen_heads, layer_sets, treatments_of
 from proctool.transplantation.donors import Donor
 from proctool.transplantation.fresh import draw
-from proctool.transplantation.head_choice import Head, choose_heads, head_names
-from proctool.transplantation.layers import by_component, check_carried, parse_layers
 from proctool.transplantation.leftovers import Leftover, leftovers
 from proctool.transplantation.options import CARRIED, TransplantOptions
 from proctool.transplantation.origin import Origin, records, summary
 from proctool.transplantation.plan import Graft, Step, Target, differences, plan, target_of
 from proctool.transplantation.sharpen import Sharpening
-from proctool.transplantation.treatments import Treatment
 from proctool.transplantation.writable import require_writable
-from proctool.units import parse_number
 
 if TYPE_CHECKING:
     import torch
@@ -74,8 +71,8 @@ def transplant_into(
     if rest := tuple(name for name in names if name in there or name not in OPTIONAL):
         names = rest
     source = Donor(donor)
-    ranges = _layer_sets(layers or (), names, target)
-    chosen = _heads(heads, names, ranges, target)
+    ranges = layer_sets(layers or (), names, target)
+    chosen = chosen_heads(heads, names, ranges, target)
     grafts = [Graft(name, (source,), ranges.get(name), heads=chosen if name == "attention" else None) for name in names]
     steps = plan(target, grafts, embeddings, source)
     for left in leftovers(target, grafts, source if embeddings == "copy" else None):
@@ -250,12 +247,12 @@ def plan_transplant(options: TransplantOptions) -> Transplant:
     target = target_of(model, lambda name: draw(model, name, options.seed), options.seed, base)
     if base is not None:
         _check_whole(target, base)
-    ranges = _layer_sets(options.layers, given, target)
-    treatments = _treatments(options, given)
+    ranges = layer_sets(options.layers, given, target)
+    treatments = treatments_of(options, given)
     grafts = [Graft(name, each, ranges.get(name), treatments[name]) for name, each in given.items()]
     sharpening: Sharpening | None = None
     if options.heads is not None or options.sharpen is not None:
-        chosen = _heads(options.heads, given, ranges, target)
+        chosen = chosen_heads(options.heads, given, ranges, target)
         if options.sharpen is not None:
             sharpening = Sharpening(treatments["attention"].sharpen, target, given["attention"])
         factors = sharpening.factors if sharpening else None
@@ -301,58 +298,6 @@ def _configuration(options: TransplantOptions, first: Donor) -> PretrainedConfig
     if context is not None:
         made.max_position_embeddings = context
     return made
-
-
-def _layer_sets(written: Sequence[str], carried: Iterable[str], target: Target) -> dict[str, frozenset[int]]:
-    ranges = by_component("layers", written, carried)
-    return {name: parse_layers(each, target.anatomy.layers) for name, each in ranges.items()}
-
-
-def _heads(
-    written: Sequence[str] | None, carried: Iterable[str], ranges: Mapping[str, frozenset[int]], target: Target
-) -> frozenset[Head] | None:
-    """The heads that alone are carried of attention; None for all. Raises OptionError, ModelError."""
-    if written is None:
-        return None
-    check_carried("heads", "attention", carried)
-    chosen = choose_heads(written, target.head_map(), target.seed)
-    outside = {head for head in chosen if head[0] not in ranges.get("attention", {head[0]})}
-    if outside:
-        raise OptionError(f"heads: {head_names(frozenset(outside))[0]} is outside the layers that are carried")
-    return chosen
-
-
-def _treatments(options: TransplantOptions, carried: Collection[str]) -> dict[str, Treatment]:
-    for option in ("shuffle", "match_scale"):
-        for component in getattr(options, option):
-            check_carried(option, component, carried)
-    if options.sharpen is not None:
-        check_carried("sharpen", "attention", carried)
-    sharpen = {"attention": _factor(options.sharpen)}
-    noise = by_component("noise", options.noise, carried)
-    alpha = by_component("alpha", options.alpha, carried)
-    made = {}
-    for name in carried:
-        try:
-            made[name] = Treatment(
-                shuffle=name in options.shuffle,
-                match_scale=name in options.match_scale,
-                sharpen=sharpen.get(name, 1.0),
-                noise=parse_number(noise.get(name, 0.0)),
-                alpha=parse_number(alpha.get(name, 1.0)),
-            )
-        except OptionError as error:
-            raise OptionError(f"{name}: {error}") from None
-    return made
-
-
-def _factor(written: str | None) -> float | Literal["match"]:
-    if written == "match":
-        return "match"
-    try:
-        return parse_number(written or 1)
-    except OptionError as error:
-        raise OptionError(f"sharpen: {error}; or match") from None
 
 
 def as_json(planned: Transplant) -> dict[str, Any]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proctool.evaluation.interpret.course import as_json, is_run, read_course
 from proctool.evaluation.interpret.options import InterpretOptions
+from proctool.paths import user_path
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from proctool.models.probes import Probe
+    from proctool.models.saved import SavedModel
 
 __all__ = ["InterpretOptions", "interpret_model", "interpret_run", "is_run"]
 
@@ -72,5 +80,27 @@ def interpret_model(model: Path, options: InterpretOptions) -> dict[str, Any]:
     if options.figures is not None:
         from proctool.evaluation.interpret.pictures import draw
 
-        result["figures"] = [str(path) for path in draw(heads, distances, ablation, options.figures, options.kind)]
+        drawn = [*draw(heads, distances, ablation, options.figures, options.kind)]
+        if options.beside is not None:
+            drawn += _beside(saved, loaded, probe, options)
+        result["figures"] = [str(path) for path in drawn]
     return result
+
+
+def _beside(saved: SavedModel, loaded: PreTrainedModel, probe: Probe, options: InterpretOptions) -> list[Path]:
+    """The picture of two models, each on a sample of its own task."""
+    from proctool.evaluation.interpret.beside import panel
+    from proctool.evaluation.interpret.pictures import draw_beside
+    from proctool.evaluation.interpret.probes import task_probe
+    from proctool.models.saved import open_model
+    from proctool.procedural.mixture import parse_tasks
+    from proctool.training.devices import start_process
+
+    other = open_model(user_path(str(options.beside)))
+    asked = dataclasses.replace(options, task=options.beside_task or options.task)
+    reads = task_probe(other.config, asked, str(other.path))
+    panels = [
+        panel(loaded, probe, parse_tasks(options.task or ""), saved.name),
+        panel(other.model().to(start_process().device), reads, parse_tasks(asked.task or ""), other.name),
+    ]
+    return draw_beside(panels, Path(str(options.figures)), options.kind)

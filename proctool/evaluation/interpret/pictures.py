@@ -13,6 +13,7 @@ from proctool.outputs import FIGURE_METADATA
 
 if TYPE_CHECKING:
     from proctool.evaluation.interpret.ablation import Ablation
+    from proctool.evaluation.interpret.beside import Panel
     from proctool.evaluation.interpret.course import CoursePoint
     from proctool.evaluation.interpret.distances import Distances
     from proctool.models.head_scores import Heads
@@ -102,6 +103,39 @@ def draw_course(points: Sequence[CoursePoint], folder: Path, kinds: Sequence[str
     written = [folder / f"course.{kind}" for kind in kinds]
     for path, kind in zip(written, kinds, strict=True):
         figure.savefig(path, dpi=160, metadata=FIGURE_METADATA[kind])
+    pyplot.close(figure)
+    return written
+
+
+def draw_beside(panels: Sequence[Panel], folder: Path, kinds: Sequence[str]) -> list[Path]:
+    """Attention of two models, a block of heads for each; rings where the head should look, in the formats `kinds`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = [tuple(min(each, 6) for each in panel.patterns.shape[:2]) for panel in panels]
+    size = (2.1 * sum(heads for _, heads in shapes) + 0.8, 2.2 * max(layers for layers, _ in shapes) + 0.6)
+    figure = pyplot.figure(figsize=size, layout="constrained")
+    parts = figure.subfigures(1, len(panels), width_ratios=[heads for _, heads in shapes], wspace=0.04)
+    for part, panel, shape in zip(parts, panels, shapes, strict=True):
+        part.suptitle(panel.title, fontsize=10)
+        rows, columns = panel.marks.nonzero()
+        for (layer, head), axes in np.ndenumerate(part.subplots(*shape, squeeze=False)):
+            pattern = panel.patterns[layer, head]
+            axes.imshow(pattern, cmap="Greys", vmin=0, vmax=max(0.3, pattern[4:].max()), interpolation="nearest")
+            axes.plot(
+                columns, rows, "o", markersize=3.4, markerfacecolor="none", color=_COLOURS[1], markeredgewidth=0.8
+            )
+            axes.set_title(f"{panel.layers[layer]}.{head}", fontsize=8, pad=2)
+            places = range(len(panel.words))
+            axes.set_xticks(places, panel.words if layer == shape[0] - 1 else [], fontsize=4, rotation=90)
+            axes.set_yticks(places, panel.words if head == 0 else [], fontsize=4)
+            axes.tick_params(length=0, pad=1)
+    written = [folder / f"beside.{kind}" for kind in kinds]
+    for path, kind in zip(written, kinds, strict=True):
+        figure.savefig(path, dpi=200, metadata=FIGURE_METADATA[kind])
     pyplot.close(figure)
     return written
 
