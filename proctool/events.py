@@ -80,6 +80,13 @@ Flag = Annotated[bool, _flag]
 Text = Annotated[str, _text]
 
 
+def _rows(value: Any) -> list[Any]:
+    rows: list[Any] = value if isinstance(value, list) else [None]
+    if not all(isinstance(row, dict) and {"layer", "head"} <= row.keys() for row in rows):
+        raise ValueError
+    return rows
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The scores of the validation split at one step."""
@@ -177,6 +184,20 @@ class EvalEvent(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadsEvent(Event):
+    """Scores of attention heads at an evaluation, where they are tracked."""
+
+    kind = "heads"
+    step: Count
+    samples: Text
+    """What they were measured on."""
+    own: Annotated[bool, _flag] = False
+    """Whether that is the run's own validation samples, not random tokens."""
+    heads: Annotated[Sequence[Mapping[str, Any]], _rows]
+    """For each head its layer and head, and its scores by name (models/head_scores.py); null where it has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CurriculumEvent(Event):
     """Samples have another size from here on."""
 
@@ -223,7 +244,7 @@ class EndEvent(Event):
 _KINDS: Mapping[str, type[Event]] = {
     made.kind: made
     for made in (
-        StartEvent, ResumeEvent, ExtendEvent, TrainEvent, EvalEvent, CurriculumEvent, NoteEvent, EndEvent,
+        StartEvent, ResumeEvent, ExtendEvent, TrainEvent, EvalEvent, HeadsEvent, CurriculumEvent, NoteEvent, EndEvent,
     )
 }  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -83,16 +82,16 @@ class DiagnosticCallback(TrainerCallback):  # type: ignore[misc]
             return {f"{self.task.name}_{name}": value for name, value in measures.items()}
         import numpy as np
 
-        from proctool.evaluation.interpret.heads import score_model
-        from proctool.evaluation.interpret.options import InterpretOptions
         from proctool.models.build import context_of
+        from proctool.models.head_scores import score_model
+        from proctool.models.probes import random_probe
 
-        usual, limit = InterpretOptions(samples=self.samples), context_of(model.config)
-        options = usual if limit is None else dataclasses.replace(usual, length=min(usual.length, limit // 2))
-        heads = score_model(model, options, type(model).__name__)
+        name, limit = type(model).__name__, context_of(model.config) or 50
+        probe = random_probe(model.config, name, length=min(25, limit // 2), samples=self.samples)
+        heads = score_model(model, probe, name)
         return {
             "induction": float(np.nanmax(heads.induction)),
             "previous_token": float(np.nanmax(heads.previous_token)),
-            "loss_first": heads.loss_first,
-            "loss_repeated": heads.loss_repeated,
+            "loss_first": float(heads.loss_first or 0.0),
+            "loss_repeated": heads.loss,
         }

@@ -34,7 +34,9 @@ class Reads(Enum):
 
 # Option or argument: what is read under the path that it names. The same in every command that has it.
 READS: Mapping[str, Reads] = {
-    **dict.fromkeys(("init", "base", "model", "against", "tokenizer", "file", "embeddings_from"), Reads.MODEL),
+    **dict.fromkeys(
+        ("init", "base", "model", "against", "beside", "tokenizer", "file", "embeddings_from"), Reads.MODEL
+    ),
     **dict.fromkeys(("attention", "mixer", "mlp", "norms", "positions"), Reads.MODEL),
     **dict.fromkeys(("corpus", "validation", "apart_from", "data", "source"), Reads.TEXT),
 }

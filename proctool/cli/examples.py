@@ -34,7 +34,10 @@ EXAMPLES: dict[str, Sequence[str]] = {
     "eval mathematics": ("proctool eval mathematics model.safetensors --modules algebra",),
     "eval blimp": ("proctool eval blimp model.safetensors --data blimp/",),
     "eval harness": ("proctool eval harness model.safetensors --tasks arc_easy,piqa --limit 100",),
-    "eval interpret": ("proctool eval interpret model.safetensors --against fresh --figures heads/",),
+    "eval interpret": (
+        "proctool eval interpret model.safetensors --against fresh --figures heads/",
+        "proctool eval interpret model.safetensors --task haystack \\\n      --ablate zero",
+    ),
     "eval finetune": ("proctool eval finetune sst2 --init model.safetensors --data glue/",),
     "sample": ('proctool sample model.safetensors --prompt "def main(" --tokens 50',),
     "run": ("proctool run demo", "proctool run mine.yaml --dry-run", "proctool run mine.yaml --jobs 2"),

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from proctool.errors import OptionError
 from proctool.evaluation.options import diagnostic_task
@@ -155,7 +156,9 @@ class _Graph:
         treatment = arm.treatment_of(options)
         if treatment is None:
             return start
-        asked = {name: getattr(treatment, name) for name in ("shuffle", "match_scale", "noise")}
+        asked: dict[str, Any] = {name: getattr(treatment, name) for name in ("shuffle", "match_scale", "noise")}
+        if treatment.sharpen is not None:
+            asked["sharpen"] = treatment.sharpen
         carried = carried_into(options)
         if start is not None:
             inputs = {"base": start, **dict.fromkeys(carried, start)}

@@ -79,6 +79,8 @@ class Stage:
         options = {name: identity(name, value) for name, value in given.items() if name not in incidental(self.options)}
         if "components" in options:
             options["components"] = sorted(options["components"])  # the order they are listed in means nothing
+        if "heads" in options:
+            options["heads"] = sorted(options["heads"])
         keys = {name: stage.key for name, stage in self.inputs.items()}
         document = {"format": KEY_FORMAT, "command": self.command, "options": options, "donor": keys.pop("init", None)}
         if keys:

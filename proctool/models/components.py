@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 COMPONENTS = ("attention", "mixer", "mlp", "norms", "embeddings", "positions", "head")
 
 # How transformers ends the class names of each kind of module, after the family's own prefix.
+_ATTENTION = ("Attention", "AttentionBlock")
 _ENDINGS = (
-    ("attention", ("Attention", "AttentionBlock")),
+    ("attention", _ATTENTION),
     ("mixer", ("Mixer", "MambaLayer", "DeltaNet", "ShortConv", "RecurrentBlock")),
     ("norms", ("Norm", "Norm1P")),
     ("mlp", ("MLP", "Mlp", "FeedForward", "MoE", "Moe", "MoeBlock", "MoEBlock", "MoELayer")),
@@ -128,6 +129,17 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
         len(stack),
         offset,
     )
+
+
+def attention_modules(model: PreTrainedModel) -> dict[int, tuple[str, nn.Module]]:
+    """By layer, the attention module and its name; layers without attention are left out. Raises ModelError."""
+    parts = anatomy(model)
+    found = {}
+    for layer, block in enumerate(model.get_submodule(parts.stack).children()):
+        for name, child in block.named_children():
+            if type(child).__name__.endswith(_ATTENTION):
+                found[layer] = (f"{parts.stack}.{layer}.{name}", child)
+    return found
 
 
 _UNSUPPORTED = "proctool cannot tell this family's components apart"

@@ -72,7 +72,7 @@ class PlannedArm:
         if share == 1:
             return options
         steps = max(1, round(share * options.steps))
-        return _at(f"{self._where}.pretrain", partial(dataclasses.replace, options, steps=steps))
+        return located(f"{self._where}.pretrain", partial(dataclasses.replace, options, steps=steps))
 
     @property
     def _tokenizer(self) -> Values:
@@ -97,7 +97,7 @@ class PlannedArm:
         where = f"diagnostics.{name}"
         made = _build(DIAGNOSTICS[name], self._only_if_started(values), where)
         # In full, so that a task's default written out means what it means left out.
-        task = _at(where, partial(diagnostic_task, name, made))
+        task = located(where, partial(diagnostic_task, name, made))
         return dataclasses.replace(made, **{option: getattr(task, option) for option in made.task_options})
 
     @property
@@ -113,7 +113,9 @@ class PlannedArm:
         carried = carried_into(options)
         if not carried:
             return None
-        return TreatmentOptions(match_scale=carried) if self.control == "scale" else self.arm.treatment
+        if self.control in ("scale", "sharpened"):
+            return TreatmentOptions(match_scale=carried, sharpen="match" if self.control == "sharpened" else None)
+        return self.arm.treatment
 
     @cached_property
     def _shared(self) -> Values:
@@ -137,13 +139,13 @@ class PlannedArm:
                 "file, or leave the arm out with `controls: {of: [...]}`"
             )
         if "task" in values:
-            task = _at(f"{where}.task", lambda: parse_tasks(values["task"]))
+            task = located(f"{where}.task", lambda: parse_tasks(values["task"]))
             values["task"] = ((f"shuffle({task.spec})" if self.control == "shuffled" else task.spec),)
         options = _build(WarmupOptions, values, where)
         if self.amount is not None and "steps" not in asked.get("warmup", {}):
-            length = _at(where, partial(warmup_task, options)).length
+            length = located(where, partial(warmup_task, options)).length
             steps = max(1, round(self.amount / count / (options.batch_size * length)))
-            options = _at(where, partial(dataclasses.replace, options, steps=steps))
+            options = located(where, partial(dataclasses.replace, options, steps=steps))
         return options
 
     def _diagnostic_values(self, name: str) -> Values:
@@ -180,10 +182,11 @@ def config_key(values: Any) -> str:
 
 def _build(cls: type[T], values: Values, where: str) -> T:
     """`cls` from values; errors that its own checks raise get the place they lack."""
-    return _at(where, lambda: config.build(cls, values, where))
+    return located(where, lambda: config.build(cls, values, where))
 
 
-def _at(where: str, make: Callable[[], T]) -> T:
+def located(where: str, make: Callable[[], T]) -> T:
+    """What `make` makes. Its OptionError gets its place in the recipe, where it has none."""
     try:
         return make()
     except OptionError as error:

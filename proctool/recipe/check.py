@@ -14,11 +14,13 @@ from proctool.errors import OptionError, ProctoolError
 from proctool.evaluation.options import DIAGNOSTICS
 from proctool.models.components import COMPONENTS
 from proctool.models.shapes import parse_model
-from proctool.recipe.arms import PlannedArm, warmup_task
+from proctool.recipe.arms import PlannedArm, located, warmup_task
 from proctool.recipe.form import CONTROLS, Arm, Recipe, TreatmentOptions, Values
 from proctool.recipe.forms import arms_of
 from proctool.training.options import InitOptions, PretrainOptions, WarmupOptions
+from proctool.transplantation.head_choice import read_heads
 from proctool.transplantation.options import CARRIED
+from proctool.transplantation.treatments import Treatment
 
 # Names become folder names and words in sentences.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -185,7 +187,12 @@ def _check_written(recipe: Recipe, name: str, arm: Arm) -> None:
         _check_given(WarmupOptions, values, f"{where}.donors.{component}")
         if not ("task" in values) ^ ("data" in values):
             raise OptionError(f"{where}.donors.{component}: give its task, such as {{task: set}}")
+    if arm.heads is not None:
+        located(f"{where}.heads", lambda: read_heads(arm.heads or ()))
     treatment = arm.treatment or TreatmentOptions()
+    if treatment.sharpen not in (None, "match"):
+        size = config.convert(treatment.sharpen, float, f"{where}.treatment.sharpen")
+        located(f"{where}.treatment", lambda: Treatment(sharpen=size))
     for option in ("shuffle", "match_scale"):
         _check_known(f"{where}.treatment.{option}", "component", getattr(treatment, option), CARRIED)
     for written in treatment.noise:
@@ -251,6 +258,9 @@ def _check_carried(arm: PlannedArm, options: InitOptions) -> None:
         for component in getattr(treatment, option):
             if component not in options.components:
                 raise OptionError(f"{where}.treatment.{option}: {component} is not among the carried components")
+    for option, given in (("heads", options.heads), ("treatment.sharpen", treatment.sharpen)):
+        if given is not None and "attention" not in options.components:
+            raise OptionError(f"{where}.{option}: attention is not among the carried components")
 
 
 def _check_given(cls: type[Any], values: Values, where: str, also: Iterable[str] = ()) -> None:

@@ -8,9 +8,11 @@ from typing import Any, Literal
 Values = dict[str, Any]
 """Options by name, not yet checked against the class they are for."""
 
-Control = Literal["ramp", "longer", "shuffled", "scale", "embeddings"]
-CONTROLS: tuple[Control, ...] = ("ramp", "longer", "shuffled", "scale", "embeddings")
+Control = Literal["ramp", "longer", "shuffled", "scale", "embeddings", "sharpened", "random-heads"]
+STANDARD: tuple[Control, ...] = ("ramp", "longer", "shuffled", "scale", "embeddings")
 """The standard controls; `Controls.which` explains them."""
+CONTROLS: tuple[Control, ...] = (*STANDARD, "sharpened", "random-heads")
+"""Those, and controls that are made when they are named."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class TreatmentOptions:
     """For these components take fresh weights with the donor's standard deviation, tensor by tensor."""
     noise: tuple[str, ...] = ()
     """Add Gaussian noise of this fraction of the weights' size: 0.1, or mlp=0.1 for one component."""
+    sharpen: str | None = None
+    """Multiply attention's queries by this factor; match: by each head's own, to have the donor's entropy."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,12 @@ class Arm:
     """What is carried over, into pretraining and diagnostics alike."""
     layers: tuple[str, ...] | None = None
     """Carry only these layers: 0-5,8 for every component, mlp=0-5 for one."""
+    heads: tuple[str, ...] | None = None
+    """Carry only these heads of attention: [1.2, 0.3] (layer.head from 0), or random:2."""
     embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] | None = None
     """Start of the token embeddings, in pretraining and diagnostics alike."""
     treatment: TreatmentOptions | None = None
-    """A control on the carried weights: shuffle, match_scale, noise."""
+    """A control on the carried weights: shuffle, match_scale, sharpen, noise."""
     pretrain: Values = field(default_factory=dict)
     """Its pretraining, over the recipe's."""
     diagnostics: dict[str, Values] = field(default_factory=dict)
@@ -61,7 +67,7 @@ class Arm:
     @property
     def carried(self) -> Values:
         """The options at the arm's own level that pretraining and diagnostics share."""
-        given = {name: getattr(self, name) for name in ("init", "components", "layers", "embeddings")}
+        given = {name: getattr(self, name) for name in ("init", "components", "layers", "heads", "embeddings")}
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -73,6 +79,7 @@ class Controls:
     """ramp: the baseline with a learning-rate ramp, where it has none. longer: the baseline with the warm-up's tokens
     as further corpus steps. shuffled: the same warm-up on the task's tokens in random order. scale: fresh weights with
     the warmed ones' standard deviations. embeddings: fresh weights, but for embeddings that start as the arm's do.
+    By name only: sharpened: scale, with attention as sharp as the warmed one's. random-heads: as many other heads.
     Default: all that differ from their arm; one that is named and does not is an error."""
     of: tuple[str, ...] = ()
     """The arms that are controlled (default: every arm with a warm-up of its own)."""

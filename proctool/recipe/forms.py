@@ -14,8 +14,9 @@ from typing import Any
 from proctool import config
 from proctool.errors import OptionError
 from proctool.recipe.arms import INIT, PlannedArm, procedural_tokens
-from proctool.recipe.form import CONTROLS, Arm, Control, Controls, Recipe, Values
+from proctool.recipe.form import STANDARD, Arm, Control, Controls, Recipe, Values
 from proctool.training.options import InitOptions
+from proctool.transplantation.head_choice import read_heads
 from proctool.units import format_count
 
 OF_BASELINE = ("ramp", "longer")
@@ -57,7 +58,7 @@ def _add_controls(planned: dict[str, PlannedArm], forms: dict[str, PlannedArm], 
     for name in controls.of or [name for name, form in forms.items() if form.arm.is_warmed]:
         source = forms[name]
         base = forms[source.recipe.baseline]
-        for which in CONTROLS if controls.which is None else controls.which:
+        for which in STANDARD if controls.which is None else controls.which:
             try:
                 control = _control(which, source, base)
             except NoControlError as reason:
@@ -79,6 +80,7 @@ def _control(which: Control, source: PlannedArm, base: PlannedArm) -> PlannedArm
     """The control `which` of `source`; None where the baseline has it already. Raises NoControlError."""
     make: Callable[[PlannedArm, PlannedArm], Arm | None] = {
         "ramp": _ramp, "longer": _longer, "shuffled": _as_it_is, "scale": _as_it_is, "embeddings": _embeddings,
+        "sharpened": _sharpened, "random-heads": _random_heads,
     }[which]  # fmt: skip
     arm = make(source, base)
     if arm is None:
@@ -146,11 +148,28 @@ def _embeddings(source: PlannedArm, base: PlannedArm) -> Arm:
 
     def bare(values: Values) -> Values:
         return {key: value for key, value in values.items() if key not in INIT or key == "embeddings"} | {
-            "layers": None
+            "layers": None,
+            "heads": None,
         }
 
     diagnostics = {name: bare(source.arm.diagnostics.get(name, {})) for name in source.recipe.diagnostics}
     return dataclasses.replace(
-        source.arm, components=("none",), layers=None, treatment=None, pretrain=bare(source.arm.pretrain),
+        source.arm, components=("none",), layers=None, heads=None, treatment=None, pretrain=bare(source.arm.pretrain),
         diagnostics=diagnostics,
     )  # fmt: skip
+
+
+def _sharpened(source: PlannedArm, base: PlannedArm) -> Arm:
+    """The arm with its attention's sharpness alone; see `PlannedArm.treatment_of`."""
+    for name, options in _measured(source):
+        if "attention" not in options.components:
+            raise NoControlError(f"it carries no attention into {name or 'pretraining'}; leave it out")
+    return source.arm
+
+
+def _random_heads(source: PlannedArm, base: PlannedArm) -> Arm:
+    """As many heads, drawn among the others."""
+    heads = source.arm.heads
+    if heads is None or read_heads(heads).drawn is not None:
+        raise NoControlError("it names no heads, such as `heads: [1.2]`; leave it out")
+    return dataclasses.replace(source.arm, heads=(f"random:{len(heads)}", *(f"-{head}" for head in heads)))

@@ -15,6 +15,8 @@ CONTROLS = {
     "longer": "more-corpus",
     "ramp": "learning-rate-ramp",
     "scale": "scale-matched",
+    "sharpened": "attention-sharpened",
+    "random-heads": "random-heads",
     "mean": "embedding-mean",
     "embeddings": "embeddings-only",
     "weights": "weight-shuffled",
@@ -68,7 +70,7 @@ class Start:
         if self.made_from:
             return (self.made_from, self.kind or "")
         # Without the donor's file name, which may hold the warm-up's length.
-        ways = (f"{each.component}:{each.source}:{each.treatment}" for each in self.carried)
+        ways = (f"{each.component}:{each.source}:{each.treatment}{each.heads or ''}" for each in self.carried)
         return (*self.tasks, *sorted(ways))
 
 

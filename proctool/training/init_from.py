@@ -11,6 +11,7 @@ from proctool.models.saved import SavedModel, open_model
 from proctool.paths import user_path
 from proctool.training.options import InitOptions
 from proctool.transplantation import Origin, parse_components, transplant_into
+from proctool.transplantation.head_choice import read_heads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 def open_init(options: InitOptions) -> SavedModel | None:
     """The model that --init names; None for a fresh start. Raises ArtifactError, OptionError."""
     parse_components(options.components)
+    if options.heads is not None:
+        read_heads(options.heads)
     if options.init in (None, "none"):
         return None
     path = user_path(str(options.init))
@@ -62,7 +65,13 @@ def transplant_from(
 
     def prepare(model: PreTrainedModel) -> list[Origin]:
         return transplant_into(
-            model, donor, options.components, embeddings=options.embeddings, layers=options.layers, seed=seed
+            model,
+            donor,
+            options.components,
+            embeddings=options.embeddings,
+            layers=options.layers,
+            heads=options.heads,
+            seed=seed,
         )
 
     return prepare

@@ -254,6 +254,10 @@ class Job:
         elif not keeps_state(self.options.keep_state, parameter_count(model), trained):
             size = format_bytes(state_bytes(parameter_count(model), trained))
             run.say(f"the final training state ({size}) is not kept; --keep-state keeps it for --extend")
+        if self.options.track_heads and run.is_writer:
+            from proctool.training.head_tracker import HeadTracker
+
+            run.listeners.append(HeadTracker(model, self.held_out, run))
         metadata = self.source.metadata()
         start = StartEvent(
             command=self.command,

@@ -86,6 +86,8 @@ class TrainingOptions:
     """Stop after this many evaluations without a better held-out loss."""
     save: Literal["last", "best", "both"] | None = None
     """Weights to write: the last, the best by held-out loss, or both, the best as NAME-best (default: last)."""
+    track_heads: bool = field(default=False, metadata=INCIDENTAL)
+    """Record the scores of every attention head at each evaluation."""
     spike: float | None = field(default=None, metadata=INCIDENTAL)
     """Stop, with a checkpoint, at a gradient this many times the median of the last 100 steps' (default: go on)."""
     log_every: int = field(default=10, metadata=INCIDENTAL)
@@ -229,6 +231,8 @@ class InitOptions:
     """Start of the token embeddings: fresh, scale (fresh at the donor's scale), mean, sample or copy."""
     layers: tuple[str, ...] | None = None
     """Carry only these layers: 0-5,8 for every component, mlp=0-5 for one; may be repeated (default: all)."""
+    heads: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
+    """Of attention, carry only these heads: 1.2,0.3, or random:2."""
 
 
 @dataclass(frozen=True, kw_only=True)

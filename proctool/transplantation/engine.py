@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,16 +23,15 @@ from proctool.models.saved import SavedModel, config_values, open_model
 from proctool.models.shapes import Written, written_sizes
 from proctool.outputs import Output, reads_of, require_safe
 from proctool.paths import user_path
+from proctool.transplantation.asked import chosen_heads, layer_sets, treatments_of
 from proctool.transplantation.donors import Donor
 from proctool.transplantation.fresh import draw
-from proctool.transplantation.layers import by_component, check_carried, parse_layers
 from proctool.transplantation.leftovers import Leftover, leftovers
 from proctool.transplantation.options import CARRIED, TransplantOptions
 from proctool.transplantation.origin import Origin, records, summary
 from proctool.transplantation.plan import Graft, Step, Target, differences, plan, target_of
-from proctool.transplantation.treatments import Treatment
+from proctool.transplantation.sharpen import Sharpening
 from proctool.transplantation.writable import require_writable
-from proctool.units import parse_number
 
 if TYPE_CHECKING:
     import torch
@@ -51,11 +51,13 @@ def transplant_into(
     *,
     embeddings: str = "fresh",
     layers: Sequence[str] | None = None,
+    heads: Sequence[str] | None = None,
     seed: int = 0,
 ) -> list[Origin]:
     """Carry the components `carried` of `donor` into `model`, in place, and start its embeddings as asked.
 
-    `layers` are ranges such as "0-5", or "mlp=0-5". Beside others, `positions` and `norms` are passed over where a
+    `layers` are ranges such as "0-5", or "mlp=0-5"; `heads`, such as "1.2" or "random:2", are those that alone are
+    carried of attention. Beside others, `positions` and `norms` are passed over where a
     family has none with weights. Returns the origin of every tensor, in the model's order. Raises ModelError when
     families or shapes differ, or the donor holds a value that is not finite; OptionError when nothing would be
     carried. The model is changed only after everything was checked.
@@ -69,8 +71,9 @@ def transplant_into(
     if rest := tuple(name for name in names if name in there or name not in OPTIONAL):
         names = rest
     source = Donor(donor)
-    ranges = _layer_sets(layers or (), names, target)
-    grafts = [Graft(name, (source,), ranges.get(name)) for name in names]
+    ranges = layer_sets(layers or (), names, target)
+    chosen = chosen_heads(heads, names, ranges, target)
+    grafts = [Graft(name, (source,), ranges.get(name), heads=chosen if name == "attention" else None) for name in names]
     steps = plan(target, grafts, embeddings, source)
     for left in leftovers(target, grafts, source if embeddings == "copy" else None):
         notice(left.words())
@@ -244,10 +247,22 @@ def plan_transplant(options: TransplantOptions) -> Transplant:
     target = target_of(model, lambda name: draw(model, name, options.seed), options.seed, base)
     if base is not None:
         _check_whole(target, base)
-    ranges = _layer_sets(options.layers, given, target)
-    treatments = _treatments(options, given)
+    ranges = layer_sets(options.layers, given, target)
+    treatments = treatments_of(options, given)
     grafts = [Graft(name, each, ranges.get(name), treatments[name]) for name, each in given.items()]
+    sharpening: Sharpening | None = None
+    if options.heads is not None or options.sharpen is not None:
+        chosen = chosen_heads(options.heads, given, ranges, target)
+        if options.sharpen is not None:
+            sharpening = Sharpening(treatments["attention"].sharpen, target, given["attention"])
+        factors = sharpening.factors if sharpening else None
+        grafts = [
+            dataclasses.replace(each, heads=chosen, factors=factors) if each.component == "attention" else each
+            for each in grafts
+        ]
     steps = plan(target, grafts, way, embeddings_from, options.depth_map)
+    if sharpening is not None:
+        sharpening.steps = steps
     left = leftovers(target, grafts, embeddings_from if way == "copy" else None)
     return Transplant(options, target, tuple(steps), donors, tuple(differences(target, donors)), tuple(left))
 
@@ -282,31 +297,6 @@ def _configuration(options: TransplantOptions, first: Donor) -> PretrainedConfig
     made.vocab_size = vocab_size
     if context is not None:
         made.max_position_embeddings = context
-    return made
-
-
-def _layer_sets(written: Sequence[str], carried: Iterable[str], target: Target) -> dict[str, frozenset[int]]:
-    ranges = by_component("layers", written, carried)
-    return {name: parse_layers(each, target.anatomy.layers) for name, each in ranges.items()}
-
-
-def _treatments(options: TransplantOptions, carried: Collection[str]) -> dict[str, Treatment]:
-    for option in ("shuffle", "match_scale"):
-        for component in getattr(options, option):
-            check_carried(option, component, carried)
-    noise = by_component("noise", options.noise, carried)
-    alpha = by_component("alpha", options.alpha, carried)
-    made = {}
-    for name in carried:
-        try:
-            made[name] = Treatment(
-                shuffle=name in options.shuffle,
-                match_scale=name in options.match_scale,
-                noise=parse_number(noise.get(name, 0.0)),
-                alpha=parse_number(alpha.get(name, 1.0)),
-            )
-        except OptionError as error:
-            raise OptionError(f"{name}: {error}") from None
     return made
 
 

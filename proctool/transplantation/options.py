@@ -35,12 +35,16 @@ class TransplantOptions:
     """Donor of the embeddings (default: the donor of everything else, where there is only one)."""
     layers: tuple[str, ...] = ()
     """Only these layers of the model that is built: 0-5,8 for every component, mlp=0-5 for one; may be repeated."""
+    heads: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
+    """Of attention, only these heads: 1.2,0.3 (layer.head from 0), random:2."""
     depth_map: Literal["repeat", "stretch", "first"] | None = None
     """Which of a donor's D layers layer i of T takes where depths differ: i mod D, i * D / T, or i, if there is one."""
     shuffle: tuple[str, ...] = field(default=(), metadata={"comma": True})
     """Control: permute the values of these components' tensors."""
     match_scale: tuple[str, ...] = field(default=(), metadata={"comma": True})
     """Control: for these components take fresh weights with the donor's standard deviation, tensor by tensor."""
+    sharpen: str | None = None
+    """Control: queries times this factor; match: the donor's entropy."""
     noise: tuple[str, ...] = field(default=(), metadata={"comma": True})
     """Control: add Gaussian noise of this fraction of the weights' size: 0.1, or mlp=0.1 for one component."""
     alpha: tuple[str, ...] = field(default=(), metadata={"comma": True})

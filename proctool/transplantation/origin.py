@@ -21,6 +21,8 @@ _NOT_TAKEN_BECAUSE = {
     "not-carried": "{component} not among the carried components",
     "outside-layers": "{component} outside the layers asked for",
     "past-donor": "past the last layer of {donors}",
+    "outside-heads": "{component} of layers without a head asked for",
+    "shared-by-heads": "{component} that all heads of a layer share",
     "drawn-by-default": "fresh, as no --embeddings asks for the donor's",
     "as-started": "embeddings as they start",
     "drawn-anew": "drawn anew",
@@ -57,6 +59,8 @@ class Provenance:
     treatment: Treatment = field(default_factory=Treatment)
     depth_map: str | None = None
     """How layers are matched, where donor and target differ in depth."""
+    heads: tuple[str, ...] = ()
+    """The heads that are carried, such as 1.2 for head 2 of layer 1; the others stay as they start. Empty: all."""
     positions: tuple[int, int] | None = None
     """Positions of the donor and of the target, where they differ."""
 
@@ -72,6 +76,8 @@ class Provenance:
         said = f"average, from {donors}" if len(self.donors) > 1 else f"from {donors}"
         if self.depth_map is not None:
             said += f", layers by {self.depth_map}"
+        if self.heads:
+            said += f", {'head' if len(self.heads) == 1 else 'heads'} {', '.join(self.heads)} alone"
         if self.positions is not None:
             theirs, ours = self.positions
             said += (
@@ -92,6 +98,8 @@ class Provenance:
         for name in ("why", "depth_map"):
             if (value := getattr(self, name)) is not None:
                 found[name] = value
+        if self.heads:
+            found["heads"] = list(self.heads)
         if self.positions is not None:
             found["positions"] = list(self.positions)
         return found
@@ -185,6 +193,7 @@ def read_provenance(row: Any) -> Provenance | None:
             why=None if why is None else str(why),
             treatment=Treatment(**treatment) if isinstance(treatment, dict) else Treatment(),
             depth_map=None if row.get("depth_map") is None else str(row["depth_map"]),
+            heads=tuple(map(str, row.get("heads", ()))),
             positions=None if positions is None else (int(positions[0]), int(positions[1])),
         )  # fmt: skip
     except (TypeError, ValueError, LookupError, OptionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 from proctool import config
 from proctool.errors import ModelError, OptionError
 from proctool.models.components import COMPONENTS, Anatomy, Place, anatomy
+from proctool.models.heads import HeadMap, head_map
 from proctool.transplantation.donors import Donor
 from proctool.transplantation.fresh import seeded
+from proctool.transplantation.head_choice import Head, head_names
 from proctool.transplantation.layers import donor_layer
 from proctool.transplantation.origin import DonorTensor, Origin, Provenance
+from proctool.transplantation.sharpen import Factors, sharpened
 from proctool.transplantation.treatments import (
     EMBEDDINGS,
     Treatment,
@@ -21,7 +25,9 @@ from proctool.transplantation.treatments import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
 # What must agree for a component's weights to mean the same: (in words, in the configuration, for which components).
@@ -46,6 +52,10 @@ class Graft:
     layers: frozenset[int] | None = None
     """Only these layers of the target. None: all, and what stands outside the layers (the last norm) too."""
     treatment: Treatment = field(default_factory=Treatment)
+    heads: frozenset[Head] | None = None
+    """Of attention, only these heads; what all heads of a layer share stays as it starts. None: all of it."""
+    factors: Factors | None = None
+    """Of attention, what the queries are multiplied by, where the treatment sharpens it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,8 @@ class Target:
     """The value a tensor has where nothing is carried: fresh, or the base model's."""
     base: Donor | None
     seed: int
+    head_map: Callable[[], HeadMap]
+    """Whose the rows of attention are. Raises ModelError."""
 
     @property
     def places(self) -> dict[str, Place]:
@@ -74,7 +86,16 @@ def target_of(
     parts = anatomy(model)
     tensors: dict[str, Any] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: tuple(tensors[name].shape) for name in (*parts.parameters, *parts.buffers)}
-    return Target(model.config, parts, shapes, fresh, base.read if base else fresh, base, seed)
+    return Target(
+        model.config,
+        parts,
+        shapes,
+        fresh,
+        base.read if base else fresh,
+        base,
+        seed,
+        functools.cache(lambda: head_map(model)),
+    )
 
 
 @dataclass(frozen=True)
@@ -171,8 +192,15 @@ def _start(target: Target, name: str, place: Place, why: str, donors: tuple[str,
 
 def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: str | None) -> Step:
     shape, parts = target.shapes[name], target.anatomy
+    rows_of = target.head_map().rows.get(name) if graft.heads is not None or graft.factors is not None else None
+    part = None
     if graft.layers is not None and place.component != "positions" and place.layer not in graft.layers:
         return _start(target, name, place, "outside-layers")
+    if graft.heads is not None:
+        mine = frozenset(head for layer, head in graft.heads if layer == place.layer)
+        if rows_of is None or not mine:
+            return _start(target, name, place, "shared-by-heads" if mine else "outside-heads")
+        part = rows_of.of(mine, target.head_map().group)
     sources: list[tuple[Donor, str]] = []
     for donor in graft.donors:
         theirs = name
@@ -184,7 +212,8 @@ def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: s
         if theirs not in donor.shapes:
             raise ModelError(f"{donor.saved.path}: has no tensor {theirs}, which the target needs")
         sources.append((donor, theirs))
-    source = "altered" if len(sources) > 1 or graft.treatment != Treatment() else "carried"
+    altered = len(sources) > 1 or graft.treatment != Treatment() or part is not None
+    source = "altered" if altered else "carried"
     is_mapped = place.layer is not None and any(donor.depth != parts.layers for donor in graft.donors)
     positions: tuple[int, int] | None = None
     rows = None
@@ -202,12 +231,26 @@ def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: s
         positions = found[0] - offset, rows - offset
 
     def make() -> torch.Tensor:
+        import torch
+
         given = [donor.read(theirs) for donor, theirs in sources]
         if rows is not None:
             given = [resize_positions(each, rows, parts.position_offset) for each in given]
-        return graft.treatment.apply(
-            given, lambda: target.start(name), lambda: target.fresh(name), seeded(target.seed, f"treatment/{name}")
+        start, fresh = functools.partial(target.start, name), functools.partial(target.fresh, name)
+        sharpen = None
+        if graft.factors is not None and rows_of is not None and place.layer is not None:
+            sharpen = functools.partial(sharpened, rows=rows_of, factors=graft.factors(place.layer), part=part)
+        random = seeded(target.seed, f"treatment/{name}")
+        if part is None or rows_of is None:
+            return graft.treatment.apply(given, start, fresh, random, sharpen)
+        whole = start().clone()
+        # Treatments see the rows of these heads alone, so that a shuffle mixes nothing of the others in.
+        own = functools.partial(rows_along, axis=rows_of.axis, part=part)
+        treated = graft.treatment.apply(
+            [own(each) for each in given], lambda: own(start()), lambda: own(fresh()), random, sharpen
         )
+        whole.movedim(rows_of.axis, 0)[torch.from_numpy(part)] = treated
+        return whole
 
     provenance = Provenance(
         place.component,
@@ -215,10 +258,18 @@ def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: s
         donors=tuple(str(donor) for donor, _ in sources),
         treatment=graft.treatment,
         depth_map=depth_map if is_mapped else None,
+        heads=head_names(graft.heads) if graft.heads is not None else (),
         positions=positions,
     )
     given = tuple(DonorTensor(str(donor), theirs) for donor, theirs in sources)
     return Step(Origin(name, shape, place.layer, provenance, given), make, sources[0] if source == "carried" else None)
+
+
+def rows_along(value: torch.Tensor, axis: int, part: NDArray[np.bool_]) -> torch.Tensor:
+    """The rows `part` of a tensor along `axis`, which becomes the first."""
+    import torch
+
+    return value.movedim(axis, 0)[torch.from_numpy(part)]
 
 
 def _embedding(target: Target, name: str, place: Place, way: str | None, donor: Donor | None) -> Step:

@@ -6,9 +6,10 @@ nothing is carried, which is the fresh one unless there is a base model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from proctool.errors import OptionError
 
@@ -34,6 +35,8 @@ class Treatment:
     """Permute the tensor's values: the same distribution, no structure (the paper's per-tensor shuffle)."""
     match_scale: bool = False
     """Take a fresh tensor instead and give it the donor's standard deviation: only the scale is carried."""
+    sharpen: float | Literal["match"] = 1.0
+    """Multiply the queries of attention by this factor; match: by each head's own, to have the donor's entropy."""
     noise: float = 0.0
     """Add Gaussian noise, its deviation this fraction of the tensor's root mean square (noise-to-signal ratio)."""
     alpha: float = 1.0
@@ -42,6 +45,8 @@ class Treatment:
     def __post_init__(self) -> None:
         if self.shuffle and self.match_scale:
             raise OptionError("shuffle and match-scale: the same component cannot be both; choose one")
+        if self.sharpen != "match" and not 0 < self.sharpen < math.inf:
+            raise OptionError(f"sharpen = {self.sharpen:g}: a factor above 0 on the queries, or match")
         if self.noise < 0:
             raise OptionError(f"noise = {self.noise:g}: a fraction of the weights' size, at least 0")
         if not 0 <= self.alpha <= 1:
@@ -54,6 +59,10 @@ class Treatment:
             said.append("shuffled")
         if self.match_scale:
             said.append("scale only")
+        if self.sharpen == "match":
+            said.append("as sharp as the donor's, head by head")
+        elif self.sharpen != 1:
+            said.append(f"queries times {self.sharpen:g}")
         if self.noise:
             said.append(f"noise of {self.noise:g} of its size")
         if self.alpha < 1:
@@ -66,8 +75,9 @@ class Treatment:
         start: Callable[[], torch.Tensor],
         fresh: Callable[[], torch.Tensor],
         random: torch.Generator,
+        sharpen: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """The target's tensor from its donors' tensors, all of one shape."""
+        """The target's tensor from its donors' tensors, all of one shape; `sharpen` is what sharpens this one."""
         import torch
 
         made = given[0] if len(given) == 1 else torch.stack(list(given)).mean(0)
@@ -75,6 +85,8 @@ class Treatment:
             made = made.flatten()[torch.randperm(made.numel(), generator=random)].view(made.shape)
         elif self.match_scale:
             made = with_deviation(fresh(), made, random)
+        if sharpen is not None:
+            made = sharpen(made)
         if self.noise:
             size = self.noise * made.square().mean().sqrt()
             made = made + size * torch.randn(made.shape, generator=random)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from proctool.evaluation.interpret import InterpretOptions, interpret_model
-from proctool.evaluation.interpret.heads import repeated
 from proctool.models.build import build_model, model_config
+from proctool.models.probes import repeated
 from proctool.models.saved import open_model, save_model
 from tests.conftest import Said
 from tests.models.tiny import tiny

@@ -175,6 +175,9 @@ def test_the_embeddings_control_starts_them_as_the_arm_does_everywhere(root: Pat
             "scale",
             "in haystack it would be the arm itself",
         ),
+        ({}, "random-heads", "controls: x has no control random-heads: it names no heads"),
+        ({"heads": ["random:2"]}, "random-heads", "it names no heads"),
+        ({"components": ["mlp"]}, "sharpened", "controls: x has no control sharpened: it carries no attention"),
         ({"warmup": WARM["warmup"] | {"until": "accuracy=.9"}}, "longer", "with `until` its warm-up may take fewer"),
         ({"warmup": WARM["warmup"] | {"patience": 3}}, "longer", "with `patience` its warm-up may take fewer"),
         ({"warmup": WARM["warmup"] | {"curriculum": "start=2,step=2,accuracy=.9"}}, "longer", "with `curriculum` its"),
@@ -190,6 +193,32 @@ def test_a_control_that_would_be_none_is_left_out_or_refused(arm: dict[str, Any]
     with pytest.raises(OptionError) as caught:
         arms(arms=both, controls=which, diagnostics=HAYSTACK)
     assert said in str(caught.value)
+
+
+def test_heads_are_carried_and_controlled_by_as_many_others(root: Path) -> None:
+    both = {"cold": {}, "two": WARM | {"components": ["attention"], "heads": ["1.1", "0.0"]}}
+    plan = planned(root, controls=["random-heads", "sharpened"], diagnostics=HAYSTACK, arms=both)
+    assert list(plan.arms) == ["cold", "two", "two-random-heads", "two-sharpened"]
+    for measure in (lambda stages: stages.pretrain, lambda stages: stages.diagnostics["haystack"]):
+        stages = {arm: measure(by_seed[0]) for arm, by_seed in plan.arms.items()}
+        assert stages["two"].options.heads == ("1.1", "0.0")
+        assert stages["two-random-heads"].options.heads == ("random:2", "-1.1", "-0.0")
+        assert stages["two-random-heads"].donor is stages["two"].donor
+        assert stages["two-sharpened"].options.heads == ("1.1", "0.0")
+        treated = stages["two-sharpened"].donor.options
+        assert (treated.match_scale, treated.sharpen) == (("attention",), "match")
+        argv = stages["two"].argv(root)
+        assert argv[argv.index("--heads") + 1] == "1.1,0.0"
+    about = record(plan, "", "").about
+    assert about["two-random-heads"].control == "random-heads"
+    turned = {**both, "two": both["two"] | {"heads": ["0.0", "1.1"]}}
+    assert planned(root, arms=turned).arms["two"][0].pretrain.key == plan.arms["two"][0].pretrain.key  # type: ignore
+
+
+def test_controls_beyond_the_standard_ones_are_made_when_named() -> None:
+    both = {"cold": {}, "x": WARM | {"heads": ["0.1"]}}
+    assert not {"x-sharpened", "x-random-heads"} & arms(arms=both, controls="standard").keys()
+    assert {"x-sharpened", "x-random-heads"} <= arms(arms=both, controls=["sharpened", "random-heads"]).keys()
 
 
 def test_a_file_is_not_shuffled_in_silence(proctool: Callable[..., Any], tmp_path: Path) -> None:
@@ -239,6 +268,16 @@ def test_launch_sets_the_precision_of_every_stage(root: Path) -> None:
             "arms.x.treatment.shuffle: attention is not among the carried components",
         ),
         ({"arms": {"x": WARM | {"treatment": {"noise": "much"}}}}, "arms.x.treatment.noise: 'much' is not a number"),
+        ({"arms": {"x": WARM | {"heads": ["1"]}}}, 'arms.x.heads: heads: "1" is not a head'),
+        (
+            {"arms": {"x": WARM | {"components": ["mlp"], "heads": ["1.1"]}}},
+            "arms.x.heads: attention is not among the carried components",
+        ),
+        (
+            {"arms": {"x": WARM | {"treatment": {"sharpen": "much"}}}},
+            "arms.x.treatment.sharpen: 'much' is not a number",
+        ),
+        ({"arms": {"x": WARM | {"treatment": {"sharpen": -1}}}}, "arms.x.treatment: sharpen = -1: a factor above 0"),
         ({"budgets": [0.5]}, "budgets: several corpus budgets belong to `setting: substitutive`"),
         ({"setting": "substitutive"}, "budgets: missing"),
         ({"setting": "substitutive", "budgets": [0.5, 2]}, "budgets = [0.5, 2.0]: write different shares"),

@@ -1,32 +1,68 @@
-"""What stands in a model's weights: the work of single heads, and the distance from where training began."""
+"""What single heads do and what the model loses without them; how far weights are from where training began."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from proctool.evaluation.interpret.course import as_json, is_run, read_course
 from proctool.evaluation.interpret.options import InterpretOptions
+from proctool.paths import user_path
 
-__all__ = ["InterpretOptions", "interpret_model"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from proctool.models.probes import Probe
+    from proctool.models.saved import SavedModel
+
+__all__ = ["InterpretOptions", "interpret_model", "interpret_run", "is_run"]
+
+
+def interpret_run(folder: Path, options: InterpretOptions) -> dict[str, Any]:
+    """Head scores over the training of a run, as `--track-heads` recorded them, and their picture where it is wanted.
+
+    Raises RunError, OptionError.
+    """
+    _require_matplotlib(options)
+    points = read_course(folder)
+    result = as_json(folder, points)
+    if options.figures is not None:
+        from proctool.evaluation.interpret.pictures import draw_course
+
+        result["figures"] = [str(path) for path in draw_course(points, options.figures, options.kind)]
+    return result
+
+
+def _require_matplotlib(options: InterpretOptions) -> None:
+    from proctool.errors import OptionError
+
+    if options.figures is not None and importlib.util.find_spec("matplotlib") is None:
+        raise OptionError('pictures need matplotlib: pip install "proctool[report]"')
 
 
 def interpret_model(model: Path, options: InterpretOptions) -> dict[str, Any]:
     """Head scores, weight distances from each model of `options.against`, and pictures where they are wanted.
 
-    Raises ArtifactError, ModelError (no attention to look at, a model of another architecture), OptionError.
+    Raises ArtifactError, ModelError (no attention to look at, a model of another architecture, samples that do not fit
+    the model), CorpusError, OptionError.
     """
     from proctool.artifact import versions
-    from proctool.errors import OptionError
+    from proctool.evaluation.interpret.ablation import ablate
     from proctool.evaluation.interpret.distances import compare_weights, open_against
-    from proctool.evaluation.interpret.heads import score_heads
+    from proctool.evaluation.interpret.probes import make_probe
+    from proctool.models.head_scores import score_model
     from proctool.models.saved import open_model
+    from proctool.training.devices import start_process
 
-    if options.figures is not None and importlib.util.find_spec("matplotlib") is None:
-        raise OptionError('pictures need matplotlib: pip install "proctool[report]"')
+    _require_matplotlib(options)
     saved = open_model(model)
     others = open_against(saved, options.against, options.seed)
-    heads = score_heads(saved, options)
+    probe = make_probe(saved, options)  # refused before the weights are read
+    loaded = saved.model().to(start_process().device)
+    heads = score_model(loaded, probe, str(model))
+    ablation = ablate(loaded, probe, heads, options) if options.ablate is not None else None
     distances = compare_weights(saved, others)
     result: dict[str, Any] = {
         "event": "interpret",
@@ -37,11 +73,34 @@ def interpret_model(model: Path, options: InterpretOptions) -> dict[str, Any]:
         "against": {name: other.content for name, other in others.items()},
         "seed": options.seed,
         **heads.as_json(),
+        **({"ablation": ablation.as_json()} if ablation else {}),
         **distances.as_json(),
         "versions": versions(),
     }
     if options.figures is not None:
         from proctool.evaluation.interpret.pictures import draw
 
-        result["figures"] = [str(path) for path in draw(heads, distances, options.figures, options.kind)]
+        drawn = [*draw(heads, distances, ablation, options.figures, options.kind)]
+        if options.beside is not None:
+            drawn += _beside(saved, loaded, probe, options)
+        result["figures"] = [str(path) for path in drawn]
     return result
+
+
+def _beside(saved: SavedModel, loaded: PreTrainedModel, probe: Probe, options: InterpretOptions) -> list[Path]:
+    """The picture of two models, each on a sample of its own task."""
+    from proctool.evaluation.interpret.beside import panel
+    from proctool.evaluation.interpret.pictures import draw_beside
+    from proctool.evaluation.interpret.probes import task_probe
+    from proctool.models.saved import open_model
+    from proctool.procedural.mixture import parse_tasks
+    from proctool.training.devices import start_process
+
+    other = open_model(user_path(str(options.beside)))
+    asked = dataclasses.replace(options, task=options.beside_task or options.task)
+    reads = task_probe(other.config, asked, str(other.path))
+    panels = [
+        panel(loaded, probe, parse_tasks(options.task or ""), saved.name),
+        panel(other.model().to(start_process().device), reads, parse_tasks(asked.task or ""), other.name),
+    ]
+    return draw_beside(panels, Path(str(options.figures)), options.kind)

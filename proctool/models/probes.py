@@ -1,0 +1,69 @@
+"""Samples on which attention heads are measured; among them random tokens that are repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proctool.models.build import context_of, require_context
+from proctool.procedural.samples import Samples
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_USUAL_REPEATS = 4  # Olsson et al.
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Samples on which heads are measured; a loss and an accuracy on their targets can be too."""
+
+    samples: Samples
+    label: str
+    length: int | None = None
+    """Random tokens in the sequence that is repeated; None for other samples."""
+    repeats: int | None = None
+
+    def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+        """Tokens and targets of each sample, what follows its last target cut off. (L,), (L,)"""
+        for tokens, targets in zip(self.samples.tokens, self.samples.targets, strict=True):
+            stop = int(targets.nonzero()[0].max(initial=0)) + 1
+            yield tokens[:stop].astype(np.int64), targets[:stop]
+
+
+def random_probe(
+    config: PretrainedConfig,
+    name: str,
+    *,
+    length: int = 25,
+    repeats: int | None = None,
+    samples: int = 32,
+    seed: int = 0,
+) -> Probe:
+    """Random tokens, repeated; targets from the second time on.
+
+    `repeats` is 4 by default, or as often as the context holds, at least twice. Raises ModelError where samples exceed
+    the context; `name` stands for the model in errors.
+    """
+    limit = context_of(config)
+    usual = _USUAL_REPEATS if limit is None else max(2, min(_USUAL_REPEATS, limit // length))
+    repeats = repeats or usual
+    require_context(
+        config, length * repeats, f"{name}: a sample ({repeats} times {length})", "lower --length or --repeats"
+    )
+    tokens = repeated(config.vocab_size, length, repeats, samples, seed)
+    targets = np.broadcast_to(np.arange(length * repeats) >= length, tokens.shape)
+    return Probe(
+        Samples(tokens.astype(np.uint32), targets), f"{length} random tokens, {repeats} times", length, repeats
+    )
+
+
+def repeated(vocab_size: int, length: int, repeats: int, samples: int, seed: int) -> NDArray[np.int64]:
+    """Random tokens, repeated: (samples, length * repeats). Within one sample all differ, where there are enough."""
+    draw = np.random.default_rng(seed)
+    once = [draw.choice(vocab_size, length, replace=length > vocab_size) for _ in range(samples)]
+    return np.tile(np.array(once, np.int64), (1, repeats))

@@ -1,0 +1,53 @@
+"""Scores of attention heads in training: after each evaluation, on random tokens and on validation samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proctool.errors import ModelError, OptionError
+from proctool.events import EvalEvent, Event, HeadsEvent
+from proctool.models.build import context_of
+from proctool.models.head_scores import score_model
+from proctool.models.probes import Probe, random_probe
+from proctool.procedural.samples import Samples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from proctool.training.run import RunFolder
+    from proctool.training.sources import Source
+
+_SAMPLES = 16
+_LENGTH = 25
+_MOST_TOKENS = 256
+"""Tokens of a validation sample that are looked at: patterns grow with their square."""
+
+
+class HeadTracker:
+    """Listens to a run's evaluations and records the heads' scores of its model, which is left as it was.
+
+    Raises OptionError where a sample is too short for repeated tokens, ModelError for a model without attention or one
+    whose weights are spread over processes.
+    """
+
+    def __init__(self, model: PreTrainedModel, held_out: Source, run: RunFolder) -> None:
+        self._model, self._run = model, run
+        context = context_of(model.config) or 2 * _LENGTH
+        if context < 4:
+            raise OptionError(f"track_heads: a context of {context} tokens is too short; leave --track-heads out")
+        read = held_out.read(0, _SAMPLES)
+        own = Samples(read.tokens[:, :_MOST_TOKENS], read.targets[:, :_MOST_TOKENS])
+        repeated = random_probe(model.config, "track_heads", length=min(_LENGTH, context // 2), samples=_SAMPLES)
+        self._probes = {False: repeated, True: Probe(own, "validation samples")}
+
+    def __call__(self, event: Event) -> None:
+        """Score the heads after an evaluation."""
+        if not isinstance(event, EvalEvent):
+            return
+        from torch.distributed.tensor import DTensor
+
+        if any(isinstance(each, DTensor) or not each.numel() for each in self._model.parameters()):
+            raise ModelError("track_heads: the weights are spread over processes; train on one, or leave it out")
+        for own, probe in self._probes.items():
+            scores = score_model(self._model, probe, "track_heads").as_json()
+            self._run.record(HeadsEvent(step=event.step, samples=probe.label, own=own, heads=scores["heads"]))
