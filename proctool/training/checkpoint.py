@@ -86,9 +86,9 @@ class Checkpoints:
         """What `parts` are to be restored to: their states now, whatever becomes of them."""
         return copy.deepcopy({name: part.state() for name, part in self.parts.items()})
 
-    def write(self, position: Position) -> None:
-        """Save everything, as of `position`."""
-        tensors, metadata = self._whole(position, self.part_states())
+    def write(self, position: Position, random: Mapping[str, Tensor] | None = None) -> None:
+        """Save everything, as of `position`; `random` are this process's generators then (default: as they are)."""
+        tensors, metadata = self._whole(position, self.part_states(), random)
         if self.accelerator.is_main_process:
             self.run.save(position.step, tensors, metadata, self.keep)
 
@@ -98,10 +98,12 @@ class Checkpoints:
         if self.accelerator.is_main_process:
             self.run.save_state(position.step, tensors, metadata)
 
-    def _whole(self, position: Position, parts: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def _whole(
+        self, position: Position, parts: Mapping[str, Any], random: Mapping[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {f"model/{name}": tensor for name, tensor in self.engine.weights().items()}
         tensors |= {f"optimiser/{name}": tensor for name, tensor in self.engine.optimiser_state().items()}
-        for rank, states in enumerate(gather_object([random_state(self.accelerator.device)])):
+        for rank, states in enumerate(gather_object([random or random_state(self.accelerator.device)])):
             tensors |= {f"random/{rank}/{name}": state for name, state in states.items()}
         scaler = self.accelerator.scaler
         metadata = {

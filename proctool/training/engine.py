@@ -56,14 +56,14 @@ class Engine:
         for group in self._stepper.param_groups:
             group["lr"] = rate
 
-    def add_gradients(self, batch: Batch, targets: int, is_last: bool) -> Tensor:
-        """Add a micro-batch's share of the gradient of a step with so many targets in all its processes.
+    def add_gradients(self, batch: Batch, targets: int | Tensor, is_last: bool) -> Tensor:
+        """Add a micro-batch's share of the gradient of a step with so many targets (1 or more) in all its processes.
 
         Returns its share of the mean loss, in nats; () float32.
         """
         with self._meeting(is_last):
             # DDP averages over processes; the loss is a mean over all targets of the step.
-            share = self._prepared(batch.tokens, batch.positions, batch.labels) / max(targets, 1)
+            share = self._prepared(batch.tokens, batch.positions, batch.labels) / targets
             self.accelerator.backward(share * self.accelerator.num_processes)
         return share.detach()  # type: ignore[no-any-return]
 
@@ -73,15 +73,21 @@ class Engine:
             return contextlib.nullcontext()
         return self.accelerator.no_sync(self._prepared)  # type: ignore[no-any-return]
 
-    def clip_or_step(self, limit: float | None) -> float:
-        """The gradient's norm over all parameters and processes, before it is cut to `limit`.
+    def clip_or_step(self, limit: float | None) -> Tensor:
+        """The gradient's norm over all parameters and processes, before it is cut to `limit`; () on the device.
 
         An engine that `steps_early` knows it after the step alone, and takes that here.
         """
-        return float(_whole(self.accelerator.clip_grad_norm_(self.module.parameters(), limit or math.inf)))
+        norm: Tensor = _whole(self.accelerator.clip_grad_norm_(self.module.parameters(), limit or math.inf))
+        return norm
 
-    def step(self) -> None:
-        """Change the weights by the gradients added up, where that is still to be done, and forget those."""
+    def step(self, hold: Tensor | None = None) -> None:
+        """Change the weights by the gradients added up, where that is still to be done, and forget those.
+
+        Where `hold` (() float32, on the device) is 1, weights and optimiser stay as they are, step count included.
+        """
+        if hold is not None:
+            self.optimiser.found_inf = hold  # type: ignore[attr-defined]  # what fused AdamW looks for
         self._stepper.step()
         self._stepper.zero_grad()
 

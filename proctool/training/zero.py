@@ -62,20 +62,20 @@ class ZeroEngine(Engine):
                 raise RunError(f"DeepSpeed does not take its configuration: {said[:300]}") from None
         self.optimiser = self._deepspeed.basic_optimizer
 
-    def add_gradients(self, batch: Batch, targets: int, is_last: bool) -> Tensor:
+    def add_gradients(self, batch: Batch, targets: int | Tensor, is_last: bool) -> Tensor:
         """As Engine's; gradients of stages 2 and 3 meet after each micro-batch."""
         self._deepspeed.set_gradient_accumulation_boundary(is_last)
         with self.accelerator.autocast():
-            share = self._deepspeed(batch.tokens, batch.positions, batch.labels) / max(targets, 1)
+            share = self._deepspeed(batch.tokens, batch.positions, batch.labels) / targets
         self._deepspeed.backward(share * self.accelerator.num_processes)
         return share.detach()  # type: ignore[no-any-return]
 
-    def clip_or_step(self, limit: float | None) -> float:
+    def clip_or_step(self, limit: float | None) -> Tensor:
         """Step, with gradients cut to the limit of the configuration (the run's); their norm before that."""
         self._deepspeed.step()
-        return float(self._deepspeed.get_global_grad_norm())
+        return torch.as_tensor(self._deepspeed.get_global_grad_norm(), device=self.accelerator.device)
 
-    def step(self) -> None:
+    def step(self, hold: Tensor | None = None) -> None:
         """Nothing: `clip_or_step` has done it."""
 
     # -- state --
