@@ -15,6 +15,7 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
+from proctool.training.background import HostCopies
 from proctool.training.batch import Batch
 from proctool.training.environment import hidden
 from proctool.training.loss import TargetLoss
@@ -93,17 +94,21 @@ class Engine:
 
     # -- state --
 
-    def weights(self) -> dict[str, Tensor]:
-        """The model's parameters in full, on the CPU of the first process; nothing on the others."""
-        return self._on_first((name, parameter.detach()) for name, parameter in self._parameters())
+    def weights(self, copies: HostCopies | None = None) -> dict[str, Tensor]:
+        """The model's parameters in full, on the CPU of the first process; nothing on the others.
 
-    def optimiser_state(self) -> dict[str, Tensor]:
+        On CPUs they are the parameters themselves, which change with the next step; or else copies, in `copies`.
+        """
+        return self._on_first("model/", ((name, parameter.detach()) for name, parameter in self._parameters()), copies)
+
+    def optimiser_state(self, copies: HostCopies | None = None) -> dict[str, Tensor]:
         """The optimiser's tensors in full, by PARAMETER/KEY, where `weights` are."""
-        return self._on_first(
+        tensors = (
             (f"{name}/{key}", torch.as_tensor(value))
             for name, parameter in self._parameters()
             for key, value in sorted(self.optimiser.state.get(parameter, {}).items())
         )
+        return self._on_first("optimiser/", tensors, copies)
 
     @torch.no_grad()
     def restore(self, weights: Mapping[str, Tensor], optimiser_state: Mapping[str, Tensor]) -> None:
@@ -121,13 +126,15 @@ class Engine:
             # Wrappers put words of their own into names.
             yield name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", ""), parameter
 
-    def _on_first(self, tensors: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    def _on_first(
+        self, prefix: str, tensors: Iterator[tuple[str, Tensor]], copies: HostCopies | None
+    ) -> dict[str, Tensor]:
         # One tensor at a time is whole on a device.
         found = {}
         for name, tensor in tensors:
             gathered = _whole(tensor)
             if self.accelerator.is_main_process:
-                found[name] = gathered.cpu()
+                found[name] = copies.take(prefix + name, gathered) if copies else gathered.cpu()
         return found
 
 

@@ -151,7 +151,9 @@ def train(
         run.record(NoteEvent(step=here.step, note=f"stopping at step {here.step}: {reason}"))
 
     def checkpoint(at: Position, random: Mapping[str, torch.Tensor] | None = None) -> None:
+        began = time.monotonic()
         checkpoints.write(dataclasses.replace(at, seconds=clock.seconds()), random)
+        clock.stand_still(time.monotonic() - began)
 
     def settle_step(taken: StepTaken, judged: Judged) -> None:
         if judged.is_bad and accelerator.scaler is None and not math.isfinite(judged.norm):
@@ -160,6 +162,7 @@ def train(
         if objection := guard.objection(judged):
             if taken.before.step and not engine.steps_early:
                 checkpoint(taken.before, taken.random)  # the weights are still those from before this step
+                checkpoints.wait()
             raise RunError(_stopped_by(objection, taken.before.step, run, engine))
         if taken.is_logged:
             speed = clock.speed(taken.after.tokens)
@@ -173,6 +176,7 @@ def train(
                     tokens_per_second=round(speed),
                     mfu=speed * flops_per_token / peak / accelerator.num_processes if peak else None,
                     seconds=clock.seconds(),
+                    checkpoint_seconds=clock.stood_still(),
                 )
             )
 
@@ -190,6 +194,7 @@ def train(
     ahead = read_ahead(course.lesson.source, here.step, options.steps, options.batch_size, share_out)
     with contextlib.ExitStack() as own:
         stop = (held or own).enter_context(stop_signals())
+        own.enter_context(checkpoints)
         for step in range(here.step, last):
             rate = learning_rate(
                 step, steps=scheduled, peak=options.lr, schedule=options.schedule,
@@ -201,6 +206,7 @@ def train(
             is_logged = here.step % options.log_every == 0 or is_last
             readout = take_step(*next(ahead), rate, is_logged=is_logged)
             late.add(StepTaken(readout, before, random, here, rate, is_logged))
+            checkpoints.check()
 
             if here.step % options.eval_every == 0 or is_last:
                 late.flush()
@@ -219,6 +225,7 @@ def train(
                 late.flush()
                 checkpoint(here)
             if stopping:
+                checkpoints.wait()
                 raise Interrupted(
                     f"stopped at step {here.step} of {options.steps} with a checkpoint in {run.path}; "
                     f"to go on, run again: {command_again()}"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from proctool.errors import RunError
+from proctool.training.background import HostCopies
 from proctool.training.batch import Batch
 from proctool.training.engine import Engine
 from proctool.training.environment import flag
@@ -80,9 +81,10 @@ class ZeroEngine(Engine):
 
     # -- state --
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self, copies: HostCopies | None = None) -> dict[str, Tensor]:
         """The model's parameters in full and in fp32, on the CPU of the first process; nothing on the others."""
-        return self._on_first((name, self._full(parameter)) for name, parameter in self._parameters())
+        tensors = ((name, self._full(parameter)) for name, parameter in self._parameters())
+        return self._on_first("model/", tensors, copies)
 
     def _full(self, parameter: torch.nn.Parameter) -> Tensor:
         import deepspeed
@@ -92,7 +94,7 @@ class ZeroEngine(Engine):
         with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
             return parameter.detach().clone()
 
-    def optimiser_state(self) -> dict[str, Tensor]:
+    def optimiser_state(self, copies: HostCopies | None = None) -> dict[str, Tensor]:
         """By NUMBER/KEY: each process's parts of the weights in fp32 and of their moments, a row each."""
         found = {}
         for number, part in enumerate(self._parts()):
@@ -100,7 +102,7 @@ class ZeroEngine(Engine):
                 value = torch.as_tensor(value)
                 rows = self._rows(value) if value.dim() else value.cpu()
                 if self.accelerator.is_main_process:
-                    found[f"{number}/{key}"] = rows
+                    found[f"{number}/{key}"] = copies.take(f"optimiser/{number}/{key}", rows) if copies else rows
         return found
 
     def _rows(self, mine: Tensor) -> Tensor:
