@@ -55,7 +55,22 @@ class Engine:
     def set_learning_rate(self, rate: float) -> None:
         """For the next step."""
         for group in self._stepper.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def make_capturable(self) -> None:
+        """Keep the learning rate in a tensor, for steps that are recorded once and replayed."""
+        for group in self._stepper.param_groups:
+            group["lr"] = torch.zeros((), device=self.accelerator.device)
+            group["capturable"] = True
+        # The steps before a recording are taken without one, which torch warns of.
+        self.optimiser._warned_capturable_if_run_uncaptured = True
+
+    def forget_gradients(self) -> None:
+        """Begin a step anew."""
+        self._stepper.zero_grad()
 
     def add_gradients(self, batch: Batch, targets: int | Tensor, is_last: bool) -> Tensor:
         """Add a micro-batch's share of the gradient of a step with so many targets (1 or more) in all its processes.

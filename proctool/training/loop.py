@@ -36,6 +36,7 @@ from proctool.training.early_stop import EarlyStop
 from proctool.training.engine import Engine
 from proctool.training.evaluate import Scores, evaluate
 from proctool.training.extension import keeps_state, scheduled_steps
+from proctool.training.graphs import GraphStep, capture_for
 from proctool.training.guard import Guard, Judged, Objection
 from proctool.training.late import LateSteps, StepTaken, lag_of
 from proctool.training.loss import TargetLoss
@@ -44,7 +45,7 @@ from proctool.training.options import TrainingOptions
 from proctool.training.run import RunFolder
 from proctool.training.schedule import learning_rate
 from proctool.training.sources import Source, held_out_samples, read_ahead
-from proctool.training.step import Step, micro_batches
+from proctool.training.step import Step, has_fixed_shapes, micro_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -106,7 +107,13 @@ def train(
     if options.compile:
         _compile(module, course.lesson.source, options, accelerator, run)
 
-    share_out = functools.partial(micro_batches, micro=micro, accelerator=accelerator)
+    fixed = has_fixed_shapes(
+        accelerator.device.type,
+        accelerator.num_processes,
+        start.flops / start.steps,
+        micro * course.lessons[-1].source.length * model.config.vocab_size,
+    )
+    share_out = functools.partial(micro_batches, micro=micro, accelerator=accelerator, fixed=fixed)
     peak = peak_flops(device_name(accelerator.device) or "", options.precision)
     flops_per_token = start.flops / (start.steps * start.tokens_per_step)
     scheduled = scheduled_steps(options.steps, run.extended_from)
@@ -191,6 +198,16 @@ def train(
             last = here.step
     lag = lag_of(engine)
     take_step, late = Step(engine, guard, options.clip, lag), LateSteps(lag, settle_step)
+    plain = fixed and options.cuda_graph and not (options.compile or options.gradient_checkpointing)
+    if capture := capture_for(engine, lag, plain=plain):
+        take_step = GraphStep(
+            engine,
+            guard,
+            options.clip,
+            lag,
+            capture,
+            note=lambda note: run.record(NoteEvent(step=here.step, note=note)),
+        )
     ahead = read_ahead(course.lesson.source, here.step, options.steps, options.batch_size, share_out)
     with contextlib.ExitStack() as own:
         stop = (held or own).enter_context(stop_signals())

@@ -13,6 +13,10 @@ from proctool.training.batch import Batch, by_length
 from proctool.training.engine import Engine
 from proctool.training.guard import Guard
 from proctool.training.late import Readout
+from proctool.training.loss import LOGITS_AT_ONCE
+
+_LAUNCH_BOUND = 1e11
+"""Operations of a step below which launches take most of its time: about 5 ms at 20 TFLOP/s, for some 500 kernels."""
 
 
 class Step:
@@ -48,9 +52,28 @@ class Step:
         return judged
 
 
-def micro_batches(samples: Samples, micro: int, accelerator: Accelerator) -> tuple[list[Batch], int]:
-    """A step's micro-batches for this process, and how many targets the step has in all (at least 1)."""
-    batches = [Batch.of(part) for part in _shares(samples, micro, accelerator)]
+def has_fixed_shapes(device: str, processes: int, flops: float, logits: int) -> bool:
+    """Whether a step's batches are padded to one shape: where a GPU takes longer to launch kernels than to run them.
+
+    `flops` are those of a padded step, `logits` the most numbers that a micro-batch's logits can have, which padded
+    targets ask to be made at once.
+    """
+    return device == "cuda" and processes == 1 and flops < _LAUNCH_BOUND and logits <= LOGITS_AT_ONCE
+
+
+def micro_batches(
+    samples: Samples, micro: int, accelerator: Accelerator, fixed: bool = False
+) -> tuple[list[Batch], int]:
+    """A step's micro-batches for this process, and how many targets the step has in all (at least 1).
+
+    With `fixed`, all have one shape: that of the samples, and targets rounded up to a power of two.
+    """
+    parts = list(_shares(samples, micro, accelerator, cut=not fixed))
+    room = None
+    if fixed:
+        most = max(int(part.targets[:, 1:].sum()) for part in parts)
+        room = min(1 << max(most - 1, 0).bit_length(), micro * (samples.tokens.shape[1] - 1))
+    batches = [Batch.of(part, room=room) for part in parts]
     if accelerator.device.type == "cuda":  # from pinned memory, copies run beside the computation
         batches = [Batch(*(tensor.pin_memory() for tensor in batch)) for batch in batches]
     return batches, max(int(samples.targets[:, 1:].sum()), 1)
@@ -60,9 +83,9 @@ def _on_device(batch: Batch, device: torch.device) -> Batch:
     return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
 
 
-def _shares(samples: Samples, micro: int, accelerator: Accelerator) -> Iterator[Samples]:
-    """This process's micro-batches of a step's samples."""
+def _shares(samples: Samples, micro: int, accelerator: Accelerator, cut: bool) -> Iterator[Samples]:
+    """This process's micro-batches of a step's samples, to be cut further by length where that saves work."""
     for start in range(accelerator.process_index * micro, len(samples), accelerator.num_processes * micro):
         part = Samples(samples.tokens[start : start + micro], samples.targets[start : start + micro])
         # Processes must make as many backward passes as each other, so only one alone may cut further.
-        yield from by_length(part) if accelerator.num_processes == 1 else [part]
+        yield from by_length(part) if cut and accelerator.num_processes == 1 else [part]

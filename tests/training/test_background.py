@@ -135,3 +135,12 @@ def test_a_job_begins_after_the_one_before_and_errors_come_out_once() -> None:
         background.wait()
     background.wait()
     assert order == [1, 2]
+
+
+def test_what_a_kill_left_of_a_write_goes_with_the_run(tmp_path: Path) -> None:
+    """Also the lock of a checkpoint that the run goes on from, and so never writes again."""
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    for name in (".step-00000021.safetensors.lock", ".step-00000021.safetensors.a1b2c3d4.partial"):
+        (tmp_path / "run" / "checkpoints" / name).touch()
+    warmup_job(options(tmp_path)).run()
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
