@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ from proctool.training.options import TrainingOptions
 from proctool.training.run import RunFolder
 from proctool.training.schedule import learning_rate
 from proctool.training.sources import Source, held_out_samples, read_ahead
-from proctool.training.step import Step, has_fixed_shapes, micro_batches
+from proctool.training.step import BATCHES_AHEAD, Step, has_fixed_shapes, micro_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -162,6 +162,10 @@ def train(
         checkpoints.write(dataclasses.replace(at, seconds=clock.seconds()), random)
         clock.stand_still(time.monotonic() - began)
 
+    def read_from(lesson: CurriculumStage) -> Generator[tuple[list[Batch], int], None, None]:
+        depth = BATCHES_AHEAD if fixed else 1
+        return read_ahead(lesson.source, here.step, options.steps, options.batch_size, share_out, depth)
+
     def settle_step(taken: StepTaken, judged: Judged) -> None:
         if judged.is_bad and accelerator.scaler is None and not math.isfinite(judged.norm):
             whole = accelerator.reduce(torch.tensor(judged.loss, device=accelerator.device))
@@ -208,7 +212,7 @@ def train(
             capture,
             note=lambda note: run.record(NoteEvent(step=here.step, note=note)),
         )
-    ahead = read_ahead(course.lesson.source, here.step, options.steps, options.batch_size, share_out)
+    ahead = read_from(course.lesson)
     with contextlib.ExitStack() as own:
         stop = (held or own).enter_context(stop_signals())
         own.enter_context(checkpoints)
@@ -236,7 +240,7 @@ def train(
                     break
                 elif course.lesson is not lesson:
                     ahead.close()
-                    ahead = read_ahead(course.lesson.source, here.step, options.steps, options.batch_size, share_out)
+                    ahead = read_from(course.lesson)
             stopping = not is_last and agreed_to_stop(stop, accelerator, here.step % options.log_every == 0)
             if stopping or (not is_last and here.step % options.checkpoint_every == 0):
                 late.flush()

@@ -15,6 +15,8 @@ from proctool.training.guard import Guard
 from proctool.training.late import Readout
 from proctool.training.loss import LOGITS_AT_ONCE
 
+BATCHES_AHEAD = 32
+"""Batches made ahead where a step takes about a millisecond: a stream draws 1024 samples at once, in several."""
 _LAUNCH_BOUND = 1e11
 """Operations of a step below which launches take most of its time: about 5 ms at 20 TFLOP/s, for some 500 kernels."""
 
