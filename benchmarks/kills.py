@@ -30,7 +30,7 @@ from proctool import artifact
 from proctool.errors import ArtifactError
 from proctool.events import ResumeEvent, read_events, to_json
 
-_CLOCKS = {"seconds", "tokens_per_second", "run_dir", "artifact", "best_artifact", "versions"}
+_CLOCKS = {"seconds", "tokens_per_second", "checkpoint_seconds", "run_dir", "artifact", "best_artifact", "versions"}
 _TRAINING = ["--dropout", "0.1", "--log-every", "5", "--eval-every", "20", "--eval-samples", "32"]
 _TRAINING += ["--checkpoint-every", "7", "--batch-size", "8", "--run-dir", "run", "--ramp-steps", "5", "--steps", "120"]
 _RECIPE = """name: tiny

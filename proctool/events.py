@@ -165,6 +165,8 @@ class TrainEvent(Event):
     tokens_per_second: Count | None = None
     mfu: Measure | None = None
     seconds: Amount | None = None
+    checkpoint_seconds: Amount | None = None
+    """Time that training stood still for a checkpoint since the last train event; `tokens_per_second` leaves it out."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,7 @@ EVENTS = [
     ExtendEvent(step=4, steps=8, flops=2e9, content="c0ffee"),
     ExtendEvent(step=4, steps=8),
     TrainEvent(step=2, tokens=16, loss=2.5, lr=0.1, grad_norm=1.0, tokens_per_second=9, mfu=0.4, seconds=0.5),
+    TrainEvent(step=2, tokens=16, loss=2.5, lr=0.1, grad_norm=1.0, checkpoint_seconds=0.1),
     TrainEvent(step=2, tokens=16, loss=math.nan, lr=0.0, grad_norm=math.nan),
     EvalEvent(step=0, tokens=0, loss=3.0, accuracy=0.0, exact_match=0.0, size=2, length=5, seconds=0.0),
     EvalEvent(step=0, tokens=0, split="test", loss=math.nan, accuracy=0.1, exact_match=0.0),

@@ -13,6 +13,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from proctool.procedural.samples import Samples
 
+IGNORED = -100
+"""A label that cross-entropy leaves out."""
 _STEP = 16
 """Lengths are rounded up to multiples of it, so that a compiled model meets few of them."""
 _LEAST = 1 << 11
@@ -24,7 +26,7 @@ class Batch(NamedTuple):
 
     tokens     (B, L) int64; what follows the last target, which no prediction depends on, is cut off
     positions  (T,) int64, flat indices into (B, L) where predictions are made: one before each target
-    labels     (T,) int64, the target tokens
+    labels     (T,) int64, the target tokens, or IGNORED
     """
 
     tokens: Tensor
@@ -32,12 +34,20 @@ class Batch(NamedTuple):
     labels: Tensor
 
     @classmethod
-    def of(cls, samples: Samples, device: torch.device | str = "cpu") -> Batch:
-        """The first token has nothing before it, so it is never a target."""
-        length = int(_needed(samples).max(initial=1))
+    def of(cls, samples: Samples, device: torch.device | str = "cpu", *, room: int | None = None) -> Batch:
+        """The first token has nothing before it, so it is never a target.
+
+        With `room`, the shape depends on the samples' shape alone: nothing is cut off, and T is `room`, of which no
+        loss counts what is too much.
+        """
+        length = int(_needed(samples).max(initial=1)) if room is None else max(samples.tokens.shape[1] - 1, 1)
         rows, places = samples.targets[:, 1:].nonzero()  # places are those of the predictions
-        labels = samples.tokens[rows, places + 1]
-        parts = (samples.tokens[:, :length], rows * length + places, labels)
+        labels = samples.tokens[rows, places + 1].astype("int64")
+        positions = rows * length + places
+        if room is not None:
+            positions = np.pad(positions, (0, room - len(labels)))
+            labels = np.pad(labels, (0, room - len(labels)), constant_values=IGNORED)
+        parts = (samples.tokens[:, :length], positions, labels)
         made = (torch.from_numpy(np.ascontiguousarray(part, "int64")) for part in parts)
         return cls(*(part.to(device, non_blocking=True) for part in made))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +12,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from proctool import artifact
-from proctool.errors import RunError
+from proctool.errors import ProctoolError, RunError
+from proctool.training.background import Background, HostCopies
 from proctool.training.devices import random_state, restore_random_state
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _FORMAT = 2
 """Raised when a checkpoint comes to hold something else."""
+_COPIED_ON_CPU = 2 << 30
+"""Bytes of weights and moments in fp32, up to which a CPU copies them to go on training while they are written."""
 
 
 class HasState(Protocol):
@@ -45,12 +49,15 @@ class Position:
 class Checkpoints:
     """Saves and restores the model, the optimiser, random numbers, the gradient scaler and `parts`.
 
-    Every process calls each method: the engine gathers what is sharded, and the first process writes.
+    Every process calls each method: the engine gathers what is sharded, and the first process writes, in a thread: one
+    file after the other. Each method raises the OSError of a file that could not be written. The context ends when the
+    last file is complete.
     """
 
     def __init__(self, run: RunFolder, engine: Engine, parts: Mapping[str, HasState], keep: int) -> None:
         self.run, self.engine, self.parts, self.keep = run, engine, parts, keep
         self.accelerator = engine.accelerator
+        self._copies, self._writer = HostCopies(), Background()
         self.extends = False
         """Whether `restore` went back to the final state of a run that is being extended."""
 
@@ -86,22 +93,68 @@ class Checkpoints:
         """What `parts` are to be restored to: their states now, whatever becomes of them."""
         return copy.deepcopy({name: part.state() for name, part in self.parts.items()})
 
-    def write(self, position: Position) -> None:
-        """Save everything, as of `position`."""
-        tensors, metadata = self._whole(position, self.part_states())
-        if self.accelerator.is_main_process:
-            self.run.save(position.step, tensors, metadata, self.keep)
+    def write(self, position: Position, random: Mapping[str, Tensor] | None = None) -> None:
+        """Save everything, as of `position`; `random` are this process's generators then (default: as they are)."""
+        self._writer.wait()  # it reads the copies
+        copies = self._copies if self._has_room else None
+        tensors, metadata = self._whole(position, self.part_states(), random, copies)
+        self._start(lambda: self.run.save(position.step, tensors, metadata, self.keep))
+        if copies is None:
+            self._writer.wait()
 
     def write_state(self, position: Position, parts: Mapping[str, Any]) -> None:
-        """Save everything as the run's final state, with `parts` as `part_states` gave them."""
+        """Save everything as the run's final state, with `parts` as `part_states` gave them. Complete on return."""
+        self._writer.wait()
         tensors, metadata = self._whole(position, parts)
-        if self.accelerator.is_main_process:
-            self.run.save_state(position.step, tensors, metadata)
+        self._start(lambda: self.run.save_state(position.step, tensors, metadata))
+        self._writer.wait()
 
-    def _whole(self, position: Position, parts: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = {f"model/{name}": tensor for name, tensor in self.engine.weights().items()}
-        tensors |= {f"optimiser/{name}": tensor for name, tensor in self.engine.optimiser_state().items()}
-        for rank, states in enumerate(gather_object([random_state(self.accelerator.device)])):
+    def write_best(self, step: int) -> None:
+        """Save the weights alone, as the best so far."""
+        self._writer.wait()
+        tensors = self.engine.weights(self._copies)
+        self._start(lambda: self.run.save_best(step, tensors))
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether the host keeps copies of the state: CPUs hold it already, and large ones would not fit twice."""
+        weights = sum(parameter.numel() for parameter in self.engine.module.parameters())
+        return self.accelerator.device.type != "cpu" or 12 * weights <= _COPIED_ON_CPU
+
+    def _start(self, save: Callable[[], object]) -> None:
+        def job() -> None:
+            self._copies.wait()
+            save()
+
+        if self.accelerator.is_main_process:
+            self._writer.start(job)
+
+    def check(self) -> None:
+        """Raise the error of a file that could not be written, if that is known by now."""
+        self._writer.check()
+
+    def wait(self) -> None:
+        """Return when the last file is complete."""
+        self._writer.wait()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Where something else ends the run, that is what is to be told.
+        with contextlib.suppress(*((OSError, ProctoolError) if kind else ())):
+            self._writer.wait()
+
+    def _whole(
+        self,
+        position: Position,
+        parts: Mapping[str, Any],
+        random: Mapping[str, Tensor] | None = None,
+        copies: HostCopies | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {f"model/{name}": tensor for name, tensor in self.engine.weights(copies).items()}
+        tensors |= {f"optimiser/{name}": tensor for name, tensor in self.engine.optimiser_state(copies).items()}
+        for rank, states in enumerate(gather_object([random or random_state(self.accelerator.device)])):
             tensors |= {f"random/{rank}/{name}": state for name, state in states.items()}
         scaler = self.accelerator.scaler
         metadata = {
@@ -113,12 +166,6 @@ class Checkpoints:
             **parts,
         }
         return tensors, metadata
-
-    def write_best(self, step: int) -> None:
-        """Save the weights alone, as the best so far."""
-        tensors = self.engine.weights()
-        if self.accelerator.is_main_process:
-            self.run.save_best(step, tensors)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
+from proctool.training.background import HostCopies
 from proctool.training.batch import Batch
 from proctool.training.environment import hidden
 from proctool.training.loss import TargetLoss
@@ -57,16 +58,31 @@ class Engine:
     def set_learning_rate(self, rate: float) -> None:
         """For the next step."""
         for group in self._stepper.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
-    def add_gradients(self, batch: Batch, targets: int, is_last: bool) -> Tensor:
-        """Add a micro-batch's share of the gradient of a step with so many targets in all its processes.
+    def make_capturable(self) -> None:
+        """Keep the learning rate in a tensor, for steps that are recorded once and replayed."""
+        for group in self._stepper.param_groups:
+            group["lr"] = torch.zeros((), device=self.accelerator.device)
+            group["capturable"] = True
+        # The steps before a recording are taken without one, which torch warns of.
+        self.optimiser._warned_capturable_if_run_uncaptured = True
+
+    def forget_gradients(self) -> None:
+        """Begin a step anew."""
+        self._stepper.zero_grad()
+
+    def add_gradients(self, batch: Batch, targets: int | Tensor, is_last: bool) -> Tensor:
+        """Add a micro-batch's share of the gradient of a step with so many targets (1 or more) in all its processes.
 
         Returns its share of the mean loss, in nats; () float32.
         """
         with self._meeting(is_last):
             # DDP averages over processes; the loss is a mean over all targets of the step.
-            share = self._prepared(batch.tokens, batch.positions, batch.labels) / max(targets, 1)
+            share = self._prepared(batch.tokens, batch.positions, batch.labels) / targets
             self.accelerator.backward(share * self.accelerator.num_processes)
         return share.detach()  # type: ignore[no-any-return]
 
@@ -76,31 +92,41 @@ class Engine:
             return contextlib.nullcontext()
         return self.accelerator.no_sync(self._prepared)  # type: ignore[no-any-return]
 
-    def clip_or_step(self, limit: float | None) -> float:
-        """The gradient's norm over all parameters and processes, before it is cut to `limit`.
+    def clip_or_step(self, limit: float | None) -> Tensor:
+        """The gradient's norm over all parameters and processes, before it is cut to `limit`; () on the device.
 
         An engine that `steps_early` knows it after the step alone, and takes that here.
         """
-        return float(_whole(self.accelerator.clip_grad_norm_(self.module.parameters(), limit or math.inf)))
+        norm: Tensor = _whole(self.accelerator.clip_grad_norm_(self.module.parameters(), limit or math.inf))
+        return norm
 
-    def step(self) -> None:
-        """Change the weights by the gradients added up, where that is still to be done, and forget those."""
+    def step(self, hold: Tensor | None = None) -> None:
+        """Change the weights by the gradients added up, where that is still to be done, and forget those.
+
+        Where `hold` (() float32, on the device) is 1, weights and optimiser stay as they are, step count included.
+        """
+        if hold is not None:
+            self.optimiser.found_inf = hold  # type: ignore[attr-defined]  # what fused AdamW looks for
         self._stepper.step()
         self._stepper.zero_grad()
 
     # -- state --
 
-    def weights(self) -> dict[str, Tensor]:
-        """The model's parameters in full, on the CPU of the first process; nothing on the others."""
-        return self._on_first((name, parameter.detach()) for name, parameter in self._parameters())
+    def weights(self, copies: HostCopies | None = None) -> dict[str, Tensor]:
+        """The model's parameters in full, on the CPU of the first process; nothing on the others.
 
-    def optimiser_state(self) -> dict[str, Tensor]:
+        On CPUs they are the parameters themselves, which change with the next step; or else copies, in `copies`.
+        """
+        return self._on_first("model/", ((name, parameter.detach()) for name, parameter in self._parameters()), copies)
+
+    def optimiser_state(self, copies: HostCopies | None = None) -> dict[str, Tensor]:
         """The optimiser's tensors in full, by PARAMETER/KEY, where `weights` are."""
-        return self._on_first(
+        tensors = (
             (f"{name}/{key}", torch.as_tensor(value))
             for name, parameter in self._parameters()
             for key, value in sorted(self.optimiser.state.get(parameter, {}).items())
         )
+        return self._on_first("optimiser/", tensors, copies)
 
     @torch.no_grad()
     def restore(self, weights: Mapping[str, Tensor], optimiser_state: Mapping[str, Tensor]) -> None:
@@ -118,13 +144,15 @@ class Engine:
             # Wrappers put words of their own into names.
             yield name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", ""), parameter
 
-    def _on_first(self, tensors: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    def _on_first(
+        self, prefix: str, tensors: Iterator[tuple[str, Tensor]], copies: HostCopies | None
+    ) -> dict[str, Tensor]:
         # One tensor at a time is whole on a device.
         found = {}
         for name, tensor in tensors:
             gathered = _whole(tensor)
             if self.accelerator.is_main_process:
-                found[name] = gathered.cpu()
+                found[name] = copies.take(prefix + name, gathered) if copies else gathered.cpu()
         return found
 
 

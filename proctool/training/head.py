@@ -181,18 +181,23 @@ def _adds_in_fp32(device: torch.device) -> bool:
 
 
 def _to_gradient(logits: Tensor, labels: Tensor, bias: Tensor | None, vocabulary: int, bend: Bend) -> Tensor:
-    """The cross-entropy of each row of logits (R, S) with its label, (R,) float32; their gradient takes their place."""
+    """The cross-entropy of each row of logits (R, S) with its label, (R,) float32; their gradient takes their place.
+
+    A negative label is padding: its row counts for nothing.
+    """
+    counted = labels >= 0
+    labels = labels.clamp(min=0)
     plain = logits.float() if bias is None else logits.float() + bias
     bent = bend(plain)
     bent[:, vocabulary:] = -math.inf  # padded columns never count
     shares = torch.log_softmax(bent, -1)
-    losses = -shares.gather(1, labels[:, None]).squeeze(1)
+    losses = -shares.gather(1, labels[:, None]).squeeze(1) * counted
     shares.exp_()
     if torch.compiler.is_compiling():  # fused with the rest, where scattering is not
         shares = shares - (torch.arange(logits.shape[1], device=logits.device) == labels[:, None]).float()
     else:
         shares.scatter_add_(1, labels[:, None], torch.full_like(losses, -1)[:, None])
-    logits.copy_(shares * bend.slope(plain) if bend != Bend() else shares)
+    logits.copy_((shares * bend.slope(plain) if bend != Bend() else shares) * counted[:, None])
     return losses
 
 

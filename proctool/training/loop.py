@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,23 +25,26 @@ from proctool.events import (
     StartEvent,
     TrainEvent,
 )
-from proctool.procedural.samples import Samples
 from proctool.signals import command_again, stop_signals
-from proctool.training.batch import Batch, by_length
+from proctool.training.batch import Batch
 from proctool.training.checkpoint import Checkpoints, HasState, Position
+from proctool.training.clock import Clock
 from proctool.training.curriculum import Curriculum, CurriculumStage
-from proctool.training.devices import agreed_to_stop, device_peak, make_accelerator, make_engine
+from proctool.training.devices import agreed_to_stop, device_peak, make_accelerator, make_engine, random_state
 from proctool.training.early_stop import EarlyStop
 from proctool.training.engine import Engine
 from proctool.training.evaluate import Scores, evaluate
 from proctool.training.extension import keeps_state, scheduled_steps
-from proctool.training.guard import Guard, Objection
+from proctool.training.graphs import GraphStep, capture_for
+from proctool.training.guard import Guard, Judged, Objection
+from proctool.training.late import LateSteps, StepTaken, lag_of
 from proctool.training.loss import TargetLoss
 from proctool.training.optimiser import make_optimiser
 from proctool.training.options import TrainingOptions
 from proctool.training.run import RunFolder
 from proctool.training.schedule import learning_rate
 from proctool.training.sources import Source, held_out_samples, read_ahead
+from proctool.training.step import BATCHES_AHEAD, Step, has_fixed_shapes, micro_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -89,7 +92,7 @@ def train(
     optimiser = make_optimiser(module, lr=options.lr, weight_decay=options.weight_decay, beta2=options.beta2)
     torch.manual_seed(options.seed * accelerator.num_processes + accelerator.process_index)  # dropout
     engine = make_engine(accelerator, module, optimiser, options)
-    early, guard = EarlyStop(options.until, options.patience), Guard(options.spike)
+    early, guard = EarlyStop(options.until, options.patience), Guard(options.spike, accelerator.device)
     parts: dict[str, HasState] = {"early": early, "course": course, "guard": guard}
     checkpoints = Checkpoints(run, engine, parts, options.keep_checkpoints)
     resumed = checkpoints.restore()
@@ -103,11 +106,17 @@ def train(
     if options.compile:
         _compile(module, course.lesson.source, options, accelerator, run)
 
-    share_out = functools.partial(_micro_batches, micro=micro, accelerator=accelerator)
+    fixed = has_fixed_shapes(
+        accelerator.device.type,
+        accelerator.num_processes,
+        start.flops / start.steps,
+        micro * course.lessons[-1].source.length * model.config.vocab_size,
+    )
+    share_out = functools.partial(micro_batches, micro=micro, accelerator=accelerator, fixed=fixed)
     peak = device_peak(accelerator.device, options.precision)
     flops_per_token = start.flops / (start.steps * start.tokens_per_step)
     scheduled = scheduled_steps(options.steps, run.extended_from)
-    clock = _Clock(here)
+    clock = Clock(here.seconds, here.tokens)
     scores: Scores | None = None
 
     def measured(lesson: CurriculumStage) -> Scores:
@@ -147,8 +156,39 @@ def train(
     def note_stop(reason: str) -> None:
         run.record(NoteEvent(step=here.step, note=f"stopping at step {here.step}: {reason}"))
 
-    def checkpoint() -> None:
-        checkpoints.write(dataclasses.replace(here, seconds=clock.seconds()))
+    def checkpoint(at: Position, random: Mapping[str, torch.Tensor] | None = None) -> None:
+        began = time.monotonic()
+        checkpoints.write(dataclasses.replace(at, seconds=clock.seconds()), random)
+        clock.stand_still(time.monotonic() - began)
+
+    def read_from(lesson: CurriculumStage) -> Generator[tuple[list[Batch], int], None, None]:
+        depth = BATCHES_AHEAD if fixed else 1
+        return read_ahead(lesson.source, here.step, options.steps, options.batch_size, share_out, depth)
+
+    def settle_step(taken: StepTaken, judged: Judged) -> None:
+        if judged.is_bad and accelerator.scaler is None and not math.isfinite(judged.norm):
+            whole = accelerator.reduce(torch.tensor(judged.loss, device=accelerator.device))
+            judged = dataclasses.replace(judged, loss=float(whole))  # until here of this process's samples
+        if objection := guard.objection(judged):
+            if taken.before.step and not engine.steps_early:
+                checkpoint(taken.before, taken.random)  # the weights are still those from before this step
+                checkpoints.wait()
+            raise RunError(_stopped_by(objection, taken.before.step, run, engine))
+        if taken.is_logged:
+            speed = clock.speed(taken.after.tokens)
+            run.record(
+                TrainEvent(
+                    step=taken.after.step,
+                    tokens=taken.after.tokens,
+                    loss=judged.loss,
+                    lr=taken.rate,
+                    grad_norm=judged.norm,
+                    tokens_per_second=round(speed),
+                    mfu=speed * flops_per_token / peak / accelerator.num_processes if peak else None,
+                    seconds=clock.seconds(),
+                    checkpoint_seconds=clock.stood_still(),
+                )
+            )
 
     if here.step == 0:
         scores = note_scores(course.lesson)
@@ -159,43 +199,37 @@ def train(
         if reason := settle(scores):
             note_stop(reason)
             last = here.step
-    ahead = read_ahead(course.lesson.source, here.step, options.steps, options.batch_size, share_out)
+    lag = lag_of(engine)
+    take_step, late = Step(engine, guard, options.clip, lag), LateSteps(lag, settle_step)
+    plain = fixed and options.cuda_graph and not (options.compile or options.gradient_checkpointing)
+    if capture := capture_for(engine, lag, plain=plain):
+        take_step = GraphStep(
+            engine,
+            guard,
+            options.clip,
+            lag,
+            capture,
+            note=lambda note: run.record(NoteEvent(step=here.step, note=note)),
+        )
+    ahead = read_from(course.lesson)
     with contextlib.ExitStack() as own:
         stop = (held or own).enter_context(stop_signals())
+        own.enter_context(checkpoints)
         for step in range(here.step, last):
             rate = learning_rate(
                 step, steps=scheduled, peak=options.lr, schedule=options.schedule,
                 ramp_steps=options.ramp_steps, final=options.final_lr,
             )  # fmt: skip
-            engine.set_learning_rate(rate)
-            batches, total = next(ahead)
-            loss = torch.zeros((), device=accelerator.device)
-            for number, batch in enumerate(batches, start=1):
-                loss += engine.add_gradients(_on_device(batch, accelerator.device), total, number == len(batches))
-            norm = engine.clip_or_step(options.clip)
-            if objection := guard.objection(*_agreed_loss(loss, norm, accelerator)):
-                if step and not engine.steps_early:
-                    checkpoint()  # the weights are still those from before this step
-                raise RunError(_stopped_by(objection, step, run, engine))
-            engine.step()
-            here.step, here.tokens = step + 1, here.tokens + options.batch_size * course.lesson.source.length
-
+            before, random = here, random_state(accelerator.device)
+            here = Position(step + 1, here.tokens + options.batch_size * course.lesson.source.length)
             is_last = here.step == options.steps
-            if here.step % options.log_every == 0 or is_last:
-                speed = clock.speed(here)
-                run.record(
-                    TrainEvent(
-                        step=here.step,
-                        tokens=here.tokens,
-                        loss=float(accelerator.reduce(loss)),
-                        lr=rate,
-                        grad_norm=norm,
-                        tokens_per_second=round(speed),
-                        mfu=speed * flops_per_token / peak / accelerator.num_processes if peak else None,
-                        seconds=clock.seconds(),
-                    )
-                )
+            is_logged = here.step % options.log_every == 0 or is_last
+            readout = take_step(*next(ahead), rate, is_logged=is_logged)
+            late.add(StepTaken(readout, before, random, here, rate, is_logged))
+            checkpoints.check()
+
             if here.step % options.eval_every == 0 or is_last:
+                late.flush()
                 parts_before, lesson = checkpoints.part_states(), course.lesson
                 scores = note_scores(lesson)
                 if is_last:
@@ -205,11 +239,13 @@ def train(
                     break
                 elif course.lesson is not lesson:
                     ahead.close()
-                    ahead = read_ahead(course.lesson.source, here.step, options.steps, options.batch_size, share_out)
+                    ahead = read_from(course.lesson)
             stopping = not is_last and agreed_to_stop(stop, accelerator, here.step % options.log_every == 0)
             if stopping or (not is_last and here.step % options.checkpoint_every == 0):
-                checkpoint()
+                late.flush()
+                checkpoint(here)
             if stopping:
+                checkpoints.wait()
                 raise Interrupted(
                     f"stopped at step {here.step} of {options.steps} with a checkpoint in {run.path}; "
                     f"to go on, run again: {command_again()}"
@@ -227,46 +263,6 @@ def train(
         checkpoints.write_state(dataclasses.replace(here, seconds=clock.seconds()), parts_before)
     weights = engine.weights()
     return Result(here.step, here.tokens, clock.seconds(), scores, weights, early.best, course.lesson.size)
-
-
-class _Clock:
-    """Seconds of all sittings, and tokens a second since the last time of asking."""
-
-    def __init__(self, here: Position) -> None:
-        self._began = time.monotonic() - here.seconds
-        self._asked, self._tokens = time.monotonic(), here.tokens
-
-    def seconds(self) -> float:
-        return round(time.monotonic() - self._began, 3)
-
-    def leave_out(self, seconds: float) -> None:
-        self._asked += seconds
-
-    def speed(self, here: Position) -> float:
-        now = time.monotonic()
-        speed = (here.tokens - self._tokens) / max(now - self._asked, 1e-9)
-        self._asked, self._tokens = now, here.tokens
-        return speed
-
-
-def _micro_batches(samples: Samples, micro: int, accelerator: Accelerator) -> tuple[list[Batch], int]:
-    """A step's micro-batches for this process, and how many targets the step has in all its processes."""
-    batches = [Batch.of(part) for part in _shares(samples, micro, accelerator)]
-    if accelerator.device.type == "cuda":  # from pinned memory, copies run beside the computation
-        batches = [Batch(*(tensor.pin_memory() for tensor in batch)) for batch in batches]
-    return batches, int(samples.targets[:, 1:].sum())
-
-
-def _on_device(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
-
-
-def _shares(samples: Samples, micro: int, accelerator: Accelerator) -> Iterator[Samples]:
-    """This process's micro-batches of a step's samples."""
-    for start in range(accelerator.process_index * micro, len(samples), accelerator.num_processes * micro):
-        part = Samples(samples.tokens[start : start + micro], samples.targets[start : start + micro])
-        # Processes must make as many backward passes as each other, so only one alone may cut further.
-        yield from by_length(part) if accelerator.num_processes == 1 else [part]
 
 
 def _compile(
@@ -288,17 +284,6 @@ def _compile(
 
 def _size(lesson: CurriculumStage) -> dict[str, Any]:
     return {} if lesson.size is None else {"size": lesson.size, "length": lesson.source.length}
-
-
-def _agreed_loss(loss: torch.Tensor, norm: float, accelerator: Accelerator) -> tuple[float, float]:
-    """The loss and gradient norm to judge a step by; all processes have the same.
-
-    Without a gradient scaler the norm alone tells, and is common already: a loss that is not finite has no finite
-    gradient. With one, infinite gradients are its daily business, and only the loss tells.
-    """
-    if accelerator.scaler is None:
-        return (0.0, norm) if math.isfinite(norm) else (float(accelerator.reduce(loss)), norm)
-    return float(accelerator.reduce(loss)), norm if math.isfinite(norm) else 0.0
 
 
 def _stopped_by(objection: Objection, step: int, run: RunFolder, engine: Engine) -> str:

@@ -68,6 +68,8 @@ class TrainingOptions:
     """Autocast precision; weights and optimiser stay fp32. tf32 is fp32 with faster, coarser products on GPUs."""
     compile: bool = False
     """Compile the model with torch.compile; falls back, saying so, where that fails."""
+    cuda_graph: bool = field(default=True, metadata=INCIDENTAL)
+    """Record the steps of small models as CUDA graphs, on one GPU."""
     gradient_checkpointing: bool | Literal["auto"] = False
     """Recompute activations in the backward pass: on, off, or auto (only if needed to fit)."""
     deterministic: bool | None = None

@@ -295,16 +295,16 @@ class RunFolder:
         if not self._checkpoints.is_dir():
             return []
         if self.is_writer:
-            for partial in self._checkpoints.glob(".*.partial"):  # left by a kill; ours, since the folder is locked
-                if _PARTIAL.fullmatch(partial.name):
-                    partial.unlink()
+            for left in self._checkpoints.glob(".*"):  # by a kill; ours, since the folder is locked
+                if _LEFT.fullmatch(left.name):
+                    left.unlink()
         named = [path for path in self._checkpoints.iterdir() if _NAME.fullmatch(path.name) and path.is_file()]
         return sorted(path for path in named if path.name.startswith(kind))
 
 
 _NAME = re.compile(r"(step|best)-\d{8,}\.safetensors")
 _STATE = re.compile(r"state-\d{8,}\.safetensors")
-_PARTIAL = re.compile(rf"\.{_NAME.pattern}\.[a-z0-9_]{{8}}\.partial")
+_LEFT = re.compile(rf"\.{_NAME.pattern}\.([a-z0-9_]{{8}}\.partial|lock)")
 
 
 def _lasting(settings: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,17 +105,20 @@ class CorpusSource:
 
 
 def read_ahead(
-    source: Source, first: int, last: int, batch: int, make: Callable[[Samples], Made]
+    source: Source, first: int, last: int, batch: int, make: Callable[[Samples], Made], depth: int = 1
 ) -> Generator[Made, None, None]:
-    """What `make` makes of batches `first`..`last` - 1 of `batch` samples each, the next one meanwhile."""
+    """What `make` makes of batches `first`..`last` - 1 of `batch` samples each, the next `depth` meanwhile."""
 
     def prepare(number: int) -> Made:
         return make(source.read(number * batch, (number + 1) * batch))
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
-        coming = pool.submit(prepare, first)
-        for number in range(first, last):
-            made = coming.result()
-            if number + 1 < last:
-                coming = pool.submit(prepare, number + 1)
-            yield made
+        numbers = iter(range(first, last))
+        coming = deque(pool.submit(prepare, number) for number in itertools.islice(numbers, depth))
+        try:
+            while coming:
+                made = coming.popleft().result()
+                coming.extend(pool.submit(prepare, number) for number in itertools.islice(numbers, 1))
+                yield made
+        finally:
+            pool.shutdown(cancel_futures=True)  # nobody will take what is still to come

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from proctool.errors import RunError
+from proctool.training.background import HostCopies
 from proctool.training.batch import Batch
 from proctool.training.engine import Engine
 from proctool.training.environment import flag
@@ -62,27 +63,28 @@ class ZeroEngine(Engine):
                 raise RunError(f"DeepSpeed does not take its configuration: {said[:300]}") from None
         self.optimiser = self._deepspeed.basic_optimizer
 
-    def add_gradients(self, batch: Batch, targets: int, is_last: bool) -> Tensor:
+    def add_gradients(self, batch: Batch, targets: int | Tensor, is_last: bool) -> Tensor:
         """As Engine's; gradients of stages 2 and 3 meet after each micro-batch."""
         self._deepspeed.set_gradient_accumulation_boundary(is_last)
         with self.accelerator.autocast():
-            share = self._deepspeed(batch.tokens, batch.positions, batch.labels) / max(targets, 1)
+            share = self._deepspeed(batch.tokens, batch.positions, batch.labels) / targets
         self._deepspeed.backward(share * self.accelerator.num_processes)
         return share.detach()  # type: ignore[no-any-return]
 
-    def clip_or_step(self, limit: float | None) -> float:
+    def clip_or_step(self, limit: float | None) -> Tensor:
         """Step, with gradients cut to the limit of the configuration (the run's); their norm before that."""
         self._deepspeed.step()
-        return float(self._deepspeed.get_global_grad_norm())
+        return torch.as_tensor(self._deepspeed.get_global_grad_norm(), device=self.accelerator.device)
 
-    def step(self) -> None:
+    def step(self, hold: Tensor | None = None) -> None:
         """Nothing: `clip_or_step` has done it."""
 
     # -- state --
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self, copies: HostCopies | None = None) -> dict[str, Tensor]:
         """The model's parameters in full and in fp32, on the CPU of the first process; nothing on the others."""
-        return self._on_first((name, self._full(parameter)) for name, parameter in self._parameters())
+        tensors = ((name, self._full(parameter)) for name, parameter in self._parameters())
+        return self._on_first("model/", tensors, copies)
 
     def _full(self, parameter: torch.nn.Parameter) -> Tensor:
         import deepspeed
@@ -92,7 +94,7 @@ class ZeroEngine(Engine):
         with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
             return parameter.detach().clone()
 
-    def optimiser_state(self) -> dict[str, Tensor]:
+    def optimiser_state(self, copies: HostCopies | None = None) -> dict[str, Tensor]:
         """By NUMBER/KEY: each process's parts of the weights in fp32 and of their moments, a row each."""
         found = {}
         for number, part in enumerate(self._parts()):
@@ -100,7 +102,7 @@ class ZeroEngine(Engine):
                 value = torch.as_tensor(value)
                 rows = self._rows(value) if value.dim() else value.cpu()
                 if self.accelerator.is_main_process:
-                    found[f"{number}/{key}"] = rows
+                    found[f"{number}/{key}"] = copies.take(f"optimiser/{number}/{key}", rows) if copies else rows
         return found
 
     def _rows(self, mine: Tensor) -> Tensor:

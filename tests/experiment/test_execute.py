@@ -13,6 +13,7 @@ import pytest
 from tiny_experiment import COMMAND, Silent, planned
 
 from proctool.errors import Interrupted, RunError
+from proctool.experiment import execute as execute_module
 from proctool.experiment.estimate import seconds_left, urgency
 from proctool.experiment.execute import Failure, Progress, Running, _kill, execute
 from proctool.experiment.graph import Plan
@@ -78,6 +79,25 @@ def test_a_failure_stops_only_what_depends_on_it(root: Path) -> None:
     (root / "fail-warmup-set").unlink()
     assert work(plan) == []
     assert plan.missing() == []
+
+
+def test_stages_share_a_gpu_where_that_is_asked_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One at a time by default; `--jobs` is obeyed, and every stage sees the devices that we see."""
+    monkeypatch.setattr(execute_module, "accelerated", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert execute_module.default_jobs() == 1
+    seen: list[str | None] = []
+    popen = subprocess.Popen
+
+    def noted(*args: object, env: dict[str, str], **more: object) -> object:
+        seen.append(env.get("CUDA_VISIBLE_DEVICES"))
+        return popen(*args, env=env, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(execute_module.subprocess, "Popen", noted)
+    display = Silent()
+    work(planned(root, seeds=[0, 1]), display, jobs=2)
+    assert max(running for running, _ in display.shown) == 2
+    assert set(seen) == {"0"}
 
 
 def test_jobs_bound_how_many_run(root: Path) -> None:

@@ -32,7 +32,7 @@ def contents(path: Path) -> str:
 
 
 def without_clock(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    clock = {"seconds", "tokens_per_second", "run_dir", "artifact", "best_artifact"}
+    clock = {"seconds", "tokens_per_second", "checkpoint_seconds", "run_dir", "artifact", "best_artifact"}
     kept = [event for event in events if event["event"] != "resume"]
     return [{key: value for key, value in event.items() if key not in clock} for event in kept]
 

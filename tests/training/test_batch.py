@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from proctool.models.build import build_model, model_config
 from proctool.procedural.registry import build_task
@@ -11,6 +12,7 @@ from proctool.procedural.samples import Samples
 from proctool.procedural.streams import Stream
 from proctool.training.batch import Batch, by_length
 from proctool.training.loss import TargetLoss
+from proctool.training.step import micro_batches
 
 
 def test_groups_hold_every_sample_once_and_are_cut_to_what_predictions_need() -> None:
@@ -63,3 +65,16 @@ def test_the_first_token_is_never_a_target_and_samples_without_targets_pass() ->
 def test_full_rows_stay_one_group() -> None:
     samples = Samples(np.zeros((64, 128), np.uint16), np.ones((64, 128), bool))
     assert [len(group) for group in by_length(samples)] == [64]
+
+
+def test_with_room_shapes_are_those_of_the_samples_and_the_loss_stays() -> None:
+    samples = Stream(build_task("haystack", {"pairs": 20}), 3, "train").read(0, 16)
+    module = TargetLoss(build_model(model_config("1x2x16", vocab_size=256, context=42), seed=0))
+    usual, padded = Batch.of(samples), Batch.of(samples, room=32)
+    assert padded.tokens.shape == (16, samples.tokens.shape[1] - 1)
+    assert (len(padded.positions), len(padded.labels)) == (32, 32)
+    losses = [module(*batch) for batch in (usual, padded)]
+    torch.testing.assert_close(losses[1], losses[0])
+    parts, targets = micro_batches(samples, 4, Accelerator(cpu=True), fixed=True)
+    assert len({tuple(tensor.shape for tensor in part) for part in parts}) == 1
+    assert (len(parts), len(parts[0].labels), targets) == (4, 4, 16)

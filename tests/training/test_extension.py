@@ -56,7 +56,7 @@ def test_an_extended_run_equals_an_uninterrupted_one(tmp_path: Path, case: str) 
         assert contents(tmp_path / written.name.replace("whole", "run")) == contents(written)
     for key in ("tokens", "loss", "accuracy", "content", "best", "trained_size"):
         assert getattr(end, key) == getattr(whole, key)
-    clock = ("seconds", "tokens_per_second")
+    clock = ("seconds", "tokens_per_second", "checkpoint_seconds")
     recorded = event_lines(tmp_path / "run")
     for event in event_lines(tmp_path / "whole"):
         if event["event"] in ("train", "eval", "curriculum"):

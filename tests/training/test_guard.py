@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +15,7 @@ import torch
 from proctool import artifact
 from proctool.errors import OptionError, RunError
 from proctool.reporting.metrics import read_metrics
-from proctool.training.guard import Guard, Objection
+from proctool.training.guard import Guard, Judged, Objection
 from proctool.training.warmup import warmup_job
 from proctool.untrusted import parse_json
 from tests.conftest import Said
@@ -50,18 +52,53 @@ def test_a_last_loss_that_is_not_finite_is_null_and_the_weights_are_written(
     assert read_metrics(Path("warm.run")).measured("loss")[0] == [0]
 
 
+def _judged(guard: Guard, norm: float, loss: float = 1.0, scaled: bool = False) -> Judged:
+    return Judged.of(guard.judge(torch.tensor(loss), torch.tensor(norm), scaled=scaled).tolist())
+
+
 def test_a_spike_is_measured_against_the_median() -> None:
     guard = Guard(10)
     for norm in (1.0, 50.0, *[1.0] * 30):
-        assert guard.objection(1.0, norm) is None
-    assert (spike := guard.objection(1.0, 10.5)) == Objection("norm", 10.5, limit=10, usual=1.0)
-    assert "over 10 times its median of 1" in spike.words()
+        assert guard.objection(_judged(guard, norm)) is None
     again = Guard(10)
     again.restore(guard.state())
-    assert again.objection(1.0, 10.5) == guard.objection(1.0, 10.5)
-    assert Guard(None).objection(1.0, 1e30) is None
-    assert (bad := Guard(None).objection(float("nan"), 1.0)) is not None
+    assert (spike := guard.objection(_judged(guard, 10.5))) == Objection("norm", 10.5, limit=10, usual=1.0)
+    assert "over 10 times its median of 1" in spike.words()
+    assert again.objection(_judged(again, 10.5)) == spike
+    assert not _judged(Guard(None), 1e30).is_bad
+    assert (bad := guard.objection(_judged(guard, float("inf"), loss=float("nan")))) is not None
     assert bad.words() == "the loss is nan"
+
+
+def test_the_device_judges_as_the_rule_is_written() -> None:
+    """Against the rule in plain Python, to the bit, past the window's length."""
+    norms = torch.rand(260, generator=torch.Generator().manual_seed(0)).exp().tolist()
+    recent: list[float] = []
+    for norm in norms:
+        guard = Guard(1.5)
+        guard.restore({"recent": recent})
+        usual = statistics.median(recent) if recent else math.inf
+        spikes = len(recent) >= 20 and norm > 1.5 * usual
+        judged = _judged(guard, norm)
+        assert judged.is_bad == spikes
+        assert judged.norm == norm
+        assert not recent or judged.usual == usual
+        if not spikes:
+            recent = [*recent, norm][-100:]
+        assert guard.state() == {"recent": recent}
+
+
+def test_after_a_bad_step_every_step_is_held_and_none_is_remembered() -> None:
+    guard = Guard(10)
+    assert not _judged(guard, 1.0).is_bad
+    assert _judged(guard, float("nan")).is_bad
+    assert _judged(guard, 1.0).is_bad
+    assert guard.state() == {"recent": [1.0]}
+
+
+def test_under_a_gradient_scaler_the_loss_alone_tells() -> None:
+    assert not _judged(Guard(None), float("inf"), scaled=True).is_bad
+    assert _judged(Guard(None), 1.0, loss=float("nan"), scaled=True).is_bad
 
 
 def test_a_spike_must_be_above_one(tmp_path: Path) -> None:

@@ -264,3 +264,18 @@ def test_it_serves_large_plain_heads_on_accelerators(
 ) -> None:
     output = kind(*[2] * (3 if kind is nn.Bilinear else 2), device="meta")
     assert head.is_faster(output, torch.empty((rows, 2), device=device), 50_257) is expected
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("bend", BENDS)
+def test_padding_counts_for_nothing(has_bias: bool, bend: Bend) -> None:
+    hidden, labels, output = made(torch.float32, has_bias)
+    kept = torch.arange(T) % 3 > 0
+    padded = torch.where(kept, labels, -100)
+    fused_loss(hidden, padded, output, bend, CHUNKS).backward()
+    found = [hidden.grad, *(parameter.grad for parameter in output.parameters())]
+    expected = exact(hidden[kept], labels[kept], output, bend)[1:]
+    assert found[0] is not None
+    assert float(found[0][~kept].abs().max()) == 0
+    assert distance(found[0][kept], expected[0]) < 2e-6
+    assert all(distance(each, wanted) < 2e-6 for each, wanted in zip(found[1:], expected[1:], strict=True))

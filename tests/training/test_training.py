@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from proctool import artifact
 from proctool.errors import Interrupted, OptionError, RunError
 from proctool.events import Event
 from proctool.procedural.registry import build_task
+from proctool.procedural.samples import Samples
 from proctool.training.options import WarmupOptions
 from proctool.training.run import RunFolder
 from proctool.training.run_form import read_form
@@ -242,10 +244,30 @@ def test_a_file_of_held_out_samples_is_not_trained_on(tmp_path: Path) -> None:
         warmup_job(options(tmp_path, task=(), data=path))
 
 
-def test_reading_ahead_gives_the_same_samples(tmp_path: Path) -> None:
+@pytest.mark.parametrize("depth", [1, 2, 9])
+def test_reading_ahead_gives_the_same_samples(depth: int) -> None:
     source = TaskSource(build_task("set", {"inputs": 5, "symbols": 9}), seed=1)
-    for number, tokens in zip(range(3, 6), read_ahead(source, 3, 6, 7, lambda samples: samples.tokens), strict=True):
+    ahead = read_ahead(source, 3, 8, 7, lambda samples: samples.tokens, depth)
+    for number, tokens in zip(range(3, 8), ahead, strict=True):
         assert np.array_equal(tokens, source.read(number * 7, number * 7 + 7).tokens)
+
+
+def test_reading_ahead_is_as_deep_as_asked() -> None:
+    source = TaskSource(build_task("set", {"inputs": 5, "symbols": 9}), seed=1)
+    made: list[int] = []
+    reached = threading.Event()
+
+    def make(samples: Samples) -> int:
+        made.append(len(samples))
+        if len(made) == 5:
+            reached.set()
+        return len(made)
+
+    ahead = read_ahead(source, 0, 1000, 7, make, 4)
+    assert next(ahead) == 1
+    assert reached.wait(60), "four more than were asked for"
+    ahead.close()
+    assert len(made) == 5
 
 
 def test_a_file_is_read_over_and_over(tmp_path: Path) -> None:
@@ -292,7 +314,7 @@ def test_every_setting_that_matters_is_recorded(tmp_path: Path) -> None:
     warmup_job(options(tmp_path)).run()
     recorded = json.loads((tmp_path / "run" / "config.json").read_text())
     incidental = {"run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "log_every", "spike", "track"}
-    incidental |= {"extend", "keep_state"}
+    incidental |= {"extend", "keep_state", "cuda_graph"}
     fields = {field.name for field in dataclasses.fields(WarmupOptions)}
     assert fields - incidental <= recorded.keys()
 

@@ -1,0 +1,141 @@
+"""A whole optimiser step as one CUDA graph, for models so small that launching kernels takes longer than running them.
+
+A graph replays the kernels of a recorded step on the same memory: batches are copied into buffers of its own, the
+learning rate and the number of targets are tensors. One graph is recorded for each shape of batches, after a few steps
+of that shape; those are steps of the run like any other.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+from proctool.errors import first_line
+from proctool.training.batch import Batch
+from proctool.training.engine import Engine
+from proctool.training.guard import Guard
+from proctool.training.late import Readout
+from proctool.training.step import Step
+
+WARMING = 3
+"""Steps before a recording: libraries choose their kernels and allocate their workspaces in them."""
+_KEPT = 8
+"""Graphs kept; a length curriculum leaves its earlier ones behind."""
+
+
+class Capture(Protocol):
+    """Records what a function does on the device."""
+
+    def warm(self, body: Callable[[], None]) -> None:
+        """Run `body` as a recording will."""
+
+    def record(self, body: Callable[[], None]) -> Callable[[], None]:
+        """Record `body` without running it; what runs it on the memory it used. Raises RuntimeError."""
+
+
+class CudaCapture:
+    """CUDA graphs. Source: PyTorch's notes on CUDA semantics, whole-network capture."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def warm(self, body: Callable[[], None]) -> None:
+        """Run `body` on the stream of recordings."""
+        present = torch.cuda.current_stream()
+        self._stream.wait_stream(present)
+        with torch.cuda.stream(self._stream):
+            body()
+        present.wait_stream(self._stream)
+
+    def record(self, body: Callable[[], None]) -> Callable[[], None]:
+        """Record `body` without running it; what replays it on the current stream."""
+        graph = torch.cuda.CUDAGraph()
+        # Other threads pin memory meanwhile, which the stricter modes take for part of the recording.
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            body()
+        return graph.replay
+
+
+class _Recording:
+    """A step's batches in memory of their own, and what takes a step on them."""
+
+    def __init__(self, batches: Sequence[Batch], device: torch.device) -> None:
+        self.batches = [Batch(*(torch.empty_like(tensor, device=device) for tensor in batch)) for batch in batches]
+        self.targets, self.judged = torch.empty((), device=device), torch.empty(0)
+        self.warmed = 0
+        self.replay: Callable[[], None] | None = None
+
+    def load(self, batches: Sequence[Batch], targets: int) -> None:
+        """Put a step's batches in place."""
+        for mine, given in zip(self.batches, batches, strict=True):
+            for held, tensor in zip(mine, given, strict=True):
+                held.copy_(tensor, non_blocking=True)
+        self.targets.fill_(targets)
+
+
+class GraphStep(Step):
+    """Steps by replaying recorded ones. Where recording fails, `note` hears why, and steps go on without it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        guard: Guard,
+        clip: float | None,
+        lag: int,
+        capture: Capture,
+        note: Callable[[str], None],
+    ) -> None:
+        assert lag, "a recorded step cannot ask before it changes the weights"
+        super().__init__(engine, guard, clip, lag)
+        self._capture: Capture | None = capture
+        self._note = note
+        self._recordings: OrderedDict[object, _Recording] = OrderedDict()
+        engine.make_capturable()
+
+    def __call__(self, batches: Sequence[Batch], targets: int, rate: float, *, is_logged: bool) -> Readout:
+        """As `Step`'s; batches of a shape that was seen before cost one launch."""
+        self.engine.set_learning_rate(rate)
+        step = self._recording_for(batches)
+        step.load(batches, targets)
+
+        def body() -> None:
+            judged = self.take(step.batches, step.targets, is_logged=False)  # one process: its loss is the whole
+            step.judged = judged
+
+        if step.replay is None and step.warmed >= WARMING and self._capture is not None:
+            try:
+                step.replay = self._capture.record(body)
+            except RuntimeError as error:
+                self._capture = None
+                self.engine.forget_gradients()
+                self._note(f"CUDA graphs do not work here ({first_line(error)}); going on without them")
+        if step.replay is not None:
+            step.replay()
+        elif self._capture is not None:
+            self._capture.warm(body)
+            step.warmed += 1
+        else:
+            body()
+        return Readout(step.judged.clone())  # the next replay writes to the same memory
+
+    def _recording_for(self, batches: Sequence[Batch]) -> _Recording:
+        shapes = tuple(tensor.shape for batch in batches for tensor in batch)
+        if shapes not in self._recordings:
+            self._recordings[shapes] = _Recording(batches, self.accelerator.device)
+            if len(self._recordings) > _KEPT:
+                self._recordings.popitem(last=False)
+        self._recordings.move_to_end(shapes)
+        return self._recordings[shapes]
+
+
+def capture_for(engine: Engine, lag: int, *, plain: bool) -> Capture | None:
+    """What records steps of this engine; None where they are not to be recorded.
+
+    One process on CUDA, read late (which leaves gradient scalers and DeepSpeed out), and `plain`: neither compiled nor
+    with gradient checkpointing, which saves random states on the host.
+    """
+    alone = engine.accelerator.num_processes == 1 and engine.accelerator.device.type == "cuda"
+    return CudaCapture(engine.accelerator.device) if alone and lag and plain else None
