@@ -274,7 +274,7 @@ class Job:
         with contextlib.ExitStack() as signals_held:
             with (
                 self._outputs_held(run.is_writer),
-                faster(model, dropout=self.options.dropout, lean=cut.lean_mlp),
+                faster(model, lean=cut.lean_mlp),
                 freed_memory_kept() if device.type == "cpu" else contextlib.nullcontext(),
                 tracked(run, self.options.track or (), settings),
                 losing_peers_is_one_line(),
