@@ -47,7 +47,9 @@ def without_mask(model: PreTrainedModel) -> Iterator[bool]:
         return
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, _attend)
+    # Asked here: a compiler would follow the question into the kernel's own compilation.
+    has_kernel = _head_size(model.config) <= small_heads.LARGEST_HEAD and small_heads.kernel() is not None
+    AttentionInterface.register(NAME, _attend_small if has_kernel else _attend)
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:
@@ -65,6 +67,10 @@ def is_plain(config: PretrainedConfig) -> bool:
         and not getattr(config, "use_bidirectional_attention", None)
         and not _has_window(config)
     )
+
+
+def _head_size(config: PretrainedConfig) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // max(config.num_attention_heads, 1))
 
 
 def _has_window(config: PretrainedConfig) -> bool:
@@ -93,6 +99,21 @@ def _attend(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     assert attention_mask is None, "rows are not padded"
-    if not dropout and small_heads.suits(query, key, value):
-        return small_heads.attend(query, key, value, scaling), None
     return sdpa_attention_forward(module, query, key, value, None, dropout, scaling, **others)  # type: ignore[no-any-return]
+
+
+def _attend_small(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """The same with the kernel for small heads, where it takes the tensors."""
+    if dropout or not small_heads.suits(query, key, value):
+        return _attend(module, query, key, value, attention_mask, dropout, scaling, **others)
+    assert attention_mask is None, "rows are not padded"
+    return small_heads.attend(query, key, value, scaling), None

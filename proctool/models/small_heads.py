@@ -75,19 +75,19 @@ def _processor() -> str:
 
 
 def suits(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether the kernel takes them: float32 on the CPU, as many heads of keys as of queries, small ones."""
+    """Whether the `kernel`, if there is one, takes them: float32 on the CPU, small heads, as many keys as queries."""
     return (
         query.shape[-1] <= LARGEST_HEAD
         and query.shape == key.shape == value.shape
         # Under autocast queries and keys may come in another precision than values: rotary embeddings do that.
         and all(part.dtype == torch.float32 and part.device.type == "cpu" for part in (query, key, value))
-        and kernel() is not None
     )
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
     """Causal attention where it `suits`: (B, H, T, D) queries, keys, values to (B, T, H, D)."""
-    return _forward(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)[0]
+    out: Tensor = _forward(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)[0]
+    return out
 
 
 @torch.library.custom_op("proctool::small_heads", mutates_args=())
@@ -143,7 +143,7 @@ def _dense_last(part: Tensor) -> Tensor:
 
 def _call(name: str, q: Tensor, k: Tensor, v: Tensor, scale: float, others: tuple[Tensor, ...]) -> None:
     library = kernel()
-    assert library is not None, "suits() checks this"
+    assert library is not None, "attention.py asks first"
     batch, heads, tokens, size = q.shape
     threads = max(1, min(torch.get_num_threads(), batch * heads))
     scratch = q.new_empty(threads * library.scratch_floats(ctypes.c_int64(tokens), ctypes.c_int64(size)))

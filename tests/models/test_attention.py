@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from proctool.models import small_heads
 from proctool.models.attention import NAME, PLAIN, without_mask
 from proctool.models.build import build_model, config_of, model_config, set_dropout
-from tests.models.tiny import CONTEXT, FAMILIES, VOCAB, tiny
+from tests.models.tiny import CONTEXT, FAMILIES, VOCAB, tiny, tiny_config
 
 OTHERS = (
     "apertus", "arcee", "cohere2", "ernie4_5", "glm", "glm4", "helium", "nemotron", "olmo3", "persimmon", "seed_oss"
@@ -33,10 +33,6 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
     return model(TOKENS, use_cache=False).logits  # type: ignore[no-any-return]
 
 
-def torchs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_heads, "kernel", lambda: None)
-
-
 @pytest.mark.parametrize("family", sorted({*PLAIN, *FAMILIES}))
 def test_logits_are_the_models_own(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the bit where torch's attention serves; to rounding where the kernel for small heads does."""
@@ -46,7 +42,8 @@ def test_logits_are_the_models_own(family: str, monkeypatch: pytest.MonkeyPatch)
         assert used is (family in PLAIN)
         assert (model.config._attn_implementation == NAME) is used
         torch.testing.assert_close(logits(model), wanted, atol=2e-6, rtol=1e-5)
-        torchs_alone(monkeypatch)
+    monkeypatch.setattr(small_heads, "kernel", lambda: None)  # as without a C compiler
+    with without_mask(model):
         assert torch.equal(logits(model), wanted)
     assert model.config.to_json_string() == before
     assert model.config._attn_implementation != NAME
@@ -54,7 +51,7 @@ def test_logits_are_the_models_own(family: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "gpt_bigcode"])
-def test_heads_that_share_keys(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heads_that_share_keys(family: str) -> None:
     model = small(family, num_attention_heads=4, num_key_value_heads=2, head_dim=4)
     wanted = logits(model)
     with without_mask(model) as used:
@@ -95,8 +92,7 @@ def test_a_chosen_implementation_stays() -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_dropout_in_attention_is_the_models_own(family: str) -> None:
-    model = tiny(family).train()
-    config = model.config
+    config = tiny_config(family)
     set_dropout(config, 0.5)
     model = build_model(config, seed=0).train()
 

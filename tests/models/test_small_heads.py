@@ -59,11 +59,6 @@ def test_others_are_left_to_torch(shape: tuple[int, ...], dtype: torch.dtype) ->
     assert not module.suits(torch.zeros(1, 2, 5, 4), *(torch.zeros(1, 1, 5, 4) for _ in range(2)))
 
 
-def test_without_a_compiler_torchs_attention_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "kernel", lambda: None)
-    assert not module.suits(*(torch.zeros(1, 2, 5, 4) for _ in range(3)))
-
-
 def test_faster_changes_no_logit_and_leaves_no_trace() -> None:
     model = build_model(model_config("2x2x64", vocab_size=50, context=40), seed=1)
     tokens = torch.randint(0, 50, (2, 40))
