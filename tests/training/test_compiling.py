@@ -58,7 +58,7 @@ def compiled(family: str, layers: int, checkpointing: bool = False, **values: An
     model, recorder = build_model(config, seed=0).train(), Recorder()
     if checkpointing:
         model.gradient_checkpointing_enable()
-    with faster(model, checkpointing=checkpointing):
+    with faster(model, lean=not checkpointing):
         compile_parts(model, backend=recorder, fullgraph=True)
         for _ in range(2):
             model.base_model(input_ids=torch.zeros(2, 16, dtype=torch.long), use_cache=False)[0].sum().backward()
