@@ -3,6 +3,7 @@
 # make check  set up, then what CI runs first: format, lint, types, the fast tests
 # make bench  set up, then measure speeds
 # make bench-gpu  set up, then speed and exactness on a GPU: two parts of ten minutes (docs/benchmarks.md)
+# make counts  set up, then count kernels, bytes and host waits of a training step; needs no GPU
 # make results  set up, then every laptop recipe: the tables of docs/results/; about two hours on two cores
 # make docs   make docs/tasks.md from the task registry
 # make site   the documentation as a site: build/site, with strict links
@@ -18,7 +19,7 @@ READY := $(VENV)/.ready
 TOOLS := .venv-tools
 SITE := .venv-site
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results test check style bench bench-gpu docs site fuzz lock sbom audit clean
+.PHONY: help setup demo results test check style bench bench-gpu counts docs site fuzz lock sbom audit clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -68,6 +69,9 @@ bench: $(READY)
 # Each part ends within ten minutes; on a cluster they can be two jobs: benchmarks.gpu first, then second.
 bench-gpu: $(READY)
 	@$(BIN)/python -m benchmarks.gpu first second $(if $(TINY),--tiny) --out $(or $(OUT),build/gpu)
+
+counts: $(READY)
+	@$(BIN)/python -m benchmarks.counts
 
 docs: $(READY)
 	@test -f build/tasks.json || $(MAKE) bench

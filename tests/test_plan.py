@@ -113,7 +113,7 @@ def test_what_no_single_gpu_holds_is_sharded_or_refused() -> None:
 
 
 def test_checkpointing_is_advised_before_giving_up() -> None:
-    run = RunOptions(model="gpt2-large", context=8192, batch_size=1, steps=1)
+    run = RunOptions(model="gpt2-large", context=10240, batch_size=1, steps=1)
     (fit,) = planned(run, gpu="l4", gpus=(1,)).stages[0].fits
     assert fit.advice == "gradient_checkpointing, accumulate: 1"
 

@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from proctool import config
 from proctool.experiment.identity import identity
 from proctool.procedural.registry import Task
 from proctool.procedural.task_code import task_code
 from proctool.reporting.metrics import MetricsLog
-from proctool.training.options import TrainingOptions, incidental
+from proctool.training.options import TrainingOptions, recorded
 from proctool.training.run_state import State
 from proctool.transplantation.options import TransplantOptions
 
@@ -75,8 +74,8 @@ class Stage:
 
     def __post_init__(self) -> None:
         # Options that are not given stay out, so that one that is added later changes no key.
-        given = {name: value for name, value in config.plain(self.options).items() if value is not None}
-        options = {name: identity(name, value) for name, value in given.items() if name not in incidental(self.options)}
+        given = {name: value for name, value in recorded(self.options).items() if value is not None}
+        options = {name: identity(name, value) for name, value in given.items()}
         if "components" in options:
             options["components"] = sorted(options["components"])  # the order they are listed in means nothing
         if "heads" in options:

@@ -90,10 +90,10 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
     from torch import nn
 
     family = str(model.config.model_type)
-    stacks = list(_stacks(model.base_model))
-    if len(stacks) != 1:
-        raise ModelError(f"{family}: expected one stack of layers, found {len(stacks)}: {_UNSUPPORTED}")
-    stack = stacks[0]
+    found = list(stacks(model.base_model))
+    if len(found) != 1:
+        raise ModelError(f"{family}: expected one stack of layers, found {len(found)}: {_UNSUPPORTED}")
+    stack = found[0]
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     offset = 0
     placed: list[tuple[nn.Module, Place]] = []
@@ -149,7 +149,7 @@ def _is_filled(module: nn.Module) -> bool:
     return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
 
 
-def _stacks(module: nn.Module) -> Iterator[nn.ModuleList]:
+def stacks(module: nn.Module) -> Iterator[nn.ModuleList]:
     """The outermost lists of modules that hold parameters."""
     from torch import nn
 
@@ -158,7 +158,7 @@ def _stacks(module: nn.Module) -> Iterator[nn.ModuleList]:
             if any(True for _ in child.parameters()):
                 yield child
         else:
-            yield from _stacks(child)
+            yield from stacks(child)
 
 
 def _around(module: nn.Module, stack: nn.ModuleList) -> Iterator[nn.Module]:

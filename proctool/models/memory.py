@@ -189,6 +189,7 @@ def _traced(written: str, samples: int, length: int, precision: str, dropout: fl
     from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
+    from proctool.models.attention import without_mask
     from proctool.models.build import config_of, set_dropout
     from proctool.models.faster import lean_mlp, one_gelu
 
@@ -223,6 +224,7 @@ def _traced(written: str, samples: int, length: int, precision: str, dropout: fl
         with (
             one_gelu(model),
             lean_mlp(model) if lean else contextlib.nullcontext(),
+            without_mask(model),
             torch.autocast(
                 "cpu",
                 torch.float16 if precision == "fp16" else torch.bfloat16,

@@ -2,7 +2,7 @@
 
 Diagnostics train models with heads of 4 numbers; there the kernel of small_heads.c does attention in a sixth of the
 time. It is compiled on first use by the machine's C compiler and kept in the cache folder. Without a compiler, or
-outside its reach (other devices or precisions, larger heads, dropout), attention is torch's own.
+outside its reach (other devices or precisions, larger heads, dropout), attention is torch's own (attention.py).
 """
 
 from __future__ import annotations
@@ -15,31 +15,19 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from proctool.artifact import replacing
 from proctool.cache import cache_folder
 from proctool.errors import CorpusError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-NAME = "proctool_causal"
-"""What transformers knows this attention by."""
-
 LARGEST_HEAD = 16
 """Above it torch's kernel is faster (measured on AVX2: docs/benchmarks.md)."""
-
-# Families whose attention is causal over the whole row and nothing else: no window, cap, sink or bias on positions.
-_PLAIN = ("gpt2", "gpt_neox", "llama", "olmo2", "phi", "qwen2", "qwen3")
 
 # Fast arithmetic may reorder sums, never between threads: each (sample, head) pair is summed by one.
 # Not -ffast-math: linking with it sets the whole process to flush subnormal numbers to zero.
@@ -86,56 +74,20 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-@contextmanager
-def small_heads(model: PreTrainedModel, *, dropout: float = 0.0) -> Iterator[bool]:
-    """While the block lasts, `model` attends through the kernel if that is the same computation; gives whether so.
-
-    For rows without padding masks only, as training and scoring use them.
-    """
-    config = model.config
-    size = getattr(config, "head_dim", None) or config.hidden_size // max(config.num_attention_heads, 1)
-    suits = (
-        config.model_type in _PLAIN
-        and not getattr(config, "use_sliding_window", False)
-        and getattr(config, "num_key_value_heads", None) in (None, config.num_attention_heads)
-        and size <= LARGEST_HEAD
-        and not dropout
-        and kernel() is not None
+def suits(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether the `kernel`, if there is one, takes them: float32 on the CPU, small heads, as many keys as queries."""
+    return (
+        query.shape[-1] <= LARGEST_HEAD
+        and query.shape == key.shape == value.shape
+        # Under autocast queries and keys may come in another precision than values: rotary embeddings do that.
+        and all(part.dtype == torch.float32 and part.device.type == "cpu" for part in (query, key, value))
     )
-    if not suits:
-        yield False
-        return
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(NAME, _attend)
-    before = config._attn_implementation
-    model.set_attn_implementation(NAME)
-    try:
-        yield True
-    finally:
-        model.set_attn_implementation(before)
 
 
-def _attend(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """transformers' attention function: (B, H, T, D) queries, keys, values to (B, T, H, D)."""
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    # Under autocast queries and keys may come in another precision than values: rotary embeddings do that.
-    plain = all(part.dtype == torch.float32 and part.device.type == "cpu" for part in (query, key, value))
-    if plain and not dropout and attention_mask is None:
-        return _forward(query, key, value, scale)[0], None
-    out = scaled_dot_product_attention(
-        query, key, value, attention_mask, dropout, is_causal=attention_mask is None, scale=scale
-    )
-    return out.transpose(1, 2), None
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+    """Causal attention where it `suits`: (B, H, T, D) queries, keys, values to (B, T, H, D)."""
+    out: Tensor = _forward(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)[0]
+    return out
 
 
 @torch.library.custom_op("proctool::small_heads", mutates_args=())
@@ -191,7 +143,7 @@ def _dense_last(part: Tensor) -> Tensor:
 
 def _call(name: str, q: Tensor, k: Tensor, v: Tensor, scale: float, others: tuple[Tensor, ...]) -> None:
     library = kernel()
-    assert library is not None, "small_heads() checks this"
+    assert library is not None, "attention.py asks first"
     batch, heads, tokens, size = q.shape
     threads = max(1, min(torch.get_num_threads(), batch * heads))
     scratch = q.new_empty(threads * library.scratch_floats(ctypes.c_int64(tokens), ctypes.c_int64(size)))

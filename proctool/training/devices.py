@@ -43,7 +43,7 @@ def start_process() -> PartialState:
     launch()  # refused in one line where Accelerate would not know what to do
     if flag("ACCELERATE_USE_FSDP"):  # else transformers gives donors' weights to one process alone
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
-    on_cpu = _on_cpu()
+    on_cpu = computes_on_cpu()
     try:
         with hidden():
             return PartialState(cpu=on_cpu)
@@ -70,7 +70,8 @@ def _leave() -> None:
         time.sleep(0.1)
 
 
-def _on_cpu() -> bool:
+def computes_on_cpu() -> bool:
+    """Whether this launch computes on CPUs."""
     # Accelerate by itself takes the processes of a torchrun on CPUs for strangers to each other.
     return flag("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
@@ -111,7 +112,7 @@ def accelerator_of(precision: str) -> Accelerator:
     Raises RunError where the device does not have that precision.
     """
     start_process()
-    autocast, on_cpu = _AUTOCAST[precision], _on_cpu()
+    autocast, on_cpu = _AUTOCAST[precision], computes_on_cpu()
     try:
         with hidden():
             if AcceleratorState._shared_state and AcceleratorState().mixed_precision != autocast:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool import artifact
-from proctool import config as strict
 from proctool.artifact import Artifact
 from proctool.errors import ModelError
 from proctool.events import EndEvent, Event, StartEvent
@@ -25,7 +24,7 @@ from proctool.outputs import Output, reads_of, require_safe
 from proctool.training import environment
 from proctool.training.curriculum import Curriculum
 from proctool.training.extension import EXTENDED_FROM, keeps_state, note, state_bytes
-from proctool.training.options import TrainingOptions, incidental
+from proctool.training.options import TrainingOptions, recorded
 from proctool.training.run import RunFolder
 from proctool.training.run_form import require_run_folder
 from proctool.training.run_place import earlier_run_path, outputs_of, run_path
@@ -173,7 +172,7 @@ class Job:
         """What the run's result depends on, as JSON has it."""
         settings = {
             "command": self.command,
-            **{key: value for key, value in strict.plain(self.options).items() if key not in incidental(self.options)},
+            **recorded(self.options),
             **{f"source.{key}": value for key, value in self.source.metadata().items()},
             "parents": [
                 parent.content if isinstance(parent, Artifact) else parent["content"] or parent["name"]
@@ -235,17 +234,19 @@ class Job:
         from accelerate import PartialState
 
         from proctool.models.faster import faster
+        from proctool.training.compiling import compile_chosen
         from proctool.training.devices import losing_peers_is_one_line
         from proctool.training.heap import freed_memory_kept
         from proctool.training.loop import train
         from proctool.training.step_cut import cut_for, is_chosen
 
         model, origins, trained = self._initial()
-        options, device = self.options, PartialState().device
+        flops, device = training_flops(model, self._tokens, self.source.length), PartialState().device
+        options = compile_chosen(self.options, flops)
         cut = cut_for(options, model, self.source.length, device, run.events())
         if is_chosen(options) and not cut.fits:
             run.say("the free memory is less than this run is estimated to take, so it may run out of memory")
-        compiles = options.compile or torch.cuda.is_available()  # the loss is compiled there
+        compiles = bool(options.compile) or torch.cuda.is_available()  # the loss is compiled there
         surroundings = environment.found(options.precision, compiles, options.deterministic)
         for line in [*surroundings.lines, *self._remarks()]:
             run.say(line)
@@ -265,7 +266,7 @@ class Job:
             tokens_per_step=self.options.batch_size * self.source.length,
             parameters=parameter_count(model),
             trained=trained,
-            flops=training_flops(model, self._tokens, self.source.length),
+            flops=flops,
             carried=records(summary(origins)),
             seed=metadata.get("seed", self.options.seed),
             eval_samples=self._eval_samples,
@@ -278,16 +279,18 @@ class Job:
         with contextlib.ExitStack() as signals_held:
             with (
                 self._outputs_held(run.is_writer),
-                faster(model, dropout=self.options.dropout, lean=cut.lean_mlp),
+                faster(model, lean=cut.lean_mlp),
                 freed_memory_kept() if device.type == "cpu" else contextlib.nullcontext(),
                 tracked(run, self.options.track or (), settings),
                 losing_peers_is_one_line(),
             ):
-                result = train(model, course, cut.applied(self.options), run, start, self.loss, signals_held)
-            return self._completed(run, model, origins, result)
+                result = train(model, course, cut.applied(options), run, start, self.loss, signals_held)
+            return self._completed(run, model, origins, result, options)
 
-    def _completed(self, run: RunFolder, model: PreTrainedModel, origins: list[Origin], result: Result) -> EndEvent:
-        """Write the artifacts of a run that has come to its end, and record that. Returns the end event."""
+    def _completed(
+        self, run: RunFolder, model: PreTrainedModel, origins: list[Origin], result: Result, options: TrainingOptions
+    ) -> EndEvent:
+        """Write the artifacts of a run that has ended with these `options`, and record that. Returns the end event."""
         last = result.scores.at(result.step, result.tokens)
         best = result.best or last
         # A curriculum that was not finished leaves a model that has never seen samples of the full size.
@@ -302,9 +305,7 @@ class Job:
                 "tokens": found.tokens,
                 "seed": self.options.seed,
                 "metrics": {"loss": found.loss if math.isfinite(found.loss) else None, "accuracy": found.accuracy},
-                "training": {
-                    k: v for k, v in strict.plain(self.options).items() if k not in incidental(self.options) | {"init"}
-                },
+                "training": {k: v for k, v in recorded(options).items() if k != "init"},
                 "carried": records(summary(origins)),
                 **trained_size,
                 **({EXTENDED_FROM: [each["step"] for each in run.extended_from]} if run.extended_from else {}),

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 
-from proctool.errors import Interrupted, RunError, first_line
+from proctool.errors import Interrupted, RunError
 from proctool.events import (
     CurriculumEvent,
     EvalEvent,
@@ -29,6 +28,7 @@ from proctool.signals import command_again, stop_signals
 from proctool.training.batch import Batch
 from proctool.training.checkpoint import Checkpoints, HasState, Position
 from proctool.training.clock import Clock
+from proctool.training.compiling import compile_model
 from proctool.training.curriculum import Curriculum, CurriculumStage
 from proctool.training.devices import agreed_to_stop, device_peak, make_accelerator, make_engine, random_state
 from proctool.training.early_stop import EarlyStop
@@ -43,7 +43,7 @@ from proctool.training.optimiser import make_optimiser
 from proctool.training.options import TrainingOptions
 from proctool.training.run import RunFolder
 from proctool.training.schedule import learning_rate
-from proctool.training.sources import Source, held_out_samples, read_ahead
+from proctool.training.sources import held_out_samples, read_ahead
 from proctool.training.step import BATCHES_AHEAD, Step, has_fixed_shapes, micro_batches
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ def train(
     else:
         run.record(ResumeEvent(step=here.step) if resumed else start)
     if options.compile:
-        _compile(module, course.lesson.source, options, accelerator, run)
+        trial = Batch.of(course.lesson.source.read(0, micro), accelerator.device)
+        run.record(NoteEvent(note=compile_model(engine, trial)))
 
     fixed = has_fixed_shapes(
         accelerator.device.type,
@@ -263,23 +264,6 @@ def train(
         checkpoints.write_state(dataclasses.replace(here, seconds=clock.seconds()), parts_before)
     weights = engine.weights()
     return Result(here.step, here.tokens, clock.seconds(), scores, weights, early.best, course.lesson.size)
-
-
-def _compile(
-    module: TargetLoss, source: Source, options: TrainingOptions, accelerator: Accelerator, run: RunFolder
-) -> None:
-    """Compile the body in place (the head's input varies in size), after a trial step that leaves no trace."""
-    body = module.model.base_model
-    try:
-        body.compile()
-        trial = Batch.of(source.read(0, options.samples_at_once(accelerator.num_processes)), accelerator.device)
-        with torch.random.fork_rng(), accelerator.autocast():
-            module(trial.tokens, trial.positions, trial.labels).backward()
-    except Exception as error:  # compilers fail in many ways
-        body._compiled_call_impl = None
-        note = f"torch.compile does not work here ({first_line(error)}); going on without it"
-        run.record(NoteEvent(note=note))
-    module.zero_grad()
 
 
 def _size(lesson: CurriculumStage) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
+from proctool import config as strict
 from proctool.errors import OptionError, notice
 from proctool.models.components import parse_components
 from proctool.models.shapes import default_context
@@ -26,6 +27,18 @@ INCIDENTAL = {"incidental": True}
 def incidental(options: object) -> frozenset[str]:
     """Options that are no part of what a run is: neither of its settings nor of a stage's key."""
     return frozenset(each.name for each in fields(options) if each.metadata.get("incidental"))  # type: ignore[arg-type]
+
+
+def recorded(options: object) -> dict[str, Any]:
+    """The options that a run's settings and a stage's key hold, as JSON has them.
+
+    `compile` was false before it could be left open, and is recorded as that; what it comes to changes no result
+    beyond rounding, and is in a run's metrics.
+    """
+    values: dict[str, Any] = strict.plain(options)
+    if values.get("compile", True) is None:
+        values["compile"] = False
+    return {name: value for name, value in values.items() if name not in incidental(options)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +79,8 @@ class TrainingOptions:
     """Largest gradient norm; 0 leaves gradients as they are."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """Autocast precision; weights and optimiser stay fp32. tf32 is fp32 with faster, coarser products on GPUs."""
-    compile: bool = False
-    """Compile the model with torch.compile; falls back, saying so, where that fails."""
+    compile: bool | None = None
+    """Compile layers with torch.compile (default: in long runs on GPUs)."""
     cuda_graph: bool = field(default=True, metadata=INCIDENTAL)
     """Record the steps of small models as CUDA graphs, on one GPU."""
     gradient_checkpointing: bool | Literal["auto"] = False

@@ -1,0 +1,119 @@
+"""Causal attention without a mask, for training on whole rows.
+
+transformers looks for packed rows in the positions before it decides whether a mask is needed. That costs a GPU a wait
+in each forward pass, and a compiler cannot do it at all: it builds a mask of (B, 1, L, L), with which no
+FlashAttention runs. Samples here are never padded or packed, so families whose attention is causal over the whole row
+need no mask.
+
+All that is used of transformers' internals for this is in this file, and holds for 5.0 to 5.24: an attention that is
+in `AttentionInterface` and not in `AttentionMaskInterface` gets no mask (`masking_utils._preprocess_mask_arguments`),
+and `sdpa_attention_forward` is the attention called "sdpa".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from proctool.models import small_heads
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+NAME = "proctool_causal"
+"""What transformers calls this attention."""
+
+PLAIN = (
+    "apertus", "arcee", "cohere", "cohere2", "deepseek_v3", "ernie4_5", "gemma", "glm", "glm4", "gpt2", "gpt_bigcode",
+    "gpt_neox", "granite", "granitemoe", "helium", "llama", "mistral", "mixtral", "nanochat", "nemotron", "olmo",
+    "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe",
+    "seed_oss", "smollm3", "stablelm", "starcoder2",
+)  # fmt: skip
+"""Families whose attention is causal over the row and at most limited by a window: no cap, sink or position bias."""
+
+
+@contextmanager
+def without_mask(model: PreTrainedModel) -> Iterator[bool]:
+    """While the block lasts, `model` attends without a mask if that is the same computation; gives whether so.
+
+    For rows without padding only, as training uses them. Small heads attend through a kernel of their own
+    (small_heads.py); all others through torch's `scaled_dot_product_attention` with `is_causal`, as before.
+    """
+    if not is_plain(model.config):
+        yield False
+        return
+    from transformers import AttentionInterface
+
+    # Asked here: a compiler would follow the question into the kernel's own compilation.
+    has_kernel = _head_size(model.config) <= small_heads.LARGEST_HEAD and small_heads.kernel() is not None
+    AttentionInterface.register(NAME, _attend_small if has_kernel else _attend)
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    try:
+        yield True
+    finally:
+        model.set_attn_implementation(before)
+
+
+def is_plain(config: PretrainedConfig) -> bool:
+    """Whether every layer sees the whole row up to its own position, and transformers would call torch's attention."""
+    return (
+        config.model_type in PLAIN
+        and config._attn_implementation == "sdpa"
+        and getattr(config, "is_causal", True) is not False
+        and not getattr(config, "use_bidirectional_attention", None)
+        and not _has_window(config)
+    )
+
+
+def _head_size(config: PretrainedConfig) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // max(config.num_attention_heads, 1))
+
+
+def _has_window(config: PretrainedConfig) -> bool:
+    """Whether some layer has a window that is shorter than the longest row, or a kind of attention not known here."""
+    kinds = set(getattr(config, "layer_types", None) or ("full_attention", "sliding_attention"))
+    if not kinds <= {"full_attention", "sliding_attention"}:
+        return True
+    window = getattr(config, "sliding_window", None)
+    if not window or "sliding_attention" not in kinds or getattr(config, "use_sliding_window", None) is False:
+        return False
+    longest = getattr(config, "max_position_embeddings", None)
+    return not longest or bool(window < longest)
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention function: (B, H, T, D) queries, keys, values to (B, T, H, D)."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    assert attention_mask is None, "rows are not padded"
+    return sdpa_attention_forward(module, query, key, value, None, dropout, scaling, **others)  # type: ignore[no-any-return]
+
+
+def _attend_small(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """The same with the kernel for small heads, where it takes the tensors."""
+    if dropout or not small_heads.suits(query, key, value):
+        return _attend(module, query, key, value, attention_mask, dropout, scaling, **others)
+    assert attention_mask is None, "rows are not padded"
+    return small_heads.attend(query, key, value, scaling), None
