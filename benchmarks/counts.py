@@ -31,6 +31,7 @@ from proctool.models.build import build_model, model_config
 from proctool.models.faster import faster
 from proctool.training.batch import Batch
 from proctool.training.engine import Engine
+from proctool.training.guard import Guard
 from proctool.training.loss import TargetLoss
 from proctool.training.optimiser import make_optimiser
 
@@ -121,21 +122,22 @@ def step_cost(work: Workload, change: Callable[[Any], contextlib.AbstractContext
         AcceleratorState._reset_state()
         precision = "bf16" if work.precision == "bf16" else "no"
         engine = Engine(Accelerator(cpu=True, device_placement=False, mixed_precision=precision), module, optimiser)
+        guard = Guard(None)
         with change(module.model):
             with Counting():
-                _step(engine, 1, 8, 1)
+                _step(engine, guard, 1, 8, 1)
             with Counting() as counter:
-                _step(engine, work.samples, work.length, work.targets)
+                _step(engine, guard, work.samples, work.length, work.targets)
         AcceleratorState._reset_state()
     return counter.cost()
 
 
-def _step(engine: Engine, samples: int, length: int, targets: int) -> None:
+def _step(engine: Engine, guard: Guard, samples: int, length: int, targets: int) -> None:
     chosen = torch.zeros(samples * targets, dtype=torch.long)
     batch = Batch(torch.zeros(samples, length, dtype=torch.long), chosen, chosen.clone())
-    engine.add_gradients(batch, samples * targets, is_last=True)
-    engine.clip_or_step(1.0)
-    engine.step()
+    loss = engine.add_gradients(batch, samples * targets, is_last=True)
+    guard.judge(loss, engine.clip_or_step(1.0))
+    engine.step(guard.stopped)
 
 
 @contextlib.contextmanager

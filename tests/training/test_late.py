@@ -132,8 +132,6 @@ def test_the_host_reads_nothing_within_a_step(lag: int, tmp_path: Path, monkeypa
         return tolist(tensor)
 
     monkeypatch.setattr(torch.Tensor, "tolist", listed)
-    # transformers looks whether rows are packed, which ours never are; with its masks, that is the attention's subject.
-    monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None)
     monkeypatch.setattr(Step, "__call__", counted)
     monkeypatch.setattr(Readout, "read", noted)
     warmup_job(options(tmp_path, **{**CHANGES, "steps": 40, "eval_every": 20, "checkpoint_every": 100})).run()

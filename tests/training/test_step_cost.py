@@ -23,15 +23,15 @@ SMALL = Workload("2x2x64", 50, 2, 32, 31, "fp32")
     ("name", "kernels", "gigabytes"),
     [
         ("GPT-2 small, 32 x 1024", 1530, 210.0),
-        ("1.3B, 2 x 2048", 1000, 110.0),
-        ("haystack 2x4x16, 1000 x 62", 107, 1.1),
+        ("1.3B, 2 x 2048", 1007, 110.0),
+        ("haystack 2x4x16, 1000 x 62", 120, 1.1),
     ],
 )
 def test_a_step_stays_within_its_budget(name: str, kernels: int, gigabytes: float) -> None:
     cost = step_cost(WORKLOADS[name])
     assert cost.kernels <= kernels
     assert cost.moved <= gigabytes * 1e9
-    assert cost.waits <= 1  # the gradient's norm
+    assert cost.waits == 0
 
 
 @pytest.mark.parametrize(("family", "forward", "backward"), [("gpt2", 44, 79), ("llama", 53, 99), ("qwen3", 69, 129)])
