@@ -106,4 +106,5 @@ def test_steps_open_no_files(tmp_path: Path) -> None:
     job = warmup_job(options(tmp_path, steps=60, eval_every=10, log_every=1, checkpoint_every=5))
     job.listeners = [lambda event: open_files.append(len(os.listdir("/dev/fd"))) if event.kind == "train" else None]
     job.run()
-    assert max(open_files[10:]) <= open_files[9]
+    # While a thread writes a checkpoint it has files open; a leak would raise the least number too.
+    assert min(open_files[-10:]) <= min(open_files[10:20])
