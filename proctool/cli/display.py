@@ -20,6 +20,7 @@ from proctool.events import (
     ResumeEvent,
     StartEvent,
     TrainEvent,
+    TryEvent,
 )
 from proctool.units import format_bytes, format_count, format_seconds
 
@@ -162,13 +163,20 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
     """A listener for training events: a bar on a terminal, plain lines elsewhere."""
     shown: ProgressLine | None = None
     held_out = ""
+    first = label
 
     def listen(event: Event) -> None:
-        nonlocal shown, held_out
+        nonlocal shown, held_out, label
         match event:
             case NoteEvent():
                 say(f"{label}: {event.note}")
+            case TryEvent():
+                said = _try(event)
+                say(f"{first}: {said}")
+                label = first if event.accuracy is not None else f"{first}, {said}"
             case StartEvent():
+                if shown is not None:
+                    shown.close()
                 say(f"{label}: {format_count(event.parameters)} parameters, {event.steps} steps of "
                     f"{format_count(event.tokens_per_step)} tokens")  # fmt: skip
                 if event.micro_batch is not None:
@@ -198,6 +206,18 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
     finally:
         if shown is not None:
             shown.close()
+
+
+def _try(event: TryEvent) -> str:
+    """How far a try is: `donor 2 of 10 at most (seed 1000000000)`, and once it is probed what came of it."""
+    said = f"donor {event.number + 1} of at most {event.most}"
+    if event.accuracy is None:
+        return said
+    verdict = "accepted" if event.is_accepted else "rejected"
+    return (
+        f"{said} (seed {event.seed}) {verdict}: {event.accuracy:.1%} of {event.diagnostic} right, "
+        f"{event.above:.1%} needed"
+    )
 
 
 def carried(rows: Sequence[Mapping[str, Any]]) -> None:
