@@ -94,7 +94,10 @@ class AcceptedWarmup(Job):
         with tempfile.TemporaryDirectory(prefix="proctool-") as folder:
             donor = Path(folder) / _DONOR
             save_model(donor, self.build(self.config, 0), {})
-            return self._probe(donor, Path(folder) / "probe").plan()
+            probe = self._probe(donor, Path(folder) / "probe")
+            for source in (probe.source, probe.held_out):
+                source.read(0, 1)  # a task may be too small to keep its splits apart
+            return probe.plan()
 
     def _settings(self) -> dict[str, Any]:
         settings = super()._settings()

@@ -7,16 +7,21 @@ from collections.abc import Mapping, Sequence
 from proctool.events import TryEvent
 
 
-def acceptance_notes(gates: Mapping[str, Sequence[Sequence[TryEvent]]]) -> list[str]:
-    """A sentence or two for each group of arms with the same warm-ups: how many donors were accepted, and the cost.
+def acceptance_notes(gates: Mapping[str, Mapping[str, Sequence[TryEvent]]]) -> list[str]:
+    """A few sentences for each group of arms with the same warm-ups: how many donors were accepted, and the cost.
 
-    `gates` has, by arm, the tries of each of its warm-ups, one warm-up for each seed.
+    `gates` has, by arm, the tries of each of its warm-ups (one for each seed) by the warm-up's key.
     """
-    arms: dict[tuple[TryEvent, ...], list[str]] = {}
+    arms: dict[tuple[str, float, tuple[str, ...]], list[str]] = {}
     for arm, warmups in gates.items():
-        if tries := tuple(event for warmup in warmups for event in warmup):
-            arms.setdefault(tries, []).append(arm)
-    return [_note(names, tries) for tries, names in arms.items()]
+        probes: dict[tuple[str, float], list[str]] = {}
+        for key, tries in warmups.items():
+            probes.setdefault((tries[0].diagnostic, tries[0].above), []).append(key)
+        for probe, keys in probes.items():
+            arms.setdefault((*probe, tuple(keys)), []).append(arm)
+    return [
+        _note(names, [event for key in keys for event in gates[names[0]][key]]) for (*_, keys), names in arms.items()
+    ]
 
 
 def _note(names: Sequence[str], tries: Sequence[TryEvent]) -> str:

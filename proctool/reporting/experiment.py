@@ -120,15 +120,15 @@ def load_experiment(folder: Path) -> Experiment:
     )
 
 
-def _gates(record: ExperimentRecord, logs: Mapping[str, MetricsLog]) -> dict[str, list[Sequence[TryEvent]]]:
-    """By arm, the tries of each warm-up behind it that ended with an accepted donor."""
-    found: dict[str, list[Sequence[TryEvent]]] = {}
+def _gates(record: ExperimentRecord, logs: Mapping[str, MetricsLog]) -> dict[str, dict[str, Sequence[TryEvent]]]:
+    """By arm and key, the tries of each warm-up behind it that ended with an accepted donor."""
+    found: dict[str, dict[str, Sequence[TryEvent]]] = {}
     for arm, by_seed in record.arms.items():
-        donors = {
+        behind = {
             donor for measured in by_seed.values() for key in measured.keys for donor in record.stages[key].donors
         }
-        tries = [logs[donor].tries for donor in record.stages if donor in donors and logs[donor].end is not None]
-        found[arm] = [each for each in tries if each]
+        ended = [key for key in record.stages if key in behind and logs[key].end is not None]
+        found[arm] = {key: logs[key].tries for key in ended if logs[key].tries}
     return found
 
 
