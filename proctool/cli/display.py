@@ -163,17 +163,18 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
     """A listener for training events: a bar on a terminal, plain lines elsewhere."""
     shown: ProgressLine | None = None
     held_out = ""
-    first = label
+    first, shows_carried = label, True
 
     def listen(event: Event) -> None:
-        nonlocal shown, held_out, label
+        nonlocal shown, held_out, label, shows_carried
         match event:
             case NoteEvent():
                 say(f"{label}: {event.note}")
             case TryEvent():
-                said = _try(event)
-                say(f"{first}: {said}")
-                label = first if event.accuracy is not None else f"{first}, {said}"
+                if shown is not None:
+                    shown.close()
+                say(f"{first}: {_verdict(event)}")
+                label, shows_carried = f"{first}, donor {event.number + 1}", event.number == 0
             case StartEvent():
                 if shown is not None:
                     shown.close()
@@ -184,7 +185,8 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
                     say(
                         f"{label}: {event.micro_batch} samples at once, {again} gradient checkpointing (by free memory)"
                     )
-                carried(event.carried or ())
+                if shows_carried:  # of several donors the first
+                    carried(event.carried or ())
                 shown = ProgressLine(label, event.steps, "steps")
             case ResumeEvent():
                 say(f"{label}: going on from step {event.step}")
@@ -208,16 +210,13 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
             shown.close()
 
 
-def _try(event: TryEvent) -> str:
-    """How far a try is: `donor 2 of 10 at most (seed 1000000000)`, and once it is probed what came of it."""
-    said = f"donor {event.number + 1} of at most {event.most}"
+def _verdict(event: TryEvent) -> str:
+    """`donor 2 of at most 10 (seed 1000000000)`, and once it is probed whether it was accepted."""
+    said = f"donor {event.number + 1} of at most {event.most} (seed {event.seed})"
     if event.accuracy is None:
         return said
     verdict = "accepted" if event.is_accepted else "rejected"
-    return (
-        f"{said} (seed {event.seed}) {verdict}: {event.accuracy:.1%} of {event.diagnostic} right, "
-        f"{event.above:.1%} needed"
-    )
+    return f"{said} {verdict}: {event.accuracy:.1%} of {event.diagnostic} right, {event.above:.1%} needed"
 
 
 def carried(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -163,8 +163,8 @@ def probe_options(options: WarmupOptions) -> DiagnosticOptions:
         near = config.suggestion(gate.diagnostic, DIAGNOSTICS)
         raise OptionError(f'accept: unknown diagnostic "{gate.diagnostic}"{near}')
     like = (
-        "model", "family", "init_std", "precision", "compile", "gradient_checkpointing", "deterministic", "cuda_graph", "log_every",
-        "checkpoint_every", "keep_checkpoints",
+        "model", "family", "init_std", "precision", "compile", "gradient_checkpointing", "deterministic", "cuda_graph",
+        "log_every", "checkpoint_every", "keep_checkpoints",
     )  # fmt: skip
     values = {name: value for name in like if (value := getattr(options, name)) is not None} | dict(gate.probe)
     values |= {"seed": PROBE_SEED, "eval_every": gate.steps, "keep_state": False}

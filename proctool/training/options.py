@@ -222,8 +222,8 @@ class WarmupOptions(TaskTrainingOptions):
     steps: int = 600
     """Optimiser steps."""
     accept: Acceptance | None = None
-    """Train donors until one passes a short diagnostic: haystack, or
-    haystack:above=.15,steps=1250,tries=10 (default: take the first)."""
+    """Train donors until one passes this short diagnostic, such as
+    haystack or haystack:above=.15,tries=10 (default: no condition)."""
     output: Path = field(default=Path("warm.safetensors"), metadata=INCIDENTAL)
     """The warmed model to write."""
 
