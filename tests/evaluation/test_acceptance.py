@@ -12,7 +12,7 @@ import pytest
 
 from proctool import artifact, config
 from proctool.errors import ModelError, OptionError, RunError
-from proctool.evaluation.acceptance import donor_job, rejected_of
+from proctool.evaluation.acceptance import AcceptedWarmup, donor_job, rejected_of
 from proctool.evaluation.diagnostic import diagnostic_job
 from proctool.evaluation.options import DIAGNOSTICS, probe_options
 from proctool.events import Event, TryEvent
@@ -149,13 +149,17 @@ def test_killed_and_resumed_it_ends_as_if_it_had_not_been(
     assert lines[0] == lines[1]
 
 
-def test_a_probe_sees_no_sample_of_a_diagnostic(tmp_path: Path) -> None:
-    asked = probe_options(options(tmp_path))
-    probe = diagnostic_job("haystack", dataclasses.replace(asked, run_dir=tmp_path / "probe"), PROBE_SEED)
-    diagnostic = diagnostic_job("haystack", dataclasses.replace(asked, run_dir=tmp_path / "eval", seed=0))
-    for name in ("source", "held_out"):
-        seen, theirs = (getattr(job, name).read(0, 64).tokens for job in (probe, diagnostic))
-        assert (seen != theirs).any()
+def test_a_probe_sees_no_sample_of_a_diagnostic(refused: tuple[Path, list[TryEvent], str], tmp_path: Path) -> None:
+    asked = options(refused[0])
+    job = donor_job(asked)
+    assert isinstance(job, AcceptedWarmup)
+    probe = job._probe(refused[0] / "a.run" / "try-0" / "warm.safetensors", tmp_path / "probe")
+    for seed in (0, 1, 10**9):
+        given = dataclasses.replace(probe_options(asked), run_dir=tmp_path / "eval", seed=seed)
+        diagnostic = diagnostic_job("haystack", given)
+        for name in ("source", "held_out"):
+            seen, theirs = (getattr(each, name).read(0, 64).tokens for each in (probe, diagnostic))
+            assert (seen != theirs).any(), name
 
 
 def test_what_would_not_fit_fails_before_a_donor_is_trained(tmp_path: Path) -> None:
