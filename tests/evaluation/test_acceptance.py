@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import proctool
 from proctool import artifact, config
 from proctool.errors import ModelError, OptionError, RunError
 from proctool.evaluation.acceptance import AcceptedWarmup, donor_job, rejected_of
@@ -230,6 +231,15 @@ def test_on_the_command_line(again: Path, proctool: Callable[..., Any], monkeypa
     cost = warmup_from_lineage(Path("pretrained"), read_metrics(Path("pretrained")))
     assert cost.tokens == 8 * 4 * 7 + 8 * 16 * 6
     assert cost.flops == read_metrics(Path("a.run")).tries[0].flops
+
+
+def test_from_python(again: Path) -> None:
+    warmed = proctool.warm_up(
+        "set:inputs=3,symbols=5", "1x1x8", steps=8, batch_size=4, eval_every=3, eval_samples=8,
+        output=again / "a.safetensors", accept=str(with_above(0.0)),
+    )  # fmt: skip
+    assert warmed.artifact is not None
+    assert warmed.artifact.metadata["acceptance"]["tries"][0]["accepted"]
 
 
 def trained(folder: Path) -> dict[Path, tuple[int, int]]:
