@@ -102,7 +102,10 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     if kind is Any:
         return value
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return value if isinstance(value, kind) else build(kind, value, where)
+        if isinstance(value, kind):
+            return value
+        parse = getattr(kind, "parse", None)  # a group of options that also has a form in one line
+        return parse(value, where) if parse is not None and isinstance(value, str) else build(kind, value, where)
     if kind is bool:
         written = str(value).lower()
         if written not in ("true", "false", "yes", "no", "on", "off"):

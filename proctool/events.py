@@ -211,6 +211,31 @@ class CurriculumEvent(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TryEvent(Event):
+    """A donor is trained and probed, to be accepted or not: it begins, or has ended with an accuracy."""
+
+    kind = "try"
+    number: Count = field(metadata={"always": True})
+    """From 0."""
+    most: Count
+    """Tries that there are at most."""
+    seed: Count
+    diagnostic: Text
+    above: Measure
+    """The accuracy that is needed."""
+    accuracy: Measure | None = None
+    """The probe's, once it has ended."""
+    tokens: Count = 0
+    """Trained on by the donor and its probe."""
+    flops: Amount = 0
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the donor has passed."""
+        return self.accuracy is not None and self.accuracy >= self.above
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoteEvent(Event):
     """A sentence for people."""
 
@@ -246,7 +271,8 @@ class EndEvent(Event):
 _KINDS: Mapping[str, type[Event]] = {
     made.kind: made
     for made in (
-        StartEvent, ResumeEvent, ExtendEvent, TrainEvent, EvalEvent, HeadsEvent, CurriculumEvent, NoteEvent, EndEvent,
+        StartEvent, ResumeEvent, ExtendEvent, TrainEvent, EvalEvent, HeadsEvent, CurriculumEvent, TryEvent, NoteEvent,
+        EndEvent,
     )
 }  # fmt: skip
 

@@ -23,6 +23,7 @@ from proctool.events import (
     ResumeEvent,
     StartEvent,
     TrainEvent,
+    TryEvent,
     from_json,
     read_events,
     to_json,
@@ -46,6 +47,8 @@ EVENTS = [
     EvalEvent(step=0, tokens=0, split="test", loss=math.nan, accuracy=0.1, exact_match=0.0),
     HeadsEvent(step=0, samples="set", own=True, heads=[{"layer": 0, "head": 1, "entropy": 0.5, "copying": None}]),
     CurriculumEvent(step=2, tokens=16, size=4, length=9),
+    TryEvent(number=0, most=3, seed=0, diagnostic="haystack", above=0.2),
+    TryEvent(number=1, most=3, seed=9, diagnostic="haystack", above=0.2, accuracy=0.3, tokens=40, flops=1e9),
     NoteEvent(note="slow"),
     NoteEvent(step=0, note="stopping"),
     EndEvent(
@@ -144,5 +147,5 @@ def test_a_value_that_no_run_writes_is_named(kind: str, changes: dict[str, Any],
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
 def test_a_field_that_every_run_writes_must_be_there(event: Event) -> None:
-    with pytest.raises(ValueError, match=r"^no step|^no note"):
+    with pytest.raises(ValueError, match=r"^no step|^no note|^no number"):
         from_json({"event": event.kind})

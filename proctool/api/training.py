@@ -103,8 +103,8 @@ def warm_up(
 def _in_folder(
     task: Task, model: str, output: Path | None, values: dict[str, Any], listen: Callable[[Event], None]
 ) -> WarmedModel:
+    from proctool.evaluation.acceptance import donor_job
     from proctool.models.saved import open_model
-    from proctool.training.warmup import warmup_job
 
     with ExitStack() as held:
         if output is None and values.get("run_dir") is None:
@@ -112,7 +112,7 @@ def _in_folder(
             values = {**values, "run_dir": folder / "run"}
         path = output or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="proctool-"))) / "warm.safetensors"
         values |= {"model": model, "output": path, "task": [task.spec]}
-        job = warmup_job(strict.build(WarmupOptions, values, "warm_up"))
+        job = donor_job(strict.build(WarmupOptions, values, "warm_up"))
         job.listeners = [listen]
         end: EndEvent = job.run()
         saved = open_model(Path(end.artifact or path))

@@ -68,12 +68,13 @@ class Artifact:
         }
 
 
+_IN_LINEAGE = (
+    "task", "code", "corpus", "datasets", "seed", "tokens", "steps", "components", "extended_from", "spent_tokens",
+)  # fmt: skip
+
+
 def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: metadata[key]
-        for key in ("task", "code", "corpus", "datasets", "seed", "tokens", "steps", "components", "extended_from")
-        if key in metadata
-    }
+    return {key: metadata[key] for key in _IN_LINEAGE if key in metadata}
 
 
 def versions() -> dict[str, str]:

@@ -20,6 +20,7 @@ from proctool.events import (
     ResumeEvent,
     StartEvent,
     TrainEvent,
+    TryEvent,
 )
 from proctool.units import format_bytes, format_count, format_seconds
 
@@ -162,13 +163,21 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
     """A listener for training events: a bar on a terminal, plain lines elsewhere."""
     shown: ProgressLine | None = None
     held_out = ""
+    first, shows_carried = label, True
 
     def listen(event: Event) -> None:
-        nonlocal shown, held_out
+        nonlocal shown, held_out, label, shows_carried
         match event:
             case NoteEvent():
                 say(f"{label}: {event.note}")
+            case TryEvent():
+                if shown is not None:
+                    shown.close()
+                say(f"{first}: {_verdict(event)}")
+                label, shows_carried = f"{first}, donor {event.number + 1}", event.number == 0
             case StartEvent():
+                if shown is not None:
+                    shown.close()
                 say(f"{label}: {format_count(event.parameters)} parameters, {event.steps} steps of "
                     f"{format_count(event.tokens_per_step)} tokens")  # fmt: skip
                 if event.micro_batch is not None:
@@ -176,7 +185,8 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
                     say(
                         f"{label}: {event.micro_batch} samples at once, {again} gradient checkpointing (by free memory)"
                     )
-                carried(event.carried or ())
+                if shows_carried:  # of several donors the first
+                    carried(event.carried or ())
                 shown = ProgressLine(label, event.steps, "steps")
             case ResumeEvent():
                 say(f"{label}: going on from step {event.step}")
@@ -198,6 +208,15 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
     finally:
         if shown is not None:
             shown.close()
+
+
+def _verdict(event: TryEvent) -> str:
+    """`donor 2 of at most 10 (seed 1000000000)`, and once it is probed whether it was accepted."""
+    said = f"donor {event.number + 1} of at most {event.most} (seed {event.seed})"
+    if event.accuracy is None:
+        return said
+    verdict = "accepted" if event.is_accepted else "rejected"
+    return f"{said} {verdict}: {event.accuracy:.1%} of {event.diagnostic} right, {event.above:.1%} needed"
 
 
 def carried(rows: Sequence[Mapping[str, Any]]) -> None:

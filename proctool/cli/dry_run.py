@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from proctool.cli.display import emit
+from proctool.cli.plan import redrawn
 from proctool.experiment.cost import flops
 from proctool.experiment.graph import Plan
 from proctool.experiment.launch import written
@@ -50,6 +51,8 @@ def show_plan(planned: Plan, as_json: bool) -> None:
         f"{len(todo)} of {len(stages)} stages to run, {tokens} tokens and {total} in all; nothing was run",
         highlight=False,
     )
+    for name, tries in {stage.label.group: stage.tries for stage in todo if stage.tries > 1}.items():
+        console.print(redrawn(name, tries), highlight=False)
     for stage in todo:
         print(shlex.join(written(stage, planned.root, planned.recipe.launch)))
 
@@ -66,6 +69,7 @@ def _as_json(stage: Stage, state: str, planned: Plan) -> dict[str, Any]:
         "steps": stage.steps,
         "tokens": stage.tokens,
         "flops": flops(stage),
+        "tries": stage.tries,
         "parents": [parent.key for parent in stage.parents],
         "folder": str(stage.folder(planned.root)),
         "command": written(stage, planned.root, planned.recipe.launch),

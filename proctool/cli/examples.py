@@ -18,6 +18,7 @@ EXAMPLES: dict[str, Sequence[str]] = {
     "warmup": (
         "proctool warmup --task set:inputs=24 --steps 600 -o warm.safetensors",
         "proctool warmup --task dyck:k=16,length=128 --model 2x4x16 --dry-run",
+        "proctool warmup --task dyck --model 2x4x16 --accept haystack",
     ),
     "transplant": (
         "proctool transplant --attention set.safetensors --mlp eca.safetensors \\\n      -o mixed.safetensors",

@@ -82,7 +82,13 @@ def _show(planned: ExperimentPlan) -> None:
         for total in planned.totals
         if total.processes < total.gpus
     ]
+    lines += [redrawn(stage.name, stage.tries) for stage in planned.stages if stage.tries > 1]
     console.print("\n".join(lines), highlight=False, style="dim")
+
+
+def redrawn(name: str, tries: int) -> str:
+    """What a plan says of a stage that trains donors until one is accepted."""
+    return f"{name}: the cost of one donor and its probe; up to {tries} are trained until one is accepted."
 
 
 def _costs(planned: ExperimentPlan) -> Table:

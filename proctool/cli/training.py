@@ -56,9 +56,9 @@ def do(job: Job, common: Common) -> None:
 
 def _warmup(options: WarmupOptions, common: Common) -> None:
     quiet_libraries()
-    from proctool.training.warmup import warmup_job
+    from proctool.evaluation.acceptance import donor_job
 
-    do(warmup_job(options), common)
+    do(donor_job(options), common)
 
 
 def _pretrain(options: PretrainOptions, common: Common) -> None:

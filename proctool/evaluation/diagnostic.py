@@ -20,13 +20,17 @@ HELD_OUT_SEED = 0
 """The held-out set is one and the same for every init and seed."""
 
 
-def held_out(task: Task) -> TaskSource:
+def held_out(task: Task, seed: int = HELD_OUT_SEED) -> TaskSource:
     """The held-out samples, none of which any seed trains on: streams keep their splits apart by content."""
-    return TaskSource(task, HELD_OUT_SEED, "validation")
+    return TaskSource(task, seed, "validation")
 
 
-def diagnostic_job(name: str, options: DiagnosticOptions) -> Job:
-    """The job that trains on the task `name` from `options.init`. Raises OptionError, ArtifactError, ModelError."""
+def diagnostic_job(name: str, options: DiagnosticOptions, held_out_seed: int = HELD_OUT_SEED) -> Job:
+    """The job that trains on the task `name` from `options.init`.
+
+    A `held_out_seed` of its own draws other validation samples than those that diagnostics are scored on.
+    Raises OptionError, ArtifactError, ModelError.
+    """
     check_files(f"eval {name}", options, options.output)
     task = diagnostic_task(name, options)
     donor = open_init(options)
@@ -47,8 +51,10 @@ def diagnostic_job(name: str, options: DiagnosticOptions) -> Job:
         options=options,
         config=config,
         source=TaskSource(task, options.seed),
-        held_out=held_out(task),
-        course=task_course(task, options.curriculum, lambda part: (TaskSource(part, options.seed), held_out(part))),
+        held_out=held_out(task, held_out_seed),
+        course=task_course(
+            task, options.curriculum, lambda part: (TaskSource(part, options.seed), held_out(part, held_out_seed))
+        ),
         output=options.output,
         metadata={"stage": "diagnostic"},
         parents=[donor.parent] if donor else [],

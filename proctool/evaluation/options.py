@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from proctool import config
 from proctool.errors import OptionError
-from proctool.training.options import INCIDENTAL, InitOptions, TaskTrainingOptions
+from proctool.training.accept import PROBE_SEED
+from proctool.training.options import INCIDENTAL, InitOptions, TaskTrainingOptions, WarmupOptions
 
 if TYPE_CHECKING:
     from proctool.procedural.registry import Task
@@ -151,6 +153,25 @@ def diagnostic_task(name: str, options: DiagnosticOptions) -> Task:
 
     given = {option: getattr(options, option) for option in options.task_options}
     return build_task(name, {option: value for option, value in given.items() if value is not None})
+
+
+def probe_options(options: WarmupOptions) -> DiagnosticOptions:
+    """The options of the diagnostic that probes a warm-up's donors. Raises OptionError."""
+    gate = options.accept
+    assert gate is not None
+    if gate.diagnostic not in DIAGNOSTICS:
+        near = config.suggestion(gate.diagnostic, DIAGNOSTICS)
+        raise OptionError(f'accept: unknown diagnostic "{gate.diagnostic}"{near}')
+    like = (
+        "model", "family", "init_std", "precision", "compile", "gradient_checkpointing", "deterministic", "cuda_graph",
+        "log_every", "checkpoint_every", "keep_checkpoints",
+    )  # fmt: skip
+    values = {name: value for name in like if (value := getattr(options, name)) is not None} | dict(gate.probe)
+    values |= {"seed": PROBE_SEED, "eval_every": gate.steps, "keep_state": False}
+    try:
+        return config.build(DIAGNOSTICS[gate.diagnostic], values, "accept")
+    except OptionError as error:
+        raise OptionError(f"accept: {str(error).removeprefix('accept: ')}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,8 @@ def flops(stage: Stage) -> int:
         return 0
     from proctool.models.flops import training_flops
 
-    return training_flops(outlined(stage), stage.tokens, stage.length)
+    probe = 0 if stage.probe is None else flops(stage.probe)
+    return training_flops(outlined(stage), stage.trained_tokens, stage.length) + probe
 
 
 def outlined(stage: Stage) -> PreTrainedModel:

@@ -23,6 +23,8 @@ def identity(option: str, value: Any) -> Any:
     """The value of an option as a key has it: the same, or a mapping where it names files."""
     if isinstance(value, list):
         return [identity(option, each) for each in value]
+    if isinstance(value, dict):
+        return {name: identity(name, each) for name, each in value.items()}
     return _read(option, value) if option in _READERS and isinstance(value, str) else value
 
 

@@ -133,6 +133,8 @@ class StagePlan:
     flops: int
     precision: str
     fits: tuple[GpuFit, ...]
+    tries: int = 1
+    """Most donors that each trains; the costs are of one."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def plan_stages(stages: Sequence[Stage], hardware: HardwareOptions, processes: i
         plans.append(
             StagePlan(
                 name, len(group), sum(each.numel() for each in outlined(first).parameters()), first.tokens,
-                _epochs(first), flops(first), options.precision, fits,
+                _epochs(first), flops(first), options.precision, fits, first.tries,
             )
         )  # fmt: skip
     totals = []

@@ -47,7 +47,7 @@ class LiveDisplay:
         for each in progress.running:
             steps = each.metrics.steps or each.stage.steps
             table.add_row(
-                Text(each.stage.name, style="bold"),
+                Text(_name(each), style="bold"),
                 ProgressBar(total=steps, completed=each.metrics.step, width=20),
                 f"{each.metrics.step}/{steps}",
                 *_readings(each.metrics),
@@ -150,7 +150,13 @@ def _line(running: Running, progress: Progress) -> str:
     steps = running.metrics.steps or running.stage.steps
     parts = [f"{running.metrics.step}/{steps}", *_readings(running.metrics)]
     parts.append(_time_left(progress.stage_left.get(running.stage.key)))
-    return f"{running.stage.name} {', '.join(part for part in parts if part)}"
+    return f"{_name(running)} {', '.join(part for part in parts if part)}"
+
+
+def _name(running: Running) -> str:
+    """The stage, and which donor it is at where several may be trained."""
+    tries = running.metrics.tries
+    return running.stage.name + (f" (donor {tries[-1].number + 1} of at most {tries[-1].most})" if tries else "")
 
 
 def _time_left(seconds: float | None) -> str:

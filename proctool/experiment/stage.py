@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proctool.evaluation.options import diagnostic_task, probe_options
 from proctool.experiment.identity import identity
 from proctool.procedural.registry import Task
 from proctool.procedural.task_code import task_code
 from proctool.reporting.metrics import MetricsLog
-from proctool.training.options import TrainingOptions, recorded
+from proctool.training.options import TrainingOptions, WarmupOptions, recorded
 from proctool.training.run_state import State
 from proctool.transplantation.options import TransplantOptions
 
@@ -116,10 +117,31 @@ class Stage:
 
     @property
     def tokens(self) -> int:
-        """Tokens it trains on."""
+        """Tokens it trains on; with `accept` those of one donor and its probe."""
+        probe = 0 if self.probe is None else self.probe.tokens
+        return self.trained_tokens + probe
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that its own model is trained on."""
         if not isinstance(self.options, TrainingOptions):
             return 0
         return self.options.steps * self.options.batch_size * self.length
+
+    @functools.cached_property
+    def probe(self) -> Stage | None:
+        """The diagnostic that a donor has to pass; None where every donor is taken."""
+        if not isinstance(self.options, WarmupOptions) or self.options.accept is None:
+            return None
+        asked, name = probe_options(self.options), self.options.accept.diagnostic
+        task = diagnostic_task(name, asked)
+        return Stage(Label("probe"), ("eval", name), asked, {}, None, task.length, task)
+
+    @property
+    def tries(self) -> int:
+        """Most donors that it trains."""
+        options = self.options
+        return options.accept.tries if isinstance(options, WarmupOptions) and options.accept is not None else 1
 
     @property
     def short(self) -> str:

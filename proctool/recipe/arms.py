@@ -138,6 +138,8 @@ class PlannedArm:
                 f"{where}.data: a file cannot be shuffled for the shuffled control; name its `task` instead of the "
                 "file, or leave the arm out with `controls: {of: [...]}`"
             )
+        if self.control == "shuffled":
+            values.pop("accept", None)  # a probe would hardly accept any
         if "task" in values:
             task = located(f"{where}.task", lambda: parse_tasks(values["task"]))
             values["task"] = ((f"shuffle({task.spec})" if self.control == "shuffled" else task.spec),)

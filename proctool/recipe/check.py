@@ -11,7 +11,7 @@ from typing import Any
 
 from proctool import config
 from proctool.errors import OptionError, ProctoolError
-from proctool.evaluation.options import DIAGNOSTICS
+from proctool.evaluation.options import DIAGNOSTICS, diagnostic_task, probe_options
 from proctool.models.components import COMPONENTS
 from proctool.models.shapes import parse_model
 from proctool.recipe.arms import PlannedArm, located, warmup_task
@@ -238,6 +238,8 @@ def _check_planned(arm: PlannedArm) -> None:
             except OptionError as error:
                 raise OptionError(f"{where}: {task.spec}: {error}") from None
             _check_model(f"{where}.warmup.model", options.model)
+            if options.accept is not None:
+                _check_probe(f"{where}.warmup", options)
         if diagnostic is not None:
             made = arm.diagnostic(diagnostic)
             _check_model(f"diagnostics.{diagnostic}.model", made.model)
@@ -247,6 +249,16 @@ def _check_planned(arm: PlannedArm) -> None:
             _check_carried(arm, arm.pretrain(share))
         for name in arm.recipe.finetune:
             arm.finetune(name)
+
+
+def _check_probe(where: str, options: WarmupOptions) -> None:
+    assert options.accept is not None
+    try:
+        asked = probe_options(options)
+        diagnostic_task(options.accept.diagnostic, asked)
+    except OptionError as error:
+        raise OptionError(f"{where}: {error}") from None
+    _check_model(f"{where}.accept.model", asked.model)
 
 
 def _check_carried(arm: PlannedArm, options: InitOptions) -> None:

@@ -130,6 +130,10 @@ def _longer(source: PlannedArm, base: PlannedArm) -> Arm | None:
                     f"with `{option}` its warm-up may take fewer tokens than planned, and only its run tells how many; "
                     f"leave {option} or the control out"
                 )
+        if any(warmup.accept is not None for warmup in source.warmups().values()):
+            raise NoControlError(
+                "with `accept` only its run tells how many donors it takes; leave accept or the control out"
+            )
     options = base.pretrain()
     more = math.ceil(procedural_tokens(source) / (options.batch_size * options.context))
     return dataclasses.replace(base.arm, pretrain=base.arm.pretrain | {"steps": options.steps + more})

@@ -97,6 +97,8 @@ def _of_type(kind: Any) -> Schema:
         return {"anyOf": [*kinds, *([{"type": "null"}] if type(None) in arguments else [])]}
     if origin is typing.Literal:
         return {"enum": list(arguments)}
+    if dataclasses.is_dataclass(kind) and hasattr(kind, "parse"):
+        return {"anyOf": [{"type": "string"}, _of_class(typing.cast(type, kind), {})]}
     if origin is tuple:
         item = _of_type(arguments[0])
         return {"anyOf": [item, {"type": "array", "items": item}]}

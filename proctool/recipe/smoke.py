@@ -11,9 +11,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from proctool import config
 from proctool.models.shapes import Shape, parse_model
 from proctool.paths import user_path
 from proctool.recipe.form import Arm, Recipe, Values
+from proctool.training.accept import Acceptance
 
 # A step is as long as the longest sample: 2048 tokens in published settings.
 _TRAINING: Values = {
@@ -65,7 +67,16 @@ def _short(values: Mapping[str, Any]) -> Values:
     kept = {key: value for key, value in values.items() if key not in _TRAINING and key not in _NOT_SHRUNK}
     if "validation" in kept and _local(kept["validation"]) != kept["validation"]:
         del kept["validation"]  # of the hub
+    if kept.get("accept") is not None:
+        kept["accept"] = _probe(config.convert(kept["accept"], Acceptance, "accept"))
     return kept | ({"model": _narrow(kept["model"])} if "model" in kept else {})
+
+
+def _probe(asked: Acceptance) -> Acceptance:
+    """A short probe that the first donor passes."""
+    short = {name: value for name, value in _TRAINING.items() if name in ("steps", "batch_size", "eval_samples")}
+    model = None if asked.model is None else _narrow(asked.model)
+    return dataclasses.replace(asked, above=0.0, tries=1, ramp_steps=1, model=model, **short)
 
 
 def _diagnostic(values: Mapping[str, Any]) -> Values:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from proctool.events import TryEvent
+from proctool.reporting.acceptance import acceptance_notes
 from proctool.reporting.compare import Run
 from proctool.reporting.controls import Start
 from proctool.reporting.measured import (
@@ -102,6 +104,7 @@ def load_experiment(folder: Path) -> Experiment:
     for name, arms in finetunes.items():
         remarks += _drop_incomparable(arms, tuned_on[name], baseline, f"the losses after fine-tuning on {name}")
     remarks += _drop_other_tasks(scores, baseline)
+    remarks += acceptance_notes(_gates(record, logs))
     return Experiment(
         folder=folder,
         record=record,
@@ -115,6 +118,18 @@ def load_experiment(folder: Path) -> Experiment:
         starts={arm: _as_written(start, arm, record) for arm, start in starts.items()},
         remarks=tuple(remarks),
     )
+
+
+def _gates(record: ExperimentRecord, logs: Mapping[str, MetricsLog]) -> dict[str, dict[str, Sequence[TryEvent]]]:
+    """By arm and key, the tries of each warm-up behind it that ended with an accepted donor."""
+    found: dict[str, dict[str, Sequence[TryEvent]]] = {}
+    for arm, by_seed in record.arms.items():
+        behind = {
+            donor for measured in by_seed.values() for key in measured.keys for donor in record.stages[key].donors
+        }
+        ended = [key for key in record.stages if key in behind and logs[key].end is not None]
+        found[arm] = {key: logs[key].tries for key in ended if logs[key].tries}
+    return found
 
 
 def arm_of(folder: Path) -> str | None:

@@ -146,7 +146,7 @@ def warmup_of(logs: Iterable[MetricsLog]) -> Warmup:
     known = True
     for log in logs:
         spent = flops_of(log)
-        tokens += log.tokens
+        tokens += log.spent_tokens
         known = known and spent is not None
         flops += spent or 0.0
         task = log.start.metadata.get("task") if log.start is not None else None
@@ -169,7 +169,7 @@ def warmup_from_lineage(folder: Path, log: MetricsLog) -> Warmup:
     if parents is None:
         return Warmup(None, None)
     spent = {each["content"]: each["about"] for each in _all(parents) if "about" in each}
-    tokens = float(sum(int(metadata.get("tokens", 0)) for metadata in spent.values()))
+    tokens = float(sum(int(about.get("spent_tokens", about.get("tokens", 0))) for about in spent.values()))
     tasks = tuple(str(metadata["task"]) for metadata in spent.values() if "task" in metadata)
     return Warmup(tokens, _donor_flops(init, set(spent)), tasks)
 
@@ -213,9 +213,14 @@ def _donor_flops(init: str | None, contents: set[str]) -> float | None:
 
 
 def flops_of(log: MetricsLog) -> float | None:
-    """Operations of a completed run: as recorded, else 6 per parameter and token (Kaplan et al. 2020, section 2.1)."""
+    """Operations of a completed run: as recorded, else 6 per parameter and token (Kaplan et al. 2020, section 2.1).
+
+    Where donors had to be accepted, those of every donor and every probe.
+    """
     if log.start is None:
         return None
+    if log.tries:
+        return float(sum(each.flops for each in log.tries))
     if log.start.flops:
         return float(log.start.flops)
     return 6.0 * log.start.parameters * log.tokens or None

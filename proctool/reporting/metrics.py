@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from proctool.errors import RunError
-from proctool.events import FILE, EndEvent, EvalEvent, ExtendEvent, StartEvent, TrainEvent, read_event
+from proctool.events import FILE, EndEvent, EvalEvent, ExtendEvent, StartEvent, TrainEvent, TryEvent, read_event
 from proctool.training.run_state import State, content_of, run_state
 
 Recorded = TypeVar("Recorded", TrainEvent, EvalEvent)
@@ -32,6 +32,7 @@ class MetricsLog:
         self.train: list[TrainEvent] = []
         self.evals: list[EvalEvent] = []
         self.end: EndEvent | None = None
+        self.tries: list[TryEvent] = []
         self._offset = 0
         self._tail = b""
         self._inode = 0
@@ -66,6 +67,8 @@ class MetricsLog:
                 _put(self.train, event)
             case EvalEvent() as event:
                 _put(self.evals, event)
+            case TryEvent() as event:
+                self.tries = [each for each in self.tries if each.number < event.number] + [event]
             case EndEvent() as event:
                 self.end = event
 
@@ -85,6 +88,11 @@ class MetricsLog:
         if self.end is not None:
             return self.end.tokens
         return max((events[-1].tokens or 0 for events in (self.train, self.evals) if events), default=0)
+
+    @property
+    def spent_tokens(self) -> int:
+        """Tokens of all that it took: every donor and every probe, where donors had to be accepted."""
+        return sum(each.tokens for each in self.tries) if self.tries else self.tokens
 
     @property
     def seconds(self) -> float | None:

@@ -6,7 +6,7 @@ No torch here: help and dry runs read these classes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,6 +14,7 @@ from proctool import config as strict
 from proctool.errors import OptionError, notice
 from proctool.models.components import parse_components
 from proctool.models.shapes import default_context
+from proctool.training.accept import REDRAWN_SEEDS, Acceptance
 from proctool.training.curriculum import parse_curriculum
 from proctool.training.early_stop import parse_until
 
@@ -38,6 +39,9 @@ def recorded(options: object) -> dict[str, Any]:
     values: dict[str, Any] = strict.plain(options)
     if values.get("compile", True) is None:
         values["compile"] = False
+    for name in values:
+        if is_dataclass(group := getattr(options, name)):
+            values[name] = {key: value for key, value in recorded(group).items() if value is not None}
     return {name: value for name, value in values.items() if name not in incidental(options)}
 
 
@@ -217,11 +221,18 @@ class WarmupOptions(TaskTrainingOptions):
     """Samples in one optimiser step, over all micro-batches and processes."""
     steps: int = 600
     """Optimiser steps."""
+    accept: Acceptance | None = None
+    """Train donors until one passes this short diagnostic, such as
+    haystack or haystack:above=.15,tries=10 (default: no condition)."""
     output: Path = field(default=Path("warm.safetensors"), metadata=INCIDENTAL)
     """The warmed model to write."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.accept is not None and self.extend:
+            raise OptionError("extend: not with accept; train donors with more steps instead")
+        if self.accept is not None and self.seed >= REDRAWN_SEEDS:
+            raise OptionError(f"seed = {self.seed}: with accept it must be below {REDRAWN_SEEDS}")
         if bool(self.task) == (self.data is not None):
             raise OptionError("warmup needs either --task SPEC or --data FILE, and not both")
         if self.curriculum is not None and self.data is not None:

@@ -15,8 +15,8 @@ from proctool.training.sources import FileSource, TaskSource
 _HELD_OUT = "validation"
 
 
-def warmup_job(options: WarmupOptions) -> Job:
-    """The job that trains `options.model` on a task's stream, or on a generated file.
+def warmup_job(options: WarmupOptions, kind: type[Job] = Job) -> Job:
+    """The job, of this kind, that trains `options.model` on a task's stream, or on a generated file.
 
     Raises OptionError, ArtifactError, ModelError.
     """
@@ -46,7 +46,7 @@ def warmup_job(options: WarmupOptions) -> Job:
         tie=options.tie,
         padded=False,
     )
-    return Job(
+    return kind(
         command="warmup",
         options=options,
         config=config,
