@@ -20,7 +20,7 @@ MOST_TRIES = PROBE_SEED // REDRAWN_SEEDS - 1
 
 @dataclass(frozen=True, kw_only=True)
 class Acceptance:
-    """When a donor is accepted. Written `haystack:steps=1250,above=.15`, or as a mapping of these keys."""
+    """When a donor is accepted. Written `haystack:steps=1750,above=.15`, or as a mapping of these keys."""
 
     diagnostic: str
     """The diagnostic that each donor is probed with: haystack, addition, sorting, ..."""
@@ -28,7 +28,7 @@ class Acceptance:
     """Accept a donor whose probe gets at least this share of the validation targets right."""
     tries: int = field(default=10, metadata={"incidental": True})
     """Most donors to train, each with a seed of its own."""
-    steps: int = 1250
+    steps: int = 1750
     """Optimiser steps of the probe."""
     batch_size: int = 1000
     """Samples in one step of the probe."""
