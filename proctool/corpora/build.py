@@ -6,8 +6,6 @@ import contextlib
 import itertools
 import multiprocessing
 import os
-import sys
-import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +17,7 @@ from proctool import locks
 from proctool.corpora.shards import Shard, ShardJob, build_part, existing
 from proctool.errors import CorpusError
 from proctool.signals import in_worker, spawning, start_tracker
-from proctool.workers import end_with_parent, usable_cores
+from proctool.workers import another_main, end_with_parent, usable_cores
 
 _WORTH_A_PROCESS = 24 << 20
 """Bytes of text below which starting processes takes longer than tokenising in this one."""
@@ -166,7 +164,7 @@ def _build_in_processes(jobs: Sequence[ShardJob], ledger: _Ledger, skip_bad: boo
             while not ledger.finished():
                 # In order and no further ahead than there are workers: a budget wastes at most that much.
                 for number in itertools.islice(unfinished, processes - len(running)):
-                    with _another_main(), spawning():
+                    with another_main(), spawning():
                         future = pool.submit(_work, jobs[number], ledger.stop_at(number), skip_bad)
                     running[future] = number
                 done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -183,18 +181,6 @@ def _build_in_processes(jobs: Sequence[ShardJob], ledger: _Ledger, skip_bad: boo
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _another_main() -> Iterator[None]:
-    """Start processes without the caller's script: spawning would run it again in each of them, from its first line
-    where it has no `if __name__ == "__main__"`, and fail where it came from standard input."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 class _Stopped(Exception):

@@ -1,4 +1,4 @@
-"""Samples as tensors, and the one place where targets shift: the prediction of token t is made at position t - 1."""
+"""Samples as tensors, cut by length where that saves work."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from proctool.training.arrays import arrays, padded
+
 if TYPE_CHECKING:
     from proctool.procedural.samples import Samples
 
-IGNORED = -100
-"""A label that cross-entropy leaves out."""
 _STEP = 16
 """Lengths are rounded up to multiples of it, so that a compiled model meets few of them."""
 _LEAST = 1 << 11
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
     tokens     (B, L) int64; what follows the last target, which no prediction depends on, is cut off
     positions  (T,) int64, flat indices into (B, L) where predictions are made: one before each target
-    labels     (T,) int64, the target tokens, or IGNORED
+    labels     (T,) int64, the target tokens, or arrays.IGNORED
     """
 
     tokens: Tensor
@@ -40,14 +40,7 @@ class Batch(NamedTuple):
         With `room`, the shape depends on the samples' shape alone: nothing is cut off, and T is `room`, of which no
         loss counts what is too much.
         """
-        length = int(_needed(samples).max(initial=1)) if room is None else max(samples.tokens.shape[1] - 1, 1)
-        rows, places = samples.targets[:, 1:].nonzero()  # places are those of the predictions
-        labels = samples.tokens[rows, places + 1].astype("int64")
-        positions = rows * length + places
-        if room is not None:
-            positions = np.pad(positions, (0, room - len(labels)))
-            labels = np.pad(labels, (0, room - len(labels)), constant_values=IGNORED)
-        parts = (samples.tokens[:, :length], positions, labels)
+        parts = padded(samples, room) if room is not None else arrays(samples, int(_needed(samples).max(initial=1)))
         made = (torch.from_numpy(np.ascontiguousarray(part, "int64")) for part in parts)
         return cls(*(part.to(device, non_blocking=True) for part in made))
 

@@ -41,6 +41,7 @@ from proctool.training.late import LateSteps, StepTaken, lag_of
 from proctool.training.loss import TargetLoss
 from proctool.training.optimiser import make_optimiser
 from proctool.training.options import TrainingOptions
+from proctool.training.producers import producers_for, read_from_producers, work_for
 from proctool.training.run import RunFolder
 from proctool.training.schedule import learning_rate
 from proctool.training.sources import held_out_samples, read_ahead
@@ -164,7 +165,16 @@ def train(
 
     def read_from(lesson: CurriculumStage) -> Generator[tuple[list[Batch], int], None, None]:
         depth = BATCHES_AHEAD if fixed else 1
-        return read_ahead(lesson.source, here.step, options.steps, options.batch_size, share_out, depth)
+        by_thread = functools.partial(
+            read_ahead, lesson.source, here.step, options.steps, options.batch_size, share_out, depth
+        )
+        processes = producers_for(options.producers, accelerator.device.type) if fixed else 0
+        work = work_for(
+            lesson.source, here.step, options.steps, size=options.batch_size, micro=micro, processes=processes
+        )
+        if work is None:
+            return by_thread()
+        return read_from_producers(work, pin=accelerator.device.type == "cuda", otherwise=by_thread, say=run.say)
 
     def settle_step(taken: StepTaken, judged: Judged) -> None:
         if judged.is_bad and accelerator.scaler is None and not math.isfinite(judged.norm):
@@ -216,6 +226,7 @@ def train(
     with contextlib.ExitStack() as own:
         stop = (held or own).enter_context(stop_signals())
         own.enter_context(checkpoints)
+        own.callback(lambda: ahead.close())  # the present one, under a curriculum
         for step in range(here.step, last):
             rate = learning_rate(
                 step, steps=scheduled, peak=options.lr, schedule=options.schedule,

@@ -87,6 +87,8 @@ class TrainingOptions:
     """Compile layers with torch.compile (default: in long runs on GPUs)."""
     cuda_graph: bool = field(default=True, metadata=INCIDENTAL)
     """Record the steps of small models as CUDA graphs, on one GPU."""
+    producers: int | None = field(default=None, metadata=INCIDENTAL)
+    """Processes making small models' batches on GPUs (default: cores - 1)."""
     gradient_checkpointing: bool | Literal["auto"] = False
     """Recompute activations in the backward pass: on, off, or auto (only if needed to fit)."""
     deterministic: bool | None = None
@@ -135,6 +137,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if not least <= value < math.inf:  # nan fails every comparison
                 raise OptionError(f"{name} = {value}: must be {'finite' if value > least else f'at least {least}'}")
+        if self.producers is not None and self.producers < 0:
+            raise OptionError(f"producers = {self.producers}: must be at least 0; 0 makes batches in a thread")
         if self.extend and self.resume == "never":
             raise OptionError("extend: continues a run, and --resume never discards it; leave one of them out")
         if self.deterministic is False:  # as where it is not given: settings of older runs do not have it

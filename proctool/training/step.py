@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from proctool.procedural.samples import Samples
+from proctool.training.arrays import count_targets, room_for
 from proctool.training.batch import Batch, by_length
 from proctool.training.engine import Engine
 from proctool.training.guard import Guard
@@ -71,14 +72,11 @@ def micro_batches(
     With `fixed`, all have one shape: that of the samples, and targets rounded up to a power of two.
     """
     parts = list(_shares(samples, micro, accelerator, cut=not fixed))
-    room = None
-    if fixed:
-        most = max(int(part.targets[:, 1:].sum()) for part in parts)
-        room = min(1 << max(most - 1, 0).bit_length(), micro * (samples.tokens.shape[1] - 1))
+    room = room_for(parts) if fixed else None
     batches = [Batch.of(part, room=room) for part in parts]
     if accelerator.device.type == "cuda":  # from pinned memory, copies run beside the computation
         batches = [Batch(*(tensor.pin_memory() for tensor in batch)) for batch in batches]
-    return batches, max(int(samples.targets[:, 1:].sum()), 1)
+    return batches, count_targets(samples)
 
 
 def _on_device(batch: Batch, device: torch.device) -> Batch:

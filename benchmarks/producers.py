@@ -1,0 +1,66 @@
+"""Samples a second that reach a training step of a small model, from a thread and from processes.
+
+    python -m benchmarks.producers [--task haystack] [--batch 1000] [--seconds 5] [--processes 0,1,2]
+
+No model is trained: this is the most that a GPU could be given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import time
+from collections.abc import Iterator
+
+import torch
+from accelerate import Accelerator
+
+from proctool.procedural.mixture import parse_tasks
+from proctool.training.producers import StepBatches, read_from_producers, work_for
+from proctool.training.sources import TaskSource, read_ahead
+from proctool.training.step import BATCHES_AHEAD, micro_batches
+
+ENDLESS = 10**9
+"""Steps; none comes so far."""
+
+
+def steps(source: TaskSource, batch: int, processes: int) -> Iterator[StepBatches]:
+    """A run's batches."""
+    accelerator = Accelerator()
+    work = work_for(source, 0, ENDLESS, size=batch, micro=batch, processes=processes)
+    if work is None:
+        return read_ahead(
+            source, 0, ENDLESS, batch, lambda samples: micro_batches(samples, batch, accelerator, True), BATCHES_AHEAD
+        )
+    return read_from_producers(work, pin=accelerator.device.type == "cuda", otherwise=lambda: iter(()), say=print)
+
+
+def rate(source: TaskSource, batch: int, processes: int, seconds: float) -> float:
+    """Samples a second, after as many as fill all slots."""
+    taken = steps(source, batch, processes)
+    for _ in itertools.islice(taken, max(64, 40_000 * max(processes, 1) // batch)):
+        pass
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        done += len(next(taken)[0][0].tokens)
+    return done / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Print a line for each number of processes."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--task", default="haystack")
+    parser.add_argument("--batch", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--processes", default="0,1,2")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    source = TaskSource(parse_tasks(given.task), seed=0)
+    for processes in map(int, given.processes.split(",")):
+        speed = rate(source, given.batch, processes, given.seconds)
+        print(f"{processes or 'a thread'}: {speed:,.0f} samples/s, load {os.getloadavg()[0]:.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
