@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator
 
+import psutil
 import torch
 from accelerate import Accelerator
 
@@ -36,15 +38,24 @@ def steps(source: TaskSource, batch: int, processes: int) -> Iterator[StepBatche
     return read_from_producers(work, pin=accelerator.device.type == "cuda", otherwise=lambda: iter(()), say=print)
 
 
-def rate(source: TaskSource, batch: int, processes: int, seconds: float) -> float:
-    """Samples a second, after as many as fill all slots."""
+def cpu_seconds() -> list[float]:
+    """Processor time of this process and of each that makes batches."""
+    made = [psutil.Process(each.pid) for each in multiprocessing.active_children()]
+    return [sum(process.cpu_times()[:2]) for process in [psutil.Process(), *made]]
+
+
+def measure(source: TaskSource, batch: int, processes: int, seconds: float) -> str:
+    """Samples a second by the clock, once all slots were filled, and for each second of processor time."""
     taken = steps(source, batch, processes)
     for _ in itertools.islice(taken, max(64, 40_000 * max(processes, 1) // batch)):
         pass
-    began, done = time.perf_counter(), 0
+    before, began, done = cpu_seconds(), time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
         done += len(next(taken)[0][0].tokens)
-    return done / (time.perf_counter() - began)
+    wall = time.perf_counter() - began
+    mine, *theirs = (after - start for after, start in zip(cpu_seconds(), before, strict=True))
+    text = f"{done / wall:,.0f} samples/s; {done / mine:,.0f} for a second of the run's processor time"
+    return f"{text}, {done / sum(theirs):,.0f} for one of the others'" if theirs else text
 
 
 def main() -> None:
@@ -58,8 +69,8 @@ def main() -> None:
     torch.set_num_threads(1)
     source = TaskSource(parse_tasks(given.task), seed=0)
     for processes in map(int, given.processes.split(",")):
-        speed = rate(source, given.batch, processes, given.seconds)
-        print(f"{processes or 'a thread'}: {speed:,.0f} samples/s, load {os.getloadavg()[0]:.1f}", flush=True)
+        found = measure(source, given.batch, processes, given.seconds)
+        print(f"{processes or 'a thread'}: {found}; load {os.getloadavg()[0]:.1f}", flush=True)
 
 
 if __name__ == "__main__":
