@@ -24,7 +24,6 @@ from proctool.procedural.streams import BLOCK
 from proctool.signals import in_worker
 from proctool.training.arrays import Arrays, count_targets, padded, padded_length, room_for
 from proctool.training.sources import FileSource, Source, TaskSource
-from proctool.workers import end_with_parent
 
 _STRETCH = 8 * BLOCK
 """Samples that a process makes in a row: a stream draws whole blocks, and those at both ends are drawn twice."""
@@ -130,11 +129,10 @@ def slots_of(ring: Any, work: Work) -> NDArray[np.int32]:
 def produce(work: Work, process: int, ring: Any, pipe: Connection) -> None:
     """In a process of its own: say None once the source is there, then `Filled` for each step, or `Failed`."""
     in_worker()
-    end_with_parent()
     try:
         pipe.send(_produce(work, process, ring, pipe))
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # nobody takes what is still to come
+        return  # nobody takes what is still to come: the parent has closed the pipe, or was killed
 
 
 def _produce(work: Work, process: int, ring: Any, pipe: Connection) -> Failed | None:
