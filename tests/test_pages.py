@@ -26,9 +26,9 @@ COMMAND = re.compile(r"^ *(?:\$ )?(?:[\w -]* -m )?proctool (?=[\w-]).*")
 def in_blocks(text: str) -> Iterator[str]:
     """Command lines in fenced and indented blocks; a line that ends in a backslash goes on in the next."""
     for language, fenced, indented in BLOCK.findall(text):
-        if language in ("", "sh"):
+        if language in ("", "sh", "console"):
             for line in (fenced or indented).replace("\\\n", " ").splitlines():
-                if COMMAND.match(line):
+                if COMMAND.match(line) and (language != "console" or line.startswith("$ ")):  # the rest is output
                     yield line.partition("proctool ")[2]
 
 
@@ -69,3 +69,11 @@ def test_commands_of_a_page_parse(page: str) -> None:
             except Exception as error:  # typer's copy of click has no public names
                 if type(error).__name__ not in UNFINISHED:
                     raise
+
+
+def test_an_option_that_does_not_exist_fails() -> None:
+    page = "Use `proctool run\ndemo`.\n\n```sh\nproctool warmup \\\n    --lean 3  # wide\n```\n\n    proctool run x\n"
+    assert list(in_blocks(page)) == ["warmup      --lean 3  # wide", "run x"]
+    assert list(in_sentences(page)) == ["run demo"]
+    with pytest.raises(Exception, match="No such option"):
+        parse(shlex.split(next(in_blocks(page)), comments=True))
