@@ -114,3 +114,16 @@ def test_commands_of_a_page_run(
         assert said.out or said.err
         output = re.search(r" -o (\S+)", line)
         assert output is None or Path(output[1]).exists()
+
+
+@pytest.mark.slow
+def test_the_python_example_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    assert "steps=300" in block
+    exec(compile(block.replace("steps=300", "steps=2"), "README.md", "exec"), {})
+    shown = re.search(r"print\(.*\)  # (.*)", block)
+    assert shown is not None
+    assert shown[1] in capsys.readouterr().out.splitlines()
