@@ -59,7 +59,7 @@ def test_the_papers_larger_models_fit_a_h100_as_written(name: str, tmp_path: Pat
 @pytest.mark.parametrize(("gpu", "checkpoints"), [("h100", False), ("a10", True)])
 def test_auto_is_planned_for_the_gpu(gpu: str, checkpoints: bool) -> None:
     run = RunOptions(
-        model="12x12x768", context=32_768, steps=10, batch_size=4,
+        model="12x12x768", context=98_304, steps=10, batch_size=4,
         micro_batch="auto", gradient_checkpointing="auto",
     )  # fmt: skip
     (fit,) = planned(run, gpu=gpu, gpus=(1,)).stages[0].fits
