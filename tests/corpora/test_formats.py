@@ -208,7 +208,7 @@ def test_damaged_parquet_is_named(tmp_path):
     path = tmp_path / "broken.parquet"
     write_as("parquet", path, [{"text": "x" * 1000}] * 100)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CorpusError, match=r"broken\.parquet: not a whole parquet file"):
+    with pytest.raises(CorpusError, match=r"broken\.parquet: not a complete parquet file"):
         read(path)
 
 

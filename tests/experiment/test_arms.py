@@ -178,8 +178,16 @@ def test_the_embeddings_control_starts_them_as_the_arm_does_everywhere(root: Pat
         ({}, "random-heads", "controls: x has no control random-heads: it names no heads"),
         ({"heads": ["random:2"]}, "random-heads", "it names no heads"),
         ({"components": ["mlp"]}, "sharpened", "controls: x has no control sharpened: it carries no attention"),
-        ({"warmup": WARM["warmup"] | {"until": "accuracy=.9"}}, "longer", "`until` makes the number of warm-up tokens unknown"),
-        ({"warmup": WARM["warmup"] | {"patience": 3}}, "longer", "`patience` makes the number of warm-up tokens unknown"),
+        (
+            {"warmup": WARM["warmup"] | {"until": "accuracy=.9"}},
+            "longer",
+            "`until` makes the number of warm-up tokens unknown",
+        ),
+        (
+            {"warmup": WARM["warmup"] | {"patience": 3}},
+            "longer",
+            "`patience` makes the number of warm-up tokens unknown",
+        ),
         ({"warmup": WARM["warmup"] | {"curriculum": "start=2,step=2,accuracy=.9"}}, "longer", "`curriculum` makes the"),
     ],
 )
@@ -291,7 +299,10 @@ def test_launch_sets_the_precision_of_every_stage(root: Path) -> None:
         ({"controls": "mean"}, "controls.which[0]: 'mean' is not one of the choices"),
         ({"controls": {"of": ["cold"]}}, "controls.of: cold has no warm-up"),
         ({"controls": "standard", "arms": {"cold": {}}}, "controls: no arm has a warm-up"),
-        ({"controls": "scale", "arms": {"cold": {}, "x": WARM, "x-scale": WARM}}, 'two arms would have the name "x-scale"'),
+        (
+            {"controls": "scale", "arms": {"cold": {}, "x": WARM, "x-scale": WARM}},
+            'two arms would have the name "x-scale"',
+        ),
         ({"launch": {"processes": 0}}, "launch.processes = 0"),
         ({"launch": {"sbatch": {"time": "1\nrm"}}}, "launch.sbatch.time"),
         (
