@@ -177,7 +177,7 @@ def _require_ours(output: Output) -> None:
         return  # an empty file is safe to overwrite
     if not WRITTEN.get(output.kind, is_artifact)(path):
         raise ArtifactError(
-            f"{path}: exists, and is not a {output.kind} file written by proctool; "
+            f"{path}: exists, and proctool did not write it as {output.kind}; "
             f"choose another {output.option}, or remove it"
         )
     if output.kind not in WRITTEN:

@@ -269,9 +269,7 @@ def _from_transformers(spec: str, end_of_text: str | None, folder: Path | None =
         hf = transformers.AutoTokenizer.from_pretrained(files_in, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # the hub client, the network and the file raise different errors
         if folder is not None:
-            raise CorpusError(
-                f"tokenizer {spec}: no tokenizer in this folder ({first_line(error)})"
-            ) from None
+            raise CorpusError(f"tokenizer {spec}: no tokenizer in this folder ({first_line(error)})") from None
         where = "offline mode is on" if os.environ.get("HF_HUB_OFFLINE") else "no network, or no such name"
         raise CorpusError(
             f'tokenizer "{spec}": not a local path, and the hub could not give it ({where}: {first_line(error)}); '

@@ -227,13 +227,13 @@ def _reason(ended: Running, code: int) -> str:
 
 def _estimate(progress: Progress, jobs: int) -> None:
     """Estimate the remaining seconds of each stage and of the experiment."""
-    paces = Throughput((stage, progress.metrics[stage.key]) for stage in progress.plan.stages)
+    throughput = Throughput((stage, progress.metrics[stage.key]) for stage in progress.plan.stages)
     overhead = median(progress.overheads) if progress.overheads else 0.0
     waited = {each.stage.key: time.monotonic() - each.started for each in progress.running}
     progress.stage_left = {}
     for stage in (*(each.stage for each in progress.running), *progress.waiting):
         metrics = progress.metrics[stage.key]
-        seconds = paces.seconds(stage, metrics)
+        seconds = throughput.seconds(stage, metrics)
         if seconds is not None and not (stage.key in waited and metrics.train):
             seconds += max(0.0, overhead - waited.get(stage.key, 0.0))
         progress.stage_left[stage.key] = seconds

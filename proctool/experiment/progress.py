@@ -36,7 +36,7 @@ class LiveDisplay:
         self._live.stop()
 
     def update(self, progress: Progress) -> None:
-        """Show how things stand."""
+        """Show the current state."""
         self._announced.update(progress, starts=False)
         self._live.update(self._view(progress))
 
@@ -71,7 +71,7 @@ class PlainDisplay:
         pass
 
     def update(self, progress: Progress) -> None:
-        """Show how things stand."""
+        """Show the current state."""
         self._announced.update(progress, starts=True)
         now = self._clock()
         if progress.running and now - self._last >= self._every:

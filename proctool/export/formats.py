@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Format:
+class ModelFormat:
     """How to write models for a project."""
 
     project: str
@@ -47,13 +47,13 @@ def _litgpt_unused(source: TakenApart) -> tuple[str, ...]:
     return ("mlp.fc",) if (0, "gate.weight") in source.where else ("mlp.fc_1", "mlp.fc_2")
 
 
-def _torchtitan(project: str, fields: Callable[[TakenApart, Any], settings.Settings], fused: str) -> Format:
-    return Format(project, ("llama", "mistral"), fields, lambda source: (fused,), endings=("weight",))
+def _torchtitan(project: str, fields: Callable[[TakenApart, Any], settings.Settings], fused: str) -> ModelFormat:
+    return ModelFormat(project, ("llama", "mistral"), fields, lambda source: (fused,), endings=("weight",))
 
 
 FORMATS = {
-    "nanogpt": Format("nanogpt", ("gpt2",), settings.nanogpt),
-    "litgpt": Format(
+    "nanogpt": ModelFormat("nanogpt", ("gpt2",), settings.nanogpt),
+    "litgpt": ModelFormat(
         "litgpt", ("gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi3"), settings.litgpt, _litgpt_unused
     ),
     "torchtitan": _torchtitan("torchtitan", settings.torchtitan, "attention.qkv_linear.wqkv"),
@@ -88,7 +88,7 @@ def export_as(saved: SavedModel, folder: Path, name: str, dtype: str = "fp32") -
         notice(f"{folder}: {line}")
 
 
-def state_dict(source: TakenApart, made: Format) -> Mapping[str, torch.Tensor]:
+def state_dict(source: TakenApart, made: ModelFormat) -> Mapping[str, torch.Tensor]:
     """The tensors of the project's class by its names, including a tied head.
 
     Raises ModelError if the class has no place for a tensor, or needs one that the model does not have.

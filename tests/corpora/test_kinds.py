@@ -125,7 +125,7 @@ def test_a_json_list_is_read_in_pieces_of_any_size(tmp_path, monkeypatch, chunk,
         ("enwik8", "text".encode("utf-16"), "UTF-16, not UTF-8"),
         ("notes", b"PK\x03\x04zip", "a zip archive; unpack it"),
         ("data.bin", b"\0\1\2\3" * 99, "binary, not text; proctool reads .txt"),
-        ("data.xyz", b"plain\n", r"files that end in \.xyz are not supported; proctool reads .*rename a plain text file to end in \.txt"),
+        ("data.xyz", b"plain\n", r"files that end in \.xyz are not supported; proctool reads .*to end in \.txt"),
         ("data.txt", b"PAR1....", r"a parquet file; rename it to end in \.parquet"),
     ],
 )  # fmt: skip

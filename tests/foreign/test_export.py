@@ -100,13 +100,13 @@ def test_a_hugging_face_folder_in_the_number_format(
 
 
 REFUSED = [
-    ("gpt2", {}, "litgpt", "litgpt holds gpt_neox, .*, not gpt2: its positions are rotary"),
-    ("gpt2", {}, "torchtitan", "torchtitan holds llama, mistral, not gpt2: its positions are rotary"),
-    ("llama", {}, "nanogpt", "nanogpt holds gpt2, not llama: its positions are learned"),
+    ("gpt2", {}, "litgpt", "litgpt supports gpt_neox, .*, not gpt2: its positions are rotary"),
+    ("gpt2", {}, "torchtitan", "torchtitan supports llama, mistral, not gpt2: its positions are rotary"),
+    ("llama", {}, "nanogpt", "nanogpt supports gpt2, not llama: its positions are learned"),
     ("olmo2", {}, "litgpt", "not olmo2"),
     ("gpt2", {"activation_function": "relu"}, "nanogpt", "its activation is relu, not gelu"),
     ("gpt2", {"layer_norm_epsilon": 1e-6}, "nanogpt", "layer_norm_epsilon is 1e-06, not 1e-05"),
-    ("gpt2", {"n_inner": 96}, "nanogpt", "n_inner is 96, there 128"),
+    ("gpt2", {"n_inner": 96}, "nanogpt", "n_inner is 96, not 128"),
     ("gpt2", {"tie_word_embeddings": False}, "nanogpt", "head is not tied"),
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "nanogpt", "scaled by layer"),
     ("mistral", {"sliding_window": 8}, "litgpt", "has a sliding window of 8 tokens"),

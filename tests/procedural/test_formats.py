@@ -208,7 +208,7 @@ def test_only_what_proctool_wrote_is_replaced(proctool: Run, name: str) -> None:
         said = proctool(*command, "--samples", 10)
         assert said.code == 1, file
         assert said.line.startswith("proctool: made.")
-        assert ": exists, and is not a " in said.line
+        assert ": exists, and proctool did not write it as " in said.line
         assert file.read_bytes() == b"something of the user's"
         file.write_bytes(kept)
     assert proctool(*command, "--samples", 10).code == 0
@@ -246,7 +246,7 @@ def test_tokens_of_another_format_are_not_replaced(proctool: Run) -> None:
     assert proctool("generate", "set:small", "--samples", 20, "-o", "made.idx").code == 0
     said = proctool("generate", "set:small", "--samples", 20, "-o", "made.bin")
     assert said.code == 1
-    assert "is not a nanogpt file written by proctool" in said.line
+    assert "did not write it as nanogpt" in said.line
 
 
 @pytest.mark.parametrize("name", FORMATS)
