@@ -175,7 +175,7 @@ BAD = {
     "text without a tokenizer": (("set:small", "--as-text"), "needs a --tokenizer"),
     "a tokenizer without text": (("set:small", "--tokenizer", "bytes"), "add --as-text"),
     "text in a table": (("set:small", "--as-text", "--tokenizer", "bytes", "-o", "x.parquet"), "JSON Lines"),
-    "too few words": (("set", "--as-text", "--tokenizer", "bytes"), "bytes: has 62 words"),
+    "too few words": (("set", "--as-text", "--tokenizer", "bytes"), "bytes: has 62 usable words"),
 }
 
 
@@ -360,5 +360,5 @@ def test_text_that_would_be_read_otherwise_is_refused(tmp_path: Path) -> None:
     words = words_for(load_tokenizer("characters"), 22)
     merging = words_for(load_tokenizer("bytes"), 22)
     mixed = type(words)(words.tokenizer, merging.ids, words.texts_of_ids, words.before, words.between)
-    with pytest.raises(OptionError, match="reads a text of its own words as other tokens"):
+    with pytest.raises(OptionError, match="encodes a text of its own words as other tokens"):
         mixed.texts(np.arange(22)[None])
