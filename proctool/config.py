@@ -108,7 +108,7 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if isinstance(value, kind):
             return value
-        parse = getattr(kind, "parse", None)  # a group of options that also has a form in one line
+        parse = getattr(kind, "parse", None)  # a group of options that can also be written as text
         return parse(value, where) if parse is not None and isinstance(value, str) else build(kind, value, where)
     if kind is bool:
         written = str(value).lower()

@@ -166,7 +166,7 @@ class TrainEvent(Event):
     mfu: Measure | None = None
     seconds: Amount | None = None
     checkpoint_seconds: Amount | None = None
-    """Time that training stood still for a checkpoint since the last train event; `tokens_per_second` leaves it out."""
+    """Seconds that training waited for a checkpoint since the last train event; not part of `tokens_per_second`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,26 +212,26 @@ class CurriculumEvent(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TryEvent(Event):
-    """A donor is trained and probed, to be accepted or not: it begins, or has ended with an accuracy."""
+    """A donor that is trained and probed for acceptance starts, or has ended with an accuracy."""
 
     kind = "try"
     number: Count = field(metadata={"always": True})
-    """From 0."""
+    """Number of the donor, from 0."""
     most: Count
-    """Tries that there are at most."""
+    """Maximum number of donors."""
     seed: Count
     diagnostic: Text
     above: Measure
-    """The accuracy that is needed."""
+    """The required accuracy."""
     accuracy: Measure | None = None
-    """The probe's, once it has ended."""
+    """The accuracy of the probe, after its end."""
     tokens: Count = 0
-    """Trained on by the donor and its probe."""
+    """Training tokens of the donor and its probe."""
     flops: Amount = 0
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the donor has passed."""
+        """Whether the donor passed."""
         return self.accuracy is not None and self.accuracy >= self.above
 
 

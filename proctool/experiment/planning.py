@@ -134,7 +134,7 @@ class StagePlan:
     precision: str
     fits: tuple[GpuFit, ...]
     tries: int = 1
-    """Most donors that each trains; the costs are of one."""
+    """Maximum number of donors per stage; the costs are for one donor."""
 
 
 @dataclass(frozen=True)

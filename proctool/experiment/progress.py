@@ -154,7 +154,7 @@ def _line(running: Running, progress: Progress) -> str:
 
 
 def _name(running: Running) -> str:
-    """The stage, and which donor it is at where several may be trained."""
+    """The stage, and its current donor if it may train several."""
     tries = running.metrics.tries
     return running.stage.name + (f" (donor {tries[-1].number + 1} of at most {tries[-1].most})" if tries else "")
 

@@ -117,20 +117,20 @@ class Stage:
 
     @property
     def tokens(self) -> int:
-        """Tokens it trains on; with `accept` those of one donor and its probe."""
+        """Training tokens; with `accept` those of one donor and its probe."""
         probe = 0 if self.probe is None else self.probe.tokens
         return self.trained_tokens + probe
 
     @property
     def trained_tokens(self) -> int:
-        """Tokens that its own model is trained on."""
+        """Training tokens of its own model."""
         if not isinstance(self.options, TrainingOptions):
             return 0
         return self.options.steps * self.options.batch_size * self.length
 
     @functools.cached_property
     def probe(self) -> Stage | None:
-        """The diagnostic that a donor has to pass; None where every donor is taken."""
+        """The diagnostic that a donor must pass; None without `accept`."""
         if not isinstance(self.options, WarmupOptions) or self.options.accept is None:
             return None
         asked, name = probe_options(self.options), self.options.accept.diagnostic
@@ -139,7 +139,7 @@ class Stage:
 
     @property
     def tries(self) -> int:
-        """Most donors that it trains."""
+        """Maximum number of donors that it trains."""
         options = self.options
         return options.accept.tries if isinstance(options, WarmupOptions) and options.accept is not None else 1
 

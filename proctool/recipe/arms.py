@@ -139,7 +139,7 @@ class PlannedArm:
                 "leave this arm out of `controls: {of: [...]}`"
             )
         if self.control == "shuffled":
-            values.pop("accept", None)  # a probe would hardly accept any
+            values.pop("accept", None)  # a donor trained on shuffled tokens would hardly pass
         if "task" in values:
             task = located(f"{where}.task", lambda: parse_tasks(values["task"]))
             values["task"] = ((f"shuffle({task.spec})" if self.control == "shuffled" else task.spec),)

@@ -131,7 +131,7 @@ def _longer(source: PlannedArm, base: PlannedArm) -> Arm | None:
                 )
         if any(warmup.accept is not None for warmup in source.warmups().values()):
             raise NoControlError(
-                "with `accept` only its run tells how many donors it takes; leave accept or the control out"
+                "`accept` makes the number of donors unknown before the run; remove accept or the control"
             )
     options = base.pretrain()
     more = math.ceil(procedural_tokens(source) / (options.batch_size * options.context))

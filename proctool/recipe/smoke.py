@@ -73,7 +73,7 @@ def _short(values: Mapping[str, Any]) -> Values:
 
 
 def _probe(asked: Acceptance) -> Acceptance:
-    """A short probe that the first donor passes."""
+    """A short probe that any donor passes."""
     short = {name: value for name, value in _TRAINING.items() if name in ("steps", "batch_size", "eval_samples")}
     model = None if asked.model is None else _narrow(asked.model)
     return dataclasses.replace(asked, above=0.0, tries=1, ramp_steps=1, model=model, **short)
