@@ -130,4 +130,6 @@ def _pairs(path: str, file: IO[bytes]) -> Iterator[Document]:
                 continue
             yield Document(question.rstrip(b"\r\n") + b"\n", answer)
     except compression.broken_file_errors() as error:
-        raise CorpusError(f"{path}: its compressed data is damaged or cut off ({error}); get it again") from None
+        raise CorpusError(
+            f"{path}: its compressed data is damaged or cut off ({error}); download or copy it again"
+        ) from None

@@ -36,7 +36,7 @@ class HardwareOptions:
     def __post_init__(self) -> None:
         find_gpu(self.gpu)
         if not 0 < self.mfu <= 1:
-            raise OptionError(f"mfu = {self.mfu:g}: a share of the peak, above 0 and at most 1; 0.3 to 0.5 is usual")
+            raise OptionError(f"mfu = {self.mfu:g}: must be above 0 and at most 1; 0.3 to 0.5 is usual")
         if not self.gpus:
             raise OptionError("gpus: give at least one number")
         for number in self.gpus:

@@ -75,7 +75,7 @@ def study_plan(diagnostic: str, options: DiagnosticOptions, inits: Sequence[str]
     planned = plan(study_recipe(diagnostic, options, inits, seeds), root)
     require_experiment_folder(planned, "--run-dir")
     if (root / RECORD).is_file() and (name := read_record(root).name) != planned.recipe.name:
-        raise RunError(f"{root}: the folder of another experiment ({name}); choose another --run-dir")
+        raise RunError(f"{root}: is the folder of another experiment ({name}); choose another --run-dir")
     reads = [read for run in study_runs(planned) for read in reads_of(run.options)]
     require_safe([Output(root / RESULTS, "--run-dir", "results", makes_folder=True)], reads)
     if options.resume == "never":

@@ -175,7 +175,7 @@ def _carried(target: TakenApart, components: Sequence[str], embeddings: str) -> 
 def _check_fits(target: TakenApart, source: TakenApart, names: Sequence[str]) -> None:
     if source.layers != target.layers and any(name != "positions" for name in names):
         raise ModelError(
-            f"{source.label}: has {source.layers} layers, {target.label} {target.layers}: "
+            f"{source.label}: has {source.layers} layers but {target.label} has {target.layers}: "
             "weights cannot be carried over"
         )
     if "attention" not in names:

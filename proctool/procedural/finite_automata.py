@@ -48,7 +48,7 @@ class FiniteAutomaton(Task):
         require(self.symbols >= 1, self, "symbols", "must be at least 1")
         require(self.branches >= 1, self, "branches", "must be at least 1")
         require(self.branches <= self.symbols, self, "branches", f"cannot exceed the {self.symbols} symbols")
-        require(self.states * self.symbols <= 1 << 16, self, "symbols", f"times states, may be at most {1 << 16}")
+        require(self.states * self.symbols <= 1 << 16, self, "symbols", f"states * symbols must be at most {1 << 16}")
         require(self.mean >= 1, self, "mean", "must be at least 1")
         require(self.length >= 2, self, "length", "must be at least 2")
         require_fits(self, length="length", vocabulary="symbols")

@@ -131,7 +131,7 @@ class RandomGrammar(Task):
             if drawn >= _MOST_CANDIDATES and found < drawn / 100:
                 raise OptionError(
                     f"{self.name}: branching = {self.branching}: {found} of {drawn} grammars have strings that end; "
-                    "lower it"
+                    "lower branching"
                 )
         return Grammars(*(np.concatenate(parts) for parts in zip(*(each.parts for each in kept), strict=True)))
 

@@ -152,7 +152,7 @@ class NeuralAutomaton(Task):
             if in_vain >= _MOST_CANDIDATES:
                 raise OptionError(
                     f"{self.name}: complexity = {self.complexity}, most_complexity = {self.most_complexity}: "
-                    f"{found} of {drawn} rules with {self.states} states on a grid of {self.grid} lie between them"
+                    f"only {found} of {drawn} rules are between them; widen the band"
                 )
         every = Rules(np.concatenate([each.near for each in kept]), np.concatenate([each.out for each in kept]))
         return every.chosen(np.arange(count))

@@ -116,7 +116,7 @@ class RecurrentNetwork(Task):
             exploded += int(np.count_nonzero(at_limit))
             if drawn >= _MOST_CANDIDATES and found < drawn / 100:
                 option = "radius" if exploded > dead else "temperature"
-                change = "lower it" if exploded > dead else "raise it"
+                change = "lower radius" if exploded > dead else "raise temperature"
                 raise OptionError(
                     f"{self.name}: {option} = {getattr(self, option)}: {found} of {drawn} networks pass "
                     f"({dead} die, {exploded} explode); {change}"

@@ -121,7 +121,7 @@ BAD: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], dict[str,
         lambda: source("llama", num_hidden_layers=3),
         {},
         ModelError,
-        "has 3 layers, Llama 2",
+        "has 3 layers but Llama has 2",
     ),
     "missing in the donor": (
         lambda: nanogpt.GPT(NANOGPT),
