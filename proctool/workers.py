@@ -19,8 +19,8 @@ def usable_cores() -> int:
 
 @contextlib.contextmanager
 def another_main() -> Iterator[None]:
-    """Start processes without the caller's script: spawning would run it again in each of them, from its first line
-    where it has no `if __name__ == "__main__"`, and fail where it came from standard input."""
+    """Start processes without the caller's script. Otherwise each worker would import it: that runs the whole script
+    again if it has no `if __name__ == "__main__"`, and fails if it came from standard input."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
