@@ -1,7 +1,7 @@
 """proctool: procedural pretraining, from rules to warmed-up language models.
 
-The names below are the Python API (docs/api.md). Each is imported when it is first used, so that `import proctool`
-is quick and imports neither numpy nor torch.
+The names below are the Python API (docs/api.md). Each is imported on first use, so that `import proctool` is fast and
+imports neither numpy nor torch.
 """
 
 import importlib
@@ -43,7 +43,7 @@ _SUBMODULES = ("hf", "torch")
 
 
 def __getattr__(name: str) -> Any:
-    """A name of the API, imported now that it is used."""
+    """Import a name of the API on first use."""
     if name in _SUBMODULES:
         return importlib.import_module(f"proctool.{name}")
     if name in _MODULES:

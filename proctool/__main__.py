@@ -8,7 +8,7 @@ from proctool.training.environment import prepare_allocator
 
 
 def main() -> None:
-    """Run the command line in a process of its own: its streams and signals are seen to before anything is imported."""
+    """Run the command line. Streams and signals are set up before anything heavy is imported."""
     streams.guard()
     signals.install()
     try:
@@ -23,6 +23,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # `python path/to/proctool` puts the package's own folder on the path, where torch.py hides the library torch.
+    # `python path/to/proctool` adds the package folder to sys.path, where our torch.py would hide the library torch.
     sys.path = [each for each in sys.path if os.path.realpath(each) != os.path.dirname(os.path.realpath(__file__))]
     main()

@@ -1,4 +1,4 @@
-"""Where what can be made again is kept: $PROCTOOL_CACHE, or ~/.cache/proctool."""
+"""The cache folder: $PROCTOOL_CACHE, or ~/.cache/proctool. Everything in it can be rebuilt."""
 
 from __future__ import annotations
 
@@ -11,38 +11,36 @@ from proctool.errors import CorpusError, OptionError
 from proctool.paths import user_path
 
 _VARIABLES = {"PROCTOOL_CACHE": "proctool", "HF_HOME": "huggingface", "MPLCONFIGDIR": "matplotlib"}
-"""Variables that place a cache, and the folder in ~/.cache that they stand for."""
+"""Environment variables that set a cache folder, and their default in ~/.cache."""
 
 
 def cache_folder() -> Path:
-    """$PROCTOOL_CACHE, or ~/.cache/proctool. Raises OptionError where there is no such place."""
+    """$PROCTOOL_CACHE, or ~/.cache/proctool. Raises OptionError if neither gives a folder."""
     chosen = os.environ.get("PROCTOOL_CACHE")
     try:
         return user_path(chosen or "~/.cache/proctool")
     except OptionError as error:
-        hint = "" if chosen else "; or set PROCTOOL_CACHE to a folder for what proctool keeps"
+        hint = "" if chosen else "; or set PROCTOOL_CACHE to a folder for proctool's cache"
         raise OptionError(f"{error}{hint}") from None
 
 
 def unwritable(folder: Path, error: OSError) -> CorpusError:
-    """The error of a cache that cannot be written."""
-    return CorpusError(
-        f"{folder}: {error.strerror or error}; set PROCTOOL_CACHE or --cache-dir to a folder that can be written"
-    )
+    """The error for a cache folder that cannot be written."""
+    return CorpusError(f"{folder}: {error.strerror or error}; set PROCTOOL_CACHE or --cache-dir to a writable folder")
 
 
 def settle() -> None:
-    """Give the caches of a command a temporary folder, and say so, where the home folder can hold none."""
+    """Use a temporary folder for a command's caches, and say so, if the home folder is not writable."""
     if not (lacking := [name for name, folder in _VARIABLES.items() if not (os.environ.get(name) or _fits(folder))]):
         return
     try:
         place = _temporary()
     except OSError:
-        return  # what needs a cache says so
+        return  # the code that needs a cache raises the error
     for name in lacking:
         os.environ[name] = str(place / _VARIABLES[name])
     print(
-        f"proctool: ~/.cache cannot be written; caches go to {place} (set {', '.join(lacking)} to keep them elsewhere)",
+        f"proctool: ~/.cache is not writable; using {place} for caches (set {', '.join(lacking)} to change this)",
         file=sys.stderr,
     )
 
@@ -54,7 +52,7 @@ def _fits(folder: str) -> bool:
     kept = Path(home, ".cache", folder)
     try:
         if kept.is_dir():
-            return True  # one that may only be read serves those who read
+            return True  # a read-only cache is enough for reading
         kept.parent.mkdir(parents=True, exist_ok=True)
     except OSError:
         return False
@@ -62,7 +60,7 @@ def _fits(folder: str) -> bool:
 
 
 def _temporary() -> Path:
-    """This user's own folder. Raises OSError where another user has made it: kernels are loaded from it."""
+    """A folder of this user. Raises OSError if another user owns it, because kernels are loaded from it."""
     place = Path(tempfile.gettempdir(), f"proctool-{os.getuid()}")
     place.mkdir(mode=0o700, exist_ok=True)
     found = place.lstat()

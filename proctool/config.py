@@ -1,4 +1,4 @@
-"""Strict values: mappings (YAML, flags, specifications) become frozen dataclasses or a clear error."""
+"""Strict options: mappings (YAML, flags, specifications) become frozen dataclasses or a clear error."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:
-    """' (did you mean "set"?)', or the list of what is known when nothing is near."""
+    """' (did you mean "set"?)', or the list of known names if none is similar."""
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=1)  # in YAML a key may be a number
+    near = difflib.get_close_matches(str(name), known, n=1)  # a YAML key may be a number
     if near:
         return f' (did you mean "{near[0]}"?)'
     return f" (known: {', '.join(known)})" if known else ""
@@ -36,7 +36,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Build the dataclass `cls` from `values`, converting each to its field's type.
 
     `where` names the place in error messages (a file, a dotted path, a task name).
-    Raises OptionError on an unknown key, a missing required key or a value of another type.
+    Raises OptionError on an unknown key, a missing required key or a value of the wrong type.
     """
     if not isinstance(values, Mapping):
         raise OptionError(f"{where}: expected a mapping of options, got {values!r}")
@@ -54,27 +54,31 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def known_options(values: Mapping[str, Any], names: Iterable[str], where: str) -> dict[str, Any]:
-    """`values` with dashes in their keys as underscores, every key one of `names`. Raises OptionError."""
+    """`values` with dashes in keys replaced by underscores; keys must be in `names`. Raises OptionError."""
     known = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in names:
             raise OptionError(f'{where}: unknown option "{key}"{suggestion(name, names)}')
         if name in known:
-            raise OptionError(f'{where}: option "{name}" is given twice, with a dash and with an underscore')
+            raise OptionError(
+                f'{where}: option "{name}" is given twice, with a dash and with an underscore; remove one'
+            )
         known[name] = value
     return known
 
 
 def convert(value: Any, kind: Any, where: str) -> Any:
-    """`value` as the annotated type `kind` (numbers may be written 2M or 5e-4). Raises OptionError."""
+    """Convert `value` to the annotated type `kind` (numbers may be written 2M or 5e-4). Raises OptionError."""
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
         options = typing.get_args(kind)
         if value is None and type(None) in options:
             return None
         kinds = [option for option in options if option is not type(None)]
-        words = [word for option in kinds[1:] for word in typing.get_args(option)]  # a number, or the word auto
+        words = [
+            word for option in kinds[1:] for word in typing.get_args(option)
+        ]  # for example a number or the word auto
         if isinstance(value, str) and value in words:
             return value
         try:
@@ -104,7 +108,7 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if isinstance(value, kind):
             return value
-        parse = getattr(kind, "parse", None)  # a group of options that also has a form in one line
+        parse = getattr(kind, "parse", None)  # a group of options that can also be written as text
         return parse(value, where) if parse is not None and isinstance(value, str) else build(kind, value, where)
     if kind is bool:
         written = str(value).lower()
@@ -113,7 +117,9 @@ def convert(value: Any, kind: Any, where: str) -> Any:
         return written in ("true", "yes", "on")
     if (isinstance(value, bool | Mapping | Sequence) and not isinstance(value, str)) or value is None:
         hint = (
-            f'; for the word, write "{str(value).lower()}" in quotes' if isinstance(value, bool) and kind is str else ""
+            f'; to give it as text, write "{str(value).lower()}" in quotes'
+            if isinstance(value, bool) and kind is str
+            else ""
         )
         raise OptionError(f"{where}: expected a single {_name(kind)}, got {value!r}{hint}")
     try:
@@ -123,7 +129,7 @@ def convert(value: Any, kind: Any, where: str) -> Any:
             return parse_number(value)
     except OptionError as error:
         raise OptionError(f"{where}: {error}") from None
-    text = str(getattr(value, "written", value))  # a number from YAML, where text is meant
+    text = str(getattr(value, "written", value))  # a number in YAML for an option that takes text
     return user_path(text) if kind is Path else text
 
 
@@ -133,7 +139,7 @@ def _name(kind: Any) -> str:
 
 @functools.cache
 def field_help(cls: type) -> dict[str, str]:
-    """What each field of a dataclass means: the string that stands under it in the source."""
+    """The description of each field of a dataclass: the string below the field in the source."""
     documented: dict[str, str] = {}
     for owner in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(owner):
@@ -152,7 +158,7 @@ def field_help(cls: type) -> dict[str, str]:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; see `untrusted.parse_yaml`. Raises OptionError."""
+    """Read a mapping from a YAML file; see `untrusted.parse_yaml`. Raises OptionError."""
     try:
         with path.open("rb") as file:
             text = file.read(4 * MOST_CHARACTERS + 1).decode()
@@ -167,7 +173,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, tuples and paths as JSON-ready dicts, lists and strings."""
+    """Convert dataclasses, tuples and paths to JSON-ready dicts, lists and strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Mistakes a user can mend, and the one place that turns them into a line and an exit code."""
+"""Errors that a user can fix, and the one place that turns them into a line and an exit code."""
 
 from __future__ import annotations
 
@@ -15,58 +15,58 @@ from proctool.signals import EXIT_CODE, Stopped
 
 
 class ProctoolError(Exception):
-    """Something the user can mend. The message is one line: what is wrong, where, how to mend it."""
+    """An error that the user can fix. The message is one line: what is wrong, where, and what to do."""
 
     exit_code = 1
 
 
 class OptionError(ProctoolError):
-    """An option, a task specification or a configuration value that cannot be used."""
+    """An invalid option, task specification or configuration value."""
 
 
 class ArtifactError(ProctoolError):
-    """A file that is missing, damaged, truncated or not one of ours."""
+    """A file that is missing, damaged, truncated or not written by proctool."""
 
 
 class ModelError(ProctoolError):
-    """A model that cannot be built, or weights that do not fit it."""
+    """A model that cannot be built, or weights that do not fit the model."""
 
 
 class CorpusError(ProctoolError):
-    """Text that cannot be read, or too little of it."""
+    """Text that cannot be read, or too little text."""
 
 
 class HubError(ProctoolError):
-    """The Hugging Face hub cannot be reached, or refuses."""
+    """The Hugging Face hub cannot be reached or refuses a request."""
 
 
 class RunError(ProctoolError):
-    """A run folder or a training run that cannot go on."""
+    """A run folder or a training run that cannot continue."""
 
 
 class Interrupted(ProctoolError):
-    """Stopped by a signal, with everything needed to go on saved."""
+    """Stopped by a signal, after saving everything needed to resume."""
 
     exit_code = EXIT_CODE
 
 
 class Notice(UserWarning):
-    """Something that is done otherwise than a reader may expect. The command line shows its text as a line."""
+    """Something that the user may not expect, but that is not an error. The command line shows it as a line."""
 
 
 def notice(text: str) -> None:
-    """Tell the user a line that is no error: a Python warning, which the command line shows plainly."""
+    """Show a notice: a Python warning that the command line prints as a plain line."""
     warnings.warn(text, Notice, stacklevel=2)
 
 
 def some_of(names: Sequence[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names and the number of the others."""
     listed = ", ".join(names[:most])
     return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says first; its kind where it says nothing."""
+    """The first line of a library's error, or its type if it has no message."""
     return (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
 
 
@@ -78,7 +78,7 @@ def describe_os_error(error: OSError) -> str:
     where = error.filename2 or error.filename
     reason = error.strerror or str(error)
     if error.errno in _DISK_FULL:
-        reason = f"no room left to write ({reason}); free some space or write elsewhere"
+        reason = f"no room left to write ({reason}); free some disk space or write to another disk"
     return f"{where}: {reason}" if where else reason
 
 
@@ -89,7 +89,7 @@ _HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def in_utf8(text: str, backslash: str = "\\") -> str:
-    """Text that UTF-8 can hold. Python keeps byte ff of a file name that is not UTF-8 as U+DCFF; it becomes `\\xff`."""
+    """Text that can be encoded as UTF-8. Python reads byte ff of a file name as U+DCFF; it becomes `\\xff`."""
     if text.isascii():
         return text
 
@@ -101,20 +101,20 @@ def in_utf8(text: str, backslash: str = "\\") -> str:
 
 
 def printable(text: str) -> str:
-    """Text with what does not print, such as a terminal's control codes, written out."""
+    """Text with unprintable characters, such as terminal control codes, escaped."""
     text = in_utf8(text)
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def one_line(message: str) -> str:
-    """A message as one line that is safe to show: files can name things in control codes, or at any length."""
+    """A message as one safe line: names in files can contain control codes or be very long."""
     line = printable(" ".join(message[: 4 * _LONGEST_LINE].split()))
     return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 3 :]}"
 
 
 @contextlib.contextmanager
 def notices_shown() -> Iterator[None]:
-    """Show each `Notice` once as a line on stderr, by the main process of a launch alone; other warnings as before."""
+    """Print each `Notice` once as a line on stderr, in the main process of a launch only; keep other warnings."""
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
@@ -131,9 +131,9 @@ def notices_shown() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Report a ProctoolError or an OSError as one line on stderr and leave with its exit code.
+    """Report a ProctoolError or an OSError as one line on stderr and exit with its code.
 
-    Anything else is a bug in proctool and keeps its traceback.
+    Any other exception is a bug in proctool and keeps its traceback.
     """
     try:
         yield
@@ -144,8 +144,8 @@ def reported() -> Iterator[None]:
     except UnicodeEncodeError as error:
         if in_utf8(error.object) == error.object:
             raise
-        # safetensors, tokenizers and pyarrow take no name that is not UTF-8.
-        message, code = f"{error.object}: not UTF-8, so a library cannot use it; rename the file or folder", 1
+        # safetensors, tokenizers and pyarrow accept only UTF-8 names.
+        message, code = f"{error.object}: the name is not UTF-8; rename the file or folder", 1
     except Stopped as error:
         message, code = str(error), EXIT_CODE
     except KeyboardInterrupt:

@@ -5,8 +5,8 @@
     {"event": "eval", "step": 100, "tokens": 409600, "split": "validation", "loss": 2.9, "accuracy": 0.31, ...}
     {"event": "end", "step": 1000, "tokens": 4096000, "seconds": 450.0, "artifact": "...", "content": "<hash>"}
 
-Losses are in nats per token; `seconds` counts from the run's beginning, interruptions left out. A measure that is not
-finite is null in JSON and nan in memory. A field that holds its default is not written.
+Losses are in nats per token; `seconds` counts from the start of the run, without interruptions. A measure that is not
+finite is null in JSON and nan in memory. Fields with their default are not written.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _measure(value: Any) -> float:
         raise ValueError
     try:
         return value if value is not None and math.isfinite(value) else math.nan
-    except OverflowError:  # an integer beyond all floats
+    except OverflowError:  # an integer too large for a float
         raise ValueError from None
 
 
@@ -72,7 +72,7 @@ def _carried(value: Any) -> list[Any]:
     return rows
 
 
-# A field's type names the function that reads its value from JSON; it raises ValueError for what no run writes.
+# A field's type names the function that reads its value from JSON and raises ValueError for invalid values.
 Count = Annotated[int, _count]
 Amount = Annotated[float, _amount]
 Measure = Annotated[float, _measure]
@@ -104,16 +104,16 @@ def _evaluation(value: Any) -> Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What all events have."""
+    """The fields of all events."""
 
     kind: ClassVar[str]
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """Facts without a field of their own, such as task or corpus; in JSON they stand beside the fields."""
+    """Other facts, such as task or corpus. In JSON they are on the same level as the fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartEvent(Event):
-    """A run begins. `metadata` is what its source says of itself."""
+    """A run starts. `metadata` describes its data source."""
 
     kind = "start"
     command: Text = ""
@@ -122,19 +122,19 @@ class StartEvent(Event):
     parameters: Count = 0
     trained: Count = 0
     flops: Amount = 0
-    """Of the whole run; 0 where an old file does not say."""
+    """Steps of the whole run; 0 in old files without it."""
     carried: Annotated[Sequence[Mapping[str, Any]], _carried] | None = None
     seed: Count | None = None
     eval_samples: Count | None = None
     environment: Annotated[Mapping[str, Any], _mapping] | None = None
     micro_batch: Count | None = None
-    """Samples at once on a device, where the memory decided it; so with the next field."""
+    """Samples at once on a device, if chosen by the available memory (the same for the next field)."""
     gradient_checkpointing: Flag | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeEvent(Event):
-    """A run goes on from a checkpoint."""
+    """A run resumes from a checkpoint."""
 
     kind = "resume"
     step: Count
@@ -142,14 +142,14 @@ class ResumeEvent(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendEvent(Event):
-    """A finished run goes on, to more steps than it began with."""
+    """A finished run continues with more steps."""
 
     kind = "extend"
     step: Count
     steps: Count
     flops: Amount = 0
     content: Text | None = None
-    """Hash of the artifact that the run had written."""
+    """Content hash of the artifact that the run had written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,12 +166,12 @@ class TrainEvent(Event):
     mfu: Measure | None = None
     seconds: Amount | None = None
     checkpoint_seconds: Amount | None = None
-    """Time that training stood still for a checkpoint since the last train event; `tokens_per_second` leaves it out."""
+    """Seconds that training waited for a checkpoint since the last train event; not part of `tokens_per_second`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalEvent(Event):
-    """An evaluation during training. A curriculum adds the size of its samples, and their tokens."""
+    """An evaluation during training. A curriculum adds the size of its samples and their tokens."""
 
     kind = "eval"
     step: Count
@@ -187,21 +187,21 @@ class EvalEvent(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadsEvent(Event):
-    """Scores of attention heads at an evaluation, where they are tracked."""
+    """Scores of attention heads at an evaluation, if they are tracked."""
 
     kind = "heads"
     step: Count
     samples: Text
-    """What they were measured on."""
+    """The data of the measurement."""
     own: Annotated[bool, _flag] = False
-    """Whether that is the run's own validation samples, not random tokens."""
+    """Whether that data is the run's validation samples instead of random tokens."""
     heads: Annotated[Sequence[Mapping[str, Any]], _rows]
-    """For each head its layer and head, and its scores by name (models/head_scores.py); null where it has none."""
+    """Layer, head and scores by name for each head (models/head_scores.py); null for a missing score."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurriculumEvent(Event):
-    """Samples have another size from here on."""
+    """The size of samples changes (curriculum)."""
 
     kind = "curriculum"
     step: Count
@@ -212,32 +212,32 @@ class CurriculumEvent(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TryEvent(Event):
-    """A donor is trained and probed, to be accepted or not: it begins, or has ended with an accuracy."""
+    """A donor that is trained and probed for acceptance starts, or has ended with an accuracy."""
 
     kind = "try"
     number: Count = field(metadata={"always": True})
-    """From 0."""
+    """Number of the donor, from 0."""
     most: Count
-    """Tries that there are at most."""
+    """Maximum number of donors."""
     seed: Count
     diagnostic: Text
     above: Measure
-    """The accuracy that is needed."""
+    """The required accuracy."""
     accuracy: Measure | None = None
-    """The probe's, once it has ended."""
+    """The accuracy of the probe, after its end."""
     tokens: Count = 0
-    """Trained on by the donor and its probe."""
+    """Training tokens of the donor and its probe."""
     flops: Amount = 0
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the donor has passed."""
+        """Whether the donor passed."""
         return self.accuracy is not None and self.accuracy >= self.above
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoteEvent(Event):
-    """A sentence for people."""
+    """A message for people."""
 
     kind = "note"
     step: Count | None = None
@@ -256,10 +256,10 @@ class EndEvent(Event):
     accuracy: Measure = math.nan
     exact_match: Measure = math.nan
     trained_size: Count | None = None
-    """Size of the last samples trained on, under a curriculum."""
+    """Size of the last training samples, with a curriculum."""
     best: Annotated[Evaluation, _evaluation] | None = None
     extensions: Count = 0
-    """How often the run was extended before this end."""
+    """Number of extensions before this end."""
     seconds: Amount | None = None
     run_dir: Text = ""
     artifact: Text | None = None
@@ -286,7 +286,9 @@ def _written(value: Any) -> dict[str, Any]:
     found = {}
     for each in fields(value):
         held = getattr(value, each.name)
-        if each.name == "metadata" or (held == each.default and not each.metadata):  # nan equals nothing: it is written
+        if each.name == "metadata" or (
+            held == each.default and not each.metadata
+        ):  # nan differs from every default, so it is written
             continue
         if isinstance(held, Evaluation):
             held = _written(held)
@@ -295,7 +297,7 @@ def _written(value: Any) -> dict[str, Any]:
 
 
 def from_json(found: Any) -> Event | None:
-    """The event in a JSON object; None for anything else. Raises ValueError where it holds what no run writes."""
+    """The event in a JSON object; None for other objects. Raises ValueError for invalid values."""
     kind = found.get("event") if isinstance(found, dict) else None
     made = _KINDS.get(kind) if isinstance(kind, str) else None
     if made is None:
@@ -339,9 +341,9 @@ def write_event(file: IO[bytes], event: Event) -> None:
 
 
 def read_event(line: bytes, path: Path) -> Event | None:
-    """The event in a line of `metrics.jsonl`; None for a line that a kill tore, or that holds no event of a run.
+    """The event in a line of `metrics.jsonl`; None for a truncated line, or a line without an event of a run.
 
-    Raises RunError, naming `path`, where the event holds what no run writes.
+    Raises RunError, naming `path`, for invalid values.
     """
     try:
         found = json.loads(line)
@@ -351,11 +353,11 @@ def read_event(line: bytes, path: Path) -> Event | None:
         return from_json(found)
     except ValueError as error:
         what = f"{'an' if found['event'][0] in 'aeiou' else 'a'} {found['event']} event with {error}"
-        raise RunError(f"{path}: {what}; no run writes that, so the file is damaged") from None
+        raise RunError(f"{path}: {what}; no run writes that, so the file is damaged: restore it or run again") from None
 
 
 def read_events(folder: Path) -> list[Event]:
-    """The events in a run folder's `metrics.jsonl`; none where there is no file. Raises RunError, OSError."""
+    """The events in a run folder's `metrics.jsonl`; empty without a file. Raises RunError, OSError."""
     path = folder / FILE
     if not path.exists():
         return []

@@ -18,16 +18,18 @@ INDUCTION = "induction"
 
 
 class DiagnosticCallback(TrainerCallback):  # type: ignore[misc]
-    """Scores the model in training before the first step, every `every` steps, and at the end.
+    """Scores the model before the first training step, every `every` steps, and at the end.
 
-    `what` is "induction": the highest induction and previous-token scores of its attention heads on random tokens
-    that are repeated, and its loss on them the first time and from the second time on. Or it is a task specification,
-    such as "set:inputs=24" or "haystack:pairs=8": loss, accuracy and exact match on `samples` samples of the
-    validation split. The model is scored as it is, not trained on the task.
+    `what` is one of
 
-    Scores go to `log`, such as `trainer.log`, which sends them to the Trainer's trackers; without `log`, into its
-    log history. `history` keeps them as (step, scores). Under FSDP or ZeRO-3, whose processes hold parts of the model,
-    the callback is not supported. Raises OptionError.
+    - "induction": the highest induction and previous-token scores of the attention heads on repeated random tokens,
+      and the loss on the first and on the later copies.
+    - a task specification, such as "set:inputs=24" or "haystack:pairs=8": loss, accuracy and exact match on `samples`
+      samples of the validation split. The model is not trained on the task.
+
+    Scores go to `log`, for example `trainer.log`, which sends them to the Trainer's trackers; without `log` they go to
+    the log history. `history` has them as (step, scores). The callback does not support FSDP and ZeRO-3, where each
+    process has only a part of the model. Raises OptionError.
     """
 
     def __init__(
@@ -47,17 +49,17 @@ class DiagnosticCallback(TrainerCallback):  # type: ignore[misc]
         self.history: list[tuple[int, dict[str, float]]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Score the model before its first step, so that what does not fit is known at once."""
+        """Score the model before its first step, so that errors appear at once."""
         if state.global_step == 0:
             self._note(state, control, kwargs["model"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Score the model where it is time to."""
+        """Score the model every `every` steps."""
         if state.global_step % self.every == 0:
             self._note(state, control, kwargs["model"])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Score the model after the last step, unless that is done."""
+        """Score the model after the last step, unless it is already scored."""
         if state.global_step % self.every:
             self._note(state, control, kwargs["model"])
 
@@ -67,12 +69,12 @@ class DiagnosticCallback(TrainerCallback):  # type: ignore[misc]
         if self.log is not None:
             should_log = control.should_log
             self.log(dict(scores))
-            control.should_log = should_log  # Trainer takes any log for the one that it is about to write itself
+            control.should_log = should_log  # Trainer resets this flag on any log, and would skip its own
         else:
             state.log_history.append({**scores, "step": state.global_step})
 
     def scores(self, model: Any) -> dict[str, float]:
-        """The scores of a model in memory, by name; the model is left as it was. Raises ModelError, OptionError."""
+        """The scores of a model in memory by name; the model does not change. Raises ModelError, OptionError."""
         if self.task is not None:
             from proctool.training.in_memory import score
             from proctool.training.sources import TaskSource

@@ -1,6 +1,6 @@
-"""Models on the Hugging Face hub: read by their ids, written as repositories, and failures there as one line.
+"""Models on the Hugging Face hub: reading by id, uploading, and hub errors as one line.
 
-huggingface_hub does the work and obeys its own variables: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN.
+huggingface_hub does the work and reads its own variables: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 _REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*"
 _ID = re.compile(rf"(?P<repository>{_REPOSITORY})(@(?P<revision>[\w.-]+(/[\w.-]+)*))?", re.ASCII)
 _OF_FILES = (".safetensors", ".json", ".yaml", ".yml", ".jsonl", ".bin", ".pt", ".pth")
-"""Endings by which a name is that of a file, there or not."""
+"""Suffixes of file names: a name with one of them is a file, even if it does not exist."""
 
 CONFIGURATION, INDEX = "config.json", "model.safetensors.index.json"
 _NEVER = ("*/*", "consolidated*.safetensors")
-"""Files of subfolders, and the second copy of the weights that some repositories have."""
+"""Files that are not downloaded: subfolders, and the second copy of the weights in some repositories."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class ModelId:
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model of the hub, in the hub's cache on this machine."""
+    """A model of the hub in the local hub cache."""
 
     repository: str
     commit: str
-    """The commit that was read, in full."""
+    """The full hash of the commit that was read."""
     folder: Path
 
     def __str__(self) -> str:
@@ -57,18 +57,18 @@ class HubModel:
 
 
 def model_id(written: str | Path) -> ModelId | None:
-    """The model of the hub that `written` names; None where it is a path. What exists here is always a path."""
+    """The model id that `written` names; None for a path. An existing file or folder is always a path."""
     if (found := _ID.fullmatch(str(written))) is None:
         return None
     repository = found["repository"]
     return None if is_path(repository) or repository.endswith(_OF_FILES) else ModelId(repository, found["revision"])
 
 
-@functools.cache  # one process sees one commit, however often it asks
+@functools.cache  # a process must see one commit even if the hub changes
 def fetch(wanted: ModelId, patterns: tuple[str, ...]) -> HubModel:
-    """The files of a model whose names fit one of the `patterns`; those of subfolders never.
+    """Download the files of a model that match one of the `patterns`, without subfolders.
 
-    Files that the hub's cache holds are not downloaded again. Raises HubError, OSError.
+    Files in the hub's cache are not downloaded again. Raises HubError, OSError.
     """
     import huggingface_hub
 
@@ -76,12 +76,12 @@ def fetch(wanted: ModelId, patterns: tuple[str, ...]) -> HubModel:
         folder = huggingface_hub.snapshot_download(
             wanted.repository, revision=wanted.revision, allow_patterns=list(patterns), ignore_patterns=list(_NEVER)
         )
-    except Exception as error:  # the client, the network and the disk each raise their own
+    except Exception as error:  # the client, the network and the disk raise different errors
         if isinstance(error, OSError) and error.filename and trouble_of(error) is Trouble.OTHER:
-            raise  # a disk that is full, a cache that cannot be written
+            raise  # the disk is full, or the cache is not writable
         raise HubError(f"{wanted}: no such file or folder here, and {_unread(wanted, error)}") from None
     if not (Path(folder) / CONFIGURATION).is_file():
-        raise HubError(f"{wanted}: has no config.json on the hub; proctool reads models in the form of transformers")
+        raise HubError(f"{wanted}: has no config.json on the hub; give a model in transformers format")
     return HubModel(wanted.repository, Path(folder).name, Path(folder))
 
 
@@ -91,16 +91,15 @@ def _unread(wanted: ModelId, error: BaseException) -> str:
     match trouble_of(error):
         case Trouble.OFFLINE:
             return (
-                f"{constants.HF_HUB_CACHE} does not hold all of its files; offline mode is on, so unset "
+                f"{constants.HF_HUB_CACHE} does not have all of its files and offline mode is on; unset "
                 "HF_HUB_OFFLINE to download them"
             )
         case Trouble.NO_REVISION:
             return f'the hub has no revision "{wanted.revision}" of this model'
         case Trouble.NOT_FOUND:
-            return "no such model on the hub that this machine may read; check the name, or run `hf auth login`"
+            return "no such model on the hub, or no access to it; check the name, or run `hf auth login`"
         case Trouble.REFUSED:
-            return f"the hub does not let this machine read it; ask for access on {constants.ENDPOINT}/{wanted}, then "
-            "run `hf auth login`"
+            return f"the hub refuses access; ask for access on {constants.ENDPOINT}/{wanted}, then run `hf auth login`"
         case Trouble.UNREACHABLE:
             return f"the hub cannot be reached ({reason_of(error)}); try again, or give a local folder"
     return f"the hub's client failed: {reason_of(error)}"
@@ -110,7 +109,7 @@ def _unread(wanted: ModelId, error: BaseException) -> str:
 
 
 def require_pushable(repository: str) -> None:
-    """Raise HubError where a push is sure to fail: a name that cannot be, offline mode, no token."""
+    """Raise HubError if a push cannot succeed: invalid name, offline mode, no token."""
     import huggingface_hub
 
     if not re.fullmatch(_REPOSITORY, repository, re.ASCII):
@@ -122,10 +121,10 @@ def require_pushable(repository: str) -> None:
 
 
 def push(folder: Path, repository: str, *, private: bool = False, message: str = "Upload model") -> str:
-    """Upload an exported folder as one commit; the address of the model.
+    """Upload an exported folder as one commit and return the URL of the model.
 
-    Makes the repository where there is none. In one that exists, weight files that the folder does not have are
-    deleted: two sets of weights could not be loaded. Raises HubError; then the folder is as it was.
+    Creates the repository if it does not exist. In an existing one, weight files that the folder does not have are
+    deleted, because a model with two sets of weights cannot be loaded. Raises HubError; the folder never changes.
     """
     import huggingface_hub
 
@@ -143,9 +142,9 @@ def push(folder: Path, repository: str, *, private: bool = False, message: str =
         )
     except Exception as error:
         why = str(error) if isinstance(error, HubError) else _unwritten(error)
-        left = "the repository was made and is empty" if is_new else "nothing was uploaded"
+        left = "the new repository is empty" if is_new else "nothing was uploaded"
         raise HubError(
-            f"{repository}: {why}; {left}, and {folder} is complete: `hf upload {repository} {folder}` sends it"
+            f"{repository}: {why}; {left}. {folder} is complete; upload it with `hf upload {repository} {folder}`"
         ) from None
     return f"{huggingface_hub.constants.ENDPOINT}/{repository}"
 
@@ -155,7 +154,7 @@ def _is_weights(name: str) -> bool:
 
 
 def _created(api: HfApi, repository: str, private: bool) -> bool:
-    """Whether the repository is new. False where it is there, or may be: this token may not make any."""
+    """Create the repository; whether it is new. False if it exists or this token cannot create one."""
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
@@ -170,21 +169,21 @@ def _created(api: HfApi, repository: str, private: bool) -> bool:
 
 
 def _require_ours(api: HfApi, repository: str, private: bool) -> None:
-    """Raise HubError unless a name that is taken is a model's, and private where that was asked for."""
+    """Raise HubError unless the existing repository is a model, and private if `private`."""
     if not api.repo_exists(repository):
         others = (kind for kind in ("dataset", "space") if api.repo_exists(repository, repo_type=kind))
         kind = next(others, "repository of another type")
         raise HubError(f"the name is taken by a {kind}; choose another name")
     if private and not api.model_info(repository).private:
-        raise HubError("exists and is public, and --private is for new repositories; choose another name")
+        raise HubError("exists and is public, but --private is only for new repositories; choose another name")
 
 
 def _unwritten(error: BaseException) -> str:
     match trouble_of(error):
         case Trouble.REFUSED:
-            return "the hub refuses this token; use one that may write there (`hf auth login`)"
+            return "the hub refuses this token; use one with write access (`hf auth login`)"
         case Trouble.NOT_FOUND:
-            return "the hub does not let this token see the repository; use one that may write there (`hf auth login`)"
+            return "this token has no access to the repository; use one with write access (`hf auth login`)"
         case Trouble.OFFLINE | Trouble.UNREACHABLE:
             return f"the hub cannot be reached ({reason_of(error)})"
     return f"the hub's client failed ({reason_of(error)})"
@@ -194,18 +193,18 @@ def _unwritten(error: BaseException) -> str:
 
 
 class Trouble(Enum):
-    """What an error of huggingface_hub, datasets or the network means."""
+    """The meaning of an error of huggingface_hub, datasets or the network."""
 
     OFFLINE = "offline mode is on"
     NO_REVISION = "the repository has no such revision"
-    REFUSED = "no rights"
-    NOT_FOUND = "no such repository, or none that this machine may see"
+    REFUSED = "access denied"
+    NOT_FOUND = "no such repository, or no access to it"
     UNREACHABLE = "no answer"
-    OTHER = "something else"
+    OTHER = "another error"
 
 
 def trouble_of(error: BaseException) -> Trouble:
-    """What it means, by the error and its causes."""
+    """The meaning of an error, from the error and its causes."""
     chain = list(_causes(error))
     names = {base.__name__ for cause in chain for base in type(cause).__mro__}
     codes = {getattr(getattr(cause, "response", None), "status_code", None) for cause in chain}
@@ -230,7 +229,7 @@ _NO_FILE = FileNotFoundError.__name__
 
 
 def reason_of(error: BaseException) -> str:
-    """What the first cause of an error says, in one line."""
+    """The message of an error's first cause, in one line."""
     return first_line(list(_causes(error))[-1])
 
 

@@ -1,4 +1,4 @@
-"""The launch that this process belongs to: how many processes it has, and which of them this is."""
+"""The distributed launch of this process: the number of processes, and the rank of this one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from proctool.errors import RunError
 
 _NEEDED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR")
 _START = "start with torchrun or accelerate launch"
-# What MPI sets, and Accelerate reads: how many processes there are, and which of them this is.
+# Variables that MPI sets and Accelerate reads: the number of processes, and the rank of this one.
 _MPI = {
     "PMI_SIZE": "PMI_RANK",
     "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
@@ -19,25 +19,25 @@ _MPI = {
 
 @dataclass(frozen=True)
 class LaunchedProcess:
-    """The processes of one launch, and the number of this one."""
+    """The number of processes of a launch, and the rank of this one."""
 
     processes: int = 1
     rank: int = 0
 
     @property
     def speaks(self) -> bool:
-        """Whether this is the process that prints and writes."""
+        """Whether this process prints messages and writes files."""
         return self.rank == 0
 
 
 def launch() -> LaunchedProcess:
-    """What torchrun, accelerate launch or a person set. Raises RunError where it cannot start several processes."""
+    """The launch set by torchrun, accelerate launch or the user. Raises RunError if the variables do not fit."""
     size, rank, local = _number("WORLD_SIZE", 1), _number("RANK"), _number("LOCAL_RANK")
     if (size or 1) == 1 and not rank and local is None:
         for name, of in _MPI.items():
             if (_number(name, 1) or 1) > 1 and of not in os.environ:
                 raise RunError(f"{name}={os.environ[name]} without {of}; {_START}, or unset {name}")
-        return LaunchedProcess()  # a single process needs no other variable, and clusters set these two by themselves
+        return LaunchedProcess()  # a single process needs no other variable, and clusters set these two
     given = [name for name in _NEEDED if name in os.environ]
     if missing := [name for name in _NEEDED if name not in os.environ]:
         said = ", ".join(f"{name}={os.environ[name]}" for name in given if name != "MASTER_ADDR")

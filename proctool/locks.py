@@ -1,7 +1,7 @@
-"""Locks on files: held by one process until it ends, however it ends, and saying by whom and for how long.
+"""File locks: one process holds a lock until it ends; the file says which process and for how long.
 
-The system releases a lock with its process, so one that is found taken belongs to a process at work. Where the file
-system has no locks, everything goes on without.
+The system releases a lock when its process ends, so a taken lock always belongs to a running process. On a file system
+without locks, work continues without them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ class Taken(Exception):
 
 
 def take(path: Path, waiting: Callable[[], None] | None = None) -> IO[str] | None:
-    """The lock file `path`, open and locked: closing it releases it. None where the file system has no locks.
+    """Open and lock the file `path`; closing it releases the lock. None if the file system has no locks.
 
-    A lock that another process holds is waited for where `waiting` is given, which is called once before.
-    Raises Taken, OSError.
+    If another process has the lock: with `waiting`, call it once and wait; without it, raise Taken. Raises OSError.
     """
     while True:
         file = path.open("a+", encoding="utf-8", errors="replace")
@@ -42,7 +41,7 @@ def take(path: Path, waiting: Callable[[], None] | None = None) -> IO[str] | Non
         except OSError:
             file.close()
             return None
-        # Its holder may have removed the file between our opening and our locking it: then the lock guards nothing.
+        # The holder may have deleted the file after we opened it. Then our lock protects nothing: try again.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 break
@@ -54,7 +53,7 @@ def take(path: Path, waiting: Callable[[], None] | None = None) -> IO[str] | Non
 
 
 def _holder(file: IO[str]) -> str:
-    held = time.time() - os.fstat(file.fileno()).st_mtime  # below 0 where the clock was set back: said as 0 s
+    held = time.time() - os.fstat(file.fileno()).st_mtime  # negative if the clock was set back; shown as 0 s
     file.seek(0)
     return f"{file.read(200).strip() or 'another process'}, for {format_seconds(held)}"
 
@@ -67,7 +66,7 @@ _guard = threading.Lock()
 def claimed(path: Path) -> Iterator[None]:
     """Keep other processes from claiming `path` while the block lasts.
 
-    Within a process claims nest. Raises Taken, OSError where the folder cannot be written.
+    Claims nest within a process. Raises Taken; OSError if the folder is not writable.
     """
     key = os.path.abspath(path)
     with _guard:
@@ -88,7 +87,7 @@ def _locked(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     try:
         file = take(lock)
-    except OSError as error:  # name the file that was asked for
+    except OSError as error:  # name the requested file, not the lock
         raise OSError(error.errno, error.strerror, str(path)) from None
     if file is None:
         yield
@@ -98,4 +97,4 @@ def _locked(path: Path) -> Iterator[None]:
             yield
         finally:
             with contextlib.suppress(OSError):
-                lock.unlink()  # while it is held: see `take`
+                lock.unlink()  # while it is still locked; see `take`

@@ -1,7 +1,7 @@
-"""What a command writes, checked against what it reads before any work begins.
+"""Checks a command's outputs against its inputs before any work starts.
 
-Nothing that proctool did not write is overwritten, and nothing that a command reads. One table says which options of
-the commands name files to read; each command lists what it writes as `Output`s and calls `require_safe`.
+A command never overwrites its inputs, nor files that proctool did not write. One table lists the options that name
+input files; each command lists its outputs as `Output`s and calls `require_safe`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from proctool.results import holds_results
 
 
 class Reads(Enum):
-    """How an option's path is read."""
+    """How the path of an option is read."""
 
-    MODEL = "the files of a model or a tokenizer, which lie directly in its folder"
-    TEXT = "a file, all readable files below a folder, or those that a pattern matches"
+    MODEL = "the files of a model or a tokenizer, directly in its folder"
+    TEXT = "a file, all readable files below a folder, or all files that match a pattern"
 
 
-# Option or argument: what is read under the path that it names. The same in every command that has it.
+# Option or argument: how its path is read. The same in every command.
 READS: Mapping[str, Reads] = {
     **dict.fromkeys(
         ("init", "base", "model", "against", "beside", "tokenizer", "file", "embeddings_from"), Reads.MODEL
@@ -41,9 +41,9 @@ READS: Mapping[str, Reads] = {
     **dict.fromkeys(("corpus", "validation", "apart_from", "data", "source"), Reads.TEXT),
 }
 
-# What each command writes. Locks, and files with a temporary name, stand beside these.
+# The outputs of each command. Locks and temporary files are in the same folders.
 #
-#   generate                       output, and beside some formats its description FILE.json
+#   generate                       output, and its description FILE.json for some formats
 #   warmup, pretrain, eval TASK    output (two with --save both), run folder, token stores in cache_dir
 #   eval TASK with several runs    the experiment's folder, and results.jsonl in it: run_dir
 #   eval perplexity                per_position
@@ -64,19 +64,19 @@ class Output:
     option: str
     """The flag that names it."""
     kind: str
-    """What it will hold: the kind of an artifact (data, model), or a key of `WRITTEN`."""
+    """The kind of its contents: of an artifact (data, model), or a key of `WRITTEN`."""
     makes_folder: bool = False
-    """Whether its folder is made where there is none."""
+    """Whether the command creates a missing folder."""
 
 
 FIGURE_MARK = "proctool figure"
-"""In the metadata of every figure that proctool draws, whatever its format."""
+"""Mark in the metadata of every figure that proctool draws, in any format."""
 FIGURE_METADATA: Mapping[str, Mapping[str, str | None]] = {
     "png": {"Software": FIGURE_MARK},
     "svg": {"Creator": FIGURE_MARK, "Date": None},
     "pdf": {"Creator": FIGURE_MARK, "CreationDate": None},
 }
-"""What matplotlib is to write into a figure, by its format: the mark, and no clock."""
+"""Metadata for matplotlib by figure format: the mark and no date."""
 CSV_HEAD = "position,targets,loss"
 
 
@@ -106,11 +106,11 @@ WRITTEN: Mapping[str, Callable[[Path], bool]] = {
     "description": is_sidecar,
     "script": lambda path: _begins_with(path, b"proctool", -1),
 }
-"""Files other than artifacts: whether one was written by proctool."""
+"""For files other than artifacts: checks whether proctool wrote them."""
 
 
 def is_artifact(path: Path) -> bool:
-    """Whether proctool wrote this safetensors file, damaged since or not: its header has our metadata."""
+    """Whether proctool wrote this safetensors file, even if it is damaged: its header has our metadata."""
     with path.open("rb") as file:
         start = file.read(8)
         if len(start) < 8:
@@ -128,7 +128,7 @@ def require_safe(
 ) -> None:
     """Raise ArtifactError unless every output is a new file, or replaces one of its kind that proctool wrote.
 
-    No output may be, or change, what is read; nor may what a run folder or a cache is to hold.
+    No output, file of a run folder or file of a cache may be an input or change one.
     """
     for output in outputs:
         _require_place(output)
@@ -145,11 +145,11 @@ def require_safe(
 
 
 RUN_FILES = ("metrics.jsonl", "config.json", "run.log", "log.txt")
-"""Files of a run's folder that a corpus could take for text."""
+"""Files of a run folder that a corpus could read as text."""
 
 
 def require_apart(folder: Path, names: Sequence[str], option: str, reads: Sequence[Read]) -> None:
-    """Raise ArtifactError where a file of one of the `names` in `folder` would be, or change, what is read."""
+    """Raise ArtifactError if a file with one of the `names` in `folder` would be an input or change one."""
     for read in reads:
         for name in names:
             if said := read.touched_by(folder / name):
@@ -159,7 +159,7 @@ def require_apart(folder: Path, names: Sequence[str], option: str, reads: Sequen
 def _require_place(output: Output) -> None:
     path = output.path
     if path.is_dir():
-        raise ArtifactError(f"{path}: is a folder; {output.option} takes the name of a file to write")
+        raise ArtifactError(f"{path}: is a folder; {output.option} takes the name of a file")
     parent = path.absolute().parent
     if not parent.is_dir() and not (output.makes_folder and not parent.exists()):
         raise ArtifactError(f"{path}: the folder {path.parent} does not exist; create it first")
@@ -172,37 +172,37 @@ def _require_ours(output: Output) -> None:
     except FileNotFoundError:
         return
     if not path.is_file():
-        raise ArtifactError(f"{path}: is not a file but a pipe or a device; choose another {output.option}")
+        raise ArtifactError(f"{path}: is a pipe or a device, not a file; choose another {output.option}")
     if status.st_size == 0:
-        return  # nothing to lose
+        return  # an empty file is safe to overwrite
     if not WRITTEN.get(output.kind, is_artifact)(path):
         raise ArtifactError(
-            f"{path}: exists, and proctool did not write it as a {output.kind} file; "
+            f"{path}: exists, and proctool did not write it as {output.kind}; "
             f"choose another {output.option}, or remove it"
         )
     if output.kind not in WRITTEN:
-        with contextlib.suppress(ArtifactError):  # a damaged one may be replaced
+        with contextlib.suppress(ArtifactError):  # a damaged artifact may be replaced
             if (found := read_header(path).kind) != output.kind:
                 raise _OtherKind(
-                    f"{path}: holds {found}, and {output.option} would replace it by {output.kind}; "
+                    f"{path}: holds {found}, but {output.option} writes {output.kind}; "
                     f"choose another {output.option}, or remove it"
                 )
 
 
 class _OtherKind(OptionError):
-    """Not an ArtifactError, which says that a file is damaged."""
+    """The file holds another kind. Not an ArtifactError, because the file is not damaged."""
 
 
 _OF_A_RUN = re.compile(r"config\.json|metrics\.jsonl|run\.log|identity|\.lock|state-\d+\.safetensors|checkpoints(/.*)?")
 
 
 def _require_outside(output: Output, run_folder: Path) -> None:
-    """An output may lie in the run folder, under a name that is not the run's own."""
+    """Raise ArtifactError if the output is the run folder or one of the run's files in it."""
     path, folder = _real(output.path), _real(run_folder)
     if path == folder:
-        raise ArtifactError(f"{output.path}: is the run folder too; choose another {output.option} or --run-dir")
+        raise ArtifactError(f"{output.path}: is also the run folder; choose another {output.option} or --run-dir")
     if path.is_relative_to(folder) and _OF_A_RUN.fullmatch(path.relative_to(folder).as_posix()):
-        raise ArtifactError(f"{output.path}: a file of the run in {run_folder}; choose another {output.option}")
+        raise ArtifactError(f"{output.path}: is a file of the run in {run_folder}; choose another {output.option}")
 
 
 def _real(path: Path) -> Path:
@@ -221,7 +221,7 @@ class Read:
     how: Reads
 
     def touched_by(self, target: Path) -> str | None:
-        """How writing the file `target` would change what is read here; None if it would not."""
+        """How writing the file `target` would change this input; None if it would not."""
         if glob.has_magic(str(self.path)) and not self.path.exists():
             pattern = Path(os.path.abspath(self.path)).parts
             matches = _matches(Path(os.path.abspath(target)).parts, pattern)
@@ -241,14 +241,14 @@ class Read:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two paths are one file: through links, hard links and other spellings."""
+    """Whether two paths are the same file, also through symbolic and hard links."""
     with contextlib.suppress(OSError):
         return os.path.samefile(one, other)
     return _real(one) == _real(other)
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path matches a pattern, both cut at slashes, as glob has it: ** is any number of folders."""
+    """Whether a path matches a glob pattern, both split at slashes; ** matches any number of folders."""
     from fnmatch import fnmatchcase
 
     if not pattern:
@@ -259,7 +259,7 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def reads_of(options: object = None, **arguments: Any) -> list[Read]:
-    """What the options of `READS` in `options`, a dataclass, and in `arguments` name: those paths that exist."""
+    """The inputs of a command: existing paths in its options (`options`, a dataclass, and `arguments`); see `READS`."""
     given = {name: getattr(options, name, None) for name in READS} | arguments
     found = []
     for name, value in given.items():
@@ -271,7 +271,7 @@ def reads_of(options: object = None, **arguments: Any) -> list[Read]:
 
 
 def _paths(written: str, how: Reads) -> Iterator[Path]:
-    """The path that a value names, if it names one: alone, after the name of a corpus, or as one of several donors."""
+    """The paths in a value: the value itself, the part after a corpus name, or each of several donors."""
     from proctool.corpora.catalog import NAMES
 
     base, _, variant = written.partition(":")
@@ -286,11 +286,11 @@ def _paths(written: str, how: Reads) -> Iterator[Path]:
 # -- folders --
 
 _LEFT_BY_US = re.compile(r"\.lock|\..+\.lock|\..+\.[a-z0-9_]{8}\.partial|log\.txt")
-"""What stands in the folder of a run or a stage that was stopped before it began: nothing that a run would change."""
+"""Files in the folder of a run or a stage that was stopped before it started; they are safe to overwrite."""
 
 
 def holds_nothing(folder: Path) -> bool:
-    """Whether a folder is missing or holds no file that anyone could miss."""
+    """Whether a folder is missing or has only files that are safe to overwrite."""
     if not folder.exists():
         return True
     for parent, folders, files in os.walk(folder, onerror=_raise):
@@ -306,9 +306,9 @@ def _raise(error: OSError) -> None:
 
 
 def require_new_folder(folder: Path, option: str, reads: Sequence[Read] = ()) -> None:
-    """Raise ArtifactError unless `folder` is missing or empty, has a parent, and adds to nothing that is read."""
+    """Raise ArtifactError unless `folder` is missing or empty, has a parent, and is not inside an input."""
     if folder.is_symlink() and not folder.exists():
-        raise ArtifactError(f"{folder}: is a link to nothing; choose another {option}")
+        raise ArtifactError(f"{folder}: is a broken link; choose another {option}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(f"{folder}: exists and is not an empty folder; choose another {option}")
     if not folder.absolute().parent.is_dir():

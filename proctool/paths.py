@@ -1,4 +1,4 @@
-"""Paths as users give them, on the command line, in YAML and after --set: one way to read them all."""
+"""Paths from users: on the command line, in YAML and after --set, all read the same way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from proctool.errors import OptionError
 
 
 def user_path(written: str | Path) -> Path:
-    """The path that a user wrote: `~` and `~name` are home folders. Raises OptionError where there is none."""
+    """The path that a user wrote; `~` and `~name` are home folders. Raises OptionError if there is no such folder."""
     path = Path(written)
     if not str(written).startswith("~"):
         return (
@@ -20,16 +20,16 @@ def user_path(written: str | Path) -> Path:
     except RuntimeError:
         name = path.parts[0][1:]
     if name:
-        raise OptionError(f'{written}: there is no user "{name}"; write ./{written} for a path of that name')
+        raise OptionError(f'{written}: there is no user "{name}"; for a path with this name write ./{written}')
     raise OptionError(f"{written}: this user has no home folder; set HOME, or write the path without ~")
 
 
 AS_PATH: dict[str, Any] = {"parser": user_path, "metavar": "PATH"}
-"""Settings of a typer.Argument or typer.Option that is a path: shells leave the ~ in --runs=~/x alone."""
+"""Settings of a typer.Argument or typer.Option that is a path: shells do not expand the ~ in --runs=~/x."""
 
 
 def is_path(written: str) -> bool:
-    """Whether it can only be meant as a path, there or not, and never as a name on the hub."""
+    """Whether it can only be a path, even if it does not exist, and not a name on the hub."""
     path = user_path(written)
     if written.startswith(("/", "./", "../", "~")) or written in (".", "..") or written.endswith("/"):
         return True

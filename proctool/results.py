@@ -3,8 +3,8 @@
     {"event": "diagnostic", "diagnostic": "haystack", "init": "warm", "seed": 0, "scores": {...}, "curve": [...], ...}
     {"event": "summary", "diagnostic": "haystack", "init": "warm", "seeds": [0, 1, 2], "scores": {...}, ...}
 
-The file of a run has one line. The file of a study has a line for each run, then one for each init. Losses are in nats
-per token, null where they are not finite; accuracies are shares from 0 to 1.
+The file of a run has one line. The file of a study has one line per run, then one per init. Losses are in nats per
+token, null if not finite; accuracies are shares from 0 to 1.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ RESULTS = "results.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """The scores of a trained model under one scoring."""
+    """The scores of a trained model, for one kind of scoring."""
 
     loss: float | None
     accuracy: float
     exact_match: float
     targets: int
-    """Target tokens scored."""
+    """Number of scored target tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """One evaluation of a run, on samples of full size."""
+    """One evaluation of a run on samples of full size."""
 
     step: int
     tokens: int | None
@@ -46,13 +46,13 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationSet:
-    """The samples that all runs of a diagnostic are scored on."""
+    """The validation samples of a diagnostic, the same for all runs."""
 
     split: str
     seed: int
     samples: int
     sha256: str
-    """Of the sequences and their targets."""
+    """Hash of the sequences and their targets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +64,16 @@ class DiagnosticRun:
     task: str
     """The full specification."""
     init: str
-    """How tables name the init."""
+    """The name of the init in tables."""
     init_file: str | None
-    """None for fresh weights."""
+    """The init; None for fresh weights."""
     init_content: str | None
-    """Hash of the init's tensors, where it is an artifact."""
+    """Hash of the init's tensors, if it is an artifact."""
     seed: int
     steps: int
     tokens: int
     scores: Mapping[str, RunScores]
-    """By scoring: answer, and official where the task has it."""
+    """Scores by kind of scoring: answer, and official if the task has it."""
     curve: tuple[CurvePoint, ...]
     held_out: ValidationSet
     artifact: str | None
@@ -86,19 +86,19 @@ class DiagnosticRun:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedMean:
-    """A share's mean over the seeds, with its 95 % interval where there are at least two."""
+    """The mean of a share over the seeds, with its 95 % interval for two or more seeds."""
 
     mean: float
     low: float | None
     high: float | None
     n: int
     method: str | None
-    """How the interval was made."""
+    """Method of the interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanScores:
-    """Scores under one scoring, over the seeds."""
+    """Scores over the seeds, for one kind of scoring."""
 
     accuracy: SeedMean
     exact_match: SeedMean
@@ -106,7 +106,7 @@ class MeanScores:
 
 @dataclass(frozen=True, kw_only=True)
 class MeanPoint(MeanScores):
-    """A point of the learning curve, over the seeds."""
+    """A point of the learning curve over the seeds."""
 
     step: int
 
@@ -137,20 +137,20 @@ def to_json(line: ResultLine) -> dict[str, Any]:
 
 
 def write_results(path: Path, lines: Sequence[ResultLine]) -> None:
-    """Write a file of results, complete or not at all."""
+    """Write a results file atomically."""
     with artifact.replacing(path) as file:
         file.write("".join(json.dumps(to_json(line), allow_nan=False) + "\n" for line in lines).encode())
 
 
 def read_results(path: Path) -> list[ResultLine]:
-    """The results in a file. Raises RunError, naming the line, for one that proctool does not write; OSError."""
+    """Read a results file. Raises RunError naming an invalid line; OSError."""
     found = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             value = parse_json(line)
             made: ResultLine = typed(_KINDS[value["event"]], value)
         except (ValueError, KeyError, TypeError):
-            raise RunError(f"{path}: line {number} is not a result of proctool, or damaged; remove the file") from None
+            raise RunError(f"{path}: line {number} is damaged or not a result of proctool; remove the file") from None
         found.append(made)
     return found
 

@@ -1,9 +1,9 @@
-"""Being asked to stop: by a person (Ctrl-C), a terminal that has gone (HUP), a scheduler (TERM, USR1, USR2).
+"""Stop signals: from the user (Ctrl-C), a closed terminal (HUP) or a scheduler (TERM, USR1, USR2).
 
-Where nothing needs to be saved, the first signal raises `Stopped` where the command is: it unwinds, so that unfinished
-files and child processes go, and exits with 130. Work that saves itself first (training, `run`, studies) holds signals
-back with `stop_signals` and looks at the flag. A second Ctrl-C ends it at once; other signals may come twice, since
-launchers and schedulers both send them.
+If nothing needs to be saved, the first signal raises `Stopped` in the running code. The stack unwinds, which removes
+unfinished files and child processes, and the command exits with 130. Work that saves its state first (training, `run`,
+studies) catches signals with `stop_signals` and checks the flag. A second Ctrl-C ends it at once. Other signals may
+come twice, because launchers and schedulers both send them.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ CAUGHT = tuple(
 EXIT_CODE = 130
 
 _STUCK_SECONDS = 5.0
-"""How long the main thread may stay in a library (training a tokenizer) before the process ends without it."""
+"""Seconds that the main thread may stay in a library (training a tokenizer) before the process ends without it."""
 
 _AGAIN_SECONDS = 0.05
 
 
 class Stopped(SystemExit):
-    """A signal asked the command to stop. As a SystemExit, it passes through libraries and shows no traceback."""
+    """A signal asked the command to stop. It is a SystemExit, so libraries do not catch it and no traceback appears."""
 
     def __init__(self, number: int) -> None:
         super().__init__(EXIT_CODE)
         self.number = number
 
     def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.number).name}; run the same command again to continue"
+        return f"stopped by {signal.Signals(self.number).name}; run the same command again to resume"
 
 
 _taken = threading.Event()
-"""Set whenever a handler of ours has run."""
+"""Set when one of our handlers has run."""
 _holding = 0
-"""Blocks of `stop_signals` that are at work."""
+"""The active blocks of `stop_signals`."""
 
 
 class _Command:
-    """The handler of a command's process, from its first line to its last."""
+    """The signal handler of a command's process."""
 
     def __init__(self) -> None:
         self._stopping = False
@@ -63,7 +63,7 @@ class _Command:
             os._exit(EXIT_CODE)
 
     def lost(self, report: Any) -> None:
-        """Python drops what is raised in a callback or a finaliser; then the signal is sent once more, from outside."""
+        """Send the signal again from a thread: Python drops exceptions raised in a callback or a finaliser."""
         if isinstance(report.exc_value, Stopped):
             self._stopping = False
             again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), report.exc_value.number))
@@ -74,7 +74,7 @@ class _Command:
 
 
 def install() -> None:
-    """Take signals from here to the end of the process. What is ignored (nohup) stays so."""
+    """Handle signals until the end of the process. Signals ignored before (nohup) stay ignored."""
     command = _Command()
     for number in CAUGHT:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -89,13 +89,13 @@ def install() -> None:
 
 
 def ignore() -> None:
-    """Let no signal disturb what follows, such as the interpreter's own end once the command is done."""
+    """Ignore all stop signals from now on, for example while the interpreter exits."""
     for number in CAUGHT:
         signal.signal(number, signal.SIG_IGN)
 
 
 class _Fork:
-    """A forked process is its parent's to stop, and never takes a signal as its parent would."""
+    """In a forked process: drop the parent's handlers, because the parent stops it."""
 
     def before(self) -> None:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
@@ -112,7 +112,7 @@ class _Fork:
 
 
 def _watch(readable: int) -> None:
-    """End the process where the main thread does not come back to Python to take a signal."""
+    """End the process if the main thread does not return to Python to handle a signal."""
     while numbers := os.read(readable, 1):
         if not _taken.wait(_STUCK_SECONDS) and not _holding and numbers[0] in CAUGHT:
             with contextlib.suppress(OSError):
@@ -122,22 +122,22 @@ def _watch(readable: int) -> None:
 
 
 class Stop:
-    """True once a signal has come."""
+    """True after a signal."""
 
     def __init__(self) -> None:
         self.came: int | None = None
         self.insists = False
-        """A second Ctrl-C has come."""
+        """Whether a second Ctrl-C came."""
 
     def __bool__(self) -> bool:
         return self.came is not None
 
 
 class stop_signals:
-    """While the block lasts, signals set a flag.
+    """Within the block, signals set a flag.
 
-    A second Ctrl-C is passed on to the handler from before, which ends the block, unless it is `patient`. A signal that
-    the block has not answered by an exception is raised again after it.
+    A second Ctrl-C goes to the previous handler, which ends the block, unless the block is `patient`. If the block ends
+    without an exception after a signal, the signal is raised again.
     """
 
     def __init__(self, *, patient: bool = False) -> None:
@@ -146,7 +146,7 @@ class stop_signals:
 
     def __enter__(self) -> Stop:
         global _holding
-        with contextlib.suppress(ValueError):  # not the main thread: signals go elsewhere
+        with contextlib.suppress(ValueError):  # not the main thread, which alone gets signals
             caught = [number for number in CAUGHT if signal.getsignal(number) is not signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._take) for number in caught}
         _holding += 1
@@ -172,7 +172,7 @@ class stop_signals:
 
 
 def start_tracker() -> None:
-    """Start multiprocessing's helper before it is needed, so that it lives as long as the command, whatever is sent."""
+    """Start multiprocessing's resource tracker early, so that signals to the command do not end it."""
     from multiprocessing import resource_tracker
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
@@ -184,8 +184,8 @@ def start_tracker() -> None:
 
 @contextlib.contextmanager
 def spawning() -> Iterator[None]:
-    """Processes started in the block take no signal before they call `in_worker`, and so die of none half made."""
-    start_tracker()  # which else lets some signals through when it is started
+    """Block signals in processes started in the block until they call `in_worker`, so that none dies while starting."""
+    start_tracker()  # otherwise starting it here would unblock some signals
     with stop_signals():
         before = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
         try:
@@ -195,13 +195,13 @@ def spawning() -> Iterator[None]:
 
 
 def in_worker() -> None:
-    """In a process started by `spawning`: obey no signal, since the parent too gets what is sent to the group."""
+    """In a process started by `spawning`: ignore signals, because the parent also gets them and stops its workers."""
     ignore()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
 
 
 def command_again() -> str:
-    """How to start this command once more."""
+    """The command line that starts this command again."""
     from proctool.launched import launch
 
     command = "proctool " + shlex.join(sys.argv[1:])

@@ -1,8 +1,7 @@
-"""Standard output and error as a command may find them: without a reader, closed, full, or without a symbol it prints.
+"""Safe standard output and error: they may be closed or full, have no reader, or not support a symbol.
 
-Results go to standard output, so one that cannot be written is an error; a reader that has gone (`| head`) has what it
-wants, and ends the command with 0, as other tools do. Messages go to standard error, and nobody to read them is no
-reason to stop.
+Results go to standard output, so a failed write is an error. If the reader is gone (`| head`), the command exits with
+0, like other tools. Messages go to standard error, and a failed write there does not stop the command.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class OutputError(ProctoolError):
 
 
 def _plain(symbol: str) -> bytes:
-    """A symbol in ASCII. What stands for a byte of a file's name becomes that byte again."""
+    """Replace symbols that the encoding lacks by ASCII. Escaped bytes of file names become these bytes again."""
     if "\udc80" <= symbol <= "\udcff":
         return bytes([ord(symbol) - 0xDC00])
     if "\u2500" <= symbol <= "\u259f":
@@ -50,7 +49,7 @@ codecs.register_error("proctool.readable", _readable)
 
 
 class _Stream(io.TextIOWrapper):
-    """A standard stream whose symbols can be written in any encoding and whose failures are told by `_fail`."""
+    """A standard stream that writes any symbol in any encoding and reports failures through `_fail`."""
 
     def __init__(self, number: int, like: io.TextIOWrapper | None) -> None:
         unbuffered = like is not None and like.write_through
@@ -64,7 +63,7 @@ class _Stream(io.TextIOWrapper):
         )
 
     def write(self, text: str) -> int:
-        """As any stream's."""
+        """Write text; a failure goes to `_fail`."""
         try:
             return super().write(text)
         except OSError as error:
@@ -73,7 +72,7 @@ class _Stream(io.TextIOWrapper):
         return len(text)
 
     def flush(self) -> None:
-        """As any stream's."""
+        """Flush the stream; a failure goes to `_fail`."""
         try:
             super().flush()
         except OSError as error:
@@ -81,13 +80,13 @@ class _Stream(io.TextIOWrapper):
             self._fail(error)
 
     def _drop(self) -> None:
-        """What is still to be written goes nowhere, and fails no more."""
+        """Send buffered and later output to the null device, so that it cannot fail again."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
 
     def _fail(self, error: OSError) -> None:
-        """Messages that nobody reads are dropped."""
+        """Ignore the failure: messages without a reader are dropped."""
 
 
 class _Results(_Stream):
@@ -101,8 +100,8 @@ class _Results(_Stream):
 
 
 def guard() -> None:
-    """From here on, standard streams fail in one line or not at all."""
-    for number in range(3):  # a closed one's number would go to the next file that is opened
+    """Make the standard streams safe: from now on they fail with one line or not at all."""
+    for number in range(3):  # otherwise the next opened file would get the number of a closed stream
         try:
             os.fstat(number)
         except OSError:
@@ -114,7 +113,7 @@ def guard() -> None:
 
 @contextlib.contextmanager
 def written_out() -> Iterator[None]:
-    """What was printed in the block is written when it ends well, so that a failure is found while it can be told."""
+    """Flush standard output at the end of the block, while a failure can still be reported."""
     try:
         yield
     except SystemExit:

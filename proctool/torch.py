@@ -1,12 +1,11 @@
-"""Tasks as PyTorch datasets, for HF Trainer, Accelerate, Lightning or a training loop of your own.
+"""Tasks as PyTorch datasets, for HF Trainer, Accelerate, Lightning or your own training loop.
 
-`TaskDataset` is map style and `TaskStream` iterable. Both give samples of the form
+`TaskDataset` is map-style and `TaskStream` iterable. Both give samples of the form
 
     input_ids   (length,) int64
-    labels      (length,) int64: the token where it is a target, -100 elsewhere
+    labels      (length,) int64: the token if it is a target, -100 elsewhere
 
-A label stands at the position of its own token. Models of transformers shift labels themselves; in a loop of your own,
-compare logits[:, :-1] with labels[:, 1:].
+Labels are not shifted. Models of transformers shift them; in your own loop, compare logits[:, :-1] with labels[:, 1:].
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ __all__ = ["IGNORED", "Collator", "TaskDataset", "TaskStream", "collate"]
 Sample = dict[str, Tensor]
 
 _AT_ONCE = 32
-"""Samples of a stream that become tensors together."""
+"""Samples of a stream that are converted to tensors at once."""
 _WASTEFUL = 32
-"""Samples drawn for each one that is used, from where a dataset says that its cache is too small."""
+"""Drawn samples per used sample above which a dataset reports that its cache is too small."""
 
 
 class TaskDataset(Dataset[Sample]):
     """The first `length` samples of a task's stream, by index.
 
-    Samples are drawn in blocks of 1024. Each process keeps the blocks that it used last, up to `cache_bytes`, so
-    reading in order draws every block once. Samples are independent of each other: shuffling them changes nothing
-    for the training, and it is slow where the whole dataset does not fit `cache_bytes` (a `Notice` says so).
-    Raises OptionError for a specification, seed, split or length that cannot be used.
+    Samples are drawn in blocks of 1024. Each process caches the last used blocks, up to `cache_bytes`, so reading in
+    order draws every block once. Samples are independent, so shuffling has no effect on training, and it is slow if
+    the dataset does not fit `cache_bytes` (a `Notice` says so). Raises OptionError for an invalid specification, seed,
+    split or length.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class TaskDataset(Dataset[Sample]):
         return self.__getitems__([operator.index(index)])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples at several indices; a DataLoader reads its batches here."""
+        """The samples at several indices; a DataLoader reads its batches with this method."""
         places = np.asarray(indices, np.int64)
         if outside := [int(place) for place in places if not -self.length <= place < self.length]:
             raise IndexError(f"sample {outside[0]} of a dataset of {self.length}")
@@ -96,8 +95,8 @@ class TaskDataset(Dataset[Sample]):
             self._said = True
             notice(
                 f"{self.task.spec}: samples are read in random order and the {self.length} samples of the dataset do "
-                "not fit its cache, so most of what is drawn is thrown away; read them in order (shuffle=False, they "
-                "are independent), or give a larger cache_bytes"
+                "not fit its cache, so most drawn samples are discarded; set shuffle=False (samples are independent), "
+                "or give a larger cache_bytes"
             )
         block = self.stream.read(number * BLOCK, (number + 1) * BLOCK)
         self._blocks[number] = block
@@ -114,13 +113,13 @@ class TaskDataset(Dataset[Sample]):
 
 
 class TaskStream(IterableDataset[Sample]):
-    """A task's endless stream, shared out by blocks of 1024 samples over ranks and DataLoader workers.
+    """A task's endless stream, divided over ranks and DataLoader workers in blocks of 1024 samples.
 
-    Together, all workers of all ranks give every sample exactly once, and none draws a block that another gives. Each
-    iteration begins at the stream's first sample, or where `load_state_dict` put it.
+    All workers of all ranks together give every sample exactly once, and each block is drawn by one worker. Each
+    iteration starts at the first sample of the stream, or at the position of `load_state_dict`.
 
-    `rank` and `world_size` are by default those of torch.distributed, or 0 and 1 where that is not initialised. HF
-    Trainer and Accelerate share iterable datasets out themselves: give `rank=0, world_size=1` there.
+    `rank` and `world_size` come from torch.distributed by default (0 and 1 if it is not initialised). HF Trainer and
+    Accelerate divide iterable datasets themselves: give `rank=0, world_size=1` there.
     Raises OptionError.
     """
 
@@ -155,14 +154,14 @@ class TaskStream(IterableDataset[Sample]):
                 yield sample
 
     def _begin(self, shard: int, shards: int) -> int:
-        """Samples of this shard that earlier processes have given."""
+        """Samples of this shard that earlier iterations gave."""
         if self._loaded is None:
             return 0
         state, self._loaded = self._loaded, None
         if (state["shard"], state["shards"]) != (shard, shards):
             raise OptionError(
-                f"the state is of part {state['shard']} of {state['shards']} of the stream, and this is part {shard} "
-                f"of {shards}; use as many ranks and workers as when it was saved"
+                f"the state belongs to part {state['shard']} of {state['shards']} of the stream, but this is part "
+                f"{shard} of {shards}; use as many ranks and workers as when it was saved"
             )
         return int(state["given"])
 
@@ -172,7 +171,7 @@ class TaskStream(IterableDataset[Sample]):
         return self._rank, self._world_size
 
     def _shard(self) -> tuple[int, int]:
-        """The part of the blocks that is given here, and the number of parts: ranks times workers."""
+        """The number of this part of the stream, and the number of parts (ranks times workers)."""
         rank, ranks = self._ranks()
         worker = get_worker_info()
         workers, number = (1, 0) if worker is None else (worker.num_workers, worker.id)
@@ -181,8 +180,8 @@ class TaskStream(IterableDataset[Sample]):
     def state_dict(self) -> dict[str, Any]:
         """The position in the stream, as numbers and text.
 
-        It belongs to the process that iterates. With workers, their states are what counts: torchdata's
-        StatefulDataLoader saves and restores them.
+        It is the position of this process. With DataLoader workers, use torchdata's StatefulDataLoader, which saves and
+        restores their states.
         """
         if self._loaded is not None:
             return dict(self._loaded)
@@ -190,13 +189,13 @@ class TaskStream(IterableDataset[Sample]):
         return {**self._identity(), "shard": shard, "shards": shards, "given": self._given}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Begin the next iteration where `state` was saved. Raises OptionError for another stream's state."""
+        """Start the next iteration at the position of `state`. Raises OptionError for the state of another stream."""
         mine = self._identity()
         if missing := sorted({*mine, "shard", "shards", "given"} - state.keys()):
             raise OptionError(f"not the state of a TaskStream: it has no {missing[0]}")
         for name, value in mine.items():
             if state[name] != value:
-                raise OptionError(f"the state is of a stream with {name} = {state[name]}, not {value}")
+                raise OptionError(f"the state belongs to a stream with {name} = {state[name]}, not {value}")
         if not isinstance(state["given"], int) or state["given"] < 0:
             raise OptionError(f"not the state of a TaskStream: given = {state['given']!r}")
         self._loaded = dict(state)
@@ -205,17 +204,17 @@ class TaskStream(IterableDataset[Sample]):
         return {"task": self.task.spec, "seed": self.stream.seed, "split": self.stream.split}
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker that is started anew knows nothing of torch.distributed, so it is told its rank.
+        # torch.distributed is not initialised in a new worker, so it gets its rank with the dataset.
         rank, world_size = self._ranks()
         return {**vars(self), "_rank": rank, "_world_size": world_size}
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Makes a batch of samples: `input_ids` and `labels` (B, L) int64, L the longest sample's length.
+    """Makes a batch of samples: `input_ids` and `labels` (B, L) int64, where L is the longest sample's length.
 
-    Where lengths differ, shorter samples are filled at their end with `pad_id`, labels with -100, and the batch has
-    an `attention_mask` (B, L) int64: 1 at a sample's tokens, 0 at filling. `multiple_of` rounds L up.
+    If lengths differ, shorter samples are padded at the end with `pad_id`, labels with -100, and the batch has an
+    `attention_mask` (B, L) int64: 1 at tokens, 0 at padding. `multiple_of` rounds L up.
     """
 
     pad_id: int = 0
@@ -227,7 +226,7 @@ class Collator:
                 raise OptionError(f"{name} = {value!r}: must be a whole number of at least {least}")
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """The batch of some samples: of a dataset here, or of `to_datasets`. Raises OptionError without a sample."""
+        """Make a batch from samples of these datasets or of `to_datasets`. Raises OptionError for an empty list."""
         if not samples:
             raise OptionError("a batch needs at least one sample")
         rows = [{name: torch.as_tensor(sample[name]) for name in ("input_ids", "labels")} for sample in samples]
@@ -248,11 +247,11 @@ class Collator:
 
 
 collate = Collator()
-"""Makes a batch of samples; where their lengths differ, token 0 fills them (`Collator(pad_id=...)` takes another)."""
+"""Makes a batch of samples; shorter samples are padded with token 0 (`Collator(pad_id=...)` for another token)."""
 
 
 def _tensors(samples: Samples) -> list[Sample]:
-    """Each sample as tensors that share no memory with a cache."""
+    """The samples as tensors that share no memory with the cache."""
     tokens = samples.tokens.astype(np.int64)  # (n, length)
     labels = np.where(samples.targets, tokens, IGNORED)
     return [

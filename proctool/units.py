@@ -8,12 +8,12 @@ import sys
 from proctool.errors import OptionError
 
 LARGEST_COUNT = 10**18
-"""Nothing counted here is larger, and arrays and files count in 64 bits."""
+"""Largest accepted count; arrays and files use 64 bits."""
 _SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 
 
 def parse_number(text: str | float) -> float:
-    """A real number, with an optional suffix k, M, B (or G), T. Raises OptionError on anything else."""
+    """Parse a real number with an optional suffix k, M, B (or G), T. Raises OptionError for other text."""
     written = str(text).strip().replace("_", "")
     scale = _SUFFIXES.get(written[-1:].lower(), 1)
     try:
@@ -26,10 +26,10 @@ def parse_number(text: str | float) -> float:
 
 
 def parse_count(text: str | float) -> int:
-    """A whole number, with an optional suffix: 20000, 2M, 1.5B. Raises OptionError on anything else."""
+    """Parse a whole number with an optional suffix: 20000, 2M, 1.5B. Raises OptionError for other text."""
     value = text if isinstance(text, int) else parse_number(text)
     if abs(value) > LARGEST_COUNT:
-        raise OptionError(f"{text!r} is too large; counts go to {LARGEST_COUNT:.0e}")
+        raise OptionError(f"{text!r} is too large; the limit is {LARGEST_COUNT:.0e}")
     if value != round(value):
         raise OptionError(f"{text!r} is not a whole number; write for example 20000, 2M or 1.5B")
     return round(value)
@@ -44,7 +44,7 @@ def format_count(value: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """The two leading units: 200 -> 3 min 20 s."""
+    """A duration with its two largest units: 200 -> 3 min 20 s."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -55,7 +55,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_bytes(size: float) -> str:
-    """Binary units: 1536 -> 1.5 KiB."""
+    """A size in binary units: 1536 -> 1.5 KiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size) < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
@@ -64,5 +64,5 @@ def format_bytes(size: float) -> str:
 
 
 def to_perplexity(loss: float) -> float | None:
-    """That of a loss in nats per token; None where no number can say it."""
+    """The perplexity for a loss in nats per token; None if it is not a finite number."""
     return math.exp(loss) if loss < math.log(sys.float_info.max) else None

@@ -1,4 +1,4 @@
-"""Processes of our own: how many cores they have, and how they end with their parent."""
+"""Worker processes: the number of usable cores, and ending together with the parent."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from collections.abc import Iterator
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)  # not everywhere
+    """The number of cores that this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)  # not on every platform
     return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
 def another_main() -> Iterator[None]:
-    """Start processes without the caller's script: spawning would run it again in each of them, from its first line
-    where it has no `if __name__ == "__main__"`, and fail where it came from standard input."""
+    """Start processes without the caller's script. Otherwise each worker would import it: that runs the whole script
+    again if it has no `if __name__ == "__main__"`, and fails if it came from standard input."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -30,7 +30,7 @@ def another_main() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """In a worker: end when the parent does, for one that is killed with -9 tells nobody."""
+    """In a worker: end when the parent ends, because a parent killed by SIGKILL cannot stop its workers."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

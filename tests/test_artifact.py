@@ -133,7 +133,7 @@ def test_a_foreign_safetensors_file_is_named_as_such(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     save_file({"x": np.zeros(3)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(ArtifactError, match="not one of proctool's"):
+    with pytest.raises(ArtifactError, match="not written by proctool"):
         artifact.read_header(tmp_path / "foreign.safetensors")
 
 

@@ -78,7 +78,7 @@ def test_an_experiment_leaves_folders_of_others_alone(place: Run) -> None:
     for more in ((), ("--dry-run",), ("--emit", "make"), ("--emit", "slurm")):
         said = place("run", "recipe.yaml", "--runs", ".", *more)  # mine/ is another tool's
         assert (said.code, everything()) == (1, before)
-        assert "mine: exists, is not empty and is not the folder of an experiment" in said.line
+        assert "mine: is not empty and is not an experiment folder" in said.line
 
 
 REFUSED = {
@@ -114,10 +114,10 @@ REFUSED = {
     ),
     "a corpus without a name": (("pretrain", "--corpus", "", *TINY), "the corpus is empty"),
     "a cache below the corpus": ((*PRETRAIN, "--cache-dir", "text/cache"), "choose another --cache-dir"),
-    "the run folder": ((*WARMUP, "--run-dir", "x", "-o", "x"), "is the run folder too"),
+    "the run folder": ((*WARMUP, "--run-dir", "x", "-o", "x"), "is also the run folder"),
     "a file of the run": ((*WARMUP, "--run-dir", "hf2", "-o", "hf2/config.json"), "does not exist"),
-    "samples over a model": (("generate", "set", "-o", "warm.safetensors"), "holds model, and --output would replace"),
-    "a model over samples": ((*WARMUP, "-o", "set.safetensors"), "holds data, and --output would replace"),
+    "samples over a model": (("generate", "set", "-o", "warm.safetensors"), "holds model, but --output writes"),
+    "a model over samples": ((*WARMUP, "-o", "set.safetensors"), "holds data, but --output writes"),
     "a model folder's weights": ((*WARMUP, "-o", "hf/model.safetensors"), "proctool did not write it"),
     "a device": (("generate", "set", "-o", "/dev/null"), "a pipe or a device"),
     "a model's data": (
@@ -125,7 +125,7 @@ REFUSED = {
     ),
     "losses by position": (
         ("eval", "perplexity", "warm.safetensors", "--corpus", "text", "--tokenizer", "bytes", "--per-position",
-         "note.txt"), "proctool did not write it as a table file",
+         "note.txt"), "proctool did not write it as table",
     ),
     "pictures": (("eval", "interpret", "hf", "--figures", "hf"), "lies in the folder that MODEL reads"),
     "pictures over others": (("eval", "interpret", "warm.safetensors", "--figures", "mine"), "heads.png: exists"),
@@ -133,7 +133,7 @@ REFUSED = {
     "a tokenizer in its corpus": (("tokenizer", "train", "--corpus", "text", "-o", "text/t"), "--corpus reads"),
     "a token store in its corpus": (("corpus", "build", "--corpus", "text", "--cache-dir", "text/c"), "--corpus reads"),
     "an export": (("export", "warm.safetensors", "hf"), "not an empty folder"),
-    "a page": (("compare", "warm.run", "--html", "note.txt"), "proctool did not write it as a page file"),
+    "a page": (("compare", "warm.run", "--html", "note.txt"), "proctool did not write it as page"),
     "a run's settings": (("compare", "warm.run", "--html", "warm.run/config.json"), "proctool did not write it"),
 }  # fmt: skip
 

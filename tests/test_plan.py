@@ -138,12 +138,12 @@ def test_a_recipe_in_words(proctool: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ((), "plan needs a recipe, or --budget TOKENS, or --steps"),
+        ((), "plan: give a recipe, --budget TOKENS or --steps N"),
         (("--budget", "1M", "--gpu", "h10"), 'did you mean "h100"?'),
-        (("--budget", "1M", "--mfu", "40"), "mfu = 40: a share of the peak, above 0 and at most 1"),
+        (("--budget", "1M", "--mfu", "40"), "mfu = 40: must be above 0 and at most 1"),
         (("--budget", "1M", "--mfu", "0"), "mfu = 0"),
         (("--budget", "1M", "--gpus", "8,0"), "gpus = 0"),
-        (("--budget", "1M", "--gpu", "v100"), "has no bf16"),
+        (("--budget", "1M", "--gpu", "v100"), "does not support bf16"),
         (("--budget", "1M", "--precision", "bf61"), "precision"),
         (("--budget", "1M", "--model", "gtp2"), 'did you mean "gpt2"?'),
         (("--steps", "0"), "steps = 0"),

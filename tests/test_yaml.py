@@ -49,8 +49,8 @@ def test_not_a_number() -> None:
         ("!!binary aGk=", "tag"),
         ("!!set {a}", "tag"),
         ("!!int x", "not valid YAML"),
-        ("!!bool yes", "is no bool"),
-        ("!!null x", "is no null"),
+        ("!!bool yes", "is not a valid bool"),
+        ("!!null x", "is not a valid null"),
         ("<<: 3", "merging"),
     ],
 )

@@ -23,14 +23,14 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What an evaluation measured."""
+    """The result of an evaluation."""
 
     evaluation: str
-    """Its name: haystack, perplexity, ..."""
+    """Name of the evaluation: haystack, perplexity, ..."""
     scores: Mapping[str, float | None]
-    """The measures by name, such as accuracy or perplexity; None for one that is not a finite number."""
+    """The scores by name, such as accuracy or perplexity; None for a score that is not finite."""
     records: tuple[Record, ...]
-    """Everything that `proctool eval --json` prints: settings, hashes, versions, scores of parts."""
+    """The output of `proctool eval --json`: settings, hashes, versions, detailed scores."""
 
 
 Options = Mapping[str, Any]
@@ -98,15 +98,15 @@ def evaluate(
     listen: Callable[[Event], None] = lambda event: None,
     **options: Any,
 ) -> EvaluationResult:
-    """Evaluate a model: train it on a diagnostic and score it, or measure it as it is.
+    """Evaluate a model: train it on a diagnostic and score it, or score it without training.
 
-    `model` is a model artifact, a Hugging Face folder, or a model of transformers in memory (written to a temporary
-    file first); None stands for fresh weights in a diagnostic. `evaluation` is one of
+    `model` is a model artifact, a Hugging Face folder, or a transformers model in memory (which is written to a
+    temporary file); None means fresh weights, for diagnostics. `evaluation` is one of
 
     - haystack, addition, reversed-addition, multiplication, sorting: train from the model's weights, then score the
-      validation split: loss, accuracy, exact_match. `scale="laptop"` sets a few minutes of work. `listen` gets the
-      run's events. The trained model has the shape of the given one (`model="2x4x16"` for fresh weights). Without
-      `run_dir` the run folder is temporary, so that an interrupted run begins anew.
+      validation split: loss, accuracy, exact_match. `scale="laptop"` takes a few minutes. `listen` gets the events of
+      the run. The trained model has the shape of the given model (`model="2x4x16"` for fresh weights). Without
+      `run_dir` the run folder is temporary, so an interrupted run starts again from the beginning.
     - perplexity, blimp, mathematics, harness: loss and answers on text. A model in memory needs `tokenizer`.
     - interpret: the highest induction, previous-token and copying scores of its attention heads.
 
@@ -119,14 +119,14 @@ def evaluate(
         if evaluation in DIAGNOSTICS:
             return _diagnose(path, evaluation, options, listen)
         if path is None:
-            raise ModelError(f"{evaluation}: needs a model; fresh weights are for diagnostics")
+            raise ModelError(f"{evaluation}: give a model; only diagnostics accept fresh weights (None)")
         scores, records = _MEASUREMENTS[evaluation](path, options)
         return EvaluationResult(evaluation, scores, tuple(records))
 
 
 @contextmanager
 def _on_disk(model: Any) -> Iterator[Path | None]:
-    """The model's file or folder; a temporary one for a model in memory."""
+    """The model's file or folder; a temporary file for a model in memory."""
     if model is None or isinstance(model, str | Path):
         yield None if model is None else Path(model)
         return
@@ -135,7 +135,7 @@ def _on_disk(model: Any) -> Iterator[Path | None]:
     from proctool.models.saved import save_model
 
     if not isinstance(model, PreTrainedModel):
-        raise ModelError(f"a {type(model).__name__} cannot be evaluated: give a path or a model of transformers")
+        raise ModelError(f"a {type(model).__name__} cannot be evaluated; give a path or a transformers model")
     with tempfile.TemporaryDirectory(prefix="proctool-") as folder:
         path = Path(folder) / "model.safetensors"
         save_model(path, model, {})
@@ -143,7 +143,7 @@ def _on_disk(model: Any) -> Iterator[Path | None]:
 
 
 def _shape(path: Path | None, is_named: bool) -> dict[str, str]:
-    """The options that build a model of the given one's architecture. Raises OptionError where no shape says it."""
+    """The options that build the given model's architecture. Raises OptionError if no shape describes it."""
     from proctool.models.build import context_of, model_config
     from proctool.models.saved import open_model
 
@@ -161,14 +161,14 @@ def _shape(path: Path | None, is_named: bool) -> dict[str, str]:
         made = None
     if made is None or _architecture(made) != _architecture(config):
         raise OptionError(
-            "model: the given model has a configuration of its own; name one of the same architecture by model=, a "
-            "shape or a configuration file"
+            "model: no shape describes the given model's architecture; give a configuration file of the same "
+            "architecture with model="
         )
     return found
 
 
 def _architecture(config: PretrainedConfig) -> dict[str, Any]:
-    """What a configuration says of a model's body: not how its weights are drawn, nor of its head and its training."""
+    """The part of a configuration that describes the body, without initialisation, head and training settings."""
     from proctool.models.saved import config_values
 
     left_out = ("_token_id", "drop", "use_cache", "initializer", "tie_")
@@ -183,7 +183,7 @@ def _diagnose(
     from proctool.evaluation.scoring import scores_of
 
     if "init" in options:
-        raise OptionError("init: is the first argument of evaluate")
+        raise OptionError("init: pass the model as the first argument of evaluate instead")
     values = dict(options)
     scale = values.pop("scale", "paper")
     if scale not in ("paper", "laptop"):

@@ -25,14 +25,14 @@ class _Silent:
 
 
 def run(recipe: str | Path, *, runs: str | Path = "runs", jobs: int | None = None, smoke: bool = False) -> Report:
-    """Run an experiment, as `proctool run RECIPE` does, and compare what it measured.
+    """Run an experiment, as `proctool run RECIPE` does, and compare its arms.
 
-    Finished stages are skipped, and an interrupted experiment resumes. Each stage is a process of its own, `jobs` at
-    a time (default: one per core, at most 4; 1 with an accelerator). `smoke` makes every stage tiny and runs all of
-    them in this process. The experiment's folder is made in `runs`; no page and no figures are written (`proctool
-    report` writes them).
+    Finished stages are skipped, and an interrupted experiment resumes. Each stage is a process, `jobs` at a time
+    (default: one per core, at most 4; 1 with an accelerator). `smoke` makes every stage tiny and runs all of them in
+    this process. The experiment's folder is created in `runs`. No page and no figures are written; `proctool report`
+    writes them.
 
-    Raises OptionError for a recipe that cannot be used, RunError where a stage fails, Interrupted.
+    Raises OptionError for an invalid recipe, RunError if a stage fails, Interrupted.
     """
     from proctool.cli.main import app
     from proctool.experiment import launch
@@ -72,16 +72,16 @@ def run(recipe: str | Path, *, runs: str | Path = "runs", jobs: int | None = Non
     if failures:
         first = failures[0]
         raise RunError(
-            f"{len(failures)} of {len(planned.stages)} stages failed, first {first.stage.name}: {first.error} (its log "
-            f"is {first.log}); run again to retry them"
+            f"{len(failures)} of {len(planned.stages)} stages failed; the first is {first.stage.name}: {first.error} "
+            f"(log: {first.log}); run again to retry"
         )
     return report(planned.root)
 
 
 def report(folder: str | Path) -> Report:
-    """What an experiment has measured so far: results by arm, verdicts, diagnostics; nothing is written.
+    """The results of an experiment so far: by arm, with verdicts and diagnostics. Nothing is written.
 
-    Raises RunError where the folder is not that of an experiment, ArtifactError.
+    Raises RunError if the folder is not an experiment, ArtifactError.
     """
     from proctool.reporting.experiment import load_experiment
     from proctool.reporting.report import build_report

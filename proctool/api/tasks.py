@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _AT_ONCE = 8192
-"""Samples converted together: the offsets of an Arrow list have 32 bits, and a sample at most 2**17 tokens."""
+"""Samples converted at once: offsets of an Arrow list have 32 bits, and a sample has at most 2**17 tokens."""
 IGNORED = -100
-"""The label of a token that is no target; the losses of torch and transformers leave it out."""
+"""The label of a token that is not a target; the losses of torch and transformers ignore it."""
 
 
 def load_task(spec: Spec | Task) -> Task:
-    """The task that `spec` means: everything that `proctool warmup --task` takes.
+    """Build a task from a specification: everything that `proctool warmup --task` accepts.
 
     `set:inputs=24`, `dyck:small`, `shuffle(set)`, `set*0.5 + union*0.5`, a list of these, or mappings such as
-    {"name": "set", "inputs": 24}. A task is returned as it is. Raises OptionError.
+    {"name": "set", "inputs": 24}. A task object is returned unchanged. Raises OptionError.
     """
     return spec if isinstance(spec, Task) else parse_tasks(spec)
 
@@ -46,9 +46,9 @@ class TaskInfo:
     options: tuple[TaskOption, ...]
     presets: tuple[str, ...]
     kind: Literal["warm-up", "diagnostic"]
-    """What it is made for. Every task can be trained on."""
+    """The purpose of the task. Every task can be used for training."""
     package: str
-    """The Python package that registers it: proctool, or the one that a plug-in comes from."""
+    """The Python package that registers it: proctool or the package of a plug-in."""
 
 
 def list_tasks() -> tuple[TaskInfo, ...]:
@@ -79,10 +79,10 @@ def to_datasets(spec: Spec | Task, samples: int, seed: int = 0, split: str = "tr
     Columns, each a list of int64 of the task's length:
 
     input_ids   the tokens
-    labels      the same tokens where they are targets, -100 elsewhere; at the token's own position, as the models of
-                transformers expect, which shift labels inside
+    labels      the token if it is a target, -100 elsewhere; not shifted, because transformers models shift labels
+                themselves
 
-    The whole dataset is in memory (16 bytes per token); `proctool.torch` draws samples as they are needed instead.
+    The whole dataset is in memory (16 bytes per token); `proctool.torch` draws samples on demand instead.
     Raises OptionError.
     """
     import datasets

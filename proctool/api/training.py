@@ -1,4 +1,4 @@
-"""Warm-up from Python: of a model by name, in a run folder, or of a module that is in memory."""
+"""Warm-up from Python: of a named model in a run folder, or of a module in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _IN_MEMORY = frozenset(
     ("steps", "batch_size", "accumulate", "lr", "schedule", "ramp_steps", "final_lr", "weight_decay", "beta2", "clip",
      "precision", "seed", "eval_samples", "log_every")
 )  # fmt: skip
-"""Options that are obeyed where a module in memory is trained; others are refused there."""
+"""Options that apply to a module in memory; other options raise OptionError."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class WarmedModel:
     """The full specification of the task."""
     steps: int
     tokens: int
-    """Tokens seen in training."""
+    """Tokens seen during training."""
     loss: float
-    """Nats per target token."""
+    """Validation loss in nats per target token."""
     accuracy: float
-    """Share of target tokens that have the highest logit."""
+    """Share of target tokens that the model predicts correctly."""
     exact_match: float
-    """Share of samples with every target token right."""
+    """Share of samples in which every target token is correct."""
     artifact: Artifact | None = None
-    """The file that was written; None without `output`."""
+    """The written artifact; None without `output`."""
 
 
 def warm_up(
@@ -69,18 +69,18 @@ def warm_up(
 
     - text or a path, as for `proctool warmup --model`: a shape (2x4x16), a preset (gpt2), a configuration file or
       folder. A fresh model with the task's vocabulary is trained in a run folder, as the command does. With `output`
-      the run is kept: the same call resumes it after an interruption, and finds it done once it is complete. Without
-      `output` the run folder is temporary.
-    - a configuration of transformers: a fresh model with exactly this configuration is trained in memory.
-    - a module: it is trained in memory, in place, on its own device. Its forward takes token ids (B, L) and gives
-      logits (B, L, V) or an object with `.logits`; every causal language model of transformers does.
+      the run folder is kept: the same call resumes an interrupted run and returns a finished one. Without `output` the
+      run folder is temporary.
+    - a transformers configuration: a fresh model with exactly this configuration is trained in memory.
+    - a module: it is trained in memory, in place, on its own device. Its forward takes token ids (B, L) and returns
+      logits (B, L, V) or an object with `.logits`, as every causal language model of transformers does.
 
-    In memory, training is a plain loop in this process: AdamW, the rate schedules, clipping and accumulation of
-    `proctool warmup` on the same samples. It has no checkpoints and no resume, no curriculum, no early stopping, no
-    compilation and no other processes, and precision is fp32 or bf16. With `output`, a model of transformers is
-    written as a model artifact at the end.
+    In memory, training is a plain loop in this process with AdamW, the learning-rate schedules, clipping and
+    accumulation of `proctool warmup`, on the same samples. It has no checkpoints, resume, curriculum, early stopping,
+    compilation or other processes; precision is fp32 or bf16. With `output`, a transformers model is written as a
+    model artifact at the end.
 
-    `options` are the fields of `WarmupOptions` (batch_size, lr, schedule, seed, ...); in memory, those that it obeys.
+    `options` are fields of `WarmupOptions` (batch_size, lr, schedule, seed, ...); in memory, only some of them apply.
     `listen` is called with each event of the run (`proctool.events`): TrainEvent every `log_every` steps, EvalEvent.
 
     Raises OptionError, ModelError, ArtifactError, RunError; Interrupted when a signal stops a run in a folder.
@@ -88,14 +88,14 @@ def warm_up(
     task = load_task(spec)
     for name in ("task", "data", "output", "model"):
         if name in options:
-            raise OptionError(f"warm_up: {name} is an argument of its own; data files are for `proctool warmup --data`")
+            raise OptionError(f"warm_up: {name} cannot be an option; use the arguments, or `proctool warmup --data`")
     values = {**options, "steps": steps, "task": ["unused"], "model": "pico"}
     if isinstance(model, str | Path):
         return _in_folder(task, str(model), None if output is None else Path(output), values, listen)
     made = strict.build(WarmupOptions, values, "warm_up")
     if refused := sorted(options.keys() - _IN_MEMORY):
         raise OptionError(
-            f"{refused[0]}: does not apply to a model in memory; it obeys {', '.join(sorted(_IN_MEMORY))}"
+            f"{refused[0]}: does not apply to a model in memory; choose from {', '.join(sorted(_IN_MEMORY))}"
         )
     return _in_memory(task, _module(model, made.seed), made, None if output is None else Path(output), listen)
 
@@ -139,10 +139,10 @@ def _module(model: nn.Module | PretrainedConfig, seed: int) -> nn.Module:
         return built
     if not isinstance(model, nn.Module):
         raise ModelError(
-            f"model: a {type(model).__name__} is not a shape, a path, a configuration of transformers or a torch module"
+            f"model: a {type(model).__name__} is not a shape, a path, a transformers configuration or a torch module"
         )
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ModelError(f"{type(model).__name__}: has no parameters to train (none has requires_grad)")
+        raise ModelError(f"{type(model).__name__}: has no parameters to train; set requires_grad on some")
     return model
 
 
@@ -156,12 +156,12 @@ def _in_memory(
     from proctool.training import in_memory
 
     if options.precision not in ("fp32", "bf16"):
-        raise OptionError(f"precision = {options.precision}: a model in memory is trained in fp32 or bf16")
+        raise OptionError(f"precision = {options.precision}: a model in memory supports fp32 and bf16")
     _require_fit(task, model)
     if output is not None:
         if not isinstance(model, PreTrainedModel):
             raise OptionError(
-                f"output: a {type(model).__name__} is not a model of transformers, so proctool cannot write it; leave "
+                f"output: a {type(model).__name__} is not a transformers model, so proctool cannot write it; leave "
                 "output out and save its state_dict"
             )
         require_safe([Output(output, "output", "model")])
@@ -197,7 +197,7 @@ def _in_memory(
 
 
 def _require_fit(task: Task, model: nn.Module) -> None:
-    """Raise ModelError where a model of transformers has too few positions or tokens for the task."""
+    """Raise ModelError if a transformers model has too few positions or tokens for the task."""
     from proctool.models.build import require_context
 
     config: Any = getattr(model, "config", None)
@@ -206,7 +206,7 @@ def _require_fit(task: Task, model: nn.Module) -> None:
     require_context(config, task.length, "a sample")
     rows = getattr(config, "vocab_size", None)
     if isinstance(rows, int) and task.vocab_size > rows:
-        raise ModelError(f"a vocabulary of {task.vocab_size} does not fit the model's {rows}")
+        raise ModelError(f"the task has {task.vocab_size} tokens but the model has {rows}; use a larger vocabulary")
 
 
 def _write(

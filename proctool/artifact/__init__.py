@@ -1,11 +1,11 @@
-"""Self-describing safetensors files: what every step leaves for the next.
+"""Self-describing safetensors files: the output of every step and the input of the next.
 
 A file is ordinary safetensors (https://github.com/huggingface/safetensors#format): 8 bytes of header length, a JSON
 header, the tensors' bytes. Its metadata holds one JSON document under the key `proctool`:
 
     format    version of this layout
     kind      "data", "model", ...
-    about     what it is: configuration, task or corpus, seed, tokens seen, metrics (free of clocks and paths,
+    about     the metadata: configuration, task or corpus, seed, tokens seen, metrics (no clocks, no paths,
               so that the same work gives the same bytes)
     parents   [{"name", "kind", "content"}]: the artifacts it was made from
     versions  of proctool and the libraries that made it
@@ -13,7 +13,7 @@ header, the tensors' bytes. Its metadata holds one JSON document under the key `
     content   SHA-256 over `tensors`: the identity of the contents, used in lineages
     seal      SHA-256 over everything above
 
-Reading checks structure before it allocates anything, and every hash before it hands anything out.
+Reading checks the structure before it allocates memory, and every hash before it returns data.
 """
 
 from proctool.artifact.files import replacing, sync_folder, umask

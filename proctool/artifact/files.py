@@ -1,4 +1,4 @@
-"""Files that appear under their name complete or not at all, and large ones written fast."""
+"""Atomic writes: a file appears complete or not at all. Large files are written fast."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from filelock import lock_descriptor
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Any]:
-    """A binary file that takes the name `path`, fsynced, when the block ends well, and vanishes otherwise.
+    """A binary file that is fsynced and renamed to `path` when the block succeeds, and deleted when it fails.
 
-    What killed processes left of such a file goes too. Of several writers at once each has a file of its own, and the
-    last to end gives it the name. Raises OSError.
+    Temporary files of killed processes are deleted too. Each of several concurrent writers has its own file; the last
+    one to finish wins. Raises OSError.
     """
     try:
         _clear_leftovers(path)
@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Any]:
             file.flush()
             os.fsync(file.fileno())
             os.chmod(name, 0o666 & ~umask())  # mkstemp makes it private
-            os.replace(name, path)  # before it is closed, and with that unlocked
+            os.replace(name, path)  # before closing, which releases the lock
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[Any]:
 
 
 def _naming(path: Path, error: OSError) -> OSError:
-    """The same error, naming the file that was asked for."""
+    """The same error with the name of the requested file."""
     return OSError(error.errno, error.strerror, str(path))
 
 
@@ -54,7 +54,7 @@ _SUFFIX = ".partial"
 
 
 def _temporary(path: Path) -> tuple[IO[bytes], str]:
-    """A new file beside `path`, locked where there are locks, and its name."""
+    """A new temporary file beside `path`, locked if the file system supports it, and its name."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent)
         file = os.fdopen(handle, "w+b")
@@ -63,17 +63,17 @@ def _temporary(path: Path) -> tuple[IO[bytes], str]:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(name)):
                 return file, name
-        file.close()  # another writer took it, not locked yet, for a leftover
+        file.close()  # another writer removed it as a leftover before it was locked
 
 
 def _clear_leftovers(path: Path) -> None:
-    """Remove what killed writers of `path` left: temporary files that nobody holds locked."""
-    # The exact form that tempfile gives: the file "a" must not take those of the file "a.b" for its own.
+    """Delete temporary files that killed writers of `path` left: those that no process has locked."""
+    # Match tempfile's exact form: a writer of "a" must not delete the files of a writer of "a.b".
     form = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(_SUFFIX)}")
     for entry in os.scandir(path.parent):
         if form.fullmatch(entry.name):
             with contextlib.suppress(OSError), open(entry.path, "rb") as file:
-                if lock_descriptor(file.fileno(), blocking=False):  # no writer is at work; fails without locks
+                if lock_descriptor(file.fileno(), blocking=False):  # no writer is active
                     os.unlink(entry.path)
 
 
@@ -87,7 +87,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def umask() -> int:
-    """The permissions that new files do without."""
+    """The process's umask: permission bits that new files do not get."""
     current = os.umask(0)
     os.umask(current)
     return current
@@ -96,14 +96,14 @@ def umask() -> int:
 _BLOCK = 8 << 20
 _ALIGNED = 4096
 _DIRECT_FROM = 64 << 20
-"""Bytes from which a file is written past the page cache: copying into it costs more processor time than hashing."""
+"""Size in bytes from which a file bypasses the page cache: copying into it takes more CPU time than hashing."""
 
 
 class BlockWriter:
-    """Bytes in order into an open, empty file of `size` bytes: one block is filled while another is written.
+    """Write `size` bytes in order into an open, empty file: one block is filled while another is written.
 
-    Ask for `room`, fill the beginning of it, say how much with `advance`. Large files go past the page cache where
-    the system allows it (O_DIRECT). The context ends when everything is written; OSError is raised then or before.
+    Get a buffer from `room`, fill its beginning, and call `advance` with the number of bytes. Large files bypass the
+    page cache where the system allows it (O_DIRECT). Leaving the context waits for all writes. Raises OSError.
     """
 
     def __init__(self, handle: int, size: int) -> None:
@@ -125,17 +125,17 @@ class BlockWriter:
         try:
             flags = fcntl.fcntl(self._handle, fcntl.F_GETFL)
             fcntl.fcntl(self._handle, fcntl.F_SETFL, flags | flag if wanted else flags & ~flag)
-        except OSError:  # the file system has no such thing
+        except OSError:  # the file system does not support it
             return False
         return wanted
 
     @property
     def room(self) -> memoryview:
-        """What is free of the current block; never empty."""
+        """The free part of the current block; never empty."""
         return self._blocks[0][self._filled : self._block]
 
     def advance(self, count: int) -> None:
-        """The first `count` bytes of `room` are filled."""
+        """Record that the first `count` bytes of `room` are filled."""
         self._filled += count
         if self._filled == self._block:
             self._hand_over()
@@ -158,7 +158,7 @@ class BlockWriter:
             except OSError as error:
                 if error.errno != errno.EINVAL or not self._direct:
                     raise
-                self._direct = self._set_direct(False)  # it asks for another alignment
+                self._direct = self._set_direct(False)  # this file system needs another alignment
                 continue
             if count % _ALIGNED and self._direct:
                 self._direct = self._set_direct(False)
@@ -176,4 +176,4 @@ class BlockWriter:
                     self._writing.result()
         finally:
             self._thread.shutdown()
-            self._set_direct(False)  # what follows need not be aligned
+            self._set_direct(False)  # the remaining writes need not be aligned

@@ -1,4 +1,4 @@
-"""What an artifact is made of, which reading and writing share."""
+"""The structure of an artifact, shared by reading and writing."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from proctool.paths import user_path
 
 FORMAT = 1
 HEADER_LIMIT = 64 << 20
-"""Bytes of JSON header accepted: a model of 100 000 tensors needs about half of it."""
+"""Largest accepted JSON header in bytes: a model of 100 000 tensors needs about half of it."""
 DOCUMENT_LIMIT, DOCUMENT_LIMIT_PER_TENSOR = 16 << 20, 1 << 10
-"""Bytes of our metadata accepted: of the whole, its tokenizer and its lineage, and of each tensor (hash, origin)."""
+"""Largest accepted metadata in bytes: for the file (with tokenizer and lineage), and per tensor (hash, origin)."""
 
 DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
@@ -30,7 +30,7 @@ DTYPE_NAMES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32", "int32": "I32",
     "uint64": "U64", "int64": "I64", "float16": "F16", "float32": "F32", "float64": "F64", "bfloat16": "BF16",
 }  # fmt: skip
-"""safetensors' names of numpy's and torch's types."""
+"""The dtype names of safetensors for numpy's and torch's dtypes."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Artifact:
 
     @property
     def as_parent(self) -> dict[str, Any]:
-        """How a child records this artifact, its own parents included: the whole lineage travels with the file."""
+        """The entry that a child stores for this artifact. It includes the parents, so a file has its full lineage."""
         return {
             "name": self.path.name,
             "kind": self.kind,
@@ -78,7 +78,7 @@ def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of proctool, Python and the libraries whose change may change results."""
+    """Versions of proctool, Python and the libraries that can change results."""
     found = {"proctool": __version__, "python": platform.python_version()}
     for library in ("numpy", "torch", "transformers", "accelerate", "safetensors"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -89,7 +89,7 @@ def versions() -> dict[str, str]:
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: the same value always gives the same text.
 
-    A file name that is not UTF-8 stands in it as it is printed, `x\\xff.jsonl`, since UTF-8 must hold the text.
+    A file name that is not UTF-8 is escaped as it is printed (`x\\xff.jsonl`), because the text must be UTF-8.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return in_utf8(text, backslash="\\\\")
@@ -101,12 +101,12 @@ def digest(value: Any) -> str:
 
 
 def bare_name(name: str) -> str:
-    """The name of a file, a folder or anything else, without the folders of the machine it is on."""
+    """The last part of a path. Names without folders are returned unchanged."""
     return Path(name).name if name.startswith(("/", "~", ".")) else name
 
 
 def name_given(value: str) -> str:
-    """What a command was given as a file, a folder or a name, without folders: for what a file says of itself."""
+    """A command's argument (a file, a folder or a name) without its folders, as metadata store it."""
     with contextlib.suppress(OSError, ValueError, OptionError):
         if user_path(value).exists():
             return Path(value).name

@@ -1,4 +1,4 @@
-"""Reading artifacts: structure before anything is allocated, hashes before anything is handed out."""
+"""Reading artifacts: the structure is checked before memory is allocated, hashes before data is returned."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MOST_DIMENSIONS = 16
 
 
 def read_header(path: Path) -> Artifact:
-    """The checked header of an artifact; tensors' bytes are not read.
+    """Read and check the header of an artifact; the tensors are not read.
 
     Raises ArtifactError when the file is missing, truncated, not safetensors, or not written by proctool.
     """
@@ -44,7 +44,7 @@ def read_header(path: Path) -> Artifact:
     metadata, entries = read_layout(path)
     own = metadata.get("proctool")
     if own is None:
-        raise ArtifactError(f"{path}: a safetensors file, but not one of proctool's (no `proctool` metadata)")
+        raise ArtifactError(f"{path}: a safetensors file, but not written by proctool (it has no `proctool` metadata)")
     return _artifact(path, own, entries)
 
 
@@ -53,7 +53,7 @@ Entry = tuple[str, tuple[int, ...], int, int]
 
 
 def read_layout(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
-    """The metadata of any safetensors file and the place of each tensor, checked against the file's size.
+    """The metadata of any safetensors file and the position of each tensor, checked against the file's size.
 
     Raises ArtifactError when the file is missing, truncated or not safetensors.
     """
@@ -61,12 +61,12 @@ def read_layout(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
         status = path.stat()
         size = status.st_size
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            raise ArtifactError(f"{path}: not a file but a pipe or device")  # opening one may never end
+            raise ArtifactError(f"{path}: is a pipe or device; give a regular file")  # opening a pipe can block forever
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= min(HEADER_LIMIT, size - 8):
-                raise ArtifactError(f"{path}: not a safetensors file, or cut off within its header")
+                raise ArtifactError(f"{path}: not a safetensors file, or its header is truncated")
             raw = file.read(length)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file") from None
@@ -79,17 +79,21 @@ def read_layout(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
             raise ValueError
         for name, entry in listed.items():
             if isinstance(entry["dtype"], str) and entry["dtype"] not in DTYPE_BYTES:
-                raise ArtifactError(f"{path}: tensor {name} holds {entry['dtype']}, which proctool does not read")
+                raise ArtifactError(f"{path}: tensor {name} holds {entry['dtype']}, which proctool does not support")
         entries = {name: _entry(entry, 8 + length) for name, entry in listed.items()}
     except (ValueError, AttributeError, KeyError, TypeError):
         raise ArtifactError(f"{path}: its safetensors header is damaged; make the file again") from None
     end = 8 + length
     for name, (_, _, first, last) in sorted(entries.items(), key=lambda item: item[1][2:]):
         if first != end:
-            raise ArtifactError(f"{path}: damaged: tensor {name} does not start where the one before it ends")
+            raise ArtifactError(f"{path}: damaged: tensor {name} does not start where the previous one ends")
         end = last
     if end != size:
-        lost = f"{end - size} bytes are missing (a copy or download cut short?)" if end > size else "bytes were added"
+        lost = (
+            f"{end - size} bytes are missing (was a copy or download interrupted?)"
+            if end > size
+            else "bytes were added"
+        )
         raise ArtifactError(f"{path}: expected {end} bytes, found {size}: {lost}")
     return metadata, entries
 
@@ -108,25 +112,27 @@ def _entry(entry: Any, base: int) -> Entry:
 def _artifact(path: Path, own: str, entries: Mapping[str, tuple[str, tuple[int, ...], int, int]]) -> Artifact:
     try:
         if len(own) > DOCUMENT_LIMIT + DOCUMENT_LIMIT_PER_TENSOR * len(entries):
-            raise ArtifactError(f"{path}: {len(own)} bytes of `proctool` metadata, more than any file of ours has")
+            raise ArtifactError(
+                f"{path}: {len(own)} bytes of `proctool` metadata exceed the limit; the file is damaged"
+            )
         document = parse_json(own)
         if document["format"] > FORMAT:
             raise ArtifactError(
-                f"{path}: written by a newer proctool (format {document['format']}); upgrade to read it"
+                f"{path}: written by a newer proctool (format {document['format']}); upgrade proctool to read it"
             )
         sealed = document.pop("seal")
         if sealed != digest(document):
-            raise ArtifactError(f"{path}: its metadata was altered or damaged (seal does not match)")
+            raise ArtifactError(f"{path}: its metadata is changed or damaged (the seal does not match)")
         if document["content"] != digest(document["tensors"]):
-            raise ArtifactError(f"{path}: its list of hashes was altered or damaged")
+            raise ArtifactError(f"{path}: its list of hashes is changed or damaged")
         hashes = {}
         for name, listed in document["tensors"].items():
             dtype, shape, _, _ = entries[name]
             if [dtype, list(shape)] != [listed["dtype"], listed["shape"]]:
-                raise ArtifactError(f"{path}: damaged: tensor {name} is not of the recorded type and shape")
+                raise ArtifactError(f"{path}: damaged: tensor {name} does not have the recorded dtype and shape")
             hashes[name] = listed["sha256"]
         if hashes.keys() != entries.keys():
-            raise ArtifactError(f"{path}: damaged: tensors and recorded hashes differ")
+            raise ArtifactError(f"{path}: damaged: its tensors and its recorded hashes have different names")
         _require_types(document)
         return Artifact(
             path=path,
@@ -142,7 +148,7 @@ def _artifact(path: Path, own: str, entries: Mapping[str, tuple[str, tuple[int, 
 
 
 def _require_types(document: Mapping[str, Any]) -> None:
-    """Raise ValueError unless every field is what readers take it for: a seal shows damage, not good will."""
+    """Raise ValueError unless every field has the expected type: the seal detects corruption, not tampering."""
     require_shallow(document)
     metadata, parents, libraries = document["about"], document["parents"], document["versions"]
     written = [document["kind"], *libraries, *libraries.values(), *(each["kind"] for each in parents)]
@@ -170,10 +176,10 @@ def open_artifact(path: Path, kind: str) -> Artifact:
 @contextlib.contextmanager
 def _mapped(artifact: Artifact) -> Iterator[memoryview]:
     with artifact.path.open("rb") as file:
-        # Private copy-on-write: torch wants writable memory, and the file is never written through.
+        # Copy-on-write: torch needs writable memory, and the file must never change.
         try:
             view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-        except ValueError:  # it is empty by now
+        except ValueError:  # the file has become empty
             raise ArtifactError(f"{artifact.path}: was cut short while it was being read") from None
         yield view
 
@@ -189,9 +195,9 @@ def _checked(artifact: Artifact, name: str, view: memoryview) -> memoryview:
 def _read(
     artifact: Artifact, kinds: Mapping[str, Any], lack: str, check: bool
 ) -> Iterator[tuple[str, TensorInfo, Any, memoryview]]:
-    """Each tensor's name, description, type among `kinds` and bytes, the hash checked if `check`.
+    """Each tensor's name, description, dtype from `kinds` and bytes; the hash is checked if `check` is true.
 
-    Raises ArtifactError, ending in `lack`, at the first tensor of another type.
+    Raises ArtifactError, ending in `lack`, at the first tensor of another dtype.
     """
     with _mapped(artifact) as view:
         for name, info in artifact.tensors.items():
@@ -211,7 +217,7 @@ def verify(artifact: Artifact) -> None:
 def read_numpy(artifact: Artifact, *, check: bool = True) -> dict[str, NDArray[Any]]:
     """The tensors as memory-mapped numpy arrays (no bfloat16), hashes checked unless `check` is false."""
     kinds = {name: np.dtype(kind) for kind, name in DTYPE_NAMES.items() if kind != "bfloat16"}
-    found = _read(artifact, kinds, "which numpy has no type for", check)
+    found = _read(artifact, kinds, "which numpy does not support", check)
     return {name: np.frombuffer(data, kind).reshape(info.shape) for name, info, kind, data in found}
 
 
@@ -221,7 +227,7 @@ def read_torch(artifact: Artifact, *, check: bool = True) -> dict[str, torch.Ten
 
     kinds = {name: getattr(torch, kind) for kind, name in DTYPE_NAMES.items()}
     tensors = {}
-    for name, info, kind, data in _read(artifact, kinds, "which is not read here", check):
+    for name, info, kind, data in _read(artifact, kinds, "which proctool does not support", check):
         flat = torch.frombuffer(data, dtype=kind) if len(data) else torch.empty(0, dtype=kind)
         tensors[name] = flat.reshape(info.shape)
     return tensors

@@ -1,13 +1,13 @@
-"""The description of a file that has no place for metadata: `FILE.json` beside `FILE`.
+"""The description of a file whose format has no metadata: `FILE.json` beside `FILE`.
 
     proctool   kind of the contents: "data"
     about      what the files hold, as in the metadata of an artifact
     versions   of proctool and the libraries that made them
     content    the content hash of an artifact with the same contents
-    files      {name: {"bytes", "sha256"}}: the files that it describes, all in its folder
+    files      {name: {"bytes", "sha256"}}: the described files, all in the same folder
     seal       SHA-256 over everything above
 
-A file is known as one of proctool's by its size and hash in the description, so an edited file is not.
+proctool recognises its own files by the size and hash in the description, so it does not recognise an edited file.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from proctool.untrusted import parse_json
 
 
 def sidecar_of(path: Path) -> Path:
-    """Where the description of `path` lies."""
+    """The path of the description of `path`."""
     return path.with_name(f"{path.name}.json")
 
 
 def read_sidecar(path: Path) -> dict[str, Any] | None:
-    """The description in the file `path`; None if there is none or if it was changed since proctool wrote it."""
+    """The description in the file `path`; None if it is missing or changed since proctool wrote it."""
     try:
         if path.stat().st_size > DOCUMENT_LIMIT:
             return None
@@ -50,7 +50,7 @@ def is_sidecar(path: Path) -> bool:
 
 
 def is_described(path: Path, sidecar: Path | None = None) -> bool:
-    """Whether `path` is, byte for byte, the one file that `FILE.json` names, or one of those that `sidecar` names."""
+    """Whether `path` is unchanged since proctool described it in `FILE.json`, or in `sidecar` if that is given."""
     found = read_sidecar(sidecar or sidecar_of(path))
     files = {} if found is None else found["files"]
     said = files.get(path.name) if sidecar is not None or len(files) == 1 else None
@@ -61,7 +61,7 @@ def is_described(path: Path, sidecar: Path | None = None) -> bool:
 
 
 class Hashed:
-    """A binary file open for writing that is hashed and counted on the way."""
+    """A binary file open for writing whose bytes are hashed and counted."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -84,11 +84,10 @@ class Hashed:
 def described(
     paths: Sequence[Path], sidecar: Path, *, kind: str, about: Mapping[str, Any], content: Callable[[], str]
 ) -> Iterator[list[Hashed]]:
-    """Files to be written, which take their names together with their description when the block ends well.
+    """Open files for writing; they appear together with their description when the block succeeds.
 
-    `content` gives the content hash once everything is written. Old files are removed before the new description
-    takes its name, so a process that is killed at any moment leaves no file whose description is wrong.
-    Raises OSError.
+    `content` returns the content hash after everything is written. Old files are removed before the new description
+    appears, so a process killed at any moment leaves no file with a wrong description. Raises OSError.
     """
     with contextlib.ExitStack() as renamed:
         files = [renamed.enter_context(replacing(path)) for path in reversed(paths)][::-1]

@@ -1,4 +1,4 @@
-"""Writing artifacts: hashed on the way through, under their name complete or not at all."""
+"""Writing artifacts: bytes are hashed while they are written; a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     import torch
 
 _AT_ONCE = 1 << 20
-"""Bytes hashed right after they were copied, while they are in the processor's cache."""
+"""Bytes copied and hashed at once, small enough to stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
 class TensorCopy:
-    """A tensor taken as it is from another artifact, read, checked against its hash there, and written in one go."""
+    """A tensor copied unchanged from another artifact, with its hash checked while it is read and written."""
 
     source: Artifact
     name: str
     examine: Callable[[memoryview], None] | None = None
-    """Sees every piece (whole numbers of the tensor's type) and raises an error if it should not be taken."""
+    """Called with every piece of the tensor; raises an error to reject it."""
 
     @property
     def described(self) -> tuple[str, tuple[int, ...]]:
@@ -54,7 +54,7 @@ class TensorCopy:
         return self.source.tensors[self.name].dtype, self.source.tensors[self.name].shape
 
     def copy(self, out: BlockWriter) -> str:
-        """Write it. Returns its SHA-256. Raises ArtifactError when the source is not what its header says."""
+        """Write it and return its SHA-256. Raises ArtifactError when the source does not match its header."""
         info, path = self.source.tensors[self.name], self.source.path
         hashed, position = hashlib.sha256(), info.start
         with path.open("rb", buffering=0) as file:
@@ -87,12 +87,11 @@ def write(
 ) -> Artifact:
     """Write an artifact atomically and return its header.
 
-    A tensor may be a function that makes it, called once when its turn to be written comes (in the order of names),
-    so that only one is in memory at a time; `shapes` then gives its (dtype, shape). The function may give an iterator
-    of arrays instead: the tensor's pieces in order. Or a tensor is a `TensorCopy` from another artifact. The file
-    appears under its name complete or not at all.
-    Raises ArtifactError when the folder does not exist or another process is writing the file, OSError when it cannot
-    be written.
+    A tensor may be a function that returns it; `shapes` then gives its (dtype, shape). Each function is called once,
+    in the order of names, so that only one tensor is in memory at a time. It may return an iterator of arrays: the
+    tensor's pieces in order. A tensor may also be a `TensorCopy` from another artifact. The file appears complete or
+    not at all. Raises ArtifactError when the folder does not exist or another process is writing the file, OSError
+    when it cannot be written.
     """
     with output(Path(path)):
         return _write(Path(path), tensors, kind, metadata, parents, shapes)
@@ -100,19 +99,19 @@ def write(
 
 @contextlib.contextmanager
 def output(path: Path) -> Iterator[None]:
-    """Hold the name `path` for a file to be written: a command whose work ends in one takes it before it begins.
+    """Reserve `path` for a file that a command writes at its end, before its work begins.
 
-    Raises ArtifactError when the folder does not exist or another process holds the name.
+    Raises ArtifactError when the folder does not exist or another process has reserved the name.
     """
     if not path.parent.is_dir():
-        raise ArtifactError(f"{path}: the folder {path.parent} does not exist; create it or write elsewhere")
+        raise ArtifactError(f"{path}: the folder {path.parent} does not exist; create it or choose another path")
     if path.is_dir():
-        raise ArtifactError(f"{path}: is a folder; give the name of a file to write")
+        raise ArtifactError(f"{path}: is a folder; give the path of a file")
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(claimed(path))
         except Taken as holder:
-            raise ArtifactError(f"{path}: is being written by {holder}; wait for it or write elsewhere") from None
+            raise ArtifactError(f"{path}: is being written by {holder}; wait for it or choose another path") from None
         yield
 
 
@@ -152,12 +151,12 @@ def _write(
         encoded += b" " * (-len(encoded) % 8)  # tensors start aligned
         return struct.pack("<Q", len(encoded)) + encoded
 
-    # The hashes stand in the header, before the bytes they cover: leave room, then fill it in.
+    # The header has the hashes and comes before the bytes: leave room for it, then fill it in.
     room = encode()
-    # What could not be read back is not written.
+    # Do not write a file that cannot be read back.
     require_shallow(document)
     if len(canonical(document)) > DOCUMENT_LIMIT + DOCUMENT_LIMIT_PER_TENSOR * len(described):
-        raise ArtifactError(f"{path}: too much to say of it for one file: {len(canonical(document))} bytes of metadata")
+        raise ArtifactError(f"{path}: the metadata is too large for one file ({len(canonical(document))} bytes)")
     with replacing(path) as file:
         with BlockWriter(file.fileno(), len(room) + sum(sizes.values())) as out:
             _copy(memoryview(room), out, hashlib.sha256())
@@ -205,6 +204,6 @@ def _bytes_of(tensor: Any) -> memoryview:
     if not isinstance(tensor, np.ndarray):
         import torch
 
-        # numpy has no bfloat16, so torch tensors travel as bytes.
+        # numpy has no bfloat16, so torch tensors are written as bytes.
         tensor = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data

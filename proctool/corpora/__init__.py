@@ -1,4 +1,4 @@
-"""Data from the world: corpora, tokenizers, and the token store that joins them.
+"""Text data: corpora, tokenizers, and the token store that combines them.
 
     corpus = open_corpus("python")                      # documents, in a fixed order
     tokenizer = load_tokenizer("bytes")

@@ -12,7 +12,7 @@ from proctool.corpora.tokenizers import END_OF_TEXT
 from proctool.errors import CorpusError
 
 SAMPLE = 1 << 30
-"""Bytes of training text looked at by default: more changes a vocabulary little."""
+"""Default size in bytes of the training text; more text changes the vocabulary little."""
 
 SMALLEST_VOCABULARY = 257
 """The 256 bytes and end-of-text."""
@@ -30,16 +30,18 @@ def train_bpe(
 ) -> SubwordTokenizer:
     """Train GPT-2's kind of tokenizer (Radford et al. 2019) on the first `sample` bytes of the train split.
 
-    Writes what AutoTokenizer loads into `folder`: the 256 bytes, merges, and <|endoftext|> as the last id.
-    `listen` is called with the bytes read so far. Raises CorpusError: a vocabulary too small to hold the bytes or too
-    large for the text, nothing to read, a folder that holds a tokenizer.
+    Writes a tokenizer for AutoTokenizer to `folder`: the 256 bytes, merges, and <|endoftext|> as the last id.
+    `listen` is called with the number of bytes read so far. Raises CorpusError if the vocabulary is too small for the
+    bytes or too large for the text, the corpus has no text, or the folder has a tokenizer.
     """
     import tokenizers
 
     if vocab_size < SMALLEST_VOCABULARY:
-        raise CorpusError(f"vocab_size = {vocab_size}: at least {SMALLEST_VOCABULARY} (256 bytes and end-of-text)")
+        raise CorpusError(
+            f"vocab_size = {vocab_size}: must be at least {SMALLEST_VOCABULARY} (256 bytes and end-of-text)"
+        )
     if (folder / "tokenizer.json").exists():
-        raise CorpusError(f"{folder}: holds a tokenizer already; write to another folder, or delete it")
+        raise CorpusError(f"{folder}: already has a tokenizer; choose another folder, or delete it")
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
@@ -50,11 +52,13 @@ def train_bpe(
     )
     backend.train_from_iterator(_texts(corpus, sample, listen), trainer)
     if backend.get_vocab_size() == 256:
-        raise CorpusError(f"corpus {corpus.name}: no text in its train split to train a tokenizer on")
+        raise CorpusError(
+            f"corpus {corpus.name}: its train split has no text to train a tokenizer; give more documents"
+        )
     if backend.get_vocab_size() < vocab_size - 1:
         raise CorpusError(
-            f"corpus {corpus.name}: too little text for a vocabulary of {vocab_size}: it gives "
-            f"{backend.get_vocab_size() + 1}; ask for no more than that, or give more text"
+            f"corpus {corpus.name}: too little text for a vocabulary of {vocab_size}; lower it to "
+            f"{backend.get_vocab_size() + 1}, or give more text"
         )
     backend.add_special_tokens([tokenizers.AddedToken(END_OF_TEXT, special=True, normalized=False)])
     trained = SubwordTokenizer(str(folder), backend, END_OF_TEXT)
@@ -66,7 +70,7 @@ def _texts(corpus: Corpus, sample: int, listen: Callable[[int], None] | None) ->
     read = 0
     for document in corpus.documents(TRAIN):
         text = (document.content + (document.answer or b"")).decode("utf-8", "replace")
-        # The trainer gathers what it is given before it counts: long documents go in by pieces.
+        # The trainer buffers its input before it counts, so long documents are split.
         yield from (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
         read += document.size
         if listen:
@@ -76,7 +80,7 @@ def _texts(corpus: Corpus, sample: int, listen: Callable[[int], None] | None) ->
 
 
 def compression(tokenizer: SubwordTokenizer, corpus: Corpus, documents: int = 200) -> float:
-    """Bytes a token on the first documents of the validation split (of any split where that is empty)."""
+    """Bytes per token on the first documents of the validation split (of any split if that is empty)."""
     found = list(itertools.islice(corpus.documents(VALIDATION), documents))
     found = found or list(itertools.islice(corpus.documents(), documents))
     texts = [document.content + (document.answer or b"") for document in found]

@@ -1,4 +1,4 @@
-"""Building what a token store lacks: parts to workers, in order, until there is enough."""
+"""Build the missing part of a token store: workers get parts in order until there are enough tokens."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from proctool.signals import in_worker, spawning, start_tracker
 from proctool.workers import another_main, end_with_parent, usable_cores
 
 _WORTH_A_PROCESS = 24 << 20
-"""Bytes of text below which starting processes takes longer than tokenising in this one."""
+"""Bytes of text below which tokenising in this process is faster than starting workers."""
 _BYTES_PER_TOKEN = 5
-"""A generous guess, to see how many parts a budget needs."""
+"""A high estimate of bytes per token, to find how many parts a budget needs."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """When to stop: the prefix of all shards that holds `wanted` tokens or bytes of `split`."""
+    """When to stop: after the first shards that have `wanted` tokens or bytes of `split`."""
 
     split: str
     what: str = "tokens"
@@ -36,7 +36,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """How far a build is. Counts include what was there before."""
+    """The progress of a build. Counts include shards from earlier builds."""
 
     documents: int = 0
     bytes: int = 0
@@ -52,7 +52,7 @@ Listener = Callable[[BuildProgress], None]
 
 
 def prefix(parts: Sequence[Sequence[Shard]], goal: Goal) -> list[Shard] | None:
-    """The shards in order up to the goal, or to the end; None where one that is needed has not been made."""
+    """The shards in order up to the goal or the end; None if a needed shard is missing."""
     taken: list[Shard] = []
     total = 0
     for shards in parts:
@@ -76,9 +76,9 @@ def build(
     skip_bad: bool = False,
     listen: Listener | None = None,
 ) -> list[Shard]:
-    """The shards of `jobs` up to the goal, those that are missing made first.
+    """The shards of `jobs` up to the goal; missing shards are built first.
 
-    `workers` processes at most (by default one a core). Raises CorpusError; the shards made until then stay.
+    At most `workers` processes run (default: one per core). Raises CorpusError; finished shards are kept.
     """
     made = [existing(job.folder, job.key) for job in jobs]
     found = prefix(made, goal)
@@ -107,7 +107,7 @@ def _processes(jobs: Sequence[ShardJob], goal: Goal, workers: int | None) -> int
 
 
 class _Ledger:
-    """What is made, what is under way, and whom to tell."""
+    """The finished shards, the running parts, and the progress listener."""
 
     def __init__(self, jobs: Sequence[ShardJob], made: list[list[Shard]], goal: Goal, listen: Listener | None) -> None:
         self.made = made
@@ -118,7 +118,7 @@ class _Ledger:
         self._progress = BuildProgress(documents, size, tokens, parts=len(jobs), goal=goal)
 
     def add(self, documents: int, size: int, tokens: int) -> None:
-        """Count a batch and tell of it."""
+        """Count a batch and report the progress."""
         now = self._progress
         self._progress = replace(
             now, documents=now.documents + documents, bytes=now.bytes + size, tokens=now.tokens + tokens
@@ -136,7 +136,7 @@ class _Ledger:
         return prefix(self.made, self.goal) is not None
 
     def stop_at(self, number: int) -> tuple[str, int] | None:
-        """How much part `number` need hold at most, seeing what the parts before it hold so far."""
+        """The most that part `number` can contribute, given the parts before it so far."""
         if self.goal.wanted is None:
             return None
         before = sum(shard.count(self.goal.split, self.goal.what) for part in self.made[:number] for shard in part)
@@ -162,7 +162,7 @@ def _build_in_processes(jobs: Sequence[ShardJob], ledger: _Ledger, skip_bad: boo
     with ProcessPoolExecutor(processes, context, _start_worker, (counters, stop, threads)) as pool:
         try:
             while not ledger.finished():
-                # In order and no further ahead than there are workers: a budget wastes at most that much.
+                # In order, at most one part per worker ahead, so that little work exceeds the budget.
                 for number in itertools.islice(unfinished, processes - len(running)):
                     with another_main(), spawning():
                         future = pool.submit(_work, jobs[number], ledger.stop_at(number), skip_bad)
@@ -175,7 +175,7 @@ def _build_in_processes(jobs: Sequence[ShardJob], ledger: _Ledger, skip_bad: boo
                 told = now
         except BrokenProcessPool:
             raise CorpusError(
-                "a process that was tokenising was killed (out of memory?); what was built is kept: run again, "
+                "a tokenising process was killed (out of memory?); finished shards are kept; run again, "
                 "with fewer --workers if it happens again"
             ) from None
         finally:
@@ -184,7 +184,7 @@ def _build_in_processes(jobs: Sequence[ShardJob], ledger: _Ledger, skip_bad: boo
 
 
 class _Stopped(Exception):
-    """The work of this process is no longer needed."""
+    """The result of this worker is no longer needed."""
 
 
 _shared: dict[str, Any] = {}
@@ -194,7 +194,7 @@ def _start_worker(counters: Any, stop: Any, threads: int) -> None:
     in_worker()
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     _shared.update(counters=counters, stop=stop)
-    end_with_parent()  # else they would tokenise on, then wait for ever
+    end_with_parent()  # otherwise workers would continue and then wait forever
 
 
 def _work(job: ShardJob, stop_at: tuple[str, int] | None, skip_bad: bool) -> list[Shard]:
@@ -214,10 +214,10 @@ def _work(job: ShardJob, stop_at: tuple[str, int] | None, skip_bad: bool) -> lis
 
 @contextlib.contextmanager
 def locked(folder: Path, listen: Listener | None = None) -> Iterator[None]:
-    """Hold the folder's lock; it goes with the process, however that ends.
+    """Hold the folder's lock; the system releases it when the process ends.
 
-    Where the file system has no locks two builders merely repeat each other's work: shards appear whole, under names
-    that stand for their contents.
+    On a file system without locks, two builders only repeat each other's work, because shards appear complete and have
+    names that depend on their contents.
     """
 
     def waiting() -> None:

@@ -1,7 +1,7 @@
-"""A model's tokenizer in the model's own file, so that no path of another machine is needed.
+"""The tokenizer of a model, stored in the model's file, so that the file works on any machine.
 
-It stands in the artifact's metadata, among what the file says about itself: the tensors of a model file stay exactly
-its weights, for every reader. GPT-2's 1.6 MB of JSON take 0.6 MB there, compressed.
+It is in the artifact's metadata, so that the tensors of a model file are exactly its weights. GPT-2's 1.6 MB of JSON
+take 0.6 MB there, compressed.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from proctool.errors import ArtifactError, CorpusError
 from proctool.untrusted import parse_json
 
 NAME, DEFINITION, BEGIN = "tokenizer", "tokenizer_json", "texts_begin"
-"""What a model's `about` calls the name, the tokenizer itself where proctool does not bring it along, and how texts
-begin where that is not after end-of-text, as proctool trains."""
+"""Keys in a model's metadata: the tokenizer's name, its contents if it is not built in, and how texts begin if not
+after end-of-text."""
 
 AS_ITS_TOKENIZER = "as-its-tokenizer"
-"""The value of BEGIN in a model that came with its tokenizer and begins texts as that does."""
+"""The value of BEGIN for a model that came with its tokenizer and begins texts like that tokenizer."""
 
 LARGEST, LARGEST_PACKED = 96 << 20, 12 << 20
-"""Bytes accepted, of JSON and of it packed: about twice what the largest vocabularies in use take, of 256,000 ids."""
+"""Size limits in bytes, of the JSON and compressed: about twice the largest vocabularies in use (256,000 ids)."""
 
 
 def record(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What a model artifact says of its tokenizer; the same for the same tokenizer, on every machine but for its name.
+    """The metadata of a model artifact about its tokenizer; equal tokenizers differ at most in their name.
 
-    `bytes` and `characters` are known by their names. Any other is there whole: the files it came in, its `tokenizers`
-    JSON where they do not say that, and its end-of-text token. Raises CorpusError when it is too large for that.
+    `bytes` and `characters` are stored by name. Any other tokenizer is stored completely: its files, its `tokenizers`
+    JSON if the files do not give it, and its end-of-text token. Raises CorpusError if it is too large.
     """
     if not isinstance(tokenizer, SubwordTokenizer):
         return {NAME: tokenizer.spec}
     held: dict[str, Any] = {"end_of_text": tokenizer.eos_token}
     if tokenizer.files is not None:
-        # Byte for byte: a tokenizer's files are text but for SentencePiece's; every byte has its Latin-1 character.
+        # Latin-1 keeps every byte: a tokenizer's files are text, except SentencePiece models.
         texts = {name: content.decode("latin-1") for name, content in sorted(tokenizer.files.contents.items())}
         held["files"] = _packed(json.dumps(texts, ensure_ascii=False), tokenizer.spec)
     if tokenizer.files is None or not _is_of_files(tokenizer, tokenizer.files):
@@ -48,30 +48,32 @@ def record(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _is_of_files(tokenizer: SubwordTokenizer, files: TokenizerFiles) -> bool:
-    """Whether the files alone give this tokenizer."""
+    """Whether the files alone are enough to load this tokenizer."""
     return from_files(tokenizer.spec, files, tokenizer.eos_token, tokenizer.spec).definition == tokenizer.definition
 
 
 def _packed(text: str, spec: str) -> dict[str, Any]:
-    """A text as bzip2, whose output has never changed, in base64. Raises CorpusError when it is too large."""
+    """A text as base64 of bzip2 (whose output has never changed). Raises CorpusError if it is too large."""
     content = text.encode()
     packed = base64.b64encode(bz2.compress(content)).decode()
     if len(content) > LARGEST or len(packed) > LARGEST_PACKED:
-        raise CorpusError(f"{spec}: {len(content)} bytes of JSON are too large for a model to carry")
+        raise CorpusError(
+            f"{spec}: {len(content)} bytes of JSON are too large to store in a model; use a smaller tokenizer"
+        )
     return {"bytes": len(content), "bz2": packed}
 
 
 class OtherTokens(NamedTuple):
-    """How many ids of one tokenizer mean something else in another."""
+    """The number of ids that have different meanings in two tokenizers."""
 
     ordinary: int
-    """Ids that stand for other text there."""
+    """Ids with different text."""
     special: int
-    """Ids of special tokens, or of none at all there."""
+    """Ids of special tokens, or ids that the other tokenizer does not have."""
 
 
 def other_tokens(one: Tokenizer, other: Tokenizer) -> OtherTokens:
-    """The ids of `one` that stand for another token in `other`."""
+    """The ids of `one` that are another token in `other`."""
     if one.fingerprint == other.fingerprint:
         return OtherTokens(0, 0)
     import tokenizers
@@ -87,12 +89,12 @@ def other_tokens(one: Tokenizer, other: Tokenizer) -> OtherTokens:
 
 
 def load_record(metadata: Mapping[str, Any], where: str, end_of_text: str | None = None) -> Tokenizer | None:
-    """The tokenizer that `record` wrote, None where there is none. Nothing in it is ever run as code.
+    """Read a tokenizer written by `record`; None if there is none. It never runs code.
 
     `end_of_text` is the token that ends a text (default: the recorded one).
 
-    Raises ArtifactError in the name of `where` when it is damaged, CorpusError when an older file gives but a name and
-    nothing of that name can be loaded here.
+    Raises ArtifactError naming `where` if it is damaged; CorpusError if an older file has only a name that cannot be
+    loaded here.
     """
     name, packed = metadata.get(NAME), metadata.get(DEFINITION)
     if name is None and packed is None:
@@ -101,7 +103,7 @@ def load_record(metadata: Mapping[str, Any], where: str, end_of_text: str | None
         try:
             return load_tokenizer(str(name), end_of_text)
         except CorpusError as error:
-            raise CorpusError(f"{where}: does not hold its tokenizer, only the name: {error}") from None
+            raise CorpusError(f"{where}: has only the name of its tokenizer, which cannot be loaded: {error}") from None
     loaded = _loaded(str(name), packed, where)
     if end_of_text is None:
         return loaded
@@ -112,7 +114,7 @@ def _loaded(name: str, held: Any, where: str) -> SubwordTokenizer:
     try:
         end = held["end_of_text"]
         if not isinstance(end, str):
-            raise ValueError("no name of an end-of-text token")
+            raise ValueError("no end-of-text token")
         files = _files(held["files"], where) if "files" in held else None
         if "bz2" in held or files is None:
             return from_definition(name, _unpacked(held), end, files)
@@ -123,19 +125,19 @@ def _loaded(name: str, held: Any, where: str) -> SubwordTokenizer:
 
 def _files(packed: Any, where: str) -> TokenizerFiles:
     texts = parse_json(_unpacked(packed))
-    if not isinstance(texts, dict) or not set(texts) <= set(NAMES):  # names are written as they are on export
-        raise ValueError("files that no tokenizer has")
+    if not isinstance(texts, dict) or not set(texts) <= set(NAMES):  # export uses these names as file names
+        raise ValueError("unknown tokenizer files")
     return TokenizerFiles({name: str.encode(text, "latin-1") for name, text in texts.items()}, where)
 
 
 def _unpacked(packed: Any) -> str:
-    """The text that `_packed` was given. Raises ValueError, TypeError, KeyError, OSError when it is damaged."""
+    """The inverse of `_packed`. Raises ValueError, TypeError, KeyError, OSError if the text is damaged."""
     size = packed["bytes"]
     if not (isinstance(size, int) and 0 < size <= LARGEST):
-        raise ValueError("sizes or types that cannot be")
+        raise ValueError("invalid sizes or types")
     unpacker = bz2.BZ2Decompressor()
-    # One byte more than was said shows a longer one, and no bomb is ever unpacked.
+    # Read at most one byte more than recorded: that detects a wrong length and stops decompression bombs.
     content = unpacker.decompress(base64.b64decode(packed["bz2"], validate=True), size + 1)
     if len(content) != size:
-        raise ValueError("its length is not the recorded one")
+        raise ValueError("its length differs from the recorded length")
     return content.decode()

@@ -19,10 +19,10 @@ DEFAULT_FIELD = "text"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 NAMES = {
-    "python": "the standard library's sources; python:site adds the installed packages'",
-    "docstrings": "English from the docstrings of all installed Python",
-    "mathematics": "questions made on the spot ([math]); mathematics:30000 a module; mathematics:FOLDER a tree",
-    "c4": "allenai/c4 en, streamed; c4:FOLDER local files of its schema",
+    "python": "standard library sources; python:site adds installed packages",
+    "docstrings": "English from the docstrings of installed Python packages",
+    "mathematics": "generated questions ([math]); mathematics:30000 per module; mathematics:FOLDER for files",
+    "c4": "allenai/c4 en, streamed; c4:FOLDER for local files of its schema",
     "codeparrot": "codeparrot/codeparrot-clean-train and -valid, streamed; codeparrot:FOLDER",
     "wikitext": "WikiText-103 (raw); wikitext:FOLDER",
     "wikitext-2": "WikiText-2 (raw); wikitext-2:FOLDER",
@@ -37,16 +37,16 @@ def open_corpus(
     skip_bad: bool | None = None,
     cache_dir: Path | str | None = None,
 ) -> Corpus:
-    """The corpus that `name` names.
+    """Open the corpus `name`.
 
-    A name of the table above; a file, folder or glob pattern (text, source code, records; compressed or not); or
-    hub:OWNER/NAME[:CONFIGURATION] for any dataset of the hub (`hub:` may be left out where no such path exists).
-    `text_field` is the field of a record that holds its text. `validation` names another corpus, whose documents become
-    the validation split: all of `name` is then for training. `skip_bad` leaves out documents that cannot be read.
-    Raises CorpusError when there is nothing of that name, or nothing to read in it.
+    `name` is a name of the table above; a file, folder or glob pattern (text, source code or records, maybe
+    compressed); or hub:OWNER/NAME[:CONFIGURATION] for a dataset of the hub (`hub:` is optional if no such path exists).
+    `text_field` is the field of a record with its text. `validation` names another corpus that becomes the validation
+    split; then all of `name` is for training. `skip_bad` skips unreadable documents. Raises CorpusError if the corpus
+    does not exist or has nothing to read.
     """
     if not name or validation == "":
-        raise CorpusError(f"{'--validation' if name else 'the corpus'} is empty; give a corpus by name, or a path")
+        raise CorpusError(f"{'--validation' if name else 'the corpus'} is empty; give the name of a corpus or a path")
     memory = Path(cache_dir or cache_folder()) / "hub"
     corpus = _opened(name, text_field, memory)
     if validation is not None:
@@ -82,27 +82,29 @@ def _local(name: str, field: str) -> Corpus:
         found = walk.find(name)
     except CorpusError as error:
         if _HUB_ID.fullmatch(name) and not Path(name).exists():
-            raise CorpusError(f"{error}; for a dataset of the hub write hub:{name}") from None
+            raise CorpusError(f"{error}; for a dataset on the hub write hub:{name}") from None
         raise
     listed = files.listed(found.files)
     if not found.splits:
         return replace(_of_files(name, listed, field), notes=found.notes)
     named = set(found.splits.values())
     parts: list[Part] = []
-    for split in sorted(named, key=lambda split: split == TRAIN):  # training documents come last
+    for split in sorted(named, key=lambda split: split == TRAIN):  # training documents last
         own = [file for file in listed if found.splits[file.name] == split]
-        divided = split == TRAIN and VALIDATION not in named  # then some of them are for validation
+        divided = split == TRAIN and VALIDATION not in named  # then a share of them goes to validation
         parts += files.parts_of(own, text_field=field, split=None if divided else split)
     return Corpus(name, tuple(parts), stored_bytes=sum(file.size for file in listed), notes=found.notes)
 
 
 def _with_validation(corpus: Corpus, given: Corpus) -> Corpus:
-    """The corpus, all of it for training, with the documents of `given` for validation.
+    """The whole corpus for training, with the documents of `given` for validation.
 
-    Where `given` has a validation split of its own, that is taken; otherwise all of it. Raises CorpusError.
+    Uses the validation split of `given` if it has one, otherwise all its documents. Raises CorpusError.
     """
     if corpus.whole != given.whole:
-        raise CorpusError(f"{given.name}: mathematics and other text cannot validate each other; give one of its kind")
+        raise CorpusError(
+            f"{given.name}: mathematics and other text cannot be mixed; give a validation corpus of the same kind"
+        )
     own = [part for part in given.parts if part.split == VALIDATION]
     own = own or [_in_split(part, VALIDATION) for part in given.parts if part.split in (None, TRAIN)]
     rest = [_in_split(part, part.split or TRAIN) for part in corpus.parts if part.split != VALIDATION]
@@ -116,7 +118,7 @@ def _in_split(part: Any, split: str) -> Part:
 
 
 def is_local(name: str) -> bool:
-    """Whether `name` stands for files on this machine: neither a name of the table above nor a repository."""
+    """Whether `name` is a path on this machine: neither a name of the table above nor a repository."""
     base, _, variant = name.partition(":")
     if base in NAMES:
         return bool(variant) and base not in ("python", "docstrings") and not variant.isdecimal()
@@ -124,7 +126,7 @@ def is_local(name: str) -> bool:
 
 
 def _is_repository(name: str) -> bool:
-    """Whether it is hub:NAME, or OWNER/NAME that nothing here has and that does not end as a file does."""
+    """Whether it is hub:NAME, or OWNER/NAME that is not a local path and has no file suffix."""
     if name.startswith("hub:"):
         return True
     if not _HUB_ID.fullmatch(name) or is_path(name) or Path(name).is_symlink():

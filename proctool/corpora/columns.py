@@ -1,4 +1,4 @@
-"""Documents in columns: parquet and arrow files, whose field may lie within another."""
+"""Documents in columns: parquet and arrow files. The field may be nested in another."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from proctool.errors import CorpusError, first_line
 
 
 def parquet(path: str) -> Any:
-    """The opened file. Raises CorpusError where it is none."""
+    """Open a parquet file. Raises CorpusError if it is not valid."""
     import pyarrow
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.OSFile(os.fsencode(path)))
-        _ = file.schema_arrow.names  # decoded only now
+        _ = file.schema_arrow.names  # this decodes the schema
         return file
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: not a whole parquet file ({first_line(error)}); get it again") from None
+        raise CorpusError(
+            f"{path}: not a complete parquet file ({first_line(error)}); download or copy it again"
+        ) from None
 
 
 def read_parquet(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
@@ -35,11 +37,11 @@ def read_parquet(path: str, start: int, stop: int | None, text_field: str) -> It
         batches = file.iter_batches(batch_size=256, row_groups=groups, columns=[text_field])
         yield from _documents(path, batches, column, text_field)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: damaged ({first_line(error)}); get it again") from None
+        raise CorpusError(f"{path}: damaged ({first_line(error)}); download or copy it again") from None
 
 
 def read_arrow(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
-    """The column `text_field` of an arrow file or stream, as `datasets` writes it."""
+    """The column `text_field` of an arrow file or stream written by `datasets`."""
     import pyarrow
 
     try:
@@ -56,7 +58,9 @@ def read_arrow(path: str, start: int, stop: int | None, text_field: str) -> Iter
             pieces = (batch.slice(first, 256) for batch in batches for first in range(0, len(batch), 256))
             yield from _documents(path, (piece.select([column]) for piece in pieces), column, text_field)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: not a whole arrow file ({first_line(error)}); get it again") from None
+        raise CorpusError(
+            f"{path}: not a complete arrow file ({first_line(error)}); download or copy it again"
+        ) from None
 
 
 def _documents(path: str, batches: Iterable[Any], column: str, text_field: str) -> Iterator[Document]:
@@ -66,7 +70,7 @@ def _documents(path: str, batches: Iterable[Any], column: str, text_field: str) 
 
 
 def _column(path: str, schema: Any, text_field: str) -> str:
-    """The column that holds the field, or the one within which it lies. Raises CorpusError."""
+    """The column of the field, or the column that contains it. Raises CorpusError."""
     shape = {field.name: _shape(field.type) for field in schema}
     if field_of(shape, text_field) is MISSING:
         raise CorpusError(missing_field(path, text_field, names_of(shape)))
@@ -77,7 +81,7 @@ def _column(path: str, schema: Any, text_field: str) -> str:
 
 
 def _shape(kind: Any) -> Any:
-    """A struct as the mapping of its fields; anything else as it is."""
+    """A struct as a mapping of its fields; any other value unchanged."""
     import pyarrow
 
     if not pyarrow.types.is_struct(kind):

@@ -15,17 +15,17 @@ _SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 
 def of(name: str) -> str | None:
-    """The compression that a file's suffix names, such as ".gz"; None where it is none."""
+    """The compression suffix of a file, such as ".gz"; None if it has none."""
     return next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), None)
 
 
 def without_suffix(name: str) -> str:
-    """The name below its compression: a.jsonl.gz -> a.jsonl."""
+    """The name without its compression suffix: a.jsonl.gz -> a.jsonl."""
     return name[: -len(of(name) or "")] if of(name) else name
 
 
 def opened(path: str) -> IO[bytes]:
-    """The file's bytes, decompressed as they are read. Raises CorpusError where .zst cannot be read here."""
+    """Open a file and decompress it while reading. Raises CorpusError if .zst is not supported here."""
     kind = of(path)
     if kind == ".gz":
         return cast(IO[bytes], gzip.open(path, "rb"))
@@ -37,13 +37,13 @@ def opened(path: str) -> IO[bytes]:
         try:
             import zstandard
         except ImportError:
-            raise CorpusError(f"{path}: reading .zst needs zstandard: pip install 'proctool[zstd]'") from None
+            raise CorpusError(f"{path}: .zst files need zstandard; pip install 'proctool[zstd]'") from None
         return io.BufferedReader(_Frames(open(path, "rb"), zstandard.ZstdDecompressor), 1 << 20)
     return open(path, "rb")
 
 
 class _Frames(io.RawIOBase):
-    """Zstandard frames one after another. Unlike zstandard's own reader, a frame cut off is an error, not an end."""
+    """Reads consecutive Zstandard frames. Unlike zstandard's own reader, it raises an error on a truncated frame."""
 
     def __init__(self, file: IO[bytes], decompressor: type) -> None:
         self._file = file
@@ -57,7 +57,7 @@ class _Frames(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer`; 0 at the end. Raises EOFError when the file ends inside a frame."""
+        """Fill `buffer` and return the number of bytes, 0 at the end. Raises EOFError inside a frame."""
         while not self._ready:
             piece = self._file.read(1 << 16)
             if not piece:
@@ -81,13 +81,13 @@ class _Frames(io.RawIOBase):
         return b"".join(out)
 
     def close(self) -> None:
-        """Close the file below."""
+        """Close the underlying file."""
         self._file.close()
         super().close()
 
 
 def broken_file_errors() -> tuple[type[BaseException], ...]:
-    """What reading a damaged compressed file raises."""
+    """The exceptions that reading a damaged compressed file raises."""
     errors: tuple[type[BaseException], ...] = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
     try:
         import zstandard

@@ -1,4 +1,4 @@
-"""What a corpus is: documents in a fixed order, in parts that workers read on their own."""
+"""A corpus: documents in a fixed order, in parts that workers read independently."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from proctool.errors import CorpusError
 TRAIN, VALIDATION = "train", "validation"
 
 SMALL_CORPUS = 1 << 30
-"""Bytes as stored below which a corpus gives 5 % of its documents to validation, and from which on it gives 1 %."""
+"""File size of a corpus in bytes: below it 5 % of the documents are for validation, from it on 1 %."""
 
 
 SMALLEST_BLOCK, LARGEST_BLOCK = 16 << 20, 128 << 20
 
 
 class Document(NamedTuple):
-    """One document. It is bytes, which is what files hold: text is their UTF-8, decoded where a tokenizer needs it.
+    """One document as bytes. Text is UTF-8 and decoded only when a tokenizer needs it.
 
-    Where `answer` is given, `content` is the question before it and only the answer is to be predicted.
-    Where `problem` is given, the document could not be read and the line says which, why, and what to do.
+    With `answer`, `content` is the question before it, and only the answer is a target. With `problem`, the document
+    could not be read, and the line says which document, why, and what to do.
     """
 
     content: bytes
@@ -33,7 +33,7 @@ class Document(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes, question and answer together."""
+        """Number of bytes of question and answer together."""
         return len(self.content) + len(self.answer or b"")
 
     @property
@@ -46,52 +46,52 @@ class Document(NamedTuple):
 
 
 class Part(ABC):
-    """A piece of a corpus. Subclasses are frozen dataclasses, sent to the worker that reads them."""
+    """A piece of a corpus. Subclasses are frozen dataclasses that are sent to workers."""
 
     split: str | None
-    """The split its documents belong to; None where each goes by the hash of its contents."""
+    """The split of its documents; None if the hash of each document decides."""
 
     @property
     @abstractmethod
     def label(self) -> str:
-        """How error messages and progress name it."""
+        """Its name in error messages and progress."""
 
     @property
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """JSON-ready: everything that decides which documents it gives, so that it is read again when one changes."""
+        """Everything that decides its documents, JSON-ready; the part is read again if this changes."""
 
     @property
     @abstractmethod
     def size(self) -> int | None:
-        """About how many bytes of text it holds, where that is known beforehand."""
+        """Approximate bytes of text, if known before reading."""
 
     @property
     def work(self) -> int | None:
-        """Bytes of text that take as long to tokenise as it takes to make its documents, where that is longer."""
+        """The work of this part, as the bytes of text that take equally long to tokenise."""
         return self.size
 
     @abstractmethod
     def documents(self) -> Iterator[Document]:
-        """Its documents in order. Raises CorpusError where reading cannot go on."""
+        """Its documents in order. Raises CorpusError if reading cannot continue."""
 
 
 @dataclass
 class Skipped:
-    """Bad documents that were left out, each counted once however often it is read."""
+    """The skipped bad documents; each counts once, however often it is read."""
 
     problems: set[str] = field(default_factory=set)
 
     def note(self, problem: str) -> None:
-        """Leave this one out."""
+        """Skip this document."""
         self.problems.add(problem)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A line about them, and the first of them; none where there was none."""
+        """A line with their number and the first of them; empty if there are none."""
         if not self.problems:
             return ()
-        return (f"{bad_documents(len(self.problems))} left out, such as {min(self.problems)}",)
+        return (f"{bad_documents(len(self.problems))} skipped, for example {min(self.problems)}",)
 
 
 @dataclass(frozen=True)
@@ -99,30 +99,30 @@ class Corpus:
     """A named list of parts."""
 
     name: str
-    """What it was opened as: `python`, `c4`, a path."""
+    """The name it was opened with: `python`, `c4`, a path."""
     parts: tuple[Part, ...]
     whole: bool = False
-    """Documents are kept whole within a row (questions with their answers)."""
+    """Whether documents are kept whole within a row (questions with their answers)."""
     stored_bytes: int | None = None
-    """Size of its files, where that is known beforehand."""
+    """Size of its files, if known before reading."""
     notes: tuple[str, ...] = ()
-    """Lines to say where it is used: what was left out, where its splits come from."""
+    """Notes for the user: skipped files, the origin of its splits."""
     validation: str | None = None
-    """The other corpus that its validation documents come from."""
+    """The other corpus that gives its validation documents."""
     skipped: Skipped | None = None
-    """Where bad documents are counted and left out; None where the first one is an error."""
+    """Counts skipped bad documents; None if the first bad document is an error."""
 
     @property
     def block(self) -> int:
-        """Bytes of text in one shard: about a thousandth of the corpus, so shards stay few and resuming cheap."""
+        """Bytes of text per shard: about a thousandth of the corpus, so that shards are few and resuming is cheap."""
         if self.stored_bytes is None:
             return 4 * SMALLEST_BLOCK
         return block_size(self.stored_bytes)
 
     @property
     def held_out(self) -> float:
-        """The fraction of documents that goes to validation where the parts do not say: 5 % of a corpus under 1 GiB
-        as stored, 1 % of a larger one or one of unknown size."""
+        """The share of documents for validation if the parts set no split: 5 % of a corpus with files under 1 GiB, 1 %
+        of a larger corpus or one of unknown size."""
         return 0.05 if self.stored_bytes is not None and self.stored_bytes < SMALL_CORPUS else 0.01
 
     @property
@@ -134,9 +134,9 @@ class Corpus:
         return tuple(sorted(names, key=lambda name: (name != TRAIN, name != VALIDATION, name)))
 
     def documents(self, split: str | None = None) -> Iterator[Document]:
-        """The documents of one split (all of them when None), in order.
+        """The documents of one split (of all splits if None), in order.
 
-        Raises CorpusError on the first bad one, unless they are to be left out.
+        Raises CorpusError at the first bad document, unless bad documents are skipped.
         """
         return itertools.chain.from_iterable(self._read(part, split) for part in self.parts)
 
@@ -160,8 +160,8 @@ def bad_documents(count: int) -> str:
 def split_of(digest: int, held_out: float) -> str:
     """The split of a document by its `Document.digest`.
 
-    The same contents always land on the same side, so exact duplicates never face each other across the split, and
-    neither the order of the documents nor the presence of others matters.
+    Equal contents always get the same split, so exact duplicates are never in both. The order and the other documents
+    do not matter.
     """
     return VALIDATION if digest < held_out * 2.0**64 else TRAIN
 

@@ -1,4 +1,4 @@
-"""The text in a record: a field by its name, or one within another by a name with dots."""
+"""The text of a record: a field by its name, or a nested field by a name with dots."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from proctool.corpora.documents import Document
 
-SKIP_HINT = "mend it, or leave such documents out with --skip-bad"
-RECODE_HINT = "convert it (iconv -f LATIN1 -t UTF-8), or leave such documents out with --skip-bad"
+SKIP_HINT = "fix it, or skip such documents with --skip-bad"
+RECODE_HINT = "convert it (iconv -f LATIN1 -t UTF-8), or skip such documents with --skip-bad"
 MISSING = object()
 
 
 def field_of(record: Mapping[str, Any], name: str) -> Any:
-    """The value of field `name`; `meta.text` is field `text` of `meta` unless a field has that whole name.
+    """The value of field `name`; `meta.text` is field `text` of `meta` unless a field has that full name.
 
-    MISSING where there is none; None where a field on the way is null.
+    MISSING if there is no such field; None if a field on the way is null.
     """
     if name in record:
         return record[name]
@@ -31,7 +31,7 @@ def field_of(record: Mapping[str, Any], name: str) -> Any:
 
 
 def names_of(record: Mapping[str, Any]) -> list[str]:
-    """Its fields' names, and those one level down: id, meta.text, ..."""
+    """The names of its fields, and of the fields one level down: id, meta.text, ..."""
     names = []
     for name, value in record.items():
         within = [f"{name}.{inner}" for inner in value] if isinstance(value, Mapping) else []
@@ -40,7 +40,7 @@ def names_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def of_record(record: Any, text_field: str, where: str) -> Document:
-    """The document in one record (a row of JSON lines, parquet or the hub)."""
+    """The document of a record (a row of JSON lines, parquet or the hub)."""
     if not isinstance(record, dict):
         return Document(b"", problem=f"{where}: a JSON {type(record).__name__}, expected an object; {SKIP_HINT}")
     text = field_of(record, text_field)
@@ -55,13 +55,13 @@ def of_record(record: Any, text_field: str, where: str) -> Document:
 
 
 def missing_field(where: str, text_field: str, fields: list[str]) -> str:
-    """One line for a record without the field."""
+    """The error line for a record without the field."""
     named = ", ".join(str(name)[:60] for name in fields[:12]) or "none"
     return f'{where}: no field "{text_field}" (its fields: {named}); choose one with --text-field'
 
 
 def utf8(text: str) -> bytes:
-    """UTF-8 of any Python string; half a surrogate pair, which JSON may spell and UTF-8 may not, becomes U+FFFD."""
+    """UTF-8 of any Python string; half a surrogate pair (allowed in JSON, not in UTF-8) becomes U+FFFD."""
     try:
         return text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Local files as corpora: what identifies them, how they are cut into parts."""
+"""Local files as corpora: their identity, and their division into parts."""
 
 from __future__ import annotations
 
@@ -14,41 +14,43 @@ from proctool.corpora.documents import Document, Part, block_size
 from proctool.errors import CorpusError
 
 HASHED_BELOW = 256 << 20
-"""Total bytes up to which files are identified by their contents; larger sets by size and modification time."""
+"""Total bytes up to which files are identified by their contents; above it by size and modification time."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file as it was when the corpus was opened."""
+    """The state of a file when the corpus was opened."""
 
     path: str
     name: str
-    """Its path within what was opened: the same on another machine."""
+    """Its path relative to the opened folder, the same on every machine."""
     size: int
     mtime_ns: int
     digest: str | None = None
-    """SHA-256 of its contents, where the corpus is small enough to read twice."""
+    """SHA-256 of its contents, if the corpus is small enough to read it twice."""
 
     @property
     def identity(self) -> list[Any]:
-        """What is compared to see whether the file is still the same."""
+        """The values that show whether the file changed."""
         return [self.name, self.size, self.digest if self.digest is not None else self.mtime_ns]
 
     def check_unchanged(self) -> None:
-        """Raise CorpusError when the file is no longer what it was."""
+        """Raise CorpusError if the file changed."""
         try:
             now = os.stat(self.path)
         except OSError as error:
-            raise CorpusError(f"{self.path}: {error.strerror or error}; it was there when the build began") from None
+            raise CorpusError(
+                f"{self.path}: {error.strerror or error}; it existed when the build started: restore it"
+            ) from None
         if (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
             raise CorpusError(
-                f"{self.path}: changed while the corpus was being read; run again to read it as it is now"
+                f"{self.path}: changed while the corpus was being read; run again to read the new contents"
             )
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of one file: bytes for text and JSON lines, row groups for parquet; `stop` None is its end."""
+    """A range of one file, in bytes (text and JSON lines) or row groups (parquet); `stop` None is the end."""
 
     file: File
     start: int = 0
@@ -57,17 +59,17 @@ class Span:
 
 @dataclass(frozen=True)
 class FilesPart(Part):
-    """Consecutive files, or a stretch of a large one."""
+    """Consecutive files, or a range of a large file."""
 
     spans: tuple[Span, ...]
     text_field: str = "text"
     split: str | None = None
     reading: str | None = None
-    """The format to read as (see `formats.READERS`); None goes by each file's suffix."""
+    """The format (see `formats.READERS`); None: by each file's suffix."""
 
     @property
     def label(self) -> str:
-        """The first file, and how many follow."""
+        """The first file and the number of others."""
         first = self.spans[0]
         more = f" and {len(self.spans) - 1} more" if len(self.spans) > 1 else ""
         place = f" from {first.start}" if first.start else ""
@@ -75,10 +77,10 @@ class FilesPart(Part):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Files by name and contents, stretches, the field and the format."""
+        """Files by name and contents, ranges, the field and the format."""
         tables = any(kinds.kind_of(span.file.path) == "table" for span in self.spans) and self.reading is None
         return {
-            # Files of tables were text to earlier versions.
+            # Earlier versions read table files as text.
             **({"kinds": [kinds.kind_of(span.file.path) for span in self.spans]} if tables else {}),
             "files": [[*span.file.identity, span.start, span.stop] for span in self.spans],
             "text_field": self.text_field,
@@ -89,7 +91,7 @@ class FilesPart(Part):
 
     @property
     def size(self) -> int | None:
-        """Bytes as stored."""
+        """Size of the files in bytes."""
         return sum(
             span.file.size if span.stop is None or kinds.kind_of(span.file.path) == "parquet"
             else min(span.stop, span.file.size) - span.start
@@ -97,7 +99,7 @@ class FilesPart(Part):
         )  # fmt: skip
 
     def documents(self) -> Iterator[Document]:
-        """Documents of each span in turn; files are checked to be unchanged before and after."""
+        """The documents of each span in order; each file is checked for changes before and after."""
         for span in self.spans:
             span.file.check_unchanged()
             yield from formats.read(span.file.path, span.start, span.stop, self.text_field, self.reading)
@@ -105,7 +107,7 @@ class FilesPart(Part):
 
 
 def listed(found: Iterable[tuple[Path, str]]) -> list[File]:
-    """Files as they are now; contents are hashed where they are small together. Raises CorpusError."""
+    """The current state of files; contents are hashed if the total size is small. Raises CorpusError."""
     files = []
     for path, name in found:
         try:
@@ -128,9 +130,9 @@ def _digest(path: str) -> str:
 def parts_of(
     files: Sequence[File], *, text_field: str = "text", split: str | None = None, reading: str | None = None
 ) -> tuple[FilesPart, ...]:
-    """Files cut and grouped into parts of about one block each: small ones together, large ones in stretches.
+    """Divide files into parts of about one block: small files together, large files in ranges.
 
-    A compressed file cannot be entered in the middle, so it is one part whatever its size.
+    A compressed file cannot be read from the middle, so it is one part, whatever its size.
     """
     block = block_size(sum(file.size for file in files))
     parts: list[FilesPart] = []

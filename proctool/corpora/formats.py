@@ -14,14 +14,14 @@ from proctool.corpora.kinds import kind_of, require_text
 from proctool.errors import CorpusError
 
 VERSION = 2
-"""Part of every corpus's identity: raised when the same file would give other documents."""
+"""Part of every corpus's identity. Increase it when the same file gives other documents."""
 
 TEXT_DOCUMENT, SMALLEST_PIECE = 64 << 10, 4 << 10
-"""Bytes up to which a text file is one document, and the least it is cut into where it is longer."""
+"""Bytes up to which a text file is one document, and the smallest piece of a longer file."""
 
 
 def stretches(path: str, size: int, block: int, reading: str | None) -> list[tuple[int, int | None]]:
-    """Where to cut one file so that each piece is about `block` bytes: [(start, stop), ...]."""
+    """Ranges of about `block` bytes that divide one file: [(start, stop), ...]."""
     kind = reading or kind_of(path) or "text"
     if size <= block:
         return [(0, None)]
@@ -35,9 +35,9 @@ def stretches(path: str, size: int, block: int, reading: str | None) -> list[tup
 
 
 def read(path: str, start: int, stop: int | None, text_field: str, reading: str | None = None) -> Iterator[Document]:
-    """The documents of one file, or of its stretch start..stop. Empty documents are left out.
+    """The documents of one file, or of its range start..stop. Empty documents are skipped.
 
-    Raises CorpusError when the file cannot be read on; a single bad document is yielded with its `problem`.
+    Raises CorpusError if reading cannot continue; a single bad document is yielded with its `problem`.
     """
     kind = reading or kind_of(path) or "text"
     try:
@@ -49,21 +49,21 @@ def read(path: str, start: int, stop: int | None, text_field: str, reading: str 
     except compression.broken_file_errors() as error:
         raise CorpusError(damaged(path, error)) from None
     except OSError as error:
-        if error.errno is None and compression.of(path):  # what bz2 raises
+        if error.errno is None and compression.of(path):  # bz2 raises this for damaged data
             raise CorpusError(damaged(path, error)) from None
         raise CorpusError(f"{path}: {error.strerror or error}") from None
 
 
 def damaged(path: str, error: BaseException) -> str:
-    """One line for a compressed file that cannot be read on."""
+    """The error line for a damaged compressed file."""
     return (
-        f"{path}: its compressed data is damaged or cut off ({error}); what comes before it is kept: "
+        f"{path}: its compressed data is damaged or cut off ({error}); the text before is kept; "
         "get the file again, or take less with --budget"
     )
 
 
 def checked_utf8(content: bytes, where: str, offset: int = 0) -> Document:
-    """A document of text, or the problem that it is not UTF-8."""
+    """A text document, with a problem if it is not UTF-8."""
     try:
         content.decode()
     except UnicodeDecodeError as error:
@@ -73,7 +73,7 @@ def checked_utf8(content: bytes, where: str, offset: int = 0) -> Document:
 
 
 def _lines(file: IO[bytes], start: int, stop: int | None, longest: int = -1) -> Iterator[tuple[int, bytes]]:
-    """Lines that start in start..stop - 1, each with its offset; `longest` cuts endless lines into pieces."""
+    """The lines that start in start..stop - 1, each with its offset; longer lines than `longest` are split."""
     position = start
     if start:
         file.seek(start - 1)
@@ -95,7 +95,7 @@ def _lines(file: IO[bytes], start: int, stop: int | None, longest: int = -1) -> 
 
 
 def _read_text(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
-    """A text file is one document up to 64 KiB; a longer one is cut at blank lines where there are any."""
+    """A text file up to 64 KiB is one document; a longer file is split at blank lines, if it has any."""
     gathered, begin, wanted = b"", start, _piece_size(path)
     with compression.opened(path) as file:
         pieces: list[bytes] = []
@@ -119,32 +119,32 @@ def _read_text(path: str, start: int, stop: int | None, text_field: str) -> Iter
 
 
 def _piece_size(path: str) -> int:
-    """Bytes after which a text is cut at the next blank line (at the latest after twice as many).
+    """Bytes after which a text is split at the next blank line (at most twice as many).
 
-    About a 256th of the file, so that of a single book, too, some pieces go to validation.
+    About a 256th of the file, so that some pieces of a single book go to validation.
     """
     size = os.path.getsize(path)
     return TEXT_DOCUMENT if size <= TEXT_DOCUMENT else min(TEXT_DOCUMENT, max(SMALLEST_PIECE, size // 256))
 
 
 def _whole_characters(content: bytes) -> int:
-    """How many leading bytes end on a whole UTF-8 character."""
+    """The number of leading bytes that end with a complete UTF-8 character."""
     for back in range(1, min(4, len(content)) + 1):
         byte = content[-back]
-        if byte & 0xC0 != 0x80:  # where the last character starts
+        if byte & 0xC0 != 0x80:  # the last character starts here
             width = 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
             return len(content) - back if width > back else len(content)
     return len(content)
 
 
 def _read_source(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
-    """A source file is one document, byte for byte: its encoding is its own business (PEP 263)."""
+    """A source file is one document, byte for byte; it may declare any encoding (PEP 263)."""
     with compression.opened(path) as file:
         yield Document(file.read())
 
 
 def _read_lines(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
-    """JSON lines: one object a line, its text in `text_field`; a .json file may be one list of them instead."""
+    """JSON lines: one object per line, with its text in `text_field`; a .json file may be one list of objects."""
     if tables.holds_a_list(path):
         yield from tables.read_list(path, text_field)
         return

@@ -1,4 +1,4 @@
-"""Corpora read with `datasets`, streamed: from the hub, or from local files of the same schema by the same code."""
+"""Corpora streamed with `datasets`: from the hub, or from local files of the same schema."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from proctool.hub import Trouble, reason_of, trouble_of
 
 @dataclass(frozen=True)
 class PublishedCorpus:
-    """A corpus on the hub that has a name here."""
+    """A corpus on the hub with a short name."""
 
     repository: str
     configuration: str | None = None
     text_field: str = "text"
     validation_repository: str | None = None
-    """Where its validation split is a repository of its own."""
+    """The repository of its validation split, if that is a separate one."""
     articles: bool = False
-    """Records are lines, to be joined into articles."""
+    """Whether records are lines that must be joined into articles."""
     language: str | None = None
-    """The language of its texts, by its code."""
+    """The language code of its texts."""
 
 
 PUBLISHED = {
@@ -46,7 +46,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class HubSource:
-    """What to hand to `datasets.load_dataset`, with streaming."""
+    """The arguments of `datasets.load_dataset`, for streaming."""
 
     path: str
     """A repository on the hub, or the name of a format ("json", "parquet") for local files."""
@@ -59,7 +59,7 @@ class HubSource:
         """The IterableDataset. Raises CorpusError."""
         import datasets
 
-        # A progress bar for "resolving files" would break ours.
+        # The progress bar for "resolving files" would break ours.
         datasets.disable_progress_bars()
         paths = {self.split: [file.path for file in self.local]} if self.local else None
         return datasets.load_dataset(
@@ -69,7 +69,7 @@ class HubSource:
 
 @dataclass(frozen=True)
 class HubPart(Part):
-    """One of the files (`datasets` calls them shards) of a streamed dataset."""
+    """One file (a shard, in terms of `datasets`) of a streamed dataset."""
 
     source: HubSource
     text_field: str
@@ -80,14 +80,14 @@ class HubPart(Part):
 
     @property
     def label(self) -> str:
-        """The file, or its number within the repository's split."""
+        """The file, or its number in the split of the repository."""
         if self.source.local:
             return self.source.local[0].path
         return f"{self.source.path} {self.source.split} file {self.number + 1} of {self.of}"
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Repository at its revision, or local files by name and contents."""
+        """The repository with its revision, or local files by name and contents."""
         source = self.source
         return {
             "dataset": [source.path, source.configuration, source.split, source.revision, self.number, self.of],
@@ -99,11 +99,11 @@ class HubPart(Part):
 
     @property
     def size(self) -> int | None:
-        """Bytes as stored, for local files."""
+        """Size in bytes, for local files."""
         return sum(file.size for file in self.source.local) if self.source.local else None
 
     def documents(self) -> Iterator[Document]:
-        """Records in order. Raises CorpusError when the network or a file fails."""
+        """Records in order. Raises CorpusError if the network or a file fails."""
         for file in self.source.local:
             file.check_unchanged()
         try:
@@ -118,14 +118,14 @@ class HubPart(Part):
             yield from (document for document in found if document.content or document.problem)
         except CorpusError:
             raise
-        except Exception as error:  # datasets, pyarrow, fsspec and the network each raise their own
+        except Exception as error:  # datasets, pyarrow, fsspec and the network raise different errors
             raise CorpusError(_explained(self.label, error, local=bool(self.source.local))) from None
         for file in self.source.local:
             file.check_unchanged()
 
 
 def open_published(name: str, known: PublishedCorpus, folder: str, text_field: str | None, memory: Path) -> Corpus:
-    """A corpus of the table above: from local files of its schema below `folder`, or from the hub."""
+    """A corpus of the table above, from local files below `folder` or from the hub."""
     field = text_field or known.text_field
     if folder:
         return _local(name, known, folder, field)
@@ -138,7 +138,7 @@ def open_published(name: str, known: PublishedCorpus, folder: str, text_field: s
 
 
 def open_repository(name: str, repository: str, configuration: str | None, text_field: str, memory: Path) -> Corpus:
-    """Any dataset of the hub: its splits `train` and, where there is one, `validation`."""
+    """Any dataset of the hub: its splits `train` and, if it exists, `validation`."""
     sources = [
         (TRAIN, HubSource(repository, configuration)),
         (VALIDATION, HubSource(repository, configuration, VALIDATION)),
@@ -147,8 +147,8 @@ def open_repository(name: str, repository: str, configuration: str | None, text_
 
 
 def _remote(name: str, sources: Sequence[tuple[str, HubSource]], field: str, joined: bool, memory: Path) -> Corpus:
-    """Parts as the hub lists them the first time; after that the list (with the revision) is remembered, so that a
-    node without network opens a store that was built, and a repository that changes does not change a corpus."""
+    """The parts as the hub lists them the first time. The list (with the revision) is stored, so that a node without
+    network can open a finished token store, and a change of the repository does not change the corpus."""
     remembered = memory / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}.json"
     listing = _remembered(remembered)
     if listing is None:
@@ -186,7 +186,7 @@ def _ask_the_hub(name: str, sources: Sequence[tuple[str, HubSource]]) -> dict[st
             listing[split] = {"revision": revision, "files": int(pinned.open().num_shards)}
         except Exception as error:
             if split == VALIDATION and listing and isinstance(error, ValueError):
-                continue  # datasets' answer for a split that does not exist
+                continue  # datasets raises this for a split that does not exist
             raise CorpusError(_explained(f"corpus {name}: {source.path}", error, local=False)) from None
     return listing
 
@@ -210,19 +210,19 @@ def _local(name: str, known: PublishedCorpus, folder: str, field: str) -> Corpus
 def _explained(what: str, error: BaseException, *, local: bool) -> str:
     reason = reason_of(error)
     if local:
-        return f"{what}: cannot be read on ({reason}); what comes before is kept: mend it, or take less with --budget"
+        return f"{what}: reading stopped ({reason}); the text before is kept; fix the file, or lower --budget"
     trouble = trouble_of(error)
     if trouble is Trouble.NOT_FOUND:
-        return f"{what}: no such file or folder here, and no such dataset on the hub that this machine may read"
+        return f"{what}: no such file or folder here, and no such dataset on the hub, or no access to it"
     if trouble in (Trouble.OFFLINE, Trouble.UNREACHABLE) or isinstance(error, OSError):
         return (
-            f"{what}: the hub cannot be reached ({reason}); what was built is kept: run again with a network, or use "
-            "local files (c4:FOLDER, ...) or the corpora python, docstrings and mathematics, which need none"
+            f"{what}: the hub cannot be reached ({reason}); finished shards are kept; run again with network access, "
+            "or use local files (c4:FOLDER, ...) or the corpora python, docstrings and mathematics"
         )
     return f"{what}: {reason}"
 
 
 def repositories(corpus: Corpus) -> tuple[str, ...]:
-    """The datasets of the hub that a corpus is read from; none for local files."""
+    """The hub datasets that a corpus is read from; empty for local files."""
     found = [part.source.path for part in corpus.parts if isinstance(part, HubPart) and not part.source.local]
     return tuple(dict.fromkeys(found))

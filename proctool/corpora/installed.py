@@ -1,4 +1,4 @@
-"""Corpora that every machine has: the Python sources it runs, and the English in their docstrings."""
+"""Corpora that every machine has: installed Python sources, and the English in their docstrings."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from proctool.corpora.fields import utf8
 from proctool.corpora.files import File, listed
 
 _SOURCE_PER_PART = 16 << 20
-"""Bytes of source in one part of `docstrings`: parsing is what takes the time (about 2 MB/s)."""
+"""Bytes of source per part of `docstrings`; parsing takes most of the time (about 2 MB/s)."""
 
 
 def standard_library() -> list[File]:
-    """The standard library's .py files, its tests included, sorted by name."""
+    """The .py files of the standard library, including its tests, sorted by name."""
     root = Path(sysconfig.get_paths()["stdlib"])
     apart = ("site-packages", "dist-packages", "__pycache__")
     return listed(_sources(root, apart))
 
 
 def site_packages() -> list[File]:
-    """The installed packages' .py files, sorted by name."""
+    """The .py files of installed packages, sorted by name."""
     root = Path(sysconfig.get_paths()["purelib"])
     return listed(_sources(root, ("__pycache__",)))
 
@@ -36,7 +36,7 @@ def site_packages() -> list[File]:
 def _sources(root: Path, apart: tuple[str, ...]) -> list[tuple[Path, str]]:
     found = []
     for folder, below, names in os.walk(root):
-        # Not entered, rather than left out afterwards: site-packages may lie within the library and be large.
+        # Do not enter site-packages: it may be inside the standard library's folder and large.
         below[:] = [name for name in below if name not in apart]
         found += [Path(folder, name) for name in names if name.endswith(".py")]
     return sorted(
@@ -46,20 +46,20 @@ def _sources(root: Path, apart: tuple[str, ...]) -> list[tuple[Path, str]]:
 
 @dataclass(frozen=True)
 class DocstringsPart(Part):
-    """The English in the docstrings of consecutive source files, one document a file."""
+    """The English in the docstrings of consecutive source files, one document per file."""
 
     files: tuple[File, ...]
     split: str | None = None
 
     @property
     def label(self) -> str:
-        """The first file, and how many follow."""
+        """The first file and the number of others."""
         return f"docstrings of {self.files[0].path} and {len(self.files) - 1} more"
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Files by name and contents, and how prose is told from the rest."""
-        # ast parses by the running Python's grammar, so a file may give its docstrings under one and not another.
+        """Files by name and contents, and the rules that detect prose."""
+        # ast uses the running Python's grammar, so whether a file can be parsed depends on the version.
         grammar = list(sys.version_info[:2])
         return {"docstrings": [file.identity for file in self.files], "rules": 1, "grammar": grammar} | (
             {"split": self.split} if self.split else {}
@@ -72,11 +72,11 @@ class DocstringsPart(Part):
 
     @property
     def work(self) -> int | None:
-        """The source, all of which is parsed."""
+        """Size of the source, because all of it is parsed."""
         return sum(file.size for file in self.files)
 
     def documents(self) -> Iterator[Document]:
-        """Files with prose in them, in order."""
+        """One document per file with prose, in order."""
         for file in self.files:
             file.check_unchanged()
             prose = "\n\n".join(dict.fromkeys(_prose(Path(file.path).read_bytes())))
@@ -99,13 +99,13 @@ def docstrings(found: list[File]) -> tuple[DocstringsPart, ...]:
 
 
 def _prose(source: bytes) -> Iterator[str]:
-    """The docstrings' paragraphs that read as English: mostly letters, no doctests, no tables, of some length."""
+    """The paragraphs of docstrings that look like English: long enough, mostly letters, no doctests, no tables."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return  # not this Python's grammar (templates, tests of bad syntax): no docstrings to be had
+        return  # this Python cannot parse it (templates, tests of bad syntax), so it gives no docstrings
     for node in _statements(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node) or ""
@@ -115,7 +115,7 @@ def _prose(source: bytes) -> Iterator[str]:
 
 
 def _statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """The tree's statements in order, without their expressions: ast.walk would take three times as long."""
+    """The statements of the tree in order, without expressions: three times as fast as ast.walk."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()

@@ -1,4 +1,4 @@
-"""What a file is, by its ending and its first bytes."""
+"""The kind of a file, by its suffix and its first bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS = {
 }  # fmt: skip
 _KIND_OF = {suffix: kind for kind, suffixes in _KINDS.items() for suffix in suffixes}
 RECORDS = ("lines", "table", "parquet", "arrow")
-"""Kinds whose files hold records with fields."""
+"""Kinds of files that have records with fields."""
 _MORE_TEXT = (
     ".ada .adb .adoc .ads .agda .asciidoc .asm .awk .bash .bat .bib .cfg .clj .cls .cmake .cmd .conf .cr .cs .cu .cuh "
     ".cxx .d .dart .el .erl .ex .exs .f .f77 .f90 .f95 .fish .for .fs .fsx .gradle .graphql .groovy .hh .hs .htm .hxx "
@@ -30,7 +30,7 @@ _MORE_TEXT = (
     ".xhtml .xsl .yml .zig .zsh"
 )
 _TEXT_WHERE_NAMED = frozenset(_MORE_TEXT.split())
-"""Endings of text that are read where a file or pattern names them; a folder's files of these are left out."""
+"""Suffixes of text files that are read if a file or pattern names them, but not from a folder."""
 _ENDING = re.compile(r"\.[a-z][a-z0-9_+-]{0,11}$", re.IGNORECASE)
 WE_READ = (
     "proctool reads .txt, source code such as .py and .md, .jsonl, .json, .csv, .tsv (these also .gz, .bz2, .xz or "
@@ -39,31 +39,31 @@ WE_READ = (
 
 _BINARY = {
     b"PK\x03\x04": "a zip archive; unpack it",
-    b"\x1f\x8b": "compressed with gzip; let its name end in .gz",
-    b"BZh": "compressed with bzip2; let its name end in .bz2",
-    b"\xfd7zXZ": "compressed with xz; let its name end in .xz",
-    b"\x28\xb5\x2f\xfd": "compressed with Zstandard; let its name end in .zst",
+    b"\x1f\x8b": "compressed with gzip; rename it to end in .gz",
+    b"BZh": "compressed with bzip2; rename it to end in .bz2",
+    b"\xfd7zXZ": "compressed with xz; rename it to end in .xz",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard; rename it to end in .zst",
     b"7z\xbc\xaf": "a 7z archive; unpack it",
-    b"PAR1": "a parquet file; let its name end in .parquet",
-    b"ARROW1": "an arrow file; let its name end in .arrow",
-    b"%PDF": "a PDF document; give its text",
+    b"PAR1": "a parquet file; rename it to end in .parquet",
+    b"ARROW1": "an arrow file; rename it to end in .arrow",
+    b"%PDF": "a PDF document; convert it to text",
     b"SQLite format 3": "an SQLite database; export its text",
-    b"\x93NUMPY": "a numpy array; give text",
+    b"\x93NUMPY": "a numpy array; give a text file",
 }
 _HEAD = 1 << 12
 
 
 def kind_of(name: str) -> str | None:
-    """The format that a file's suffix names, below any compression; None when it is none of ours."""
+    """The format by a file's suffix, without any compression suffix; None if proctool does not read it."""
     stem = compression.without_suffix(name)
     dot = stem.rfind(".")
     return _KIND_OF.get(stem[dot:].lower()) if dot > stem.rfind("/") else None
 
 
 def require_known(path: str) -> None:
-    """Raise CorpusError where the ending of a file that was named is none that we read.
+    """Raise CorpusError if proctool does not read files with this suffix.
 
-    A file without an ending, such as enwik8, is text where its bytes are (see `require_text`).
+    A file without a suffix, such as enwik8, may be text (see `require_text`).
     """
     if kind_of(path) is None:
         stem = compression.without_suffix(path)
@@ -71,20 +71,20 @@ def require_known(path: str) -> None:
         if ending and ending.group().lower() not in _TEXT_WHERE_NAMED:
             require_text(path)
             raise CorpusError(
-                f"{path}: files that end in {ending.group()} are not read; {WE_READ}; if it is plain text, let its "
-                "name end in .txt"
+                f"{path}: files that end in {ending.group()} are not supported; {WE_READ}; rename a plain "
+                "text file to end in .txt"
             )
 
 
 def require_text(path: str) -> None:
-    """Raise CorpusError where the first bytes of a file are not those of text in a single-byte code."""
+    """Raise CorpusError if the first bytes of a file are not text in UTF-8 or a single-byte encoding."""
     if path.lower().endswith((".py", ".pyi")):
-        return  # its encoding is its own business (PEP 263)
+        return  # a source file may declare any encoding (PEP 263)
     try:
         with compression.opened(path) as file:
             head = file.read(_HEAD)
     except compression.broken_file_errors():
-        return  # said where it is read
+        return  # reading the file raises the error
     what = _other_than_text(head)
     if what:
         raise CorpusError(f"{path}: {what}")

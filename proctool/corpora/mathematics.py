@@ -1,7 +1,7 @@
-"""DeepMind Mathematics v1.0 (Saxton et al. 2019, arXiv 1904.01557): the official tree of files, or made on the spot.
+"""DeepMind Mathematics v1.0 (Saxton et al. 2019, arXiv 1904.01557): the official files, or generated questions.
 
-A tree holds train-easy/MODULE.txt and so on: question and answer on alternate lines. Training takes the three levels
-together, validation is `interpolate`, and `extrapolate` is a split of its own.
+The official folder has train-easy/MODULE.txt and so on, with question and answer on alternate lines. Training uses all
+three levels, validation is `interpolate`, and `extrapolate` is a third split.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from proctool.errors import CorpusError
 from proctool.paths import user_path
 
 _TURN = 64
-"""Questions taken from a module before the next one's turn: so any budget holds all modules and levels alike."""
+"""Questions taken from a module at a time, so that any budget has all modules and levels in equal shares."""
 _PART_BYTES = 256 << 20
 _MOST_PARTS = 16
 
 DEFAULT_QUESTIONS = 600
-"""Training questions of each module made on the spot, a third at each level."""
+"""Default number of generated training questions per module, a third at each level."""
 _OWN_PARTS = 2
-"""So 40 questions of each module for validation, and as many for `extrapolate`."""
+"""This gives 40 questions per module for validation, and 40 for `extrapolate`."""
 
 
 def open_mathematics(name: str, variant: str) -> Corpus:
-    """`mathematics` (made on the spot), `mathematics:30000` (that many questions a module), `mathematics:FOLDER`.
+    """`mathematics` (generated), `mathematics:30000` (that many questions per module), `mathematics:FOLDER` (files).
 
     Raises CorpusError.
     """
@@ -41,7 +41,7 @@ def open_mathematics(name: str, variant: str) -> Corpus:
     count = int(variant) if variant else DEFAULT_QUESTIONS
     each = PER_PART * len(LEVELS)
     if count < each:
-        raise CorpusError(f"{name}: at least {each} questions a module are made")
+        raise CorpusError(f"{name}: give at least {each} questions per module")
     parts = [QuestionsPart(number, split) for split in OWN_SPLITS for number in range(_OWN_PARTS)]
     parts += [QuestionsPart(number, TRAIN) for number in range(count // each)]
     return Corpus(name, tuple(parts), whole=True, stored_bytes=sum(part.size or 0 for part in parts))
@@ -52,7 +52,7 @@ def _tree(name: str, root: Path) -> Corpus:
     train = [file for level in ("train", *LEVELS) for file in _level(root, level)]
     if not train:
         raise CorpusError(
-            f"{root}: no train-easy/MODULE.txt and the like below this folder; give the root of the official tree"
+            f"{root}: has no train-easy/MODULE.txt or similar files; give the top folder of the official files"
         )
     parts: list[Part] = [TreePart(tuple(found), split) for split, found in by_split.items() if found]
     size = sum(file.size for file in train)
@@ -70,7 +70,7 @@ def _level(root: Path, level: str) -> list[files.File]:
 
 @dataclass(frozen=True)
 class TreePart(Part):
-    """All modules of a split, a few questions of each in turn; of several shares, every n-th turn."""
+    """All modules of a split, a few questions of each in turn; with several shares, every n-th turn."""
 
     modules: tuple[files.File, ...]
     split: str | None
@@ -79,7 +79,7 @@ class TreePart(Part):
 
     @property
     def label(self) -> str:
-        """The first file, and how many follow."""
+        """The first file and the number of others."""
         share = f", share {self.share + 1}/{self.shares}" if self.shares > 1 else ""
         return f"{self.modules[0].path} and {len(self.modules) - 1} more{share}"
 
@@ -94,11 +94,11 @@ class TreePart(Part):
 
     @property
     def size(self) -> int | None:
-        """Its share of the files' bytes."""
+        """The bytes of its share of the files."""
         return sum(file.size for file in self.modules) // self.shares
 
     def documents(self) -> Iterator[Document]:
-        """Questions with answers. Raises CorpusError where a file has changed or cannot be read."""
+        """Questions with answers. Raises CorpusError if a file changed or cannot be read."""
         with ExitStack() as stack:
             waiting = []
             for file in self.modules:
@@ -130,4 +130,6 @@ def _pairs(path: str, file: IO[bytes]) -> Iterator[Document]:
                 continue
             yield Document(question.rstrip(b"\r\n") + b"\n", answer)
     except compression.broken_file_errors() as error:
-        raise CorpusError(f"{path}: its compressed data is damaged or cut off ({error}); get it again") from None
+        raise CorpusError(
+            f"{path}: its compressed data is damaged or cut off ({error}); download or copy it again"
+        ) from None

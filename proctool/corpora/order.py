@@ -1,4 +1,4 @@
-"""The order in which rows are visited: a fresh seeded permutation for every epoch, computed where it is asked for."""
+"""The order of rows: a new seeded permutation for every epoch, computed on demand."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _BLOCK = 4096
 
 @dataclass(frozen=True)
 class RowOrder:
-    """Which row stands at each training position.
+    """The row at each training position.
 
     Position p is in epoch p // rows; every epoch visits every row once, in its own order. Nothing is stored: the
-    permutation is a Feistel network over the next power of four, walked until it lands on a row (Black & Rogaway,
+    permutation is a Feistel network over the next power of four, repeated until the result is a row (Black & Rogaway,
     "Ciphers with arbitrary finite domains", 2002). So resuming needs one integer, and the order does not depend on
     batch size, ranks or workers. Raises ValueError without rows or for a negative seed.
     """
@@ -45,18 +45,18 @@ class RowOrder:
         return found
 
     def repetition(self, positions: int) -> str:
-        """`positions` rows in words, where they are more than there are: "this budget repeats the corpus 13 times"."""
+        """A note if `positions` exceeds the rows ("this budget repeats the corpus 13 times ..."), else ""."""
         times = positions / self.rows
         if times <= 1:
             return ""
         written = f"{times:.0f}" if times >= 10 else f"{times:.1f}".removesuffix(".0")
-        return f"this budget repeats the corpus {written} times ({self.rows} rows, {positions} asked for)"
+        return f"this budget repeats the corpus {written} times ({positions} rows needed, {self.rows} available)"
 
 
 @functools.lru_cache(maxsize=16)
 def _block(rows: int, seed: int, epoch: int, number: int) -> NDArray[np.int64]:
-    """Positions number * _BLOCK and following of an epoch: numpy works best on many at once, batches are small."""
-    # A digest of the whole key: seeds and epochs are never added, so neighbouring ones share nothing.
+    """The rows of one block of positions of an epoch: numpy is faster on blocks than on small batches."""
+    # Hash the whole key instead of adding seed and epoch, so that neighbouring seeds share nothing.
     stream = hashlib.shake_256(f"rows/{rows}/{seed}/{epoch}".encode()).digest(8 * _ROUNDS)
     keys = tuple(np.frombuffer(stream, "<u8").astype(np.uint64))
     half = max(1, ((rows - 1).bit_length() + 1) // 2)

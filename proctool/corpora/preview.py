@@ -1,4 +1,4 @@
-"""A look at a corpus's first documents: whether training and validation will have a row at all."""
+"""Check the first documents of a corpus: whether training and validation will have at least one row."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from proctool.corpora.tokenizers import Tokenizer
 from proctool.errors import CorpusError
 
 _MOST_BYTES = 64 << 20
-"""Text after which the question is left to the token store: far more than a row of either split takes."""
+"""Bytes of text after which the check ends without a result: far more than one row of each split needs."""
 
 
 def require_rows(corpus: Corpus, tokenizer: Tokenizer | None, context: int, *, skip_bad: bool = False) -> None:
-    """Read documents until train and validation have a row of `context` tokens; usually a hundred or so.
+    """Read documents until train and validation have a row of `context` tokens, usually about a hundred documents.
 
-    Without a tokenizer a document is enough. Raises CorpusError: a bad document, or too little text.
+    Without a tokenizer one document per split is enough. Raises CorpusError for a bad document or too little text.
     """
     documents = dict.fromkeys((TRAIN, VALIDATION), 0)
     tokens = dict.fromkeys((TRAIN, VALIDATION), 0)
@@ -32,7 +32,7 @@ def require_rows(corpus: Corpus, tokenizer: Tokenizer | None, context: int, *, s
             documents[split] += 1
             length = context if tokenizer is None else _length(document.content + (document.answer or b""), tokenizer)
             tokens[split] += length
-            # Whole documents fill rows one by one; others end to end.
+            # Documents that are kept whole fill rows one by one; others are concatenated.
             rows[split] |= length <= context if corpus.whole else tokens[split] >= context
             seen += document.size
             if rows[part.split or TRAIN] and (part.split is not None or all(rows.values())):
@@ -46,7 +46,7 @@ def require_rows(corpus: Corpus, tokenizer: Tokenizer | None, context: int, *, s
                 f"corpus {corpus.name}: its {split} split has {documents[split]} documents with {tokens[split]} "
                 f"tokens, too few for one row of {context}; add documents"
                 + (f" ({corpus.held_out:.0%} of them go to it)" if by_hash else "")
-                + (f"; {bad_documents(bad)} left out" if bad else "")
+                + (f"; {bad_documents(bad)} skipped" if bad else "")
             )
 
 

@@ -1,8 +1,8 @@
-"""Mathematics questions made on the spot by DeepMind's generator (Saxton et al. 2019, arXiv 1904.01557).
+"""Mathematics questions from DeepMind's generator (Saxton et al. 2019, arXiv 1904.01557).
 
-The package `mathematics-dataset` 1.0.1 dates from 2019 and no longer imports beside current sympy and numpy, and some
-of its questions depend on the order of sets, so on the process. `modules` loads it with those lines mended in memory;
-the installed files are left alone.
+The package `mathematics-dataset` 1.0.1 is from 2019 and cannot be imported with current sympy and numpy. Some of its
+questions also depend on the order of sets, which differs between processes. `modules` loads it with these lines
+patched in memory; the installed files do not change.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from proctool.corpora.documents import TRAIN, VALIDATION, Document, Part
 from proctool.errors import CorpusError
 
 MAX_QUESTION, MAX_ANSWER = 160, 30
-"""Characters; longer problems are drawn again, as the package's own generate.py does."""
+"""Longest question in characters; longer problems are drawn again, as in the package's generate.py."""
 
 PER_PART = 20
-"""Questions of each module and level in one part: small, so that any budget holds all of them alike."""
+"""Questions per module and level in a part: small, so that any budget has all of them in equal shares."""
 
 LEVELS = ("train-easy", "train-medium", "train-hard")
 EXTRAPOLATE = "extrapolate"
 OWN_SPLITS = {VALIDATION: "interpolate", EXTRAPOLATE: EXTRAPOLATE}
-"""The splits that are not for training, and the levels they hold."""
+"""The splits that are not for training, and their levels."""
 
 _MOST_DRAWS = 50
-"""Problems drawn for each question, at most: of comparison__sort_more (extrapolate) one in 300 is short enough."""
+"""Most problems drawn per question: in comparison__sort_more (extrapolate) one in 300 is short enough."""
 
-# In the order in which they import one another.
+# In the order of their imports.
 _MENDS = {
     "mathematics_dataset.sample.number": (
-        # An eighth of all time went into sympy's gcd of two small integers.
+        # sympy's gcd of two small integers took an eighth of the time.
         ("sympy.gcd(value, coprime_to) == 1", "math.gcd(value, coprime_to) == 1"),
     ),
     "mathematics_dataset.sample.polynomials": (
@@ -49,7 +49,7 @@ _MENDS = {
         ("dtype=np.object)", "dtype=object)"),
         ("coeffs.itemset(index, value)", "coeffs[index] = value"),
         ("expanded_coefficients.itemset(power, coeffs)", "expanded_coefficients[power] = coeffs"),
-        # Sets whose order depends on the process: the same seed must give the same questions everywhere.
+        # The order of these sets depends on the process, but a seed must give the same questions everywhere.
         ("zip(indices, entropies)", "zip(sorted(indices), entropies)"),
     ),
     "mathematics_dataset.util.composition": (
@@ -58,7 +58,7 @@ _MENDS = {
         ("entities.add(maybe_entity)", "entities[maybe_entity] = None"),
     ),
     "mathematics_dataset.modules.numbers": (
-        # Python 3.12 no longer takes whole numbers written as floats.
+        # Python 3.12 no longer accepts floats here.
         (
             "randint(remainder_range_lower, remainder_range_upper)",
             "randint(int(remainder_range_lower), int(remainder_range_upper))",
@@ -71,9 +71,9 @@ Problem = Callable[[], Any]
 
 @functools.cache
 def modules() -> dict[str, dict[str, Problem]]:
-    """By level (train-easy, train-medium, train-hard, interpolate, extrapolate), each module's sampler by name.
+    """The samplers by level (train-easy, train-medium, train-hard, interpolate, extrapolate) and module name.
 
-    Raises CorpusError where the package is not installed.
+    Raises CorpusError if the package is not installed.
     """
     for name, changes in _MENDS.items():
         _load_mended(name, changes)
@@ -94,8 +94,8 @@ def _load_mended(name: str, changes: tuple[tuple[str, str], ...]) -> None:
         spec = None
     if spec is None or spec.loader is None:
         raise CorpusError(
-            "making mathematics questions needs DeepMind's generator: pip install 'proctool[math]', or give the "
-            "official tree as mathematics:FOLDER"
+            "corpus mathematics: generating questions needs DeepMind's package; pip install 'proctool[math]', or give "
+            "the official files as mathematics:FOLDER"
         )
     source = spec.loader.get_source(name)  # type: ignore[attr-defined]
     for old, new in changes:
@@ -114,8 +114,8 @@ def _load_mended(name: str, changes: tuple[tuple[str, str], ...]) -> None:
 def _without_replacement(space: Any, event: Any) -> Any:
     """The probability that drawing without replacement gives one of the event's sequences.
 
-    The package computes it for each sequence (up to 200,000 of them), which took a third of all time; here it is
-    computed once for all sequences of things of the same weights.
+    The package computes it for each of up to 200,000 sequences, which took a third of the time. Here it is computed
+    once for all sequences with the same weights.
     """
     numbers = {weight: number for number, weight in enumerate(set(space._weights.values()))}
     weights = list(numbers)
@@ -136,7 +136,7 @@ def _without_replacement(space: Any, event: Any) -> Any:
 
 
 def _within(third: int) -> Callable[[tuple[float, float]], tuple[float, float]]:
-    """The part of a range of entropies that is a level's: easy, medium and hard are its thirds."""
+    """The part of an entropy range that belongs to a level: easy, medium and hard are thirds."""
 
     def narrowed(whole: tuple[float, float]) -> tuple[float, float]:
         width = whole[1] - whole[0]
@@ -155,7 +155,7 @@ def _flat(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Problem]
 
 @contextlib.contextmanager
 def _seeded(key: str) -> Iterator[None]:
-    """Seed the three global generators that the package and sympy draw from, and give them back as they were."""
+    """Seed the three global generators that the package and sympy use, and restore them afterwards."""
     from sympy.core.random import rng as sympy_random
 
     digest = hashlib.sha256(key.encode()).digest()
@@ -172,14 +172,14 @@ def _seeded(key: str) -> Iterator[None]:
 
 
 def draw(level: str, module: str, number: int, count: int) -> list[tuple[str, str]]:
-    """`count` questions with answers of a module: the same ones for the same `number`, in any process.
+    """`count` questions with answers of a module, the same for the same `number` in every process.
 
-    Fewer of a module whose problems are nearly all too long. Raises CorpusError on an unknown level or module.
+    Returns fewer if nearly all problems are too long. Raises CorpusError for an unknown level or module.
     """
     try:
         sampler = modules()[level][module]
     except KeyError:
-        raise CorpusError(f"mathematics: no module {module} at level {level}") from None
+        raise CorpusError(f"mathematics: there is no module {module} at level {level}") from None
     drawn: list[tuple[str, str]] = []
     with _seeded(f"{level}/{module}/{number}"):
         for _ in range(_MOST_DRAWS * count):
@@ -201,12 +201,12 @@ class QuestionsPart(Part):
 
     @property
     def label(self) -> str:
-        """Split and number."""
+        """The split and the number."""
         return f"mathematics {self.split} {self.number}"
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Split, number, and the versions of all that computes the questions."""
+        """The split, the number, and the versions of everything that computes the questions."""
         from importlib import metadata
 
         versions = {name: metadata.version(name) for name in ("mathematics-dataset", "sympy", "numpy")}
@@ -214,17 +214,17 @@ class QuestionsPart(Part):
 
     @property
     def size(self) -> int | None:
-        """About 60 bytes a question."""
+        """About 60 bytes per question."""
         modules = {TRAIN: 3 * 56, VALIDATION: 56, EXTRAPOLATE: 15}[str(self.split)]
         return 60 * PER_PART * modules
 
     @property
     def work(self) -> int | None:
-        """Sympy takes about 6 ms a question (25 ms where they are large): the time of tokenising 18 kB."""
+        """sympy takes about 6 ms per question (25 ms for large ones), as long as tokenising 18 kB."""
         return (1200 if self.split == EXTRAPOLATE else 300) * (self.size or 0)
 
     def documents(self) -> Iterator[Document]:
-        """Questions of module after module, level after level."""
+        """The questions, level by level and module by module."""
         levels = LEVELS if self.split == TRAIN else (OWN_SPLITS[str(self.split)],)
         for level in levels:
             for module in modules()[level]:
@@ -233,5 +233,5 @@ class QuestionsPart(Part):
 
 
 def of_pair(question: str, answer: str) -> Document:
-    """A question as a document: the question and a newline, then the answer, which is what is to be predicted."""
+    """A document with a question, a newline, and the answer, which is the target."""
     return Document(f"{question}\n".encode(), f"{answer}".encode())

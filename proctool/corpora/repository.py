@@ -1,4 +1,4 @@
-"""Folders that other tools wrote: which of their files are data, and which split each belongs to."""
+"""Folders written by other tools: which of their files are data, and the split of each file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from proctool.errors import CorpusError
 from proctool.untrusted import parse_json
 
 Named = tuple[Path, str]
-"""A file, and its name within the folder that was opened."""
+"""A file, and its name relative to the opened folder."""
 
 _PAPERS = re.compile(r"(readme|licen[cs]e|citation|notice|changelog|datasheet|croissant)(\.\w+)?", re.IGNORECASE)
 _DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
@@ -24,10 +24,10 @@ _SPLITS = {
 
 
 def data_files(files: Sequence[Named]) -> list[Named]:
-    """The files that hold data, where others describe it: README.md, LICENSE.txt, dataset_infos.json beside parquet.
+    """The data files of a folder, without files that describe them (README.md, LICENSE.txt, dataset_infos.json).
 
-    Of a folder that `datasets` saved (save_to_disk) the arrow files that its state.json lists: others are left from
-    before. Raises CorpusError where that cannot be read.
+    In a folder of `datasets` (save_to_disk), these are the arrow files in state.json; other arrow files are old.
+    Raises CorpusError if state.json cannot be read.
     """
     names = {name for _, name in files}
     saved = {_folder(name) for _, name in files if _is_saved(_folder(name), names)}
@@ -49,10 +49,10 @@ def data_files(files: Sequence[Named]) -> list[Named]:
 
 
 def splits_of(names: Sequence[str]) -> tuple[dict[str, str], str | None]:
-    """The split of each file where every name tells one and there is more than `train`; and a line about them.
+    """The split of each file if every name gives one and they are not all `train`; and a note for the user.
 
-    A folder of the name (train/, validation/, valid/, val/, dev/, test/) or a part of the file's name
-    (train.jsonl, train-00000-of-00001.parquet, wiki.valid.txt). Source code counts by its folder alone.
+    The name of the folder (train/, validation/, valid/, val/, dev/, test/) or a part of the file name gives the split
+    (train.jsonl, train-00000-of-00001.parquet, wiki.valid.txt). For source code only the folder counts.
     """
     found = {name: _split(name) for name in names}
     named = {split for split in found.values() if split is not None}
@@ -61,12 +61,12 @@ def splits_of(names: Sequence[str]) -> tuple[dict[str, str], str | None]:
     if nameless := [name for name, split in found.items() if split is None]:
         data = [name for name in found if kinds.kind_of(name) not in (None, "source")]
         if VALIDATION in named and set(nameless) & set(data):
-            return {}, f"{nameless[0]}: its name tells no split, so all documents are divided by their contents"
+            return {}, f"{nameless[0]}: its name gives no split, so all documents are split by their hash"
         return {}, None
     splits = {name: split for name, split in found.items() if split is not None}
     order = sorted(named, key=lambda split: (split != TRAIN, split != VALIDATION, split))
     counted = ", ".join(f"{split} {list(splits.values()).count(split)}" for split in order)
-    return splits, f"splits by the files' names: {counted}"
+    return splits, f"splits by file names: {counted}"
 
 
 def _split(name: str) -> str | None:
@@ -90,7 +90,7 @@ def _listed(path: Path) -> set[str]:
         state = parse_json(path.read_bytes())
         if state.get("_indices_files"):
             raise CorpusError(
-                f"{path}: rows are chosen by an index file; save the dataset again after flatten_indices()"
+                f"{path}: an index file selects the rows, which is not supported; save again after flatten_indices()"
             )
         return {str(each["filename"]) for each in state["_data_files"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

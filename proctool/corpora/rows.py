@@ -19,12 +19,12 @@ from proctool.errors import ArtifactError, CorpusError
 from proctool.procedural.samples import Samples
 
 _MAPPED = 256
-"""Shards mapped at a time: each holds one of the process's file descriptors (usually 1024), twice in the worst case."""
+"""Shards mapped at a time: each uses one or two of the process's file descriptors (usually 1024)."""
 
 
 @functools.lru_cache(maxsize=_MAPPED)
 def mapped(path: Path) -> dict[str, NDArray[Any]]:
-    """A shard's tensors, memory-mapped. Raises CorpusError when it has gone or is damaged."""
+    """A shard's tensors, memory-mapped. Raises CorpusError if the shard is missing or damaged."""
     try:
         return artifact.read_numpy(artifact.open_artifact(path, KIND), check=False)
     except ArtifactError as error:
@@ -33,7 +33,7 @@ def mapped(path: Path) -> dict[str, NDArray[Any]]:
 
 @functools.lru_cache(maxsize=_MAPPED)
 def _windows(path: Path, name: str, context: int) -> NDArray[Any]:
-    """Every stretch of `context` tokens of a shard, without copying: (tokens - context + 1, context)."""
+    """All windows of `context` tokens of a shard, without copying: (tokens - context + 1, context)."""
     tokens = mapped(path)[name]
     if len(tokens) < context:
         return np.empty((0, context), tokens.dtype)
@@ -42,24 +42,24 @@ def _windows(path: Path, name: str, context: int) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where rows lie in a split's tokens, end to end over its shards."""
+    """The positions of rows in a split's tokens, with all shards concatenated."""
 
     starts: Callable[[NDArray[np.int64]], NDArray[np.int64]]
     """Position of each row's first token."""
     lengths: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None
-    """Tokens in each row before its filling; None where every row is full."""
+    """Tokens in each row without padding; None if every row is full."""
     rows: int
 
 
 def packed(tokens: int, context: int) -> Placement:
-    """Row after row with nothing between: all tokens but the tail."""
+    """Consecutive rows that use all tokens but the tail."""
     return Placement(lambda rows: rows * context, None, tokens // context)
 
 
 def whole_documents(ends: Sequence[NDArray[np.uint32]], context: int) -> Placement:
-    """As many whole documents as fit into each row; longer ones than a row are left out.
+    """Rows with as many whole documents as fit; documents longer than a row are skipped.
 
-    `ends` holds, for each shard, where its documents end.
+    `ends` has the ends of the documents for each shard.
     """
     starts, lengths, base = [], [], 0
     for shard_ends in ends:
@@ -73,9 +73,9 @@ def whole_documents(ends: Sequence[NDArray[np.uint32]], context: int) -> Placeme
 
 
 def _filled(ends: NDArray[np.int64], context: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Greedy filling of rows with the documents of one shard: starts and lengths of the rows."""
+    """Fill rows greedily with the documents of one shard: starts and lengths of the rows."""
     begins = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-    # The first document that no longer fits into a row begun at each document, for all of them at once.
+    # For a row that starts at each document: the first document that no longer fits. Vectorised over documents.
     following = np.searchsorted(ends, begins + context, side="right").tolist()
     chosen, stops = [], []
     document = 0
@@ -90,19 +90,19 @@ def _filled(ends: NDArray[np.int64], context: int) -> tuple[NDArray[np.int64], N
 
 
 def _empty(name: str, shards: Sequence[Shard], split: str, bad: int) -> str:
-    """One line for a split without documents."""
+    """The error line for a split without documents."""
     if bad:
         return (
-            f"corpus {name}: its {split} split is empty, and {bad_documents(bad)} left out; run without --skip-bad to "
-            "see what is wrong"
+            f"corpus {name}: its {split} split is empty, and {bad_documents(bad)} skipped; run without --skip-bad to "
+            "see the errors"
         )
     others = sorted({other for shard in shards for other in shard.splits if shard.count(other, "documents")})
     found = sum(shard.count(other, "documents") for shard in shards for other in others)
     if not found:
-        return f"corpus {name}: holds no text: none of its documents has any; give other files, or another --text-field"
+        return f"corpus {name}: all of its documents are empty; give other files, or another --text-field"
     if split == TRAIN and others == [VALIDATION]:
-        return f"corpus {name}: all of its {found} documents are in validation too, so none is left for training"
-    mend = "give more documents, or a corpus for validation with --validation" if split == VALIDATION else "give more"
+        return f"corpus {name}: all of its {found} documents are also in validation; give other training documents"
+    mend = "give more documents, or a validation corpus with --validation" if split == VALIDATION else "give more"
     where = f"{found} document{'s are' if found > 1 else ' is'} in {' and '.join(others)}"
     return f"corpus {name}: its {split} split is empty ({where}); {mend}"
 
@@ -110,8 +110,8 @@ def _empty(name: str, shards: Sequence[Shard], split: str, bad: int) -> str:
 class Rows:
     """One split of a token store as rows.
 
-    `documents`, `bytes` and `tokens` count the whole split, end-of-text among the tokens: `bytes / tokens` turns a
-    loss per token into one per byte.
+    `documents`, `bytes` and `tokens` count the whole split, including end-of-text tokens. A loss per token divided by
+    `bytes / tokens` is a loss per byte.
     """
 
     def __init__(
@@ -149,8 +149,8 @@ class Rows:
     def read(self, indices: NDArray[np.integer[Any]]) -> Samples:
         """The rows at `indices`: tokens (n, context) and targets (n, context).
 
-        Every token but the first of a row is a target; where documents are questions with answers, only the answers
-        and their end-of-text are. Raises IndexError beyond the last row, CorpusError when a shard is gone.
+        Every token but the first of a row is a target; for questions with answers, only the answers and their
+        end-of-text are. Raises IndexError beyond the last row, CorpusError if a shard is missing.
         """
         rows = np.asarray(indices, np.int64)
         if len(rows) and not (rows.min() >= 0 and rows.max() < self._count):
@@ -185,7 +185,7 @@ class Rows:
                 out[row, :length] = self._across(name, int(starts[row]), length)
 
     def _across(self, name: str, start: int, length: int) -> NDArray[Any]:
-        """Tokens start..start + length - 1 from however many shards they lie in."""
+        """The tokens start..start + length - 1, which may span several shards."""
         pieces = []
         home = int(np.searchsorted(self._bounds, start, side="right")) - 1
         while length:

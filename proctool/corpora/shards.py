@@ -1,4 +1,4 @@
-"""From the documents of one part to shards: what a worker of the token store does."""
+"""Make shards from the documents of one part: the work of a token-store worker."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ FORMAT = 1
 KIND = "tokens"
 
 _BATCH_BYTES = 1 << 20
-"""Text encoded at once: the encodings of a batch take about fifty times its size."""
+"""Bytes of text encoded at once; the encodings of a batch take about fifty times its size."""
 _BATCH_DOCUMENTS = 4096
 _BATCH_SECONDS = 2.0
-"""A slow source (questions made on the spot) is reported at least this often."""
+"""Seconds between progress reports of a slow source (generated questions)."""
 
 Report = Callable[[int, int, int], None]
-"""Called after each batch with the documents, bytes and tokens that it added."""
+"""Called after each batch with the number of added documents, bytes and tokens."""
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """All that decides how a part becomes shards, and where they go."""
+    """Everything that decides how a part becomes shards, and their folder."""
 
     part: Part
     tokenizer: Tokenizer
@@ -43,11 +43,11 @@ class ShardJob:
     held_out: float
     whole: bool
     excluded: NDArray[np.uint64]
-    """Sorted digests of documents that must not appear in train: those of the corpus's own other splits."""
+    """Sorted digests of documents in the corpus's own other splits, which must not appear in train."""
 
     @property
     def key(self) -> str:
-        """The hash of everything that shapes the part's shards: their name."""
+        """The hash of everything that decides the part's shards; it names them."""
         excludes = self.part.split == TRAIN or (self.part.split is None and len(self.excluded) > 0)
         shaped = {
             "format": FORMAT,
@@ -63,28 +63,28 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class Shard:
-    """What is known of a shard without reading its tokens."""
+    """The metadata of a shard."""
 
     file: str
     last: bool
-    """No shard of its part follows."""
+    """Whether it is the last shard of its part."""
     read: int
-    """Documents of the part read up to its end, bad ones included: where the next one goes on."""
+    """Documents of the part up to its end, including bad ones; the next shard starts there."""
     skipped: int
-    """Bad documents left out of it."""
+    """Skipped bad documents."""
     splits: dict[str, dict[str, int]]
-    """By split: documents, bytes and tokens."""
+    """Numbers of documents, bytes and tokens by split."""
     content: str
     excluded: int = 0
-    """Documents left out of it because they stand in another split of the corpus."""
+    """Documents skipped because they are also in another split of the corpus."""
 
     def count(self, split: str, what: str) -> int:
-        """`what` ("tokens", "bytes", "documents") that it holds of a split."""
+        """The number of `what` ("tokens", "bytes", "documents") of a split in it."""
         return self.splits.get(split, {}).get(what, 0)
 
 
 def existing(folder: Path, key: str) -> list[Shard]:
-    """The whole shards of a part that are already there, in order; damaged ones end the list and are made again."""
+    """The finished shards of a part, in order. The list ends before a damaged shard, which is built again."""
     found: list[Shard] = []
     while not found or not found[-1].last:
         path = folder / _name(key, len(found))
@@ -120,11 +120,11 @@ def _described(header: artifact.Artifact) -> Shard:
 def build_part(
     job: ShardJob, report: Report, *, stop_at: tuple[str, int] | None = None, skip_bad: bool = False
 ) -> list[Shard]:
-    """Make the part's shards that are not there yet, and return all of them.
+    """Build the missing shards of the part, and return all its shards.
 
-    `stop_at` = (what, n) stops after the shard with which the part's tokens or bytes, all splits but validation,
-    reach n. A shard appears whole or not at all, so being killed loses at most the one being made.
-    Raises CorpusError on a bad document (unless `skip_bad`) and where reading cannot go on.
+    `stop_at` = (what, n) stops after the shard where the part has n tokens or bytes in all splits but validation. A
+    shard appears complete or not at all, so a killed process loses at most one shard.
+    Raises CorpusError for a bad document (unless `skip_bad`), or if reading cannot continue.
     """
     shards = existing(job.folder, job.key)
     documents: Iterator[Document] | None = None
@@ -145,7 +145,7 @@ def _enough(shards: list[Shard], part: Part, stop_at: tuple[str, int] | None) ->
 
 @dataclass
 class _Gathered:
-    """One split of the shard being made."""
+    """One split of the current shard."""
 
     tokens: list[Ids] = field(default_factory=list)
     targets: list[NDArray[np.bool_]] = field(default_factory=list)
@@ -193,7 +193,7 @@ def _build_shard(
 
 
 def _tensors(split: str, piece: _Gathered, job: ShardJob) -> dict[str, NDArray[Any]]:
-    """A split's tokens end to end; for documents kept whole their ends and targets; digests of own splits."""
+    """The tensors of a split: its tokens, ends and targets of documents kept whole, digests of own splits."""
     tensors: dict[str, NDArray[Any]] = {split: np.concatenate(piece.tokens)}
     if job.whole:
         tensors[f"{split}.ends"] = np.cumsum(np.concatenate(piece.lengths)).astype(np.uint32)
@@ -204,9 +204,9 @@ def _tensors(split: str, piece: _Gathered, job: ShardJob) -> dict[str, NDArray[A
 
 
 def _encode(job: ShardJob, batch: list[Document], gathered: dict[str, _Gathered], report: Report) -> int:
-    """Encode a batch and hand its documents to their splits, end-of-text after each.
+    """Encode a batch and add its documents to their splits, each followed by end-of-text.
 
-    Returns how many stand in another split of the corpus, and are left out.
+    Returns the number of documents that are skipped because they are also in another split.
     """
     if not batch:
         return 0

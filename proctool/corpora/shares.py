@@ -1,4 +1,4 @@
-"""A token store built by many jobs: each makes its share of the parts, then `merge` joins them."""
+"""A token store built by many jobs: each builds its share of the parts, then `merge` joins them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from proctool.errors import CorpusError
 
 
 def parse_share(written: str) -> tuple[int, int]:
-    """Share i of n, written i/n with i from 1. Raises CorpusError."""
+    """Parse a share written i/n, with i from 1 to n. Raises CorpusError."""
     first, slash, last = written.partition("/")
     if not (slash and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
         raise CorpusError(f'shard "{written}": write i/n with i from 1 to n, for example 3/16')
@@ -33,9 +33,9 @@ def build_share(
     progress: Listener | None = None,
     workers: int | None = None,
 ) -> list[Shard]:
-    """Make share i of n: every n-th training part, and the corpus's own validation split, which every job needs.
+    """Build share i of n: every n-th training part, and the corpus's own validation split, which every job needs.
 
-    Jobs may share a cache folder or have one each. Raises CorpusError.
+    Jobs may use one cache folder or one each. Raises CorpusError.
     """
     number, of = share
     folder = store_folder(corpus, tokenizer, cache_dir)
@@ -49,17 +49,17 @@ def build_share(
 def merge(
     corpus: Corpus, tokenizer: Tokenizer, sources: Sequence[Path], *, cache_dir: Path | str | None = None
 ) -> list[Shard]:
-    """Join what jobs built, in the cache folder or in `sources` (their cache folders), into one store.
+    """Join the shares of jobs, from the cache folder and from `sources` (other cache folders), into one store.
 
-    Shards are linked where that is possible, copied where not, and checked: each names what it holds. Raises
-    CorpusError naming the first part that no job has made, ArtifactError on a damaged shard.
+    Shards are hard-linked if possible, otherwise copied, and checked. Raises CorpusError naming the first missing
+    part, ArtifactError for a damaged shard.
     """
     folder = store_folder(corpus, tokenizer, cache_dir)
     folder.mkdir(parents=True, exist_ok=True)
     for source in sources:
         found = store_folder(corpus, tokenizer, source)
         if not found.is_dir():
-            raise CorpusError(f"{source}: holds nothing of corpus {corpus.name} under tokenizer {tokenizer.spec}")
+            raise CorpusError(f"{source}: has no part of corpus {corpus.name} with tokenizer {tokenizer.spec}")
         for path in sorted(found.glob("*.safetensors")):
             if not (folder / path.name).exists():
                 artifact.verify(artifact.open_artifact(path, KIND))
@@ -73,7 +73,7 @@ def merge(
             if not (shards and shards[-1].last):
                 raise CorpusError(
                     f"corpus {corpus.name}: part {number + 1} of {len(jobs)} ({job.part.label}) has not been built; "
-                    f"run the job whose share i/n has i = {number + 1} modulo n, then merge again"
+                    f"run the job with share i/n where i = {number + 1} modulo n, then merge again"
                 )
             made += shards
         write_index(folder, corpus, tokenizer, own, made, parts=len(jobs))

@@ -1,8 +1,8 @@
 """The token store: a corpus tokenised once, then memory-mapped.
 
-A store's folder holds shards, each the tokens of a block of consecutive documents of one part, named by the hash of
-everything that shaped them; an index says which of them make up the corpus. The context is not part of it: the same
-shards serve rows of any length. Nor is the budget: a store grows when more is asked of it.
+The folder of a store has shards and an index. A shard has the tokens of consecutive documents of one part; its name is
+the hash of everything that decides them. The index lists the shards of the corpus. The same shards serve any context,
+and a store grows for a larger budget.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from proctool.corpora.tokenizers import Tokenizer
 from proctool.errors import CorpusError
 
 HELD_OUT_BYTES = 64 << 20
-"""Text taken of a corpus's own validation (or test) split: the first 64 MiB, to the end of a shard."""
+"""Bytes of text used from a corpus's own validation (or test) split: the first 64 MiB, up to the end of a shard."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class TokenStore:
     tokenizer: Tokenizer
     context: int
     budget: int | None
-    """Training tokens asked for; the train split is cut to the rows that hold them."""
+    """Requested training tokens; the train split has only the rows needed for them."""
     own: tuple[Shard, ...]
-    """Of validation and further splits that the corpus brings with it."""
+    """Shards of the corpus's own validation and other splits."""
     train: tuple[Shard, ...]
-    """Of all other documents."""
+    """Shards of all other documents."""
     whole: bool
     splits: tuple[str, ...]
     validation: str | None = None
-    """The other corpus that validation documents come from."""
+    """The other corpus that gives the validation documents."""
     corpus_notes: tuple[str, ...] = ()
 
     @property
@@ -58,7 +58,7 @@ class TokenStore:
         return (*self.own, *self.train)
 
     def split(self, name: str = TRAIN) -> Rows:
-        """The rows of a split. Raises CorpusError where there is no such split, or not one row of it."""
+        """The rows of a split. Raises CorpusError if there is no such split, or less than one row."""
         if name not in self.splits:
             raise CorpusError(f'corpus {self.corpus} has no split "{name}"; it has {", ".join(self.splits)}')
         most = -(-self.budget // self.context) if self.budget is not None and name == TRAIN else None
@@ -70,41 +70,41 @@ class TokenStore:
 
     @property
     def content(self) -> str:
-        """SHA-256 of what the rows hold: equal for equal tokens, on any machine."""
+        """SHA-256 of the contents of the rows: equal for equal tokens, on any machine."""
         held = [[shard.content, shard.splits] for shard in self.shards]
         shown = {"shards": held, "context": self.context, "budget": self.budget, "eos": self.tokenizer.eos_id}
         return hashlib.sha256(artifact.canonical(shown).encode()).hexdigest()
 
     @property
     def skipped(self) -> int:
-        """Bad documents that were left out."""
+        """Number of skipped bad documents."""
         return sum(shard.skipped for shard in self.shards)
 
     @property
     def _bad(self) -> Mapping[str, int]:
-        """Bad documents that were left out, by the corpus that they stand in."""
+        """Number of skipped bad documents by corpus."""
         found = Counter({self.corpus: sum(shard.skipped for shard in self.train)})
         found[self.validation or self.corpus] += sum(shard.skipped for shard in self.own)
         return found
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines to say where the store is used: the corpus's own, and how many documents were left out."""
+        """Notes for the user: those of the corpus, and the numbers of skipped documents."""
         notes = [
-            f"{name}: {bad_documents(count)} left out of its token store" for name, count in self._bad.items() if count
+            f"{name}: {bad_documents(count)} skipped in its token store" for name, count in self._bad.items() if count
         ]
         if excluded := sum(shard.excluded for shard in self.train):
             others = self.validation or " and ".join(each for each in self.splits if each != TRAIN)
             some = f"{excluded} documents are" if excluded > 1 else "1 document is"
-            notes.append(f"{self.corpus}: {some} in {others} too, and left out of training")
+            notes.append(f"{self.corpus}: {some} also in {others}, and not used for training")
         return (*self.corpus_notes, *notes)
 
     def count(self, split: str, what: str = "tokens") -> int:
-        """`what` ("tokens", "bytes", "documents") a split holds, rows or not."""
+        """The number of `what` ("tokens", "bytes", "documents") in a split, also outside rows."""
         return sum(shard.count(split, what) for shard in self.shards)
 
     def verify(self) -> None:
-        """Read every shard and check its hashes. Raises ArtifactError naming the first that is damaged."""
+        """Read every shard and check its hashes. Raises ArtifactError naming the first damaged shard."""
         for shard in self.shards:
             artifact.verify(artifact.read_header(self.folder / shard.file))
 
@@ -120,15 +120,15 @@ def open_store(
     workers: int | None = None,
     needs_row: bool = True,
 ) -> TokenStore:
-    """The token store of a corpus, built where it is missing.
+    """Open the token store of a corpus, and build what is missing.
 
-    `budget` training tokens are taken from the corpus's beginning (all of it when None). Building is parallel over
-    `workers` processes, may be killed and run again, and may be asked of several processes at once: one builds, the
-    others wait.
-    Raises CorpusError: nothing to read, a bad document, too few tokens for one training row (if `needs_row`).
+    `budget` training tokens are taken from the beginning of the corpus (None: all). `workers` processes build in
+    parallel. A killed build resumes. If several processes open the same store, one builds and the others wait.
+    Raises CorpusError if there is nothing to read, a document is bad, or (with `needs_row`) training has too few tokens
+    for one row.
     """
     if context < 2:
-        raise CorpusError(f"context = {context}: a row needs at least 2 tokens")
+        raise CorpusError(f"context = {context}: must be at least 2 tokens")
     if budget is not None and budget < 1:
         raise CorpusError(f"budget = {budget}: must be at least 1 token")
     folder = store_folder(corpus, tokenizer, cache_dir)
@@ -141,7 +141,7 @@ def open_store(
         except OSError as error:
             raise unwritable(folder, error) from None
         with locked(folder, progress):
-            # Whoever held the lock before may have built it.
+            # The previous holder of the lock may have built it.
             listed = _listed(folder, corpus, tokenizer, goal)
             if listed is None:
                 own = build_own_splits(corpus, tokenizer, folder, workers=workers, listen=progress)
@@ -154,18 +154,18 @@ def open_store(
         corpus.splits, corpus.validation, corpus.notes,
     )  # fmt: skip
     if needs_row:
-        store.split(TRAIN)  # too little text is said here, not in the middle of a run
+        store.split(TRAIN)  # raise the error about too little text here, not in the middle of a run
     return store
 
 
 def is_built(corpus: Corpus, tokenizer: Tokenizer, budget: int | None, cache_dir: Path | str | None = None) -> bool:
-    """Whether the store is there as far as the budget asks, so that the corpus need not be read."""
+    """Whether the store has all tokens of the budget, so that the corpus need not be read."""
     folder = store_folder(corpus, tokenizer, cache_dir)
     return _listed(folder, corpus, tokenizer, Goal(TRAIN, "tokens", budget)) is not None
 
 
 def store_folder(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path | str | None = None) -> Path:
-    """Where the shards of a corpus under a tokenizer lie. Shards are told apart by their keys."""
+    """The folder of the shards of a corpus with a tokenizer. Shards have their keys as names."""
     name = re.sub(r"[^\w.=-]+", "-", Path(corpus.name).name).strip("-.")[:60] or "corpus"
     return Path(cache_dir or cache_folder()) / "tokens" / f"{name}-{tokenizer.fingerprint[:12]}"
 
@@ -178,7 +178,7 @@ def build_own_splits(
     workers: int | None = None,
     listen: Listener | None = None,
 ) -> list[Shard]:
-    """The shards of a corpus's own validation and further splits; none where documents are divided by their hash."""
+    """The shards of a corpus's own validation and other splits; none if documents are split by their hash."""
     made: list[Shard] = []
     for split in corpus.splits:
         parts = [part for part in corpus.parts if part.split == split]
@@ -190,7 +190,7 @@ def build_own_splits(
 
 
 def train_jobs(corpus: Corpus, tokenizer: Tokenizer, folder: Path, own: list[Shard]) -> list[ShardJob]:
-    """A job for each part that gives training documents; those that stand in the corpus's own splits are left out."""
+    """A job for each part with training documents; documents in the corpus's own splits are skipped."""
     held = [
         digests for shard in own for name, digests in mapped(folder / shard.file).items() if name.endswith(".digests")
     ]
@@ -219,7 +219,7 @@ def _index_path(folder: Path, corpus: Corpus, tokenizer: Tokenizer) -> Path:
 def write_index(
     folder: Path, corpus: Corpus, tokenizer: Tokenizer, own: list[Shard], train: list[Shard], *, parts: int
 ) -> None:
-    """Record which shards make up the corpus; `parts` is how many give training documents."""
+    """Record the shards of the corpus; `parts` is the number of parts with training documents."""
     index: dict[str, Any] = {
         "own": [asdict(shard) for shard in own],
         "train": [asdict(shard) for shard in train],
@@ -230,7 +230,7 @@ def write_index(
 
 
 def _listed(folder: Path, corpus: Corpus, tokenizer: Tokenizer, goal: Goal) -> tuple[list[Shard], list[Shard]] | None:
-    """The shards of own splits, and the others up to the goal; None where the index lacks some or files are gone."""
+    """The shards of own splits, and the others up to the goal; None if the index or a file is incomplete."""
     try:
         index = json.loads(_index_path(folder, corpus, tokenizer).read_bytes())
         own, train = ([Shard(**entry) for entry in index[group]] for group in ("own", "train"))

@@ -1,4 +1,4 @@
-"""Tokenizers by name: from files and from the hub, and GPT-2's from either of its published pairs of files."""
+"""Tokenizers by name: from files, from the hub, and GPT-2's from either of its published pairs of files."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from proctool.untrusted import parse_json
 _END_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]", "[EOS]", "<end_of_text>")
 _MOST_IDS = 10**7
 _KEPT = {"chat_template": str, "padding_side": str, "model_max_length": int, "split_special_tokens": bool}
-"""Settings of a tokenizer that do not touch how it encodes, and their types."""
+"""Settings of a tokenizer that do not change how it encodes, and their types."""
 _GPT2_PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
 class SubwordTokenizer(Tokenizer):
-    """A `tokenizers.Tokenizer`, its end-of-text token, and the files it came in where it came in files."""
+    """A `tokenizers.Tokenizer`, its end-of-text token, and its files if it was loaded from files."""
 
     def __init__(self, spec: str, backend: Any, eos_token: str, files: TokenizerFiles | None = None) -> None:
         self.spec = spec
@@ -42,19 +42,21 @@ class SubwordTokenizer(Tokenizer):
         self._eos = eos_token
         self._vocab_size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         if self._vocab_size > _MOST_IDS:
-            raise CorpusError(f"{spec}: ids up to {self._vocab_size}; at most {_MOST_IDS} make a vocabulary")
+            raise CorpusError(
+                f"{spec}: ids up to {self._vocab_size} exceed the limit of {_MOST_IDS}; use another tokenizer"
+            )
         backend.encode_special_tokens = True
         backend.no_padding()
         backend.no_truncation()
-        backend.post_processor = None  # what it adds (BERT's, Llama's) is put in where a text is scored, not here
+        backend.post_processor = None  # the code that scores texts adds special tokens (BERT's, Llama's)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # How workers receive it; the backend's own pickle would forget encode_special_tokens.
+        # For sending it to workers: the backend's own pickle loses encode_special_tokens.
         return from_definition, (self.spec, self.definition, self._eos)
 
     @property
     def vocab_size(self) -> int:
-        """Highest id and one, added tokens included (ids may have gaps)."""
+        """The highest id plus one, including added tokens (ids may have gaps)."""
         return self._vocab_size
 
     @property
@@ -64,7 +66,7 @@ class SubwordTokenizer(Tokenizer):
 
     @property
     def eos_token(self) -> str:
-        """How end-of-text is written."""
+        """The text of the end-of-text token."""
         return self._eos
 
     @property
@@ -73,28 +75,28 @@ class SubwordTokenizer(Tokenizer):
         return str(self._backend.to_str())
 
     def encode_batch(self, texts: Sequence[bytes | str]) -> list[Ids]:
-        """Ids without special tokens; bytes that are not UTF-8 are read as U+FFFD. Raises CorpusError."""
+        """The ids of each text without special tokens; invalid UTF-8 becomes U+FFFD. Raises CorpusError."""
         strings = [_as_text(text) for text in texts]
         try:
             encodings = self._backend.encode_batch_fast(strings, add_special_tokens=False)
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
-        except BaseException as error:  # see `_parsed`; a vocabulary without an id for the unknown comes out here only
+        except BaseException as error:  # see `_parsed`; a vocabulary without unknown token fails only here
             raise CorpusError(f"{self.spec}: cannot encode the text ({first_line(error)})") from None
         return [np.array(encoding.ids, self.dtype) for encoding in encodings]
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
-        """The text, special tokens left out."""
+        """The text of the ids without special tokens."""
         return str(self._backend.decode(np.asarray(ids).tolist(), skip_special_tokens=True))
 
     def beginning(self, model_type: str | None = None) -> Beginning:
-        """How a text begins by the files it came in, beside a model of `model_type`."""
+        """How a text begins according to its files, for a model of `model_type`."""
         if self.files is None:
             return super().beginning(model_type)
         return beginning_of(self.files.in_transformers(model_type), self.eos_id)
 
     def _settings(self) -> dict[str, Any]:
-        """Its tokens by name and its settings as they came; bos is end-of-text, which training begins texts with."""
+        """Its special tokens and settings; bos becomes end-of-text, which begins texts in training."""
         if self.files is None:
             return super()._settings()
         named = {name: token for name in SPECIAL_NAMES if (token := self.files.special(name)) is not None}
@@ -110,7 +112,7 @@ class SubwordTokenizer(Tokenizer):
 def from_definition(
     spec: str, definition: str, eos_token: str, files: TokenizerFiles | None = None
 ) -> SubwordTokenizer:
-    """A tokenizer from its `definition` and its end-of-text token. Raises CorpusError."""
+    """Build a tokenizer from its `definition` and its end-of-text token. Raises CorpusError."""
     import tokenizers
 
     backend = _parsed(lambda: tokenizers.Tokenizer.from_str(definition), spec)
@@ -120,38 +122,37 @@ def from_definition(
 
 
 def _parsed(parse: Callable[[], Any], path: Path | str) -> Any:
-    """What `tokenizers` makes of a file. Where the library meets what it did not expect it panics."""
+    """Load a file with `tokenizers`. The library panics on unexpected contents."""
     try:
         return parse()
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # bare Exception, or a panic, which is none
+    except BaseException as error:  # a bare Exception, or a panic, which is a BaseException
         raise CorpusError(f"{path}: not a tokenizers JSON file ({first_line(error)})") from None
 
 
 def holds_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer's files."""
+    """Whether a folder has the files of a tokenizer."""
     pairs = ((DEFINITION,), *_GPT2_PAIRS)
     return any(all((folder / name).is_file() for name in names) for names in pairs)
 
 
 def load_tokenizer(spec: str, end_of_text: str | None = None) -> Tokenizer:
-    """The tokenizer that `spec` names.
+    """Load the tokenizer `spec`.
 
-    `bytes`, `characters`, a tokenizer.json, a folder (tokenizer.json; vocab.json and merges.txt; encoder.json and
-    vocab.bpe; or whatever transformers reads), or a name on the hub such as `gpt2`. `end_of_text` is the token that
-    ends a text (default: the one its files name).
-    Raises CorpusError when it cannot be loaded.
+    `spec` is `bytes`, `characters`, a tokenizer.json, a folder (tokenizer.json; vocab.json and merges.txt; encoder.json
+    and vocab.bpe; or other files that transformers reads), or a name on the hub such as `gpt2`. `end_of_text` is the
+    token that ends a text (default: the one in its files). Raises CorpusError if it cannot be loaded.
     """
     if spec in BUILT_IN:
         if end_of_text not in (None, END_OF_TEXT):
-            raise CorpusError(f"{spec}: ends texts with {END_OF_TEXT}; leave out --end-of-text")
+            raise CorpusError(f"{spec}: always ends texts with {END_OF_TEXT}; leave out --end-of-text")
         return BUILT_IN[spec]()
     return load_subwords(spec, end_of_text)
 
 
 def load_subwords(spec: str, end_of_text: str | None = None) -> SubwordTokenizer:
-    """A tokenizer from a file, a folder or the hub, texts ended by `end_of_text` where given. Raises CorpusError."""
+    """Load a tokenizer from a file, a folder or the hub; `end_of_text` replaces its token. Raises CorpusError."""
     path = user_path(spec)
     if path.is_file():
         return _from_json(spec, path, end_of_text)
@@ -174,21 +175,21 @@ def _from_json(spec: str, path: Path, end_of_text: str | None) -> SubwordTokeniz
 
 
 def from_files(spec: str, files: TokenizerFiles, end_of_text: str | None, path: Path | str) -> SubwordTokenizer:
-    """A tokenizer from its files, of which `path` is the tokenizer.json. Raises CorpusError."""
+    """Load a tokenizer from its files; `path` is its tokenizer.json. Raises CorpusError."""
     import tokenizers
 
     backend = _parsed(lambda: tokenizers.Tokenizer.from_buffer(files.contents[DEFINITION]), path)
     end = end_of_text or end_token(path, backend, files)
     if backend.token_to_id(end) is None and end == files.special("eos_token"):
-        backend = files.in_transformers().backend_tokenizer  # which adds what tokenizer_config.json alone names
+        backend = files.in_transformers().backend_tokenizer  # adds tokens that only tokenizer_config.json names
     _require_token(path, backend, end)
     return SubwordTokenizer(spec, backend, end, files)
 
 
 def end_token(path: Path | str, backend: Any, files: TokenizerFiles) -> str:
-    """The end-of-text token that its files name, or the only usual one in its vocabulary.
+    """The end-of-text token in its files, or the only common one in its vocabulary.
 
-    Raises CorpusError, with those there are, when there are several or none.
+    Raises CorpusError listing the candidates if there are several or none.
     """
     if (said := files.special("eos_token")) is not None:
         return said
@@ -198,17 +199,19 @@ def end_token(path: Path | str, backend: Any, files: TokenizerFiles) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise CorpusError(f"{path}: {_listed(found)} could each be its end-of-text token; name one with --end-of-text")
-    raise CorpusError(f"{path}: no end-of-text token ({_special_tokens(backend)}); name one with --end-of-text")
+        raise CorpusError(
+            f"{path}: {_listed(found)} could each be its end-of-text token; choose one with --end-of-text"
+        )
+    raise CorpusError(f"{path}: no end-of-text token ({_special_tokens(backend)}); choose one with --end-of-text")
 
 
 def _by_the_model(folder: Path, backend: Any) -> str | None:
-    """The end-of-text token by a model's configuration in the same folder."""
+    """The end-of-text token in a model's configuration in the same folder."""
     for name in ("generation_config.json", "config.json"):
         try:
             said = parse_json((folder / name).read_bytes()).get("eos_token_id")
         except (OSError, ValueError, AttributeError):
-            continue  # there is none, or whoever reads the model says what is wrong with it
+            continue  # missing, or damaged: reading the model raises the error
         number = said[0] if isinstance(said, list) and said else said
         if isinstance(number, int) and 0 <= number < _MOST_IDS and (token := backend.id_to_token(number)) is not None:
             return str(token)
@@ -217,7 +220,7 @@ def _by_the_model(folder: Path, backend: Any) -> str | None:
 
 def _require_token(path: Path | str, backend: Any, token: str) -> None:
     if backend.token_to_id(token) is None:
-        raise CorpusError(f'{path}: no token "{token}" to end a text with ({_special_tokens(backend)})')
+        raise CorpusError(f'{path}: has no token "{token}" ({_special_tokens(backend)}); choose another --end-of-text')
 
 
 def _special_tokens(backend: Any) -> str:
@@ -242,7 +245,7 @@ def _gpt2(spec: str, vocab_file: Path, merges_file: Path, end_of_text: str | Non
             if line.strip() and not line.startswith("#version")
         ]
         backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=merges))
-    except Exception as error:  # tokenizers raises bare Exception
+    except Exception as error:  # tokenizers raises a bare Exception
         raise CorpusError(f"{vocab_file} and {merges_file.name}: not GPT-2's files ({first_line(error)})") from None
     if END_OF_TEXT not in vocab:
         raise CorpusError(f"{vocab_file}: has no {END_OF_TEXT}")
@@ -259,12 +262,12 @@ def _from_transformers(spec: str, end_of_text: str | None, folder: Path | None =
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
-        # transformers alone would ask for each file, and retry for a minute where there is no network.
+        # Without this check, transformers requests each file and retries for a minute without network.
         files_in = folder or Path(
             huggingface_hub.snapshot_download(spec, allow_patterns=[*NAMES, "config.json"], ignore_patterns=["*/*"])
         )
         hf = transformers.AutoTokenizer.from_pretrained(files_in, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # whatever the hub client, the network or a foreign file raises
+    except Exception as error:  # the hub client, the network and the file raise different errors
         if folder is not None:
             raise CorpusError(f"tokenizer {spec}: no tokenizer in this folder ({first_line(error)})") from None
         where = "offline mode is on" if os.environ.get("HF_HUB_OFFLINE") else "no network, or no such name"
@@ -273,7 +276,9 @@ def _from_transformers(spec: str, end_of_text: str | None, folder: Path | None =
             "use bytes, characters, a folder, or `proctool tokenizer train`"
         ) from None
     if not getattr(hf, "is_fast", False):
-        raise CorpusError(f'tokenizer "{spec}": only exists in slow Python form, which we do not read')
+        raise CorpusError(
+            f'tokenizer "{spec}": has only a slow Python version, which is not supported; use a fast tokenizer'
+        )
     eos = end_of_text or hf.eos_token or hf.sep_token
     with tempfile.TemporaryDirectory() as temporary:
         hf.save_pretrained(temporary)

@@ -1,4 +1,4 @@
-"""Records of CSV and TSV files, and of JSON files that hold one list."""
+"""Records of CSV and TSV files, and of JSON files with one list."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK = 1 << 20
 
 
 class _Lines:
-    """A file's lines as text for `csv`, which notes where the first byte that is not UTF-8 stands."""
+    """The lines of a file as text for `csv`; records the position of the first byte that is not UTF-8."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -38,7 +38,7 @@ class _Lines:
 
 
 def read_table(path: str, start: int, stop: int | None, text_field: str) -> Iterator[Document]:
-    """CSV or TSV: the first row names the fields, each further one is a record. Raises CorpusError."""
+    """CSV or TSV: the first row names the fields, every other row is a record. Raises CorpusError."""
     csv.field_size_limit(_LONGEST_FIELD)
     with compression.opened(path) as file:
         lines = _Lines(file)
@@ -64,14 +64,14 @@ def read_table(path: str, start: int, stop: int | None, text_field: str) -> Iter
             elif bad is not None:
                 yield Document(b"", problem=f"{where}: not UTF-8 at byte {bad}; {RECODE_HINT}")
             elif row and len(row) != len(header):
-                problem = f"{where}: {len(row)} fields, the first line has {len(header)}; {SKIP_HINT}"
+                problem = f"{where}: {len(row)} fields, but the first line has {len(header)}; {SKIP_HINT}"
                 yield Document(b"", problem=problem)
             elif row:
                 yield Document(row[place].encode())
 
 
 def holds_a_list(path: str) -> bool:
-    """Whether a .json file begins with a list, rather than with a record on its first line."""
+    """Whether a .json file begins with a list instead of a record."""
     if not compression.without_suffix(path).lower().endswith(".json"):
         return False
     with compression.opened(path) as file:
@@ -80,14 +80,14 @@ def holds_a_list(path: str) -> bool:
 
 
 def read_list(path: str, text_field: str) -> Iterator[Document]:
-    """A JSON list of records, read piece by piece. Raises CorpusError where it is malformed."""
+    """A JSON list of records, read in pieces. Raises CorpusError if it is malformed."""
     with compression.opened(path) as file:
         for number, record in enumerate(_elements(path, file), 1):
             yield of_record(record, text_field, f"{path}: record {number}")
 
 
 class _Reader:
-    """JSON values one after another out of a stream: `text` from `at` on is still to be read."""
+    """Reads consecutive JSON values from a stream; `text` from `at` on is not read yet."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -97,7 +97,7 @@ class _Reader:
         self.text, self.at = "", 0
 
     def more(self) -> bool:
-        """Take in as much again as is waiting: so a long record is not tried too often."""
+        """Read as much again as is waiting, so that a long record is not parsed too often."""
         if not self._ended:
             piece = self._file.read(max(_CHUNK, len(self.text) - self.at))
             self._ended = not piece
@@ -105,7 +105,7 @@ class _Reader:
         return not self._ended
 
     def peek(self) -> str:
-        """The next character that is no space; "" at the end."""
+        """The next character that is not whitespace; "" at the end."""
         while True:
             while self.at < len(self.text):
                 if not self.text[self.at].isspace():
@@ -115,7 +115,7 @@ class _Reader:
                 return ""
 
     def take(self, *wanted: str) -> str:
-        """The next character, which must be one of these. Raises ValueError."""
+        """Read the next character, which must be in `wanted`. Raises ValueError."""
         found = self.peek()
         if found not in wanted or not found:
             raise ValueError(f"expected {' or '.join(wanted)}, found {found or 'its end'}")
@@ -123,7 +123,7 @@ class _Reader:
         return found
 
     def value(self) -> Any:
-        """The next value. Raises ValueError."""
+        """Read the next value. Raises ValueError."""
         self.peek()
         while True:
             try:
@@ -133,7 +133,7 @@ class _Reader:
                     raise ValueError(error.msg) from None
                 continue
             if stop == len(self.text) and self.more():
-                continue  # a number may go on
+                continue  # a number may continue
             self.at = stop
             return found
 
@@ -152,6 +152,6 @@ def _elements(path: str, file: IO[bytes]) -> Iterator[Any]:
         if reader.peek():
             raise ValueError("text follows the list")
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 after record {count} ({error.reason}); convert it") from None
+        raise CorpusError(f"{path}: not UTF-8 after record {count} ({error.reason}); convert it to UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{path}: not a JSON list of records after record {count} ({error}); mend it") from None
+        raise CorpusError(f"{path}: not a JSON list of records after record {count} ({error}); fix it") from None

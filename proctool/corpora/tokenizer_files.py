@@ -1,8 +1,8 @@
-"""A tokenizer as it came: the files of its folder, and what transformers makes of them.
+"""The original files of a tokenizer, and how transformers loads them.
 
-Training encodes text with the `tokenizers` JSON alone (subwords.py). These files say more: which tokens begin, end and
-fill a text, and what the tokenizer puts before and after every text. transformers decides what they mean, so scores
-begin where the harness begins, and an exported folder holds the same bytes.
+Training encodes text with the `tokenizers` JSON only (subwords.py). These files also set the tokens that begin, end and
+pad a text, and the tokens added before and after every text. transformers interprets them, so that our scores begin
+texts like the harness, and an exported folder has the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMES = (
     DEFINITION, SETTINGS, SPECIAL, "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model",
     "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
-"""The files of a tokenizer; no others are read, carried or written."""
+"""The files of a tokenizer; no other files are read, stored or written."""
 
 _NO_LENGTH = 10**12
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -35,11 +35,11 @@ class TokenizerFiles:
 
     contents: Mapping[str, bytes]
     where: str
-    """What errors name."""
+    """Its name in errors."""
 
     @classmethod
     def of_folder(cls, folder: Path) -> TokenizerFiles:
-        """The files of a folder. Raises CorpusError when one cannot be read."""
+        """Read the files of a folder. Raises CorpusError if one cannot be read."""
         try:
             held = {name: (folder / name).read_bytes() for name in NAMES if (folder / name).is_file()}
         except OSError as error:
@@ -52,9 +52,9 @@ class TokenizerFiles:
             (folder / name).write_bytes(content)
 
     def special(self, name: str) -> str | None:
-        """The token that `name` (eos_token, ...) stands for: by tokenizer_config.json, else special_tokens_map.json.
+        """The token `name` (eos_token, ...) in tokenizer_config.json, else in special_tokens_map.json.
 
-        Raises CorpusError when one of them is damaged.
+        Raises CorpusError if one of them is damaged.
         """
         for file in (SETTINGS, SPECIAL):
             said = self._values(file).get(name)
@@ -63,16 +63,16 @@ class TokenizerFiles:
         return None
 
     def setting(self, name: str) -> Any:
-        """An entry of tokenizer_config.json; None where there is none. Raises CorpusError when it is damaged."""
+        """An entry of tokenizer_config.json; None if it is missing. Raises CorpusError if the file is damaged."""
         return self._values(SETTINGS).get(name)
 
     def says_length(self) -> bool:
-        """Whether they say how many tokens a model reads; transformers writes a very large number where nobody said."""
+        """Whether they give the model's context; transformers writes a very large number if it is unknown."""
         length = self.setting("model_max_length")
         return isinstance(length, int | float) and 0 < length < _NO_LENGTH
 
     def with_length(self, tokens: int | None) -> TokenizerFiles:
-        """The same files, saying that the model reads `tokens` where they did not say how many."""
+        """The same files, with the context `tokens` added if they do not give one."""
         if tokens is None or self.says_length():
             return self
         settings = json.dumps({**self._values(SETTINGS), "model_max_length": tokens}, indent=2, ensure_ascii=False)
@@ -88,7 +88,7 @@ class TokenizerFiles:
         return values
 
     def in_transformers(self, model_type: str | None = None) -> Any:
-        """What AutoTokenizer loads from a folder with these files, beside a model of `model_type`."""
+        """The tokenizer that AutoTokenizer loads from these files, for a model of `model_type`."""
         import transformers
 
         logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -99,31 +99,31 @@ class TokenizerFiles:
                 (folder / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
             try:
                 return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            except Exception:  # transformers has no common error; without a model it may know no class for the files
+            except Exception:  # transformers has no common error; without a model it may find no class
                 named = {name: token for name in SPECIAL_NAMES if (token := self.special(name)) is not None}
                 return transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / DEFINITION), **named)
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """What stands before a text."""
+    """The tokens before a text."""
 
     added: tuple[int, ...]
-    """Ids that the tokenizer puts before every text by itself."""
+    """Ids that the tokenizer adds before every text."""
     first: tuple[int, ...]
-    """Ids that the first token of a text is predicted from: those, or else bos, or else end-of-text."""
+    """Ids that predict the first token of a text: `added`, else bos, else end-of-text."""
 
 
 def beginning_of(hf: Any, eos_id: int) -> Beginning:
-    """How a text begins under a tokenizer of transformers, as lm-evaluation-harness begins it."""
+    """How a text begins with a transformers tokenizer; the same as in lm-evaluation-harness."""
     added = added_by(hf)[0]
     first = added or ((int(hf.bos_token_id),) if hf.bos_token_id is not None else (eos_id,))
     return Beginning(added, first)
 
 
 def added_by(hf: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids that a tokenizer of transformers puts before and after every text by itself."""
-    for text in ("a", "0", "."):  # one of which it is likely to know
+    """The ids that a transformers tokenizer adds before and after every text."""
+    for text in ("a", "0", "."):  # the tokenizer likely knows one of them
         plain = hf(text, add_special_tokens=False)["input_ids"]
         whole = hf(text)["input_ids"]
         for start in range(len(whole) - len(plain) + 1 if plain else 0):

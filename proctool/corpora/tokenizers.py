@@ -29,7 +29,7 @@ class Tokenizer(ABC):
     """Text to ids and back."""
 
     spec: str
-    """What `load_tokenizer` takes to give it again."""
+    """The specification for `load_tokenizer`."""
 
     @property
     @abstractmethod
@@ -39,15 +39,15 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def eos_id(self) -> int:
-        """The id of end-of-text, which stands after every document."""
+        """The id of end-of-text, which follows every document."""
 
     @abstractmethod
     def encode_batch(self, texts: Sequence[bytes | str]) -> list[Ids]:
-        """One array of ids per text, nothing added to it. Text given as bytes is UTF-8."""
+        """One array of ids per text, without added tokens. Bytes are UTF-8 text."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int] | Ids) -> str:
-        """The text of the ids, special tokens left out."""
+        """The text of the ids without special tokens."""
 
     @property
     @abstractmethod
@@ -56,7 +56,7 @@ class Tokenizer(ABC):
 
     @property
     def eos_token(self) -> str:
-        """How end-of-text is written."""
+        """The text of the end-of-text token."""
         return END_OF_TEXT
 
     @property
@@ -66,28 +66,28 @@ class Tokenizer(ABC):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides how it encodes."""
-        # transformers adds an idle post-processor on saving; nothing here adds special tokens, pads or truncates.
+        """SHA-256 of everything that decides how it encodes."""
+        # Without the post-processor, which transformers adds on saving: nothing here adds special tokens.
         idle = {"post_processor", "padding", "truncation"}
         decisive = {key: value for key, value in json.loads(self.definition).items() if key not in idle}
         written = json.dumps([decisive, self.eos_id, self.vocab_size], sort_keys=True)
         return hashlib.sha256(written.encode()).hexdigest()
 
     def beginning(self, model_type: str | None = None) -> Beginning:
-        """How a text begins where the model was not trained by proctool, whose texts begin after end-of-text."""
+        """How a text begins for a model not trained by proctool (in proctool's training, after end-of-text)."""
         return Beginning((), (self.eos_id,))
 
     def gives_back(self, content: bytes, ids: Ids) -> bool:
-        """Whether its ids are all there is to know of a text: whether they give back every byte of it."""
+        """Whether decoding the ids of a text gives the same bytes."""
         try:
             return self.decode(ids) == content.decode()
         except UnicodeDecodeError:
-            return False  # it was read as U+FFFD
+            return False  # encoding replaced bytes by U+FFFD
 
     def to_hf(self, context: int | None = None) -> Any:
-        """A transformers PreTrainedTokenizerFast for `save_pretrained`, for a model that reads `context` tokens.
+        """A transformers PreTrainedTokenizerFast for `save_pretrained`, for a model with this context in tokens.
 
-        It begins and ends texts with end-of-text, and adds nothing to them by itself, as in training.
+        Its bos and eos are end-of-text, and it adds no tokens to a text, as in training.
         """
         import tokenizers
         import transformers
@@ -100,31 +100,31 @@ class Tokenizer(ABC):
         )
 
     def _settings(self) -> dict[str, Any]:
-        """What `to_hf` says of it."""
+        """The settings for `to_hf`."""
         return {"bos_token": self.eos_token, "eos_token": self.eos_token, "split_special_tokens": True}
 
     def require_fit(self, model_vocab: int, model: str) -> None:
-        """Raise CorpusError when a model's embedding is too small for the ids."""
+        """Raise CorpusError if a model's vocabulary is too small for the ids."""
         if self.vocab_size > model_vocab:
             raise CorpusError(
                 f"{model}: its vocabulary of {model_vocab} is too small for the tokenizer {self.spec}, which has "
-                f"{self.vocab_size}; choose the model's own tokenizer or build the model with this one"
+                f"{self.vocab_size}; use the model's own tokenizer, or train a model with this one"
             )
 
 
 class ByteTokenizer(Tokenizer):
-    """One token a byte: the id of byte b is b, end-of-text is 256."""
+    """One token per byte: the id of byte b is b, end-of-text is 256."""
 
     spec = "bytes"
     vocab_size = 257
     eos_id = 256
 
     def encode_batch(self, texts: Sequence[bytes | str]) -> list[Ids]:
-        """One id a byte."""
+        """One id per byte."""
         return [np.frombuffer(_as_bytes(text), np.uint8).astype(np.uint16) for text in texts]
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
-        """UTF-8 of the bytes, what is not UTF-8 replaced by U+FFFD."""
+        """The bytes as UTF-8 text, with U+FFFD for invalid bytes."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def gives_back(self, content: bytes, ids: Ids) -> bool:
@@ -150,9 +150,9 @@ class ByteTokenizer(Tokenizer):
 
 
 class CharacterTokenizer(Tokenizer):
-    """One token a character, of the 95 printable ASCII ones and newline: all that DeepMind Mathematics uses.
+    """One token per character: printable ASCII (95) and newline, which is all that DeepMind Mathematics uses.
 
-    Ids 0..94 are " " to "~", 95 newline, 96 stands for any other character, 97 is end-of-text.
+    Ids 0..94 are " " to "~", 95 is newline, 96 any other character, 97 end-of-text.
     """
 
     spec = "characters"
@@ -162,7 +162,7 @@ class CharacterTokenizer(Tokenizer):
     eos_id = 97
 
     def encode_batch(self, texts: Sequence[bytes | str]) -> list[Ids]:
-        """One id a character."""
+        """One id per character."""
         return [_CHARACTER_IDS[np.minimum(_code_points(_as_text(text)), 127)] for text in texts]
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
@@ -209,4 +209,4 @@ def _as_text(text: bytes | str) -> str:
 
 
 BUILT_IN: dict[str, type[Tokenizer]] = {each.spec: each for each in (ByteTokenizer, CharacterTokenizer)}
-"""Tokenizers that every proctool has, by name."""
+"""The built-in tokenizers by name."""

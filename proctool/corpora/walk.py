@@ -1,4 +1,4 @@
-"""Which files a path, a folder or a pattern names: links followed, each file once."""
+"""The files of a path, a folder or a pattern. Links are followed, and each file is listed once."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from proctool.paths import user_path
 
 @dataclass(frozen=True)
 class Found:
-    """The files of a corpus, sorted by name, and what there is to say of them."""
+    """The files of a corpus, sorted by name, and notes about them."""
 
     files: list[tuple[Path, str]]
-    """Each with its name within what was opened."""
+    """Each file with its name relative to the opened folder."""
     notes: tuple[str, ...] = ()
     splits: Mapping[str, str] = field(default_factory=dict)
-    """By name, where a folder's files are named by their splits."""
+    """The split of each file by name, if the names of a folder's files give splits."""
 
 
 def find(pattern: str) -> Found:
-    """The files that a path, a folder or a glob names.
+    """The files of a path, a folder or a glob pattern.
 
-    A folder gives the files below it that have a suffix we read, hidden ones left out. Links to files and folders are
-    followed; a file that is reached twice is read once, under its own name where it has one here.
-    Raises CorpusError when there are none, and where a link leads nowhere or a folder cannot be read.
+    A folder gives all files below it with a supported suffix, except hidden files. Links to files and folders are
+    followed; a file reached twice is read once, under its own name if it is in the folder.
+    Raises CorpusError if there are no files, a link is broken or a folder cannot be read.
     """
     path = user_path(pattern)
     if path.is_file():
@@ -63,17 +63,17 @@ def _missing(path: Path) -> str:
 
 @dataclass
 class _Tree:
-    """A folder being walked: first what lies in it, then what its links lead to, so real names come first."""
+    """A folder being walked: first its files, then the targets of its links, so that real names come first."""
 
     root: Path
     files: list[tuple[Path, str]] = field(default_factory=list)
     links: list[Path] = field(default_factory=list)
     broken: list[Path] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
-    """Folders that were walked, by their real paths: a cycle of links ends here."""
+    """Real paths of the walked folders; they stop a cycle of links."""
 
     def walk(self, folder: Path) -> None:
-        """Take the files below `folder`; its links are kept for later."""
+        """Add the files below `folder` and remember its links for later."""
         waiting = [folder]
         while waiting:
             folder = waiting.pop()
@@ -109,19 +109,19 @@ def _below(folder: Path) -> Found:
     for path in sorted(tree.broken):
         if kinds.kind_of(path.name) is not None:
             raise CorpusError(f"{path}: {_missing(path)}; restore the file, or remove the link")
-    notes = tuple(f"{path}: {_missing(path)}; left out" for path in sorted(tree.broken))
+    notes = tuple(f"{path}: {_missing(path)}; skipped" for path in sorted(tree.broken))
     known = [(path, name) for path, name in repository.data_files(tree.files) if kinds.kind_of(name) is not None]
     if not known:
         seen = ", ".join(sorted({path.suffix or path.name for path, _ in tree.files})[:8]) or "nothing"
-        raise CorpusError(f"{folder}: no files to read in this folder (it holds {seen}); {kinds.WE_READ}")
+        raise CorpusError(f"{folder}: no files to read in this folder (it has {seen}); {kinds.WE_READ}")
     kept, twice = _once(known)
     splits, line = repository.splits_of([name for _, name in kept])
     return Found(kept, (*notes, *twice, *((f"{folder}: {line}",) if line else ())), splits)
 
 
 def _once(files: list[tuple[Path, str]]) -> tuple[list[tuple[Path, str]], tuple[str, ...]]:
-    """The files in the order of their names, those that links reach a second time left out, and a line about them."""
-    folders: dict[Path, str] = {}  # real paths of folders: finding them for every file takes long
+    """The files in the order of their names, without those that links reach again, and a note about these."""
+    folders: dict[Path, str] = {}  # cache of real paths, because finding them for every file is slow
 
     def real(path: Path) -> str:
         if path.is_symlink():
@@ -140,4 +140,4 @@ def _once(files: list[tuple[Path, str]]) -> tuple[list[tuple[Path, str]], tuple[
     left_out = len(files) - len(kept)
     if not left_out:
         return kept, ()
-    return kept, (f"{left_out} file{'s' if left_out > 1 else ''} reached again by links: read once",)
+    return kept, (f"{left_out} file{'s' if left_out > 1 else ''} reached twice through links; read once",)

@@ -1,4 +1,4 @@
-"""WikiText: lines joined into articles, from text files as they were published or from the hub's records."""
+"""WikiText: lines joined into articles, from the published text files or from the records on the hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEADING = re.compile(r"^ = [^=].* = \n?$")
 
 
 def articles(lines: Iterator[Document]) -> Iterator[Document]:
-    """WikiText's lines joined into articles: each begins at a heading of the first level, ` = Title = `."""
+    """WikiText's lines joined into articles; each article starts with a first-level heading, ` = Title = `."""
     gathered: list[bytes] = []
     for line in lines:
         if line.problem:
@@ -66,7 +66,7 @@ class ArticlesPart(Part):
 
 
 def open_wikitext(name: str, found: list[files.File]) -> Corpus:
-    """WikiText as text files: train, valid and test by name; test is a split of its own."""
+    """WikiText as text files: train, valid and test by name; test is a separate split."""
     parts = []
     for file in sorted(found, key=lambda file: (not is_validation(file.name), "train" in file.name, file.name)):
         split = VALIDATION if is_validation(file.name) else "test" if "test" in Path(file.name).name else TRAIN
@@ -77,5 +77,5 @@ def open_wikitext(name: str, found: list[files.File]) -> Corpus:
 
 
 def is_validation(name: str) -> bool:
-    """Whether a file's name says that it is a validation split."""
+    """Whether a file is a validation split by its name."""
     return re.search(r"valid|\bval\b|\bdev\b", name.rpartition("/")[2]) is not None

@@ -1,6 +1,6 @@
-"""Stages that an experiment beside this one has done: taken over instead of computed again.
+"""Reuse finished stages of other experiments in the same folder.
 
-A warm-up does not depend on the corpus, so recipes for several corpora share theirs.
+A warm-up does not depend on the corpus, so recipes for several corpora share their warm-ups.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from proctool.untrusted import parse_json
 
 
 def adopt(plan: Plan) -> list[Stage]:
-    """Take over what experiments in folders beside the plan's have done of it; the stages that were.
+    """Reuse stages of the plan that neighbouring experiments have finished; return these stages.
 
-    Their files appear in the plan's own folder: artifacts as further links to the same bytes where the file system
-    has such, so that either folder can be deleted.
+    Their files appear in the plan's own folder. Artifacts are hard links where the file system supports them, so either
+    folder can be deleted.
     """
     wanted = {stage.key: stage for stage in plan.missing() if not stage.folder(plan.root).exists()}
     if not wanted:
@@ -28,7 +28,7 @@ def adopt(plan: Plan) -> list[Stage]:
     adopted = []
     for root, key in _done_elsewhere(plan.root, wanted):
         stage = wanted.get(key)
-        if stage is not None and stage.is_done(root):  # others may only have planned it
+        if stage is not None and stage.is_done(root):  # the other experiment may not have run it yet
             del wanted[key]
             _take(stage.folder(root), stage.folder(plan.root))
             adopted.append(stage)
@@ -45,12 +45,12 @@ def _done_elsewhere(own: Path, wanted: Iterable[str]) -> list[tuple[Path, str]]:
             stages = parse_json(record.read_bytes())["stages"]
             found += [(record.parent, key) for key in wanted if key in stages]
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # not ours to complain about
+            continue  # a damaged record of another experiment is not an error here
     return found
 
 
 def _take(source: Path, target: Path) -> None:
-    """Copy a stage's folder, complete or not at all."""
+    """Copy a stage's folder atomically."""
     half = target.with_name(f".{target.name}.half")
     shutil.rmtree(half, ignore_errors=True)
     shutil.copytree(source, half, copy_function=_link_or_copy)
@@ -58,7 +58,7 @@ def _take(source: Path, target: Path) -> None:
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    if source.endswith(".safetensors"):  # never changed in place: replaced as a whole
+    if source.endswith(".safetensors"):  # a link is safe: artifacts are replaced, never changed in place
         try:
             os.link(source, target)
             return

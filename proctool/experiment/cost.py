@@ -1,4 +1,4 @@
-"""What a stage costs, from its options: its model is laid out without weights, and no corpus is opened."""
+"""The cost of a stage from its options: the model is built without weights, and no corpus is opened."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 _VOCABULARIES = {"bytes": 257, "characters": 98, "gpt2": 50_257, "codeparrot/codeparrot": 32_768}
 _OTHERWISE = 50_257
-"""GPT-2's, for tokenizers that would have to be fetched."""
+"""The size of GPT-2's vocabulary, assumed for tokenizers that are not on this machine."""
 
 
 def flops(stage: Stage) -> int:
     """Floating-point operations of its training, by `training_flops`. Raises ModelError.
 
-    A tokenizer that is not at hand is taken to be as large as GPT-2's.
+    A tokenizer that is not on this machine counts as GPT-2's.
     """
     options = stage.options
     if not isinstance(options, TrainingOptions):
@@ -32,7 +32,7 @@ def flops(stage: Stage) -> int:
 
 
 def outlined(stage: Stage) -> PreTrainedModel:
-    """The model that a stage trains, without memory for its weights. Raises ModelError."""
+    """The model that a stage trains, without allocated weights. Raises ModelError."""
     options = stage.options
     assert isinstance(options, TrainingOptions), "a transplant trains nothing"
     is_padded = isinstance(options, PretrainOptions)
@@ -52,7 +52,7 @@ def _outlined(
 
 
 def _extents(stage: Stage) -> tuple[int, int]:
-    """Vocabulary and positions of the model."""
+    """The vocabulary size and the number of positions of the model."""
     options = stage.options
     if stage.task is not None:
         return stage.task.vocab_size, getattr(options, "context", None) or stage.length
@@ -62,7 +62,7 @@ def _extents(stage: Stage) -> tuple[int, int]:
 
 
 def vocabulary_of(tokenizer: str, end_of_text: str | None = None) -> int:
-    """Tokens of a tokenizer, without asking the network. Raises CorpusError for a file that is none."""
+    """The vocabulary size of a tokenizer, without network access. Raises CorpusError if a file is not a tokenizer."""
     if tokenizer not in _VOCABULARIES and user_path(tokenizer).exists():
         from proctool.corpora.subwords import load_tokenizer
 

@@ -1,8 +1,8 @@
-"""The graph for other schedulers: a Makefile, or job arrays for Slurm. Each stage is the plain proctool command.
+"""The graph for other schedulers: a Makefile, or job arrays for Slurm. Each stage is a plain proctool command.
 
-A stage leaves the file `.done` in its folder when its command exits with 0, and stages that need it then start. `stamp`
-writes it for stages that are done (`Stage.state`) when the graph is written, and removes it from the others. Commands
-resume by themselves, so a stage that was interrupted is simply started again.
+A stage writes the file `.done` to its folder when its command exits with 0; then the stages that need it start. `stamp`
+creates this file for finished stages (`Stage.state`) when the graph is written, and removes it from the others.
+Commands resume automatically, so an interrupted stage is just started again.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from proctool.experiment.launch import written
 from proctool.experiment.stage import Stage
 
 LARGEST_ARRAY = 1000
-"""Tasks in one job array; Slurm's own default limit (MaxArraySize) is 1001."""
+"""Most tasks in a job array; Slurm's default limit (MaxArraySize) is 1001."""
 
 
 def stamp(plan: Plan) -> None:
-    """Make every stage's `.done` say what is: those done here, or taken over, have it, parents before children."""
+    """Create `.done` for every finished or reused stage and remove it from the others, parents before children."""
     for stage in plan.stages:
         mark = _stamp(stage, plan.root)
         if stage.is_done(plan.root):
@@ -34,20 +34,20 @@ def stamp(plan: Plan) -> None:
 
 
 def makefile(plan: Plan) -> str:
-    """Rules for every stage, for the report, and the target `NAME` for all; `make -j N -k NAME` runs them.
+    """A Makefile with a rule per stage, one for the report, and the target `NAME` for all: `make -j N -k NAME`.
 
-    `NAME-report` makes the report of what is done, whatever has failed. Paths stand in recipe lines alone, where the
-    shell reads them: no quoting lets make have a space or a percent sign in the name of a target.
+    `NAME-report` reports on the finished stages even if others failed. Paths are only in recipe lines, which the shell
+    reads, because make cannot quote a space or a percent sign in the name of a target.
 
-    Raises OptionError where a path cannot stand in a line.
+    Raises OptionError for a path that a script cannot hold.
     """
     root, name = plan.root, plan.recipe.name
     report = _recipe(["proctool", "report", str(root)])
     targets = {stage.key: stage.folder(root).name for stage in plan.stages}
     parts = [
         f"# {name}: {len(plan.stages)} stages, made by `proctool run --emit make`.",
-        f"# Run them with `make -f THIS-FILE -j 2 -k {name}`: -k goes on past a stage that fails.",
-        f"# Where one did, `make -f THIS-FILE {name}-report` reports on the others.",
+        f"# Run them with `make -f THIS-FILE -j 2 -k {name}`; with -k, a failed stage does not stop the others.",
+        f"# If a stage failed, `make -f THIS-FILE {name}-report` reports on the others.",
         " \\\n    ".join([f".PHONY: {name} {name}-report", *targets.values()]),
         " \\\n    ".join([f"{name}:", *targets.values()]) + f"\n\t{report}",
         f"{name}-report:\n\t{report}",
@@ -68,28 +68,28 @@ def _recipe(words: Sequence[str]) -> str:
 
 
 def _joined(words: Sequence[str]) -> str:
-    """Words as a shell reads them, on one line. Raises OptionError where one holds a line break."""
+    """Words quoted for a shell, on one line. Raises OptionError if a word has a line break."""
     for word in words:
         if not word.isprintable() and any(unicodedata.category(each) == "Cc" for each in word):
             raise OptionError(
-                f"{word!r}: a line break or another control character cannot stand in a script; rename it"
+                f"{word!r}: has a line break or another control character, which a script cannot hold; rename it"
             )
     return shlex.join(words)
 
 
 def slurm(plan: Plan) -> dict[Path, str]:
-    """Files by path: lists of command lines, a batch script that runs one line of one, and `submit.sh` for all.
+    """The files for Slurm by path: lists of command lines, a batch script that runs one line, and `submit.sh`.
 
-    Stages that can run at the same time are one array (several, above `LARGEST_ARRAY`). An array waits for those before
-    it to end, well or not; a stage whose own parents are not done then says so, and the others go on.
+    Stages that can run at the same time are one array (several above `LARGEST_ARRAY`). An array starts when all earlier
+    arrays have ended, even with failures. A stage whose parents are not done then exits with a message; the others run.
     """
     root, folder = plan.root, plan.root / "slurm"
     files: dict[Path, str] = {}
     submit = [
         "#!/bin/bash",
-        f"# {plan.recipe.name}: {len(plan.stages)} stages. Submit from the folder in which this was written:",
+        f"# {plan.recipe.name}: {len(plan.stages)} stages. Submit from the folder where this file was written:",
         f"#   bash {_quoted(folder / 'submit.sh')}",
-        "# Submitted again after a failure or a time limit, it does what is left.",
+        "# After a failure or a time limit, submit again: it runs the stages that are left.",
         "set -euo pipefail",
         f"cd {_quoted(Path.cwd())}",
         "before=",
@@ -121,11 +121,11 @@ def slurm(plan: Plan) -> dict[Path, str]:
     return files
 
 
-# TERM two minutes before the time limit, or what `sbatch: {signal: ...}` asks for, lets a stage save a checkpoint; it
-# then asks for another turn. Slurm signals the stage itself, or with `B:` this script, which passes it on as TERM: by
-# scancel, because srun takes a TERM of its own as the order to kill the stage. A stage that does not yet catch signals
-# ends with 128 and the number of HUP, USR1, USR2 or TERM. Under torchrun the exit code 130 becomes 1, as that of any
-# failure: so a stage that got further than at its last turn has one more.
+# TERM two minutes before the time limit (or the signal of `sbatch: {signal: ...}`) makes a stage save a checkpoint and
+# requeue. Slurm signals the stage, or with `B:` this script, which passes the signal on as TERM. It uses scancel,
+# because a TERM to srun kills the stage. A stage that does not catch signals yet exits with 128 + the number of HUP,
+# USR1, USR2 or TERM. Under torchrun the exit code 130 becomes 1, like that of any failure, so a failed stage is
+# requeued if it has a newer checkpoint than at its last start.
 _ENDING = ("HUP", "USR1", "USR2", "TERM")
 _BATCH = """#!/bin/bash
 {options}#SBATCH --requeue
@@ -148,14 +148,14 @@ srun() {{
         asked=
         wait "$child"
         code=$?
-        [ -n "$asked" ]  # it was the signal that ended the wait, not the stage
+        [ -n "$asked" ]  # the signal ended the wait, not the stage
     do :; done
     child=
     return $code
 }}
 needs() {{
     for stamp in "$@"; do
-        [ -e "$stamp" ] || {{ echo "left out: $stamp is missing"; exit 1; }}
+        [ -e "$stamp" ] || {{ echo "skipped: $stamp is missing"; exit 1; }}
     done
 }}
 folder=
@@ -184,7 +184,7 @@ def _sbatch(plan: Plan) -> dict[str, str]:
 
 
 def _report_options(plan: Plan) -> str:
-    """The cluster's options for the job that reports, which needs one core and no GPU."""
+    """The cluster's options for the report job, which needs one core and no GPU."""
     ours = {
         name: value
         for name, value in plan.recipe.launch.sbatch.items()
@@ -195,7 +195,7 @@ def _report_options(plan: Plan) -> str:
 
 
 def _directive(name: str, value: str) -> str:
-    """An option as `#SBATCH` lines have it: no shell reads them; sbatch knows quotes, backslashes and comments."""
+    """An option for a `#SBATCH` line. No shell reads it, but sbatch handles quotes, backslashes and comments."""
     if re.fullmatch(r"[\w@%+=:,./-]*", value):
         return f"--{name}={value}" if value else f"--{name}"
     escaped = re.sub(r'(["\\])', r"\\\1", value)
@@ -203,9 +203,9 @@ def _directive(name: str, value: str) -> str:
 
 
 def _in_pattern(path: Path) -> str:
-    """A path where Slurm expands %x and the like. Raises OptionError where it could not."""
+    """A path escaped for Slurm, which expands %x in it. Raises OptionError if that is impossible."""
     if "\\" in str(path):
-        raise OptionError(f"{path}: Slurm expands no %x in a path with a backslash; choose another folder with --runs")
+        raise OptionError(f"{path}: Slurm does not support a backslash in this path; choose another folder with --runs")
     _quoted(path)
     return str(path).replace("%", "%%")
 
@@ -217,7 +217,7 @@ def _signal(written: str) -> str:
     known = {each.name.removeprefix("SIG") for each in signal.Signals} | {str(each.value) for each in signal.Signals}
     if name not in known - {"KILL", "STOP", str(int(signal.SIGKILL)), str(int(signal.SIGSTOP))}:
         raise OptionError(
-            f"launch.sbatch.signal: {written!r} names no signal that a stage can catch; write for example B:USR1@300"
+            f"launch.sbatch.signal: {written!r} is not a signal that a stage can catch; write for example B:USR1@300"
         )
     return name
 
@@ -236,7 +236,7 @@ def _line(stage: Stage, plan: Plan) -> str:
 
 
 def _levels(stages: Sequence[Stage]) -> list[list[Stage]]:
-    """Stages by how many others they wait for, one after the other."""
+    """Stages by the length of the chain of stages that they wait for."""
     depth: dict[str, int] = {}
     levels: list[list[Stage]] = []
     for stage in stages:

@@ -1,4 +1,4 @@
-"""How long the rest of a graph will take, from what its stages have taken so far."""
+"""Estimates the remaining time of a graph from the speed of its stages so far."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proctool.reporting.metrics import MetricsLog
 
 
 def urgency(stages: Sequence[Stage]) -> dict[str, float]:
-    """By key: tokens on the longest chain of stages from this one on. The most urgent is run first.
+    """The tokens on the longest chain of stages that starts at each stage, by key. The largest runs first.
 
     `stages` has parents before children.
     """
@@ -23,7 +23,7 @@ def urgency(stages: Sequence[Stage]) -> dict[str, float]:
 
 
 class Throughput:
-    """Seconds per token of the stages that have any, by command and of all."""
+    """Seconds per token of the stages that have trained, per command and over all commands."""
 
     def __init__(self, seen: Iterable[tuple[Stage, MetricsLog]]) -> None:
         paces: dict[tuple[str, ...], list[float]] = {}
@@ -34,7 +34,7 @@ class Throughput:
         self._any = median([pace for found in paces.values() for pace in found]) if paces else None
 
     def seconds(self, stage: Stage, log: MetricsLog) -> float | None:
-        """Seconds until `stage` is done: from its own pace, else from stages of the same command, else of any."""
+        """Seconds until `stage` is done, from its own speed, else from stages of the same command, else from all."""
         if log.end is not None:
             return 0.0
         pace, step = log.seconds, log.step
@@ -47,9 +47,9 @@ class Throughput:
 def seconds_left(
     stages: Sequence[Stage], left: Mapping[str, float | None], running: set[str], jobs: int
 ) -> float | None:
-    """Seconds until all of `stages` are done, `jobs` at a time and the most urgent first; None while unknown.
+    """Seconds until all `stages` are done, with `jobs` at a time and the most urgent first; None while unknown.
 
-    `left` holds, by key, the seconds that each unfinished stage still takes; a stage that is not in it is done.
+    `left` gives the remaining seconds of each unfinished stage by key; a stage without an entry is done.
     """
     if any(seconds is None for seconds in left.values()):
         return None

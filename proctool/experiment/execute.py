@@ -1,8 +1,8 @@
-"""Run a graph of stages: each a child process, `jobs` at a time, followed through its metrics.
+"""Run a graph of stages: each is a child process, `jobs` at a time, watched through its metrics.
 
-A stage that fails takes down only what depends on it. On a signal (see signals.py) every child is asked to stop
-(SIGTERM), checkpoints, and the same command goes on from there later. Children live in sessions of their own, so that
-a terminal's Ctrl-C reaches them once, through us.
+A failed stage stops only the stages that depend on it. On a signal (see signals.py) every child gets SIGTERM and saves
+a checkpoint; the same command resumes later. Each child has its own session, so that Ctrl-C in a terminal reaches it
+only once, through us.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ LOG_FILE = "log.txt"
 
 @dataclass
 class Running:
-    """A stage whose process is at work."""
+    """A stage whose process is running."""
 
     stage: Stage
     process: subprocess.Popen[bytes]
     metrics: MetricsLog
     log: Path
     log_begins: int
-    """Bytes that earlier attempts had left in the log."""
+    """Size of the log in bytes when the process started."""
     started: float
-    """On the monotonic clock."""
+    """Start time on the monotonic clock."""
     seconds_before: float
-    """Seconds of training that earlier attempts had done."""
+    """Seconds of training in earlier attempts."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A stage that ended without its result."""
+    """A stage that ended without a result."""
 
     stage: Stage
     error: str
@@ -60,41 +60,41 @@ class Failure:
 
 @dataclass
 class Progress:
-    """What a display shows."""
+    """The state of a running experiment, for a display."""
 
     plan: Plan
     metrics: dict[str, MetricsLog]
-    """Of every stage that has any, by key."""
+    """Metrics by stage key."""
     running: list[Running] = field(default_factory=list)
     done: list[Stage] = field(default_factory=list)
     adopted: list[Stage] = field(default_factory=list)
-    """Of those done, the stages taken over from another experiment just now."""
+    """Stages in `done` that this run took from another experiment."""
     failed: list[Failure] = field(default_factory=list)
     skipped: list[Stage] = field(default_factory=list)
-    """Stages that need what a failed one did not make."""
+    """Stages that depend on a failed stage."""
     waiting: list[Stage] = field(default_factory=list)
     seconds_left: float | None = None
     stage_left: dict[str, float | None] = field(default_factory=dict)
     stopping: bool = False
     overheads: list[float] = field(default_factory=list)
-    """Seconds that ended stages took beside training: to start, load and save."""
+    """Seconds that ended stages spent outside training: starting, loading and saving."""
 
 
 class Display(Protocol):
-    """Shows progress; called at every turn of the loop."""
+    """Shows progress; called in every iteration of the loop."""
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the display."""
 
     def __exit__(self, *_: object) -> None:
         """End."""
 
     def update(self, progress: Progress) -> None:
-        """Show how things stand."""
+        """Show the current state."""
 
 
 def cores() -> int:
-    """Processor cores to share out: OMP_NUM_THREADS where it is set, else those this process may use."""
+    """CPU cores to use: OMP_NUM_THREADS if set, else the cores available to this process."""
     written = os.environ.get("OMP_NUM_THREADS", "")
     if written.isdigit() and int(written) > 0:
         return int(written)
@@ -102,7 +102,7 @@ def cores() -> int:
 
 
 def default_jobs(processes: int = 1) -> int:
-    """One job where an accelerator is to be shared, or each has several processes; else one per core, up to 4."""
+    """Jobs at a time: one if stages use an accelerator or several processes, else one per core, at most 4."""
     return 1 if accelerated() or processes > 1 else min(4, cores())
 
 
@@ -115,10 +115,9 @@ def execute(
     resume_with: str = "the same command",
     pause: Callable[[], None] = lambda: time.sleep(0.5),
 ) -> list[Failure]:
-    """Run what is missing of `plan`; the stages that failed. `pause` passes the time between two looks.
+    """Run the missing stages of `plan` and return the failures. `pause` waits between two iterations.
 
-    Raises Interrupted when stopped by a signal (every child has ended by then), RunError where another run is at
-    work in the same folder.
+    Raises Interrupted after a signal, when every child has ended; RunError if another run uses the same folder.
     """
     jobs = max(1, min(jobs, len(plan.stages)))
     progress = Progress(plan, {})
@@ -143,17 +142,17 @@ def execute(
                     if each.process.poll() is not None:
                         _finish(each, progress)
         finally:
-            # Only after an error of ours is anything still running here: leave no orphans.
+            # Children still run here only after a bug of ours: leave no orphans.
             for each in progress.running:
                 _kill(each)
         display.update(progress)
         if stop:
-            raise Interrupted(f"interrupted; what is done is kept and {resume_with} goes on from there")
+            raise Interrupted(f"interrupted; finished stages and checkpoints are kept; resume with {resume_with}")
     return progress.failed
 
 
 def _start_ready(progress: Progress, jobs: int, command: Sequence[str], lock: int | None) -> None:
-    """Fill the free places with the most urgent stages whose parents are done."""
+    """Start the most urgent stages whose parents are done, up to the number of jobs."""
     order = urgency(progress.plan.stages)
     made = {stage.key for stage in progress.done}
     ready = [stage for stage in progress.waiting if all(parent.key in made for parent in stage.parents)]
@@ -179,7 +178,7 @@ def _start(stage: Stage, progress: Progress, threads: int, command: Sequence[str
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
-            # A child holds the lock too, so that one left behind by a killed parent keeps others out.
+            # Children inherit the lock, so that a child of a killed parent still keeps other runs out.
             pass_fds=() if lock is None else (lock,),
         )
     metrics = progress.metrics[stage.key]
@@ -187,7 +186,7 @@ def _start(stage: Stage, progress: Progress, threads: int, command: Sequence[str
 
 
 def _finish(ended: Running, progress: Progress) -> None:
-    """Sort an ended process into done or failed (or back to waiting while stopping)."""
+    """Mark an ended stage as done or failed (or as waiting while stopping)."""
     progress.running.remove(ended)
     ended.metrics.update()
     code = ended.process.returncode
@@ -204,7 +203,7 @@ def _finish(ended: Running, progress: Progress) -> None:
 
 
 def skip_after(failed: Stage, progress: Progress) -> None:
-    """Give up the stages that need what `failed` did not make."""
+    """Skip the waiting stages that depend on `failed`."""
     for stage in descendants(failed, progress.plan.stages):
         if stage in progress.waiting:
             progress.waiting.remove(stage)
@@ -212,14 +211,14 @@ def skip_after(failed: Stage, progress: Progress) -> None:
 
 
 def _reason(ended: Running, code: int) -> str:
-    """The one line of an ended process's log that says what went wrong."""
+    """The line of an ended process's log that gives the error."""
     with ended.log.open("rb") as file:
         file.seek(ended.log_begins)
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     ours = [line.removeprefix("proctool: ") for line in lines if line.startswith("proctool: ")]
     said = (ours or lines or [""])[-1]
     if code == 0:
-        return "it ended well, but left no end event or no artifact"
+        return "it exited with 0 but wrote no end event or no artifact"
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     if code == -signal.SIGKILL:
         how += " (out of memory?)"
@@ -227,14 +226,14 @@ def _reason(ended: Running, code: int) -> str:
 
 
 def _estimate(progress: Progress, jobs: int) -> None:
-    """Fill in the seconds left, of each stage and in all."""
-    paces = Throughput((stage, progress.metrics[stage.key]) for stage in progress.plan.stages)
+    """Estimate the remaining seconds of each stage and of the experiment."""
+    throughput = Throughput((stage, progress.metrics[stage.key]) for stage in progress.plan.stages)
     overhead = median(progress.overheads) if progress.overheads else 0.0
     waited = {each.stage.key: time.monotonic() - each.started for each in progress.running}
     progress.stage_left = {}
     for stage in (*(each.stage for each in progress.running), *progress.waiting):
         metrics = progress.metrics[stage.key]
-        seconds = paces.seconds(stage, metrics)
+        seconds = throughput.seconds(stage, metrics)
         if seconds is not None and not (stage.key in waited and metrics.train):
             seconds += max(0.0, overhead - waited.get(stage.key, 0.0))
         progress.stage_left[stage.key] = seconds
@@ -242,7 +241,7 @@ def _estimate(progress: Progress, jobs: int) -> None:
 
 
 def _pass_on(stop: Stop, progress: Progress) -> None:
-    """On the first signal ask children to checkpoint and stop; on a second Ctrl-C, end them."""
+    """On the first signal ask children to save a checkpoint and stop; on a second Ctrl-C kill them."""
     if stop and not progress.stopping:
         progress.stopping = True
         for each in progress.running:
@@ -265,29 +264,28 @@ def _kill(each: Running) -> None:
 
 
 def _family(process: int) -> list[int]:
-    """A process and all that descend from it: torchrun's trainers lead groups of their own. Itself, without /proc."""
+    """A process and its descendants, since torchrun's workers have their own groups; without /proc, only itself."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             text = stat.read_text(errors="replace")
         except OSError:
-            continue  # it has ended
+            continue  # the process has ended
         parent = int(text.rpartition(")")[2].split()[1])
         children.setdefault(parent, []).append(int(stat.parent.name))
     found = [process]
-    for each in found:  # grows while it is walked
+    for each in found:  # the loop extends the list
         found += children.get(each, [])
     return found
 
 
 @contextlib.contextmanager
 def alone_in(root: Path) -> Iterator[int | None]:
-    """Hold the lock of an experiment's folder; its file descriptor. Raises RunError where another run holds it."""
+    """Lock an experiment's folder and return the file descriptor. Raises RunError if another run holds the lock."""
     root.mkdir(parents=True, exist_ok=True)
     try:
         file = take(root / ".lock")
     except Taken as holder:
-        left = "or a stage it left behind"
-        raise RunError(f"{root}: another run ({left}) is at work here: {holder}; wait for it") from None
+        raise RunError(f"{root}: another run or one of its stages uses this folder: {holder}; wait for it") from None
     with file or contextlib.nullcontext():
         yield file.fileno() if file else None

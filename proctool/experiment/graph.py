@@ -1,4 +1,4 @@
-"""From a recipe to a graph of stages, each of them once however many arms need it."""
+"""From a recipe to a graph of stages. Arms that need the same stage share it."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from proctool.transplantation.options import TransplantOptions
 
 @dataclass(frozen=True)
 class ArmStages:
-    """What measures one arm with one seed; donors are the stages' own."""
+    """The stages that measure one arm with one seed; donors are inputs of these stages."""
 
     budgets: dict[float, Stage]
-    """Pretraining by share of the steps, the largest last. Empty: no corpus."""
+    """Pretraining by share of the steps, the largest last; empty without a corpus."""
     diagnostics: dict[str, Stage]
     finetunes: dict[str, Stage] = field(default_factory=dict)
-    """What goes on from the pretrained model, by name."""
+    """Fine-tunings of the pretrained model, by name."""
 
     @property
     def pretrain(self) -> Stage | None:
-        """Pretraining with the largest budget."""
+        """The pretraining with the largest budget."""
         return next(reversed(self.budgets.values()), None)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe's stages, parents before children, each once; and which of them serve which arm and seed."""
+    """The distinct stages of a recipe, parents before children, and the stages of each arm and seed."""
 
     recipe: Recipe
     root: Path
     stages: tuple[Stage, ...]
     arms: dict[str, dict[int, ArmStages]]
     planned: dict[str, PlannedArm]
-    """What each arm is."""
+    """The planned arms by name."""
 
     def missing(self) -> list[Stage]:
-        """Stages that are still to be run."""
+        """The stages that are not done."""
         return [stage for stage in self.stages if not stage.is_done(self.root)]
 
 
@@ -61,14 +61,16 @@ def plan(recipe: Recipe, root: Path) -> Plan:
     arms = {name: graph.arm(arm) for name, arm in planned.items()}
     shorts = {stage.short for stage in graph.stages.values()}
     if len(shorts) < len(graph.stages):
-        raise OptionError(f"seeds: two of {len(graph.stages)} stages happen to share a folder name; change a seed")
+        raise OptionError(
+            f"seeds: two of {len(graph.stages)} stages have the same folder name by chance; change a seed"
+        )
     for stage in graph.stages.values():
         _check_processes(stage, recipe.launch.processes)
     return Plan(recipe, root, tuple(graph.stages.values()), arms, planned)
 
 
 def _check_processes(stage: Stage, processes: int) -> None:
-    """Raise OptionError where the processes of a launch could not share the stage's batch out evenly."""
+    """Raise OptionError if the stage's batch cannot be divided evenly over the processes of a launch."""
     options = stage.options
     try:
         if isinstance(options, TrainingOptions):
@@ -78,13 +80,13 @@ def _check_processes(stage: Stage, processes: int) -> None:
 
 
 class _Graph:
-    """Stages by key, so that equal ones are one."""
+    """Collects stages by key, so that equal stages are one."""
 
     def __init__(self) -> None:
         self.stages: dict[str, Stage] = {}
 
     def arm(self, arm: PlannedArm) -> dict[int, ArmStages]:
-        """An arm's stages by seed."""
+        """The stages of an arm by seed."""
         recipe = arm.recipe
         budgets = {share: arm.pretrain(share) for share in arm.budgets} if recipe.corpus is not None else {}
         finetunes = {name: arm.finetune(name) for name in recipe.finetune}
@@ -135,7 +137,7 @@ class _Graph:
     def _start(
         self, arm: PlannedArm, options: InitOptions, warmups: Mapping[str, tuple[WarmupOptions, Task]], seed: int
     ) -> Stage | None:
-        """The stage whose model a stage with these options starts from: a warm-up, a mixture, either one treated."""
+        """The stage that a stage with these options starts from: a warm-up or a mixture, possibly with a treatment."""
         donors = {
             component: self._shared(
                 Stage(
@@ -162,13 +164,13 @@ class _Graph:
         carried = carried_into(options)
         if start is not None:
             inputs = {"base": start, **dict.fromkeys(carried, start)}
-        else:  # from a file
+        else:  # the arm starts from a file
             inputs = {}
             asked |= {"base": options.init, **dict.fromkeys(carried, (options.init,))}
         return self._transplant(Label("treated", arm.name, seed), TransplantOptions(**asked, seed=seed), inputs)
 
     def _mixture(self, arm: str, donors: Mapping[str, Stage], tasks: Mapping[str, Task], seed: int) -> Stage:
-        """Each component from its donor. Whatever the embeddings' start, it is made from copied ones later on."""
+        """The mixture of the donors' components. It copies embeddings; the next stage applies their start."""
         owner = "embeddings" if "embeddings" in donors else next(iter(donors))
         inputs = {name: stage for name, stage in donors.items() if name != "embeddings"}
         options = TransplantOptions(embeddings="copy", vocab_size=tasks[owner].vocab_size, seed=seed)
@@ -189,7 +191,7 @@ def _task_names(task: Task) -> str:
 
 
 def warmups_of(stage: Stage) -> list[Stage]:
-    """The training stages that it goes back to, itself left out, each once."""
+    """The training stages among its ancestors, each once."""
     found: dict[str, Stage] = {}
     for parent in stage.parents:
         if parent.trains:
@@ -199,7 +201,7 @@ def warmups_of(stage: Stage) -> list[Stage]:
 
 
 def descendants(stage: Stage, stages: tuple[Stage, ...]) -> Iterator[Stage]:
-    """The stages that read what `stage` makes, directly or not. `stages` has parents before children."""
+    """The stages that depend on `stage`, directly or indirectly. `stages` has parents before children."""
     found = {stage.key}
     for each in stages:
         if any(parent.key in found for parent in each.parents):

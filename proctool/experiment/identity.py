@@ -1,7 +1,7 @@
-"""What an option that names a file stands for in a stage's key: what will be read, wherever it lies.
+"""How files count in the key of a stage: by their contents, not by their paths.
 
-A changed file gives another key; an unchanged one that was moved, linked or named otherwise gives the same. Where
-nothing can be read the option stands for itself: `inputs.py` refuses it before anything is trained.
+A changed file gives another key. A file that was moved, linked or renamed gives the same key. If a file cannot be read,
+the key has the option's text, and `inputs.py` raises the error before training starts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from proctool.paths import user_path
 
 
 def identity(option: str, value: Any) -> Any:
-    """The value of an option as a key has it: the same, or a mapping where it names files."""
+    """The value of an option for a key: unchanged, or a mapping if it names files."""
     if isinstance(value, list):
         return [identity(option, each) for each in value]
     if isinstance(value, dict):
@@ -38,12 +38,12 @@ def _read(option: str, value: str) -> Any:
 
 
 def forget() -> None:
-    """Look at files again: they may have changed since the last plan."""
+    """Forget cached contents: files may have changed since the last plan."""
     _read.cache_clear()
 
 
 def _corpus(value: str) -> str | None:
-    """Files by name and contents (large ones by size and time), as the token store tells them apart."""
+    """Files by name and contents (large ones by size and time), as in the token store."""
     from proctool.corpora.catalog import is_local, open_corpus
 
     if not is_local(value):
@@ -52,7 +52,7 @@ def _corpus(value: str) -> str | None:
 
 
 def _tokenizer(value: str) -> str | None:
-    """All that decides how it encodes."""
+    """Everything that decides how a tokenizer encodes."""
     from proctool.corpora.subwords import load_tokenizer
     from proctool.corpora.tokenizer_files import TokenizerFiles
     from proctool.corpora.tokenizers import BUILT_IN
@@ -62,7 +62,7 @@ def _tokenizer(value: str) -> str | None:
         return None
     try:
         return load_tokenizer(value).fingerprint
-    except CorpusError:  # it may be readable with the stage's other options, such as end_of_text
+    except CorpusError:  # other options of the stage, such as end_of_text, may make it readable
         files = dict(TokenizerFiles.of_folder(path if path.is_dir() else path.parent).contents)
         if path.is_file():
             files[path.name] = path.read_bytes()
@@ -70,17 +70,17 @@ def _tokenizer(value: str) -> str | None:
 
 
 def _configuration(value: str) -> str:
-    """A configuration by its bytes; a shape with how it starts, which is a default that may change."""
+    """A configuration by its bytes; a shape with its initialisation, because that default may change."""
     found = parse_model(value)
     if isinstance(found, Path):
         return hashlib.sha256(found.read_bytes()).hexdigest()
     start = start_of(value)
-    assert start is not None, "only a configuration says itself how it starts"
+    assert start is not None, "only a configuration file sets its own initialisation"
     return f"{value} {start.init_std:g} {start.tied}"
 
 
 def _weights(value: str) -> str | None:
-    """An artifact's tensors and metadata; the configuration and the tensors of a model folder."""
+    """A model by its tensors and metadata (an artifact), or by its configuration and tensors (a folder)."""
     from proctool.models.folder import read_folder
 
     path = user_path(value)
@@ -88,7 +88,7 @@ def _weights(value: str) -> str | None:
         configuration = hashlib.sha256((path / "config.json").read_bytes()).hexdigest()
         return _digest([configuration, read_folder(path).content])
     if not path.exists():
-        donors = [each.strip() for each in value.split(",")]  # averaged
+        donors = [each.strip() for each in value.split(",")]  # several donors are averaged
         return _digest([_weights(each) or each for each in donors]) if len(donors) > 1 else None
     header = artifact.read_header(path)
     return _digest([header.content, header.metadata])

@@ -1,4 +1,4 @@
-"""Run a graph in this process, one stage after the other: for stages so small that starting a process is most of it."""
+"""Run a graph in this process, one stage after the other: for stages so small that starting a process takes longest."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from proctool.signals import Stopped
 
 
 def execute_here(plan: Plan, call: Callable[[list[str]], object], display: Display) -> list[Failure]:
-    """Run what is missing of `plan`, where `call` runs proctool with the words of a command line; what failed.
+    """Run the missing stages of `plan` and return the failures. `call` runs proctool with a list of arguments.
 
-    A failure stops only what depends on it. Raises Interrupted, and RunError where another run is at work here.
+    A failure stops only the stages that depend on it. Raises Interrupted; RunError if another run uses the folder.
     """
     progress = Progress(plan, {stage.key: MetricsLog(stage.folder(plan.root)) for stage in plan.stages})
     with alone_in(plan.root):
@@ -26,7 +26,7 @@ def execute_here(plan: Plan, call: Callable[[list[str]], object], display: Displ
             (progress.done if stage.is_done(plan.root) else progress.waiting).append(stage)
         for stage in list(progress.waiting):
             if stage not in progress.waiting:
-                continue  # left out by a failure
+                continue  # skipped after a failure
             progress.waiting.remove(stage)
             failure = _run(stage, plan.root, call)
             progress.metrics[stage.key].update()
@@ -43,7 +43,7 @@ def execute_here(plan: Plan, call: Callable[[list[str]], object], display: Displ
 def _run(stage: Stage, root: Path, call: Callable[[list[str]], object]) -> Failure | None:
     folder = stage.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
-    error = "it ended well, but left no end event or no artifact"
+    error = "it exited with 0 but wrote no end event or no artifact"
     with (
         (folder / LOG_FILE).open("a", encoding="utf-8", errors="backslashreplace") as log,
         contextlib.redirect_stdout(log),
@@ -55,7 +55,7 @@ def _run(stage: Stage, root: Path, call: Callable[[list[str]], object]) -> Failu
             raise
         except ProctoolError as said:
             error = str(said)
-        except (Exception, SystemExit) as fault:  # a fault of ours must not hide what the other stages show
+        except (Exception, SystemExit) as fault:  # a bug in one stage must not stop the others
             traceback.print_exc(file=log)
             error = f"{type(fault).__name__}: {fault}"
     return None if stage.is_done(root) else Failure(stage, error, folder / LOG_FILE)

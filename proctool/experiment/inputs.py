@@ -1,4 +1,4 @@
-"""What a plan's stages will read, looked at before the first of them trains."""
+"""Checks of everything that a plan's stages read, before the first of them trains."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ T = TypeVar("T")
 
 
 def check_inputs(plan: Plan, *, quick: bool) -> list[str]:
-    """Open what stages that are not done will read: models, tokenizers, corpora with their field and their splits.
+    """Open everything that unfinished stages read: models, tokenizers, and corpora with their field and splits.
 
-    `quick` asks no network, and returns a note for each thing that could not be looked at. Raises OptionError.
+    With `quick` it uses no network and returns a note for each unchecked input. Raises OptionError.
     """
     notes: dict[str, None] = {}
     models, texts = dict.fromkeys(_models(plan.missing())), dict.fromkeys(_texts(plan.missing()))
     for option, path in models:
         if quick and model_id(path) is not None:
-            notes[f'{option} "{path}" is not a local path; it is taken to be a model on the hub'] = None
+            notes[f'{option} "{path}" is not a local path; it is not checked, but read from the hub later'] = None
             continue
         _of(option, lambda path=path: _open_model(path))  # type: ignore[misc]
     for text in texts:
@@ -36,7 +36,7 @@ def check_inputs(plan: Plan, *, quick: bool) -> list[str]:
 
 
 def _models(stages: list[Stage]) -> Iterator[tuple[str, str]]:
-    """Options that name a model on disk, with the path."""
+    """The options that name a model, with its path or id."""
     for stage in stages:
         options = stage.options
         if isinstance(options, InitOptions) and options.init not in (None, "none") and "init" not in stage.inputs:
@@ -78,7 +78,7 @@ def _check_text(
 
     found = _of("tokenizer", lambda: _load(tokenizer, end_of_text, quick))
     if found is None:
-        notes[f'tokenizer "{tokenizer}" is not a local path; it is taken to be a name on the hub'] = None
+        notes[f'tokenizer "{tokenizer}" is not a local path; it is not checked, but read from the hub later'] = None
     if quick and not (is_local(name) and (validation is None or is_local(validation))):
         return
     corpus = _of(
@@ -98,7 +98,7 @@ def _load(spec: str, end_of_text: str | None, quick: bool) -> Tokenizer | None:
 
 
 def _of(option: str, look: Callable[[], T]) -> T:
-    """What `look` returns; its errors get the option's name."""
+    """Call `look`; its errors get the option's name."""
     try:
         return look()
     except CorpusError as error:

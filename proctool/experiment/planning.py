@@ -1,4 +1,4 @@
-"""What an experiment, or one run, takes on named GPUs: operations, memory, hours. Nothing is run or opened."""
+"""The cost of an experiment or a run on given GPUs: operations, memory, hours. Nothing is run or opened."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class HardwareOptions:
     """The GPUs to plan for."""
 
     gpu: str = "h100"
-    """The kind: h100, h100-pcie, h200, b200, a100-40gb, a100-80gb, l40s, rtx-4090, v100-32gb, ..."""
+    """GPU type: h100, h200, b200, a100-80gb, l40s, rtx-4090, ..."""
     gpus: tuple[int, ...] = field(default=(1, 8, 64), metadata={"comma": True})
-    """How many of them; several numbers give several columns."""
+    """Number of GPUs; each number gives a column."""
     mfu: float = 0.4
-    """The share of the GPU's peak that training reaches (MFU), taken to be the same on any number of them."""
+    """Share of the GPU's peak that training reaches (MFU)."""
 
     def __post_init__(self) -> None:
         find_gpu(self.gpu)
         if not 0 < self.mfu <= 1:
-            raise OptionError(f"mfu = {self.mfu:g}: a share of the peak, above 0 and at most 1; 0.3 to 0.5 is usual")
+            raise OptionError(f"mfu = {self.mfu:g}: must be above 0 and at most 1; 0.3 to 0.5 is usual")
         if not self.gpus:
-            raise OptionError("gpus: name at least one number")
+            raise OptionError("gpus: give at least one number")
         for number in self.gpus:
             if not 1 <= number <= _MOST_GPUS:
                 raise OptionError(f"gpus = {number}: must be from 1 to {_MOST_GPUS}")
@@ -53,34 +53,34 @@ class RunOptions:
     family: str = "gpt2"
     """Architecture family for shapes and presets: gpt2, llama, qwen3, ..."""
     tokenizer: str = "gpt2"
-    """Gives the vocabulary; one that is not at hand is taken to be as large as GPT-2's."""
+    """Sets the vocabulary size; without a local file, GPT-2's size counts."""
     end_of_text: str | None = None
     """The token that ends a text (default: the one the tokenizer names)."""
     context: int = 1024
-    """Tokens in one row."""
+    """Tokens per row."""
     batch_size: int = 32
-    """Samples in one optimiser step, over all micro-batches and processes."""
+    """Samples per optimiser step, over all micro-batches and processes."""
     accumulate: int = 1
-    """Micro-batches that one step is cut into on a single GPU."""
+    """Micro-batches per step on a single GPU."""
     budget: int | None = None
     """Tokens of the corpus."""
     steps: int | None = None
-    """Optimiser steps (default: once over the budget)."""
+    """Optimiser steps (default: one pass over the budget)."""
     precision: str = "bf16"
     """fp32, tf32, bf16 or fp16."""
     micro_batch: int | Literal["auto"] | None = None
-    """Samples at once on a GPU, in place of --accumulate; auto: as many as fit."""
+    """Samples at once on a GPU instead of --accumulate; auto: what fits."""
     gradient_checkpointing: bool | Literal["auto"] = False
-    """Recompute activations in the backward pass: on, off, or auto (only if needed to fit)."""
+    """Recompute activations in the backward pass; auto: only if needed."""
     dropout: float = 0.0
-    """Dropout everywhere the family has it."""
+    """Dropout rate wherever the family has dropout."""
 
     def stage(self) -> Stage:
-        """The run as a stage of its own. Raises OptionError."""
+        """The run as a stage. Raises OptionError."""
         steps = self.steps
         if steps is None:
             if self.budget is None:
-                raise OptionError("plan needs a recipe, or --budget TOKENS, or --steps")
+                raise OptionError("plan: give a recipe, --budget TOKENS or --steps N")
             steps = max(1, -(-self.budget // max(1, self.batch_size * self.context)))
         from proctool.config import build
 
@@ -103,11 +103,11 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class GpuFit:
-    """One stage on some GPUs: how a step is cut, what one GPU holds at its peak (bytes), and the time."""
+    """One stage on some GPUs: the split of a step, the peak memory of one GPU in bytes, and the time."""
 
     gpus: int
     processes: int
-    """GPUs that train one stage together: what is left over trains another stage, or nothing."""
+    """GPUs that train one stage together; the rest train other stages or are idle."""
     micro_batch: int
     accumulate: int
     gradient_checkpointing: bool
@@ -116,25 +116,25 @@ class GpuFit:
     fits: bool
     fits_sharded: bool
     advice: str | None
-    """What to change where it does not fit as planned."""
+    """The change that makes it fit, if it does not."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Stages that differ in the seed alone."""
+    """Stages that differ only in their seed."""
 
     name: str
     stages: int
     parameters: int
     tokens: int
-    """Of each stage."""
+    """For each stage."""
     epochs: float | None
     flops: int
     precision: str
     fits: tuple[GpuFit, ...]
     tries: int = 1
-    """Most donors that each trains; the costs are of one."""
+    """Maximum number of donors per stage; the costs are for one donor."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Total:
     gpus: int
     processes: int
     at_once: int
-    """Stages that train beside each other."""
+    """Stages that train at the same time."""
     seconds: float
 
 
@@ -161,11 +161,11 @@ class ExperimentPlan:
 
 
 def plan_stages(stages: Sequence[Stage], hardware: HardwareOptions, processes: int = 1) -> ExperimentPlan:
-    """What `stages` (parents first) take; `processes` is for how many GPUs their `accumulate` was written.
+    """The cost of `stages` (parents first); their `accumulate` is meant for `processes` GPUs.
 
-    Time is a stage's operations over those of its GPUs at `hardware.mfu`: linear scaling, evaluations and checkpoints
-    left out. A step is never cut below one sample a GPU; what stays free trains other stages. Raises OptionError,
-    ModelError.
+    The time is a stage's operations divided by the speed of its GPUs at `hardware.mfu`. It assumes linear scaling and
+    leaves out evaluations and checkpoints. Each GPU gets at least one sample of a step; free GPUs train other stages.
+    Raises OptionError, ModelError.
     """
     gpu = find_gpu(hardware.gpu)
     training = [stage for stage in stages if stage.trains]
@@ -191,7 +191,7 @@ def plan_stages(stages: Sequence[Stage], hardware: HardwareOptions, processes: i
             left |= {stage.key: plan.fits[place].seconds for stage in group}
         at_once = count // together[count]
         seconds = seconds_left(stages, left, set(), at_once)
-        assert seconds is not None, "every stage has its seconds"
+        assert seconds is not None, "every stage has an estimate"
         totals.append(Total(count, together[count], at_once, seconds))
     return ExperimentPlan(
         gpu, hardware.mfu, tuple(plans), sum(stage.tokens for stage in training), sum(map(flops, training)),
@@ -205,7 +205,7 @@ def _training(stage: Stage) -> TrainingOptions:
 
 
 def _together(stages: Sequence[Stage], count: int) -> int:
-    """The most of `count` GPUs over which the batches of all stages can be spread evenly."""
+    """The largest number of GPUs, at most `count`, that divides the batches of all stages evenly."""
     common = math.gcd(*(_training(stage).batch_size for stage in stages)) if stages else 1
     return _divisor(common, count)
 
@@ -223,7 +223,7 @@ def _epochs(stage: Stage) -> float | None:
 
 
 def stage_memory(stage: Stage, *, checkpointing: bool) -> Memory:
-    """The memory of a stage on a GPU, with gradient checkpointing or without. Raises ModelError."""
+    """The memory of a stage on a GPU, with or without gradient checkpointing. Raises ModelError."""
     from proctool.models.components import train_only
     from proctool.training.loss import LOGITS_AT_ONCE
 
@@ -243,14 +243,16 @@ def _fit(stage: Stage, gpu: GPU, mfu: float, gpus: int, together: int, processes
     options = _training(stage)
     peak = gpu.peak(options.precision)
     if peak is None:
-        raise OptionError(f"gpu: a {gpu.name} has no {options.precision}; plan with fp16 (a recipe's launch.precision)")
+        raise OptionError(
+            f"gpu: {gpu.name} does not support {options.precision}; plan with fp16 (in a recipe: launch.precision)"
+        )
     share = options.batch_size // together
     micro = _divisor(share, options.samples_at_once(processes))
     fixed = dataclasses.replace(
         options, batch_size=share * together, accumulate=1,
         micro_batch=AUTO if options.micro_batch == AUTO else micro,
     )  # fmt: skip
-    # What is planned is a whole model on each GPU; where it does not fit, the advice may be to shard it.
+    # The plan has a whole model on each GPU; if it does not fit, the advice may be to shard it.
     cut = cut_step(fixed, lambda again: stage_memory(stage, checkpointing=again), gpu.room, processes=together)
     micro, memory = cut.micro_batch, stage_memory(stage, checkpointing=cut.gradient_checkpointing)
     plain, sharded = (memory.peak(Layout(micro, together, shard, micro < share)) for shard in (False, True))
@@ -264,7 +266,7 @@ def _fit(stage: Stage, gpu: GPU, mfu: float, gpus: int, together: int, processes
 
 
 def _advice(stage: Stage, memory: Memory, gpu: GPU, share: int, together: int, fits_sharded: bool) -> str:
-    """The least change with which it fits."""
+    """The smallest change that makes it fit."""
     largest = functools.partial(Memory.largest_micro_batch, room=gpu.room, share=share, devices=together)
     if micro := largest(memory):
         return f"accumulate: {share // micro}"
@@ -277,4 +279,4 @@ def _advice(stage: Stage, memory: Memory, gpu: GPU, share: int, together: int, f
         return f"gradient_checkpointing, accumulate: {share // micro}"
     if together > 1 and (micro := largest(lean, sharded=True)):
         return f"shard it (FSDP2), gradient_checkpointing, accumulate: {share // micro}"
-    return "does not fit; take larger GPUs" + (", or more to shard over" if share > 1 else "")
+    return "does not fit; use larger GPUs" + (", or shard over more GPUs" if share > 1 else "")

@@ -20,7 +20,7 @@ from proctool.units import format_count, format_seconds
 
 
 class LiveDisplay:
-    """A line per running stage, and above it what is done; redrawn in place."""
+    """A live view: finished stages above, and a line per running stage."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -36,7 +36,7 @@ class LiveDisplay:
         self._live.stop()
 
     def update(self, progress: Progress) -> None:
-        """Show how things stand."""
+        """Show the current state."""
         self._announced.update(progress, starts=False)
         self._live.update(self._view(progress))
 
@@ -57,7 +57,7 @@ class LiveDisplay:
 
 
 class PlainDisplay:
-    """A line when a stage starts or ends, and one on all that runs every `every` seconds."""
+    """A line when a stage starts or ends, and a summary every `every` seconds."""
 
     def __init__(self, stream: TextIO, every: float = 15.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._every, self._clock = stream, every, clock
@@ -71,7 +71,7 @@ class PlainDisplay:
         pass
 
     def update(self, progress: Progress) -> None:
-        """Show how things stand."""
+        """Show the current state."""
         self._announced.update(progress, starts=True)
         now = self._clock()
         if progress.running and now - self._last >= self._every:
@@ -85,7 +85,7 @@ class PlainDisplay:
 
 
 class _Announcer:
-    """Says once what has happened: stages started, done, failed, left out."""
+    """Reports each event once: stages started, done, failed or skipped."""
 
     def __init__(self, say: Callable[[str, str], None]) -> None:
         self._say = say
@@ -97,12 +97,12 @@ class _Announcer:
             self._first = False
             reused = [stage for stage in progress.done if self._new("done", stage)]
             if reused:
-                taken = f", {len(progress.adopted)} in another experiment" if progress.adopted else ""
-                self._say(f"{len(reused)} of {len(progress.plan.stages)} stages are done already{taken}", "dim")
+                taken = f", {len(progress.adopted)} from another experiment" if progress.adopted else ""
+                self._say(f"{len(reused)} of {len(progress.plan.stages)} stages are already done{taken}", "dim")
         for each in progress.running:
             if self._new("started", each.stage) and starts:
-                went_on = f" (goes on from step {each.metrics.step})" if each.metrics.step else ""
-                self._say(f"started {each.stage.name}{went_on}", "")
+                resumed = f" (resumes at step {each.metrics.step})" if each.metrics.step else ""
+                self._say(f"started {each.stage.name}{resumed}", "")
         for stage in progress.done:
             if self._new("done", stage):
                 self._say(f"done    {stage.name}{_outcome(progress.metrics[stage.key])}", "green")
@@ -111,10 +111,10 @@ class _Announcer:
                 self._say(describe_failure(failure), "bold red")
         for stage in progress.skipped:
             if self._new("skipped", stage):
-                self._say(f"skipped {stage.name}: it needs what failed", "yellow")
+                self._say(f"skipped {stage.name}: it needs a stage that failed", "yellow")
         if progress.stopping and ("stopping", "") not in self._known:
             self._known.add(("stopping", ""))
-            self._say("stopping: waiting for each stage to save a checkpoint (again to end them at once)", "yellow")
+            self._say("stopping: waiting for stages to save checkpoints (Ctrl-C again stops them at once)", "yellow")
 
     def _new(self, what: str, stage: Stage) -> bool:
         if (what, stage.key) in self._known:
@@ -124,7 +124,7 @@ class _Announcer:
 
 
 def describe_failure(failure: Failure) -> str:
-    """One line: the stage, what it said, where its log is."""
+    """One line: the stage, its error, its log."""
     return f"failed  {failure.stage.name}: {failure.error} (log: {failure.log})"
 
 
@@ -138,7 +138,7 @@ def _outcome(metrics: MetricsLog) -> str:
 
 
 def _readings(metrics: MetricsLog) -> tuple[str, str]:
-    """The last training loss and speed, where known."""
+    """The last training loss and speed, if known."""
     if not metrics.train:
         return "", "starting"
     last = metrics.train[-1]
@@ -154,7 +154,7 @@ def _line(running: Running, progress: Progress) -> str:
 
 
 def _name(running: Running) -> str:
-    """The stage, and which donor it is at where several may be trained."""
+    """The stage, and its current donor if it may train several."""
     tries = running.metrics.tries
     return running.stage.name + (f" (donor {tries[-1].number + 1} of at most {tries[-1].most})" if tries else "")
 
@@ -164,11 +164,11 @@ def _time_left(seconds: float | None) -> str:
 
 
 def _summary(progress: Progress, elapsed: float) -> str:
-    parts = [f"{len(progress.done)} of {len(progress.plan.stages)} stages done", f"{format_seconds(elapsed)} so far"]
+    parts = [f"{len(progress.done)} of {len(progress.plan.stages)} stages done", f"{format_seconds(elapsed)} elapsed"]
     if progress.stopping:
         parts.append("stopping")
     elif progress.seconds_left is not None:
-        parts.append(f"about {format_seconds(progress.seconds_left)} left in all")
+        parts.append(f"about {format_seconds(progress.seconds_left)} left in total")
     else:
         parts.append("estimating the time left")
     return ", ".join(parts)

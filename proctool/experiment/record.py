@@ -1,4 +1,4 @@
-"""`experiment.json`: what an experiment's folder says about itself, for reports without the recipe at hand."""
+"""`experiment.json`: the description of an experiment in its folder, so that reports need no recipe."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from proctool.untrusted import parse_json
 
 
 def require_experiment_folder(plan: Plan, option: str = "--runs") -> None:
-    """Raise RunError unless the plan's folder is new, empty or an experiment's, and its stages' are runs' folders.
+    """Raise RunError unless the plan's folder is new, empty or an experiment, and its stages are run folders.
 
     `option` is the flag that names the folder.
     """
     root = plan.root
     if root.exists() and not root.is_dir():
-        raise RunError(f"{root}: is a file, so the experiment has no folder; choose another {option}")
+        raise RunError(f"{root}: is a file, but the experiment needs a folder; choose another {option}")
     if not holds_nothing(root) and not _is_record(root / RECORD):
         other = ", or another name in the recipe" if option == "--runs" else ""
         raise RunError(
-            f"{root}: exists, is not empty and is not the folder of an experiment ({RECORD} is missing); "
+            f"{root}: is not empty and is not an experiment folder ({RECORD} is missing); "
             f"choose another {option}{other}"
         )
     for stage in plan.missing():
@@ -56,7 +56,7 @@ def _is_record(path: Path) -> bool:
 
 
 def write_record(plan: Plan, source: str, command: str) -> Path:
-    """Write the record of a plan whose recipe was read from the text `source` and is run by `command`."""
+    """Write the record of a plan; `source` is the recipe's text and `command` the command that runs it."""
     plan.root.mkdir(parents=True, exist_ok=True)
     path = plan.root / RECORD
     with artifact.replacing(path) as file:
@@ -66,7 +66,7 @@ def write_record(plan: Plan, source: str, command: str) -> Path:
 
 
 def record(plan: Plan, source: str, command: str) -> ExperimentRecord:
-    """The record of a plan; folders are relative to the experiment's own."""
+    """The record of a plan; paths are relative to the experiment's folder."""
     recipe = plan.recipe
     return ExperimentRecord(
         name=recipe.name,
@@ -126,7 +126,7 @@ def _about(arm: PlannedArm, by_seed: Mapping[int, ArmStages]) -> ArmRecord:
 
 
 def _chance(plan: Plan, diagnostic: str) -> float | None:
-    """The accuracy of guessing: for haystack, of naming any of the values shown without looking at the key."""
+    """The accuracy of guessing; for haystack: of answering with any shown value, without using the key."""
     task = diagnostic_task(diagnostic, plan.planned[plan.recipe.baseline].diagnostic(diagnostic))
     if isinstance(task, Haystack):
         return fmean(1 / shown for shown in range(1, task.pairs + 1))
@@ -134,7 +134,7 @@ def _chance(plan: Plan, diagnostic: str) -> float | None:
 
 
 def environment() -> dict[str, Any]:
-    """Where it is run: versions, processor, cores."""
+    """The machine of the run: versions, processor, cores."""
     return {
         **artifact.versions(),
         "system": platform.platform(),

@@ -1,9 +1,9 @@
-"""One stage of an experiment: a proctool command line and what it is computed from.
+"""One stage of an experiment: a proctool command line and its inputs.
 
-A stage's key is a hash of what its command line means: the command, its options, and the keys of the stages whose
-artifacts it reads. Files count by what they hold (identity.py), tasks of other packages also by their code
-(procedural/task_code.py). Names, folders and the order of options are not part of it. So two arms that need the same
-donor share one stage, and after a change to a recipe only the stages that mean something else are run again.
+The key of a stage is a hash of the command, its options, and the keys of the stages whose artifacts it reads. Files
+count by their contents (identity.py), tasks of other packages also by their code (procedural/task_code.py). Names,
+folders and the order of options do not count. So arms that need the same donor share one stage, and after a change to
+a recipe only stages whose settings changed run again.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from proctool.training.run_state import State
 from proctool.transplantation.options import TransplantOptions
 
 KEY_FORMAT = 1
-"""Part of every key. Raised when the same command line comes to compute something else."""
+"""Part of every key. Increase it when the same command line computes something else."""
 
-# Options that a command line shows even where they are the default.
+# Options that a command line shows even if they have their default.
 _ALWAYS_SHOWN = {"model", "corpus", "context", "steps", "batch_size", "lr", "seed"}
 
 Options = TrainingOptions | TransplantOptions
@@ -38,12 +38,12 @@ Options = TrainingOptions | TransplantOptions
 
 @dataclass(frozen=True)
 class Label:
-    """What people call a stage; not part of its key."""
+    """The name of a stage for people; not part of its key."""
 
     kind: str
     """warmup, pretrain, finetune, mixed, treated, or the name of a diagnostic."""
     subject: str = ""
-    """The tasks of a warm-up; else the arm."""
+    """The tasks of a warm-up; for other stages the arm."""
     seed: int | None = None
 
     def __str__(self) -> str:
@@ -52,33 +52,33 @@ class Label:
 
     @property
     def group(self) -> str:
-        """What stages that differ in the seed alone are called."""
+        """The name without the seed."""
         return str(dataclasses.replace(self, seed=None))
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One command line: `command` (its words), every option resolved, and the stages whose artifacts it reads."""
+    """A command line: the words of `command`, all resolved options, and the stages whose artifacts it reads."""
 
     label: Label
     command: tuple[str, ...]
     options: Options
     inputs: Mapping[str, Stage]
-    """Stages by the option that is the file of their artifact: `init`, or `attention`, `mlp`, `base`, ..."""
+    """Input stages by the option that takes their artifact: `init`, `attention`, `mlp`, `base`, ..."""
     output: str | None
-    """File name of its own artifact."""
+    """File name of its artifact."""
     length: int
-    """Tokens in one sample."""
+    """Tokens per sample."""
     task: Task | None = None
-    """The procedural task that it trains on."""
+    """The procedural task that it trains on, if any."""
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        # Options that are not given stay out, so that one that is added later changes no key.
+        # Options that are not set are left out, so that adding an option to proctool changes no key.
         given = {name: value for name, value in recorded(self.options).items() if value is not None}
         options = {name: identity(name, value) for name, value in given.items()}
         if "components" in options:
-            options["components"] = sorted(options["components"])  # the order they are listed in means nothing
+            options["components"] = sorted(options["components"])  # their order has no effect
         if "heads" in options:
             options["heads"] = sorted(options["heads"])
         keys = {name: stage.key for name, stage in self.inputs.items()}
@@ -102,12 +102,12 @@ class Stage:
 
     @property
     def parents(self) -> tuple[Stage, ...]:
-        """The stages whose artifacts it reads, each once."""
+        """The stages whose artifacts it reads, without repeats."""
         return tuple({stage.key: stage for stage in self.inputs.values()}.values())
 
     @property
     def trains(self) -> bool:
-        """Whether it takes steps and writes metrics; a transplant does not."""
+        """Whether it trains and writes metrics; a transplant does not."""
         return isinstance(self.options, TrainingOptions)
 
     @property
@@ -117,20 +117,20 @@ class Stage:
 
     @property
     def tokens(self) -> int:
-        """Tokens it trains on; with `accept` those of one donor and its probe."""
+        """Training tokens; with `accept` those of one donor and its probe."""
         probe = 0 if self.probe is None else self.probe.tokens
         return self.trained_tokens + probe
 
     @property
     def trained_tokens(self) -> int:
-        """Tokens that its own model is trained on."""
+        """Training tokens of its own model."""
         if not isinstance(self.options, TrainingOptions):
             return 0
         return self.options.steps * self.options.batch_size * self.length
 
     @functools.cached_property
     def probe(self) -> Stage | None:
-        """The diagnostic that a donor has to pass; None where every donor is taken."""
+        """The diagnostic that a donor must pass; None without `accept`."""
         if not isinstance(self.options, WarmupOptions) or self.options.accept is None:
             return None
         asked, name = probe_options(self.options), self.options.accept.diagnostic
@@ -139,25 +139,25 @@ class Stage:
 
     @property
     def tries(self) -> int:
-        """Most donors that it trains."""
+        """Maximum number of donors that it trains."""
         options = self.options
         return options.accept.tries if isinstance(options, WarmupOptions) and options.accept is not None else 1
 
     @property
     def short(self) -> str:
-        """The part of its key that its folder's name ends with."""
+        """The part of its key at the end of its folder's name."""
         return self.key[:8]
 
     def folder(self, root: Path) -> Path:
-        """Its folder under `root`: the one with its key, whatever name it was given when it was made."""
+        """Its folder under `root`. The key identifies it, whatever the rest of the folder's name."""
         return root / _folders(root, _changed(root)).get(self.short, f"{self.name}-{self.short}")
 
     def artifact(self, root: Path) -> Path | None:
-        """Where its artifact goes."""
+        """The path of its artifact."""
         return None if self.output is None else self.folder(root) / self.output
 
     def argv(self, root: Path) -> list[str]:
-        """What follows `proctool` on its command line: the main options and those that differ from the default."""
+        """The arguments of `proctool`: the main options and those that differ from their default."""
         words = list(self.command)
         for each in dataclasses.fields(self.options):
             value = getattr(self.options, each.name)
@@ -174,13 +174,13 @@ class Stage:
         return words if artifact is None else [*words, "-o", str(artifact)]
 
     def state(self, root: Path) -> State:
-        """ "done" (it has ended and its artifact is there), "started" (it will go on) or "missing"."""
+        """ "done" (it has ended and its artifact exists), "started" (it will resume) or "missing"."""
         log = MetricsLog(self.folder(root))
         log.update()
         return log.state(self.artifact(root), trains=self.trains)
 
     def is_done(self, root: Path) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether it is done."""
         return self.state(root) == "done"
 
 
@@ -194,7 +194,7 @@ def _flag(name: str, value: Any) -> list[str]:
 
 
 def _changed(root: Path) -> int:
-    """When folders in `root` were last made or removed, in the file system's ticks; 0 where it does not exist."""
+    """The modification time of `root` in nanoseconds; 0 if it does not exist."""
     try:
         return root.stat().st_mtime_ns
     except OSError:
@@ -203,7 +203,7 @@ def _changed(root: Path) -> int:
 
 @functools.lru_cache(maxsize=16)
 def _folders(root: Path, changed: int) -> dict[str, str]:
-    """The stages' folders in `root` by the short key at their end. Listed once for each state of `root`."""
+    """The stage folders in `root` by their short key. Cached per state of `root`."""
     if not changed:
         return {}
     names = [entry.name for entry in os.scandir(root) if "-" in entry.name and not entry.name.startswith(".")]

@@ -1,4 +1,4 @@
-"""A diagnostic from several inits with several seeds, as an experiment: an arm for each init, a stage for each run."""
+"""A diagnostic with several inits and seeds as an experiment: one arm per init, one stage per run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from proctool.reporting.record import RECORD, read_record
 from proctool.results import RESULTS, DiagnosticRun, read_results
 
 _NOT_SHARED = ("init", "seed", "run_dir", "output", "resume", "extend")
-"""Options that each run has for itself, or that a study does without."""
+"""Options that each run sets itself, or that a study does not use."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,24 +30,24 @@ class StudyRun:
     """One init with one seed, as a stage of the study's plan."""
 
     init: str
-    """The label of the init, which is the name of its arm."""
+    """The label of the init, also the name of its arm."""
     init_file: str | None
     stage: Stage
     folder: Path
 
     @property
     def options(self) -> DiagnosticOptions:
-        """All of its options."""
+        """All options of the run."""
         assert isinstance(self.stage.options, DiagnosticOptions)
         return dataclasses.replace(self.stage.options, run_dir=self.folder)
 
 
 def study_recipe(diagnostic: str, options: DiagnosticOptions, inits: Sequence[str], seeds: Sequence[int]) -> Recipe:
-    """The recipe of a study. Arms take the labels of the inits for their names, whatever characters those have.
+    """The recipe of a study. Arms have the labels of the inits as their names, with any characters.
 
-    The baseline is the arm with fresh weights where there is one, else the first.
+    The baseline is the arm with fresh weights if there is one, else the first arm.
     """
-    diagnostic_task(diagnostic, options)  # raises its errors without a place in a recipe that nobody has written
+    diagnostic_task(diagnostic, options)  # first, so that its errors name no place in a recipe: the user wrote none
     given = {
         each.name: config.plain(getattr(options, each.name))
         for each in dataclasses.fields(options)
@@ -70,20 +70,20 @@ def study_recipe(diagnostic: str, options: DiagnosticOptions, inits: Sequence[st
 def study_plan(diagnostic: str, options: DiagnosticOptions, inits: Sequence[str], seeds: Sequence[int]) -> Plan:
     """The plan of a study in `options.run_dir`. Raises RunError, ArtifactError, OptionError for what cannot be run."""
     if options.output is not None:
-        raise OptionError("output: several models do not fit one file; each is in its own folder under --run-dir")
+        raise OptionError("output: several runs cannot share one file; leave it out, and find each model in --run-dir")
     root = options.run_dir or Path("runs") / f"eval-{diagnostic}"
     planned = plan(study_recipe(diagnostic, options, inits, seeds), root)
     require_experiment_folder(planned, "--run-dir")
     if (root / RECORD).is_file() and (name := read_record(root).name) != planned.recipe.name:
-        raise RunError(f"{root}: the folder of another experiment ({name}); choose another --run-dir")
+        raise RunError(f"{root}: is the folder of another experiment ({name}); choose another --run-dir")
     reads = [read for run in study_runs(planned) for read in reads_of(run.options)]
     require_safe([Output(root / RESULTS, "--run-dir", "results", makes_folder=True)], reads)
     if options.resume == "never":
         raise OptionError(
-            f"resume: a study keeps its finished runs; to start afresh, remove {root} or change --run-dir"
+            f"resume: a study always keeps its finished runs; to start again, remove {root} or change --run-dir"
         )
     if options.extend:
-        raise OptionError("extend: a study trains every run from its start; raise --steps, or extend a single run")
+        raise OptionError("extend: not supported for several runs; raise --steps, or extend a single run")
     return planned
 
 
@@ -96,12 +96,12 @@ def study_runs(planned: Plan) -> Iterator[StudyRun]:
 
 
 def study_results(planned: Plan) -> list[DiagnosticRun]:
-    """The results of the runs that are done. Raises RunError where a file of results is damaged."""
+    """The results of the finished runs. Raises RunError if a results file is damaged."""
     return [_result(run) for run in study_runs(planned) if run.stage.is_done(planned.root)]
 
 
 def _result(run: StudyRun) -> DiagnosticRun:
-    here: dict[str, Any] = {  # the folder may have come from elsewhere, and another init may hold the same weights
+    here: dict[str, Any] = {  # the folder may come from another machine, and another init may have the same weights
         "init": run.init,
         "init_file": run.init_file,
         "run_dir": str(run.folder),
@@ -112,5 +112,5 @@ def _result(run: StudyRun) -> DiagnosticRun:
     for found in read_results(path) if path.exists() else ():
         if isinstance(found, DiagnosticRun) and end is not None and found.content == end.content:
             return dataclasses.replace(found, **here)
-    # It was killed after its last event and before its scores.
+    # The run was killed after its last event and before it wrote its scores.
     return dataclasses.replace(run_diagnostic(run.stage.command[-1], run.options)[1], **here)

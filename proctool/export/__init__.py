@@ -1,1 +1,1 @@
-"""Models as Hugging Face folders, with a card of what they were made from."""
+"""Export of models as Hugging Face folders with a model card, and as weights for other projects."""

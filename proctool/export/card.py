@@ -1,7 +1,7 @@
-"""What an exported folder says of itself: a model card made from the lineage, and how to generate.
+"""The model card of an exported folder, made from the lineage, with an example of use.
 
-The card is Markdown with the front matter that the hub reads (https://huggingface.co/docs/hub/model-cards). It holds
-what the artifact records and nothing else: no clock, no path, no claim that was not measured.
+The card is Markdown with the front matter that the hub reads (https://huggingface.co/docs/hub/model-cards). It has only
+facts that the artifact records: no dates, no paths, no claims without measurement.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def write_card(
 def card(
     name: str, saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None, stated: Stated = NOTHING
 ) -> str:
-    """The model card: front matter, what the model is, how it was made, results, use, the tree of all it came from."""
+    """The model card: front matter, description, how it was made, results, use, lineage."""
     metadata = saved.metadata
     parts = [front_matter(name, saved, stated), f"# {name}", _what(saved, model, tokenizer)]
     if steps := list(_steps(saved)):
         parts += ["## How it was made", "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))]
     if metadata.get("carried"):
-        parts += ["What was carried over into it:", _carried(metadata["carried"])]
+        parts += ["Carried over into this model:", _carried(metadata["carried"])]
     if metrics := measured(metadata):
         rows = [[each.label, f"{each.value:.4g}"] for each in metrics]
         parts += [
             "## Results",
-            "On the validation split of what it was trained on last:",
+            "On the validation split of its last training data:",
             _table(["measure", "value"], rows),
         ]
     parts += ["## Use", _use(name, tokenizer is not None)]
@@ -72,7 +72,7 @@ def _what(saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None
 
 
 def _steps(saved: SavedModel) -> Iterator[str]:
-    """What was done, from the oldest ancestor on, one sentence each."""
+    """The steps from the oldest ancestor to this model, one sentence each."""
     if saved.artifact is not None:
         yield from _history(saved.artifact.as_parent, is_this=True)
 
@@ -95,9 +95,9 @@ def _history(node: Mapping[str, Any], *, is_this: bool = False) -> Iterator[str]
         yield f"Warmed up on `{task}`{amount}: {result}."
     elif isinstance(metadata.get("components"), Mapping):
         whence = ", ".join(f"{component} {words}" for component, words in component_words(metadata["components"]))
-        yield f"Put together ({whence}): {result}."
+        yield f"Combined from donors ({whence}): {result}."
     elif not is_this:
-        yield f"Began from {result}."
+        yield f"Started from {result}."
 
 
 def _carried(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -126,7 +126,7 @@ def _use(name: str, reads_text: bool) -> str:
 
 
 def _tree(node: Mapping[str, Any], before: str = "", last: bool | None = None) -> Iterator[str]:
-    """The artifact and all it was made from, one line each."""
+    """The artifact and its ancestors, one line each."""
     metadata = node.get("about") or {}
     told = [
         f"{key} {bare_name(str(metadata[key]))}"

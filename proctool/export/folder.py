@@ -1,8 +1,8 @@
 """A model as a Hugging Face folder: weights, configuration, generation settings, tokenizer and model card.
 
-A model that came with its tokenizer gives it back byte for byte. So does a model that proctool trained, where the
-tokenizer begins and ends texts as training did: with end-of-text, and nothing added. `model_max_length` is added where
-the tokenizer's files do not say it, unless the model came with a tokenizer_config.json: that file is the user's.
+A model that came with its tokenizer is exported with the same tokenizer, byte for byte. So is a model trained by
+proctool, if the tokenizer begins and ends texts as in training: with end-of-text and nothing else. `model_max_length`
+is added if the tokenizer's files do not have it, but never to a tokenizer_config.json that came with the model.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
     from proctool.models.saved import SavedModel
 
 _FIRST = ("do_sample", "num_beams", "return_dict_in_generate", "use_cache")
-"""Generation settings that others need beside them."""
+"""Generation settings that other settings require."""
 _METADATA = ("transformers_version", "_from_model_config")
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _OF_THE_MODEL = {"use_cache", "output_attentions", "output_hidden_states", "return_dict_in_generate", *_METADATA}
-"""What configurations say of a model under the names of generation settings."""
+"""Generation settings that are properties of the model in its configuration."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What is worth saying of an exported folder."""
+    """Remarks about an exported folder."""
 
     left_out: tuple[str, ...] = ()
-    """Generation settings that came with the model and that transformers refuses to save."""
+    """Generation settings of the model that transformers refuses to save."""
     begins_with: str | None = None
-    """The end-of-text token, where the tokenizer that came begins texts otherwise and was changed."""
+    """The end-of-text token, if the tokenizer was changed to begin texts with it."""
     unsaid_length: int | None = None
-    """The tokens that the model reads, where tokenizer_config.json came without them and stays as it came."""
+    """The model's context in tokens, if tokenizer_config.json came without it and is unchanged."""
 
 
 def export(saved: SavedModel, folder: Path, dtype: Dtype = "fp32", stated: Stated = NOTHING) -> Exported:
-    """Write a Hugging Face folder (config, safetensors, generation config, tokenizer, model card), all or nothing.
+    """Write a Hugging Face folder (config, safetensors, generation config, tokenizer, model card) atomically.
 
-    Raises ArtifactError when `folder` exists and is not empty, or its parent is missing; ModelError, CorpusError when
-    the model or its tokenizer cannot be loaded; ModelError where a weight is too large for `dtype`.
+    Raises ArtifactError if `folder` exists and is not empty, or its parent is missing; ModelError, CorpusError if the
+    model or its tokenizer cannot be loaded; ModelError if a weight is too large for `dtype`.
     """
     folder = Path(folder)
     require_free(folder)
@@ -75,7 +75,7 @@ def export(saved: SavedModel, folder: Path, dtype: Dtype = "fp32", stated: State
 
 
 def _convert(model: PreTrainedModel, dtype: Dtype) -> None:
-    """Parameters in `dtype`, the configuration saying so; buffers, such as rotary tables, stay as they are."""
+    """Convert parameters to `dtype` and record it in the configuration; buffers (rotary tables) are unchanged."""
     for name, parameter in model.named_parameters():
         parameter.data = cast(name, parameter.data, dtype)
     model.config.dtype = torch_dtype(dtype)
@@ -83,18 +83,18 @@ def _convert(model: PreTrainedModel, dtype: Dtype) -> None:
 
 @dataclass(frozen=True)
 class WrittenTokenizer:
-    """A model's tokenizer as its exported folder holds it."""
+    """A model's tokenizer in its exported folder."""
 
     hf: Any
-    """What AutoTokenizer makes of it."""
+    """The tokenizer as AutoTokenizer loads it."""
     files: TokenizerFiles | None = None
-    """The files that it came in, where they are written as they are."""
+    """The tokenizer's files, if they are written unchanged."""
     begins_with: str | None = None
-    """See Exported."""
+    """As in `Exported`."""
 
 
 def written_tokenizer(saved: SavedModel, tokenizer: Tokenizer) -> WrittenTokenizer:
-    """The tokenizer to write beside a model: as it came wherever that begins and ends texts as the model knows them."""
+    """The tokenizer to write with a model: unchanged if it begins and ends texts as in the model's training."""
     files = tokenizer.files if isinstance(tokenizer, SubwordTokenizer) else None
     anew = tokenizer.to_hf(context_of(saved.config))
     if files is None:
@@ -116,7 +116,7 @@ def written_tokenizer(saved: SavedModel, tokenizer: Tokenizer) -> WrittenTokeniz
 
 
 def _settle(model: PreTrainedModel, saved: SavedModel, written: WrittenTokenizer | None) -> tuple[str, ...]:
-    """Make configuration, generation settings and tokenizer agree; the generation settings that had to go."""
+    """Make configuration, generation settings and tokenizer agree; return the dropped generation settings."""
     config = model.config
     generation, left_out = saveable(_generation_of(saved))
     for name in _IDS:
@@ -140,7 +140,7 @@ def _settle(model: PreTrainedModel, saved: SavedModel, written: WrittenTokenizer
 
 
 def _generation_of(saved: SavedModel) -> dict[str, Any]:
-    """The generation settings in a folder, which older ones have in config.json; none for an artifact."""
+    """The generation settings in a folder (older folders have them in config.json); none for an artifact."""
     from transformers import GenerationConfig
 
     if saved.artifact is not None:
@@ -157,14 +157,14 @@ def _generation_of(saved: SavedModel) -> dict[str, Any]:
 
 
 def saveable(asked: Mapping[str, Any]) -> tuple[GenerationConfig, tuple[str, ...]]:
-    """Generation settings as far as transformers agrees to save them, and the names of those that it does not."""
+    """The generation settings that transformers agrees to save, and the names of the others."""
     from transformers import GenerationConfig
 
     def accepted(values: Mapping[str, Any]) -> GenerationConfig | None:
         try:
             made = GenerationConfig(**values)
             made.validate(strict=True)
-        except Exception:  # whatever its checks run into
+        except Exception:  # its checks raise different errors
             return None
         return made
 

@@ -1,7 +1,7 @@
 """A model as the state dict and settings of another project's model class.
 
-The folder holds model.safetensors, with the names that the class has, and model_config.json, with the fields of the
-project's settings. Only what the class computes alike is written; anything else is refused with the reason.
+The folder has model.safetensors with the names of the class, and model_config.json with the fields of the project's
+settings. A model that the class cannot compute exactly is refused with the reason.
 """
 
 from __future__ import annotations
@@ -28,45 +28,45 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Format:
-    """How models are written for a project."""
+class ModelFormat:
+    """How to write models for a project."""
 
     project: str
-    """Its mapping, a key of `PROJECTS`."""
+    """The name of its mapping in `PROJECTS`."""
     families: tuple[str, ...]
-    """Families of transformers that its class can hold."""
+    """The transformers families that its class supports."""
     settings: Callable[[TakenApart, Any], settings.Settings]
-    """The project's settings. Raises ModelError where it computes something else than the model."""
+    """Makes the project's settings. Raises ModelError if the class would compute something else than the model."""
     unused: Callable[[TakenApart], tuple[str, ...]] = lambda source: ()
     """Patterns of rules that do not apply to this model: the other kind of MLP, fused projections."""
     endings: tuple[str, ...] = ("weight", "bias")
-    """What its tensors' names end in."""
+    """The suffixes of its tensor names."""
 
 
 def _litgpt_unused(source: TakenApart) -> tuple[str, ...]:
     return ("mlp.fc",) if (0, "gate.weight") in source.where else ("mlp.fc_1", "mlp.fc_2")
 
 
-def _torchtitan(project: str, fields: Callable[[TakenApart, Any], settings.Settings], fused: str) -> Format:
-    return Format(project, ("llama", "mistral"), fields, lambda source: (fused,), endings=("weight",))
+def _torchtitan(project: str, fields: Callable[[TakenApart, Any], settings.Settings], fused: str) -> ModelFormat:
+    return ModelFormat(project, ("llama", "mistral"), fields, lambda source: (fused,), endings=("weight",))
 
 
 FORMATS = {
-    "nanogpt": Format("nanogpt", ("gpt2",), settings.nanogpt),
-    "litgpt": Format(
+    "nanogpt": ModelFormat("nanogpt", ("gpt2",), settings.nanogpt),
+    "litgpt": ModelFormat(
         "litgpt", ("gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi3"), settings.litgpt, _litgpt_unused
     ),
     "torchtitan": _torchtitan("torchtitan", settings.torchtitan, "attention.qkv_linear.wqkv"),
     "torchtitan-0.2": _torchtitan("torchtitan-0.2", settings.torchtitan_02, "attention.wqkv"),
 }
-"""What a model can be written as, beside a Hugging Face folder."""
+"""The export formats besides a Hugging Face folder."""
 
 
 def export_as(saved: SavedModel, folder: Path, name: str, dtype: str = "fp32") -> None:
-    """Write `saved` for the project `name`, a key of `FORMATS`, all or nothing.
+    """Write `saved` for the project `name`, a key of `FORMATS`, atomically.
 
-    Raises ModelError for a model that the project's class cannot hold, or numbers that `dtype` cannot;
-    ArtifactError when `folder` is not free.
+    Raises ModelError for a model that the project's class does not support, or numbers too large for `dtype`;
+    ArtifactError if `folder` exists and is not empty.
     """
     from safetensors.torch import save_file
 
@@ -74,12 +74,12 @@ def export_as(saved: SavedModel, folder: Path, name: str, dtype: str = "fp32") -
     family = str(saved.config.model_type)
     if family not in made.families:
         why = settings.why_not(name, family)
-        raise ModelError(f"{saved.path}: {name} holds {', '.join(made.families)}, not {family}{why}")
+        raise ModelError(f"{saved.path}: {name} supports {', '.join(made.families)}, not {family}{why}")
     source = apart_saved(saved)
     try:
         found = made.settings(source, saved.config)
     except ModelError as error:
-        raise ModelError(f"{saved.path}: {name} cannot hold this model: {error}") from None
+        raise ModelError(f"{saved.path}: {name} does not support this model: {error}") from None
     with staged(folder) as unfinished:
         tensors = {key: cast(key, value, dtype) for key, value in state_dict(source, made).items()}
         save_file(tensors, unfinished / "model.safetensors", {"format": "pt"})
@@ -88,10 +88,10 @@ def export_as(saved: SavedModel, folder: Path, name: str, dtype: str = "fp32") -
         notice(f"{folder}: {line}")
 
 
-def state_dict(source: TakenApart, made: Format) -> Mapping[str, torch.Tensor]:
-    """The tensors of the project's class, by its names; a tied head is written out too.
+def state_dict(source: TakenApart, made: ModelFormat) -> Mapping[str, torch.Tensor]:
+    """The tensors of the project's class by its names, including a tied head.
 
-    Raises ModelError where the class has no place for a tensor, or needs one that the model lacks.
+    Raises ModelError if the class has no place for a tensor, or needs one that the model does not have.
     """
     mapping, skipped = PROJECTS[made.project], made.unused(source)
     placed: set[tuple[int | None, str]] = set()
@@ -103,7 +103,9 @@ def state_dict(source: TakenApart, made: Format) -> Mapping[str, torch.Tensor]:
             found = [(layer, key) in source.where for key in keys]
             if not all(found):
                 if any(found) or (ending == "weight" and not rule.optional):
-                    raise ModelError(f"{source.label}: has no {keys[found.index(False)]} for {prefix}.{ending}")
+                    raise ModelError(
+                        f"{source.label}: has no {keys[found.index(False)]}, which {prefix}.{ending} needs"
+                    )
                 continue
             parts = [source.part(layer, key) for key in keys]
             tensors[f"{prefix}.{ending}"] = join(parts, rule, source.heads, mapping.rotary)

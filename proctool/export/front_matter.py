@@ -1,7 +1,7 @@
-"""A model card's front matter in the form that the hub reads, by huggingface_hub's own classes.
+"""The front matter of a model card, written with huggingface_hub's classes.
 
-Fields: https://huggingface.co/docs/hub/model-cards. Each says what the artifact records or what the user states; what
-neither says is left out.
+Fields: https://huggingface.co/docs/hub/model-cards. Each value comes from the artifact or from the user; unknown fields
+are left out.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ _LANGUAGE = re.compile(r"[a-z]{2,8}(-[A-Za-z0-9]{2,8})*")
 
 @dataclass(frozen=True)
 class Stated:
-    """What only the user can say of a model."""
+    """The facts that only the user knows."""
 
     license: str | None = None
-    """The hub's identifier, such as apache-2.0."""
+    """License identifier of the hub, such as apache-2.0."""
     language: tuple[str, ...] = ()
-    """Codes such as en; without any, those of the hub's corpora that it was trained on."""
+    """Language codes such as en (default: those of its training corpora)."""
 
     def __post_init__(self) -> None:
         if self.license is not None and not _LICENSE.fullmatch(self.license):
-            raise OptionError(f"license {self.license}: write the hub's identifier, such as apache-2.0, mit or other")
+            raise OptionError(
+                f"license {self.license}: give an identifier of the hub, such as apache-2.0, mit or other"
+            )
         if bad := [code for code in self.language if not _LANGUAGE.fullmatch(code)]:
-            raise OptionError(f"language {bad[0]}: write a code, such as en or pt-BR")
+            raise OptionError(f"language {bad[0]}: give a language code, such as en or pt-BR")
 
 
 NOTHING = Stated()
@@ -53,7 +55,7 @@ class Measured:
 
 
 def measured(metadata: Mapping[str, Any]) -> list[Measured]:
-    """The metrics that an artifact records, of the validation split of what it was trained on last."""
+    """The metrics that an artifact records, on the validation split of its last training data."""
     found = metadata.get("metrics") or {}
     rows = []
     if isinstance(loss := found.get("loss"), int | float):
@@ -95,14 +97,14 @@ def _as_node(saved: SavedModel) -> Mapping[str, Any]:
 
 
 def _all(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A model and all that it was made from."""
+    """A model and all its ancestors."""
     yield node
     for parent in node.get("parents") or []:
         yield from _all(parent)
 
 
 def _repositories(nodes: list[Mapping[str, Any]]) -> Iterator[str]:
-    """Models of the hub among them."""
+    """The hub models among the ancestors."""
     for node in nodes:
         found = node.get("repository")
         if isinstance(found, Mapping) and isinstance(found.get("id"), str):
@@ -110,7 +112,7 @@ def _repositories(nodes: list[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _datasets(about: Mapping[str, Any]) -> list[str]:
-    """Datasets of the hub that a model was trained on: recorded, or known by the corpus's name in older artifacts."""
+    """The hub datasets that a model was trained on: recorded, or derived from the corpus name in older artifacts."""
     recorded = about.get("datasets")
     if isinstance(recorded, list):
         return [each for each in recorded if isinstance(each, str)]
@@ -149,6 +151,6 @@ def _spec(task: Any) -> str:
 
 
 def _one_or_all(values: Any) -> Any:
-    """One value as it is, several as a list, none as None."""
+    """A single value unchanged, several as a list, none as None."""
     found = list(values)
     return found[0] if len(found) == 1 else found or None

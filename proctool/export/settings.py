@@ -1,4 +1,4 @@
-"""A transformers configuration as the settings of other projects; what they would compute otherwise is refused."""
+"""A transformers configuration as settings of other projects. A model that they compute differently is refused."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from proctool.foreign.apart import TakenApart
 from proctool.models.build import context_of
 
 _TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
-"""Names of GELU's approximation by tanh."""
+"""The names of GELU's tanh approximation."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Fields of a project's settings, and what a reader should know of differences too small to refuse."""
+    """The fields of a project's settings, and notes about small differences."""
 
     fields: dict[str, Any]
     differences: tuple[str, ...] = ()
 
 
 def why_not(project: str, family: str) -> str:
-    """Why a project's class cannot hold a family, where there is more to say than that it is another."""
+    """The reason why a project's class does not support a family; empty if it is simply another family."""
     if family == "gpt2":
-        return ": its positions are rotary, and GPT-2's are learned"
+        return ": its positions are rotary, but GPT-2's are learned"
     if project == "nanogpt":
         return ": its positions are learned, its norms are LayerNorm and its MLP has no gate"
     return ""
@@ -32,14 +32,18 @@ def why_not(project: str, family: str) -> str:
 
 def nanogpt(source: TakenApart, config: Any) -> Settings:
     """Fields of nanoGPT's GPTConfig. Raises ModelError."""
-    _require(config.layer_norm_epsilon == 1e-5, f"layer_norm_epsilon is {config.layer_norm_epsilon}, there 1e-05")
-    _require(config.n_inner in (None, 4 * config.n_embd), f"n_inner is {config.n_inner}, there {4 * config.n_embd}")
+    _require(config.layer_norm_epsilon == 1e-5, f"layer_norm_epsilon is {config.layer_norm_epsilon}, not 1e-05")
+    _require(config.n_inner in (None, 4 * config.n_embd), f"n_inner is {config.n_inner}, not {4 * config.n_embd}")
     _require(config.scale_attn_weights, "its attention is not scaled")
     _require(not config.scale_attn_by_inverse_layer_idx, "its attention is scaled by layer")
     _require((None, "head.weight") not in source.where, "its head is not tied to the embeddings")
     activation = config.activation_function
-    _require(activation in ("gelu", *_TANH), f"its activation is {activation}, there gelu")
-    told = () if activation == "gelu" else (f"nanoGPT computes gelu exactly, this model {activation}; logits differ",)
+    _require(activation in ("gelu", *_TANH), f"its activation is {activation}, not gelu")
+    told = (
+        ()
+        if activation == "gelu"
+        else (f"nanoGPT computes gelu exactly, but this model uses {activation}; logits differ slightly",)
+    )
     fields = {
         "block_size": config.n_positions,
         "vocab_size": config.vocab_size,
@@ -60,10 +64,10 @@ def litgpt(source: TakenApart, config: Any) -> Settings:
     heads = source.heads
     assert heads is not None, "every family's configuration names its heads"
     has = {part: (0, f"{part}.bias") in source.where for part in ("query", "attention_output", "down")}
-    _require(has["attention_output"] == has["down"], "attention and MLP do not agree on biases")
+    _require(has["attention_output"] == has["down"], "only one of attention and MLP has biases")
     activation = config.hidden_act
     known = ("gelu", *_TANH) if is_neox else ("silu",)
-    _require(activation in known, f"its activation is {activation}, there {' or '.join(known)}")
+    _require(activation in known, f"its activation is {activation}, not {' or '.join(known)}")
     fields = {
         "block_size": context_of(config),
         "n_layer": source.layers,
@@ -91,7 +95,7 @@ def litgpt(source: TakenApart, config: Any) -> Settings:
 
 
 def torchtitan(source: TakenApart, config: Any) -> Settings:
-    """What torchtitan's Llama is built from (version 0.3): the sizes, and the fields of ComplexRoPE.Config.
+    """The settings of torchtitan's Llama (version 0.3): the sizes, and the fields of ComplexRoPE.Config.
 
     Raises ModelError.
     """
@@ -108,13 +112,13 @@ def torchtitan(source: TakenApart, config: Any) -> Settings:
 
 
 def torchtitan_02(source: TakenApart, config: Any) -> Settings:
-    """Fields of TransformerModelArgs of torchtitan's Llama up to version 0.2, which always ties nothing and scales
-    rotary positions: here by 1. Raises ModelError."""
+    """Fields of TransformerModelArgs of torchtitan's Llama up to version 0.2. It never ties the head and always scales
+    rotary positions; here the scale is 1. Raises ModelError."""
     sizes, theta = _torchtitan_sizes(source, config)
     hidden, width = config.intermediate_size, int(2 * 4 * config.hidden_size / 3)
     more = {
         "multiple_of": 1,
-        # The class rounds the product down; half a row more makes it the very number.
+        # The class rounds the product down; half a row more gives the exact number.
         "ffn_dim_multiplier": (hidden + 0.5) / width,
         "rope_theta": theta,
         "max_seq_len": context_of(config),
@@ -129,8 +133,8 @@ def _torchtitan_sizes(source: TakenApart, config: Any) -> tuple[dict[str, Any], 
     heads = source.heads
     assert heads is not None, "every family's configuration names its heads"
     width = config.hidden_size // heads.query
-    _require(heads.size == width, f"its heads have {heads.size} rows, there {width}")
-    _require(config.hidden_act == "silu", f"its activation is {config.hidden_act}, there silu")
+    _require(heads.size == width, f"its heads have {heads.size} rows, not {width}")
+    _require(config.hidden_act == "silu", f"its activation is {config.hidden_act}, not silu")
     sizes = {
         "dim": config.hidden_size,
         "n_layers": source.layers,
@@ -146,7 +150,7 @@ def _rotary(config: Any) -> dict[str, Any]:
     rotary = dict(getattr(config, "rope_parameters", None) or {})
     kind = rotary.get("rope_type", "default")
     _require(kind == "default", f"its rotary positions are scaled ({kind}), which proctool does not translate")
-    _require(isinstance(rotary.get("rope_theta"), int | float), "it does not say the base of its rotary positions")
+    _require(isinstance(rotary.get("rope_theta"), int | float), "its configuration has no rope_theta")
     return rotary
 
 
@@ -154,7 +158,7 @@ def _require_all_tokens_seen(config: Any) -> None:
     kinds = set(getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None)
     is_whole = kinds == {"full_attention"} or window is None or window >= (context_of(config) or 0)
-    _require(is_whole, f"its attention sees a window of {window} tokens")
+    _require(is_whole, f"its attention has a sliding window of {window} tokens")
 
 
 def _whole(number: float) -> int | float:

@@ -1,4 +1,4 @@
-"""A folder that appears complete or not at all, and tensors in the number format that was asked for."""
+"""Atomic writing of a folder, and conversion of tensors to the requested number format."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _TORCH = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` to write into; it takes that name at the end, its files with the umask's mode.
+    """A temporary folder to write into; it is renamed to `folder` at the end, with the umask's permissions.
 
-    Raises ArtifactError when `folder` exists and is not empty, or its parent is missing.
+    Raises ArtifactError if `folder` exists and is not empty, or its parent is missing.
     """
     folder = Path(folder)
     require_free(folder)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
     try:
         yield unfinished
-        unfinished.chmod(0o777 & ~artifact.umask())  # mkdtemp makes it private, safetensors its files
+        unfinished.chmod(0o777 & ~artifact.umask())  # mkdtemp and safetensors create private files
         for path in unfinished.rglob("*"):
             path.chmod((0o777 if path.is_dir() else 0o666) & ~artifact.umask())
         unfinished.replace(folder)
@@ -40,11 +40,11 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def require_free(folder: Path) -> None:
-    """Raises ArtifactError unless a new folder can take this name."""
+    """Raise ArtifactError unless a folder can be created with this name."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(f"{folder}: exists and is not an empty folder; export to a new one")
     if not folder.absolute().parent.is_dir():
-        raise ArtifactError(f"{folder}: the folder {folder.absolute().parent} does not exist")
+        raise ArtifactError(f"{folder}: the folder {folder.absolute().parent} does not exist; create it first")
 
 
 def torch_dtype(dtype: str) -> torch.dtype:
@@ -56,8 +56,8 @@ def torch_dtype(dtype: str) -> torch.dtype:
 
 
 def cast(name: str, value: torch.Tensor, dtype: str) -> torch.Tensor:
-    """A tensor in `dtype`, in memory of its own. Raises ModelError where a number is too large for it."""
+    """A copy of a tensor in `dtype`. Raises ModelError if a number is too large for `dtype`."""
     made = value.to(torch_dtype(dtype), copy=True).contiguous()
     if dtype != "fp32" and not made.isfinite().all():
-        raise ModelError(f"tensor {name} holds numbers that {dtype} cannot; export as bf16 or fp32")
+        raise ModelError(f"tensor {name} has numbers too large for {dtype}; export as bf16 or fp32")
     return made

@@ -1,7 +1,7 @@
-"""Models of other projects: how their tensors are named and laid out, and carrying weights into and out of them.
+"""Models of other projects: names and layouts of their tensors, and carrying weights into and out of them.
 
-`proctool.transplant_into` is the function that most people need. A model that it does not know is described by a
-`ModelMapping`; `PROJECTS` holds the ready ones.
+Most users need only `proctool.transplant_into`. A `ModelMapping` describes a model that it does not know; `PROJECTS`
+has the built-in mappings.
 """
 
 from proctool.foreign.mapping import ModelMapping, TensorRule

@@ -1,4 +1,4 @@
-"""A model taken apart by a mapping: what each of its tensors holds, and where each part is found."""
+"""A model split into parts by a mapping: the contents of each tensor, and the tensor of each part."""
 
 from __future__ import annotations
 
@@ -14,61 +14,61 @@ if TYPE_CHECKING:
     import torch
 
 Key = tuple[int | None, str]
-"""A layer (None outside) and a part of it: (3, "query.weight")."""
+"""A layer (None outside the layers) and a part of it: (3, "query.weight")."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What one tensor of a model is."""
+    """The contents of one tensor of a model."""
 
     component: str
     layer: int | None
     keys: tuple[str, ...]
-    """The parts that it holds, in their order."""
+    """The parts that it holds, in order."""
     rule: TensorRule
 
 
 @dataclass(frozen=True)
 class TakenApart:
-    """A model whose tensors are known by what they hold."""
+    """A model with the contents of each tensor."""
 
     label: str
     mapping: ModelMapping
     shapes: Mapping[str, tuple[int, ...]]
     slots: Mapping[str, Slot]
-    """Tensors that the mapping covers, in the model's order."""
+    """The tensors that the mapping covers, in the model's order."""
     layers: int
     heads: HeadSizes | None
     read: Callable[[str], torch.Tensor]
-    """One tensor in float32. Raises ModelError where it holds NaN or infinities."""
+    """Reads one tensor as float32. Raises ModelError if it has NaN or infinities."""
     tied: Mapping[str, str] = field(default_factory=dict)
-    """Names of tensors that are another tensor again, with its name: a tied head."""
+    """Tied tensors, such as a tied head: the alias and the name of the tensor."""
     vocabulary: int | None = None
-    """Tokens that count, where embeddings may be padded."""
+    """Number of tokens without padding rows of the embeddings."""
     rotates_whole: bool = True
-    """Whether rotary positions turn all rows of a head."""
+    """Whether rotary positions rotate all rows of a head."""
 
     def __post_init__(self) -> None:
         where: dict[Key, tuple[str, int]] = {}
         for name, slot in self.slots.items():
             for index, key in enumerate(slot.keys):
                 if (other := where.setdefault((slot.layer, key), (name, index))[0]) != name:
-                    raise ModelError(f"{self.label}: tensors {other} and {name} both claim to be {key}")
+                    raise ModelError(f"{self.label}: the mapping gives both {other} and {name} the part {key}")
         object.__setattr__(self, "where", where)
 
     where: dict[Key, tuple[str, int]] = field(init=False, repr=False)
-    """The tensor that holds each part, and which of its parts it is."""
+    """For each part the tensor that holds it, and its index in that tensor."""
 
     def part(self, layer: int | None, key: str) -> torch.Tensor:
-        """A part in the form in the middle: weights (outputs, inputs), query and key rotating in halves."""
+        """A part in the common form: weights (outputs, inputs), query and key rotated in halves."""
         name, index = self.where[layer, key]
         return split(self.read(name), self.slots[name].rule, self.heads, self.mapping.rotary)[index]
 
 
 def slots_of(mapping: ModelMapping, names: Sequence[str], label: str) -> dict[str, Slot]:
-    """What each of the tensors `names` is; those that no rule covers are left out.
+    """The contents of each of the tensors `names`; tensors that no rule covers are left out.
 
-    Raises ModelError where rules of two components claim a tensor.
+    Raises ModelError if rules of two components cover the same tensor.
     """
     slots = {}
     for name in names:
@@ -80,15 +80,15 @@ def slots_of(mapping: ModelMapping, names: Sequence[str], label: str) -> dict[st
         for other, _ in found:
             if other.component != rule.component:
                 raise ModelError(
-                    f"{label}: two components claim {name}: {rule.component} by {rule.pattern}, "
-                    f"{other.component} by {other.pattern}"
+                    f"{label}: two rules cover {name}: {rule.pattern} ({rule.component}) and "
+                    f"{other.pattern} ({other.component})"
                 )
         slots[name] = Slot(rule.component, layer, rule.keys(inside, ending), rule)
     return slots
 
 
 def matches(mapping: ModelMapping, names: Sequence[str]) -> bool:
-    """Whether the mapping covers every one of the tensors `names`, and no rule that a model must obey goes unused."""
+    """Whether the mapping covers all of the tensors `names` and every required rule covers a tensor."""
     slots = slots_of(mapping, names, mapping.name)
     if len(slots) != len(names) or not any(slot.layer is not None for slot in slots.values()):
         return False
@@ -105,14 +105,14 @@ def take_apart(
     root: Any,
     tied: Mapping[str, str] | None = None,
 ) -> TakenApart:
-    """The model whose tensors have the given shapes; `root` is where the mapping looks up heads and vocabulary.
+    """The model with the given shapes of tensors; the mapping looks up heads and vocabulary in `root`.
 
-    Raises ModelError when the mapping does not fit: no layers, rows that do not make the number of heads, a tensor
-    that two components claim, a part that two tensors claim.
+    Raises ModelError if the mapping does not fit: no layers, rows that do not fit the number of heads, two components
+    for one tensor, or two tensors for one part.
     """
     tied = tied or {}
     slots = slots_of(mapping, list(shapes), label)
-    # The first name of a tied tensor may be the head's: it is the embedding all the same.
+    # The first name of a tied tensor may be that of the head, but it counts as the embedding.
     for alias, name in tied.items():
         other = slots_of(mapping, [alias], label).get(alias)
         if other is not None and other.component == "embeddings":
@@ -125,7 +125,7 @@ def take_apart(
         )
     if numbers != list(range(len(numbers))):
         raise ModelError(
-            f"{label}: its layers are {some_of(list(map(str, numbers)))}, not 0 and on; use the whole model"
+            f"{label}: its layers are {some_of(list(map(str, numbers)))} instead of 0, 1, 2, ...; give the whole model"
         )
     return TakenApart(
         label,
@@ -144,14 +144,14 @@ def take_apart(
 def _heads(
     label: str, mapping: ModelMapping, shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], root: Any
 ) -> HeadSizes | None:
-    """The model's heads, compared with the rows of every attention tensor; None where they are not known."""
+    """The model's heads, checked against the rows of every attention tensor; None if they are not known."""
     asked = [(name, slot) for name, slot in slots.items() if "query" in slot.rule.parts]
     query = _number(root, mapping.heads)
     if not asked or query is None:
         return None
     groups = _number(root, mapping.kv_heads) or query
     if query % groups:
-        raise ModelError(f"{label}: {query} heads are no multiple of {groups} key-value heads")
+        raise ModelError(f"{label}: {query} heads are not a multiple of {groups} key-value heads")
     name, slot = asked[0]
     counted = HeadSizes(query, groups, 1)
     share = sum(counted.of(part) for part in slot.rule.parts)
@@ -160,16 +160,16 @@ def _heads(
         wanted = head_rows(slot.rule, heads) if slot.rule.parts else None
         if wanted is not None and outputs(slot.rule, shapes[name]) != sum(wanted):
             raise ModelError(
-                f"{label}: tensor {name} has shape {shapes[name]}, which does not make {query} heads and "
-                f"{groups} key-value heads of {heads.size}"
+                f"{label}: tensor {name} has shape {shapes[name]}, which does not fit {query} heads and "
+                f"{groups} key-value heads of size {heads.size}"
             )
     if mapping.rotary is not None and heads.size % 2:
-        raise ModelError(f"{label}: heads of {heads.size} rows cannot be rotated in pairs")
+        raise ModelError(f"{label}: rotary positions need an even head size, not {heads.size}")
     return heads
 
 
 def _number(root: Any, where: int | str | tuple[str, ...] | None) -> int | None:
-    """A number, or what is found at the first of the dotted paths that leads to one."""
+    """A number, or the number at the first of the dotted paths that has one."""
     if isinstance(where, int) or where is None:
         return where
     for path in (where,) if isinstance(where, str) else where:
@@ -184,7 +184,7 @@ def _number(root: Any, where: int | str | tuple[str, ...] | None) -> int | None:
 def _step(holder: Any, name: str) -> Any:
     if isinstance(holder, Mapping):
         return holder.get(name)
-    modules = getattr(holder, "_modules", {})  # a ModuleList or ModuleDict names its children "0", "1", ...
+    modules = getattr(holder, "_modules", {})  # children of a ModuleList have the names "0", "1", ...
     return modules[name] if name in modules else getattr(holder, name, None)
 
 

@@ -1,4 +1,4 @@
-"""Mappings of transformers' families, so that their weights can be carried into models of other projects and back."""
+"""Mappings of transformers families, to carry weights between them and models of other projects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _QKV = ("query", "key", "value")
 
 
 def _llama(*inside: TensorRule) -> ModelMapping:
-    """Names that most families share; `inside` are the rules of attention and MLP."""
+    """A mapping with the names that most families share; `inside` are the rules of attention and MLP."""
     return ModelMapping(
         "",
         "model.layers",
@@ -109,10 +109,10 @@ FAMILIES = {
 
 
 def family_mapping(family: str) -> ModelMapping:
-    """The mapping of a transformers family. Raises ModelError for one that no mapping describes."""
+    """The mapping of a transformers family. Raises ModelError for a family without a mapping."""
     if family not in FAMILIES:
         raise ModelError(
-            f"{family}: proctool has no mapping between this family and other projects; "
-            f"it has them for {', '.join(FAMILIES)}"
+            f"{family}: proctool cannot carry weights between this family and other projects; "
+            f"supported: {', '.join(FAMILIES)}"
         )
     return FAMILIES[family]

@@ -42,18 +42,17 @@ def transplant_into(
 
         proctool.transplant_into(model, "warm.safetensors", components=("attention", "mlp", "norms"))
 
-    `module` is a transformers model, or any other: then `mapping` says what its parameters are ("nanogpt", "litgpt",
-    "torchtitan", "nanochat", or a `proctool.foreign.ModelMapping`); without it, a module whose parameter names are
-    exactly those of a known project is recognised. `donor` is a model artifact, a Hugging Face folder, a transformers
-    model or a module of the target's kind. Tensors are fused, split, transposed and permuted as the two layouts ask.
+    `module` is a transformers model or any other module. For another module, `mapping` describes its parameters
+    ("nanogpt", "litgpt", "torchtitan", "nanochat", or a `proctool.foreign.ModelMapping`); without it, the parameter
+    names must be exactly those of a known project. `donor` is a model artifact, a Hugging Face folder, a transformers
+    model or a module of the target's class. Tensors are fused, split, transposed and permuted to fit the target.
 
-    `components` are of attention, mixer, mlp, norms and positions. `embeddings` is fresh (they stay as they are),
-    scale, mean, sample or copy. `layers` restricts to some of the layers: 0, "0-5", [0, 2] or "mlp=0-5". `seed` is that
-    of the draws of sample.
+    `components` may have attention, mixer, mlp, norms and positions. `embeddings` is fresh (unchanged), scale, mean,
+    sample or copy. `layers` selects layers: 0, "0-5", [0, 2] or "mlp=0-5". `seed` is for the random rows of sample.
 
-    Returns the origin of every parameter, in the module's order. Raises ModelError when mapping, shapes, depths or
-    heads do not fit, or the donor holds NaN or infinities; OptionError when nothing would be carried. The module is
-    changed only after everything was checked.
+    Returns the origin of every parameter, in the module's order. Raises ModelError if mapping, shapes, depths or heads
+    do not fit, or the donor has NaN or infinities; OptionError if nothing would be carried. The module changes only
+    after all checks.
     """
     module = unwrapped(_module(module, "module"))
     components = components.split(",") if isinstance(components, str) else components
@@ -87,9 +86,9 @@ def _opened(donor: str | os.PathLike[str] | SavedModel | nn.Module) -> SavedMode
 
 
 def _apart_donor(donor: nn.Module, module: nn.Module, mapping: ModelMapping) -> TakenApart:
-    """A donor that is a module: by the target's mapping where it is of the target's class, or by its own names."""
+    """A donor module: read by the target's mapping if it has the target's class, else by its own names."""
     names = [name for name, _ in donor.named_parameters()]
-    # A family of transformers may name its tensors as a project does and lay them out otherwise (GPT-2 and nanoGPT).
+    # A family may have the same names as a project but another layout (GPT-2 and nanoGPT).
     is_alike = type(donor) is type(module) or (config_of_live(module) is None and matches(mapping, names))
     return apart_module(donor, mapping if is_alike else mapping_for(donor, None))
 
@@ -98,7 +97,7 @@ def _written_layers(layers: int | str | Sequence[int | str] | None) -> tuple[str
     if layers is None:
         return ()
     if isinstance(layers, Sequence) and not layers:
-        raise OptionError("layers: none is named, so nothing would be carried; leave it out for all layers")
+        raise OptionError("layers: is empty, so nothing would be carried; leave it out for all layers")
     if isinstance(layers, int | str):
         return (str(layers),)
     numbers = [str(layer) for layer in layers if isinstance(layer, int)]
@@ -151,13 +150,15 @@ def _carry(
 
 
 def _carried(target: TakenApart, components: Sequence[str], embeddings: str) -> tuple[str, ...]:
-    """The components to carry, without those that the module does without beside others."""
+    """The components to carry, without optional ones that the module does not have."""
     names = parse_components(components)
     for name in ("head", "embeddings"):
         if name in names:
             alias = next((each for each in target.tied if name == "head"), None)
             tied = f": {alias} is tied to {target.tied[alias]}" if alias else ""
-            raise OptionError(f'components: the {name} moves with embeddings="copy" (or scale, mean, sample){tied}')
+            raise OptionError(
+                f'components: set the start of the {name} with embeddings="copy" (or scale, mean, sample){tied}'
+            )
     there = {slot.component for slot in target.slots.values()}
     if rest := tuple(name for name in names if name in there or name not in engine.OPTIONAL):
         names = rest
@@ -174,7 +175,7 @@ def _carried(target: TakenApart, components: Sequence[str], embeddings: str) -> 
 def _check_fits(target: TakenApart, source: TakenApart, names: Sequence[str]) -> None:
     if source.layers != target.layers and any(name != "positions" for name in names):
         raise ModelError(
-            f"{source.label}: has {source.layers} layers, {target.label} {target.layers}: "
+            f"{source.label}: has {source.layers} layers but {target.label} has {target.layers}: "
             "weights cannot be carried over"
         )
     if "attention" not in names:
@@ -182,12 +183,12 @@ def _check_fits(target: TakenApart, source: TakenApart, names: Sequence[str]) ->
     ours, theirs = target.heads, source.heads
     tensor = next((name for name, slot in target.slots.items() if "query" in slot.rule.parts), None)
     if tensor is None:
-        return  # attention whose tensors are only carried under their own names
+        return  # without parts, attention tensors are carried by name and need no heads
     if ours is None or theirs is None:
         unknown = target if ours is None else source
         raise ModelError(
-            f"{unknown.label}: its number of heads is not known, which attention ({tensor}) depends on; "
-            "give ModelMapping(heads=...): a number, or where the model keeps it"
+            f"{unknown.label}: the number of heads is unknown, but attention ({tensor}) needs it; "
+            "give ModelMapping(heads=...): a number or the attribute that has it"
         )
     for what in ("query", "groups", "size"):
         if getattr(ours, what) != getattr(theirs, what):
@@ -199,8 +200,8 @@ def _check_fits(target: TakenApart, source: TakenApart, names: Sequence[str]) ->
     layouts = {source.mapping.rotary, target.mapping.rotary} - {None}
     if len(layouts) > 1 and not (source.rotates_whole and target.rotates_whole):
         raise ModelError(
-            f"{source.label}: rotates only some rows of each head, which the layout of {target.label} ({tensor}) "
-            "cannot hold: weights cannot be carried over"
+            f"{source.label}: rotates only some rows of each head, which {target.label} ({tensor}) does not support: "
+            "weights cannot be carried over"
         )
 
 
@@ -230,7 +231,7 @@ def _check_shape(target: TakenApart, source: TakenApart, name: str, slot: Slot, 
     if tuple(value.shape) != target.shapes[name]:
         theirs = source.where[slot.layer, slot.keys[0]][0]
         raise ModelError(
-            f"{source.label}: tensor {theirs} makes shape {tuple(value.shape)}, {name} of {target.label} has "
+            f"{source.label}: tensor {theirs} gives shape {tuple(value.shape)}, but {name} of {target.label} has "
             f"{target.shapes[name]}: weights cannot be carried over"
         )
 
@@ -238,14 +239,14 @@ def _check_shape(target: TakenApart, source: TakenApart, name: str, slot: Slot, 
 def _embedding(
     target: TakenApart, source: TakenApart, name: str, slot: Slot, way: str, seed: int
 ) -> tuple[Origin, torch.Tensor | None]:
-    """A tensor with a row for every token, or a bias over the vocabulary."""
+    """Start a tensor with a row per token, or a bias over the vocabulary."""
     import torch
 
     if way == "fresh":
         return _stays(target, name, slot, "drawn-by-default"), None
     key = slot.keys[0]
     if (slot.layer, key) not in source.where and key == "head.weight":
-        key = "tokens.weight"  # a tied donor's head is its token embedding
+        key = "tokens.weight"  # the head of a tied donor is its token embedding
     found = source.where.get((slot.layer, key))
     if found is None or (len(target.shapes[name]) == 1 and way != "copy"):
         return _stays(target, name, slot, "vocabulary-bias" if len(target.shapes[name]) == 1 else "as-started"), None
@@ -255,7 +256,7 @@ def _embedding(
         tokens = _tokens_copied(target, source, name, found[0])
         theirs = theirs[:tokens]
         if theirs.shape[1:] == shape[1:]:
-            theirs = torch.cat([theirs, current[tokens:]])  # rows of padding stay as they are
+            theirs = torch.cat([theirs, current[tokens:]])  # padding rows do not change
     if way != "scale" and theirs.shape[1:] != shape[1:]:
         _check_shape(target, source, name, slot, theirs)
     value = embedding_rows(way, shape[0], theirs, lambda: current, seeded(seed, "embeddings"))
@@ -264,7 +265,7 @@ def _embedding(
 
 
 def _tokens_copied(target: TakenApart, source: TakenApart, name: str, theirs: str) -> int:
-    """How many rows are copied: all, or those of the vocabulary without its padding. Raises ModelError."""
+    """The number of rows to copy: all, or the vocabulary without padding. Raises ModelError."""
     rows, given = target.shapes[name][0], source.shapes[theirs][0]
     if rows == given and source.vocabulary == target.vocabulary:
         return rows
@@ -283,13 +284,13 @@ def _tokens_copied(target: TakenApart, source: TakenApart, name: str, theirs: st
 def _tell(
     target: TakenApart, source: TakenApart, names: Sequence[str], embeddings: str, origins: Sequence[Origin]
 ) -> None:
-    """Notices: padding, parts that stay behind, and positions that the two models know in different ways."""
+    """Show notices about padding, parts that are not carried, and different kinds of positions."""
     for origin in origins:
         if origin.source == "copy":
             tokens, rows = _tokens_copied(target, source, origin.tensor, origin.given[0].tensor), origin.shape[0]
             if tokens < rows:
                 last = f"rows {tokens} to {rows - 1} of {origin.tensor}"
-                notice(f"{target.label}: {last} are padding and stay as they are")
+                notice(f"{target.label}: {last} are padding and do not change")
     wanted = {(slot.layer, key) for slot in target.slots.values() for key in slot.keys}
     moved = (*names, "embeddings", "head") if embeddings == "copy" else names
     for component in moved:
@@ -303,6 +304,6 @@ def _tell(
     if "attention" in names and (target.mapping.rotary is None) != (source.mapping.rotary is None):
         with_rotary, without = (target, source) if target.mapping.rotary else (source, target)
         notice(
-            f"{with_rotary.label} has rotary positions and {without.label} has none: "
-            "the same attention weights compute something else"
+            f"{with_rotary.label} has rotary positions but {without.label} does not: "
+            "the same attention weights give different results"
         )

@@ -1,6 +1,6 @@
-"""Fused and split projections, transposed weights and rotary layouts: one form in the middle, and the way in and out.
+"""Conversion between layouts (fused or split projections, transposed weights, rotary layouts) and a common form.
 
-In the middle a part is a tensor of its own, weights (outputs, inputs), and query and key rotate in halves.
+In the common form each part is a tensor, weights are (outputs, inputs), and query and key rotate in halves.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class HeadSizes:
     """Rows of a head."""
 
     def of(self, part: str) -> int:
-        """How many heads the rows of `part` (query, key or value) make."""
+        """The number of heads of `part` (query, key or value)."""
         return self.query if part == "query" else self.groups
 
 
 def outputs(rule: TensorRule, shape: Sequence[int]) -> int:
-    """How many outputs a tensor of this shape has: its rows, unless it is stored transposed."""
+    """The number of outputs of a tensor with this shape: its rows, unless it is stored transposed."""
     return shape[1] if rule.transposed and len(shape) == 2 else shape[0]
 
 
@@ -46,7 +46,7 @@ def head_rows(rule: TensorRule, heads: HeadSizes | None) -> list[int] | None:
 
 
 def split(value: torch.Tensor, rule: TensorRule, heads: HeadSizes | None, rotary: Rotary | None) -> list[torch.Tensor]:
-    """The parts that a tensor holds, in the form in the middle."""
+    """The parts of a tensor in the common form."""
     if rule.transposed and value.ndim == 2:
         value = value.T
     if len(rule.parts) < 2:
@@ -65,7 +65,7 @@ def split(value: torch.Tensor, rule: TensorRule, heads: HeadSizes | None, rotary
 def join(
     parts: Sequence[torch.Tensor], rule: TensorRule, heads: HeadSizes | None, rotary: Rotary | None
 ) -> torch.Tensor:
-    """The tensor that holds `parts`, given in the form in the middle."""
+    """The tensor made of `parts`, which have the common form."""
     import torch
 
     ready = [_rotated(each, part, heads, rotary, "out") for each, part in zip(parts, rule.parts or ("",), strict=True)]
@@ -82,7 +82,7 @@ def join(
 
 
 def _rotated(value: torch.Tensor, part: str, heads: HeadSizes | None, rotary: Rotary | None, way: str) -> torch.Tensor:
-    """Rows of query and key moved between the rotary layout of a model and halves."""
+    """Query or key with rows permuted between a model's rotary layout and halves."""
     import torch
 
     if part not in _ROTATED or rotary in (None, "halves"):
@@ -93,6 +93,6 @@ def _rotated(value: torch.Tensor, part: str, heads: HeadSizes | None, rotary: Ro
         inner = (half, 2) if way == "in" else (2, half)
         return value.reshape(-1, *inner, *tail).transpose(1, 2).reshape(value.shape)
     if part.endswith("norm"):
-        return value  # a gain on each row: the same for either direction
+        return value  # a gain for each row is the same in both directions
     first, second = value.reshape(-1, 2, half, *tail).unbind(1)
     return torch.stack((first, -second), dim=1).reshape(value.shape)

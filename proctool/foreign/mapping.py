@@ -1,4 +1,4 @@
-"""What a model's tensors are and how they are laid out, as facts. No torch here."""
+"""Descriptions of a model's tensors: their contents and layouts. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from proctool.errors import OptionError
 from proctool.models.components import COMPONENTS
 
 Rotary = Literal["halves", "pairs", "halves-reversed"]
-"""Which rows of a head rotate together, and which way:
+"""Which rows of a head rotate together, and in which direction:
 
 halves           row i with row i + size / 2 (transformers, litgpt)
 pairs            row 2i with row 2i + 1 (Meta's Llama, torchtitan)
-halves-reversed  as halves, by the negative angle (nanochat)
+halves-reversed  like halves, by the negative angle (nanochat)
 """
 
 PARTS = {
@@ -35,7 +35,7 @@ PARTS = {
     "positions": "positions",
     "head": "head",
 }
-"""What a tensor can hold, by the component that it belongs to. Models of different projects meet in these parts."""
+"""The parts that a tensor can hold, with their component. All projects share these parts."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TensorRule:
 
         TensorRule("attn.c_attn", "attention", ("query", "key", "value"))
 
-    Raises OptionError for an unknown component or part, or a pattern that is no regular expression.
+    Raises OptionError for an unknown component or part, or an invalid regular expression.
     """
 
     pattern: str
@@ -52,14 +52,14 @@ class TensorRule:
     component: str
     """One of attention, mixer, mlp, norms, embeddings, positions, head."""
     parts: tuple[str, ...] = ()
-    """What the tensors hold, of `PARTS`; several are fused, row after row. Without parts a tensor is only carried
-    between models that give it the same name."""
+    """Parts (of `PARTS`) in the tensors; several parts are fused row after row. A tensor without parts is carried only
+    between models where it has the same name."""
     grouped: bool = False
-    """Fused query, key and value lie group by group: the queries of a key-value head, its key, its value."""
+    """Fused query, key and value are stored per group: the queries of a key-value head, its key, its value."""
     transposed: bool = False
-    """Weights are stored (inputs, outputs), as Conv1D of transformers' GPT-2 does, not (outputs, inputs)."""
+    """Weights are stored as (inputs, outputs), like Conv1D in transformers' GPT-2, not as (outputs, inputs)."""
     optional: bool = False
-    """Some models of the project do without these tensors."""
+    """Whether some models of the project do not have these tensors."""
 
     def __post_init__(self) -> None:
         if self.component not in COMPONENTS:
@@ -73,10 +73,10 @@ class TensorRule:
         try:
             re.compile(self.pattern)
         except re.error as error:
-            raise OptionError(f"mapping: {self.pattern} is not a regular expression: {error}") from None
+            raise OptionError(f"mapping: {self.pattern} is not a valid regular expression: {error}") from None
 
     def ending(self, name: str) -> str | None:
-        """What follows the pattern in `name` ("weight", "bias", or nothing); None where the rule does not cover it."""
+        """The rest of `name` after the pattern ("weight", "bias" or ""); None if the rule does not cover it."""
         if name == self.pattern:
             return ""
         if name.startswith(f"{self.pattern}."):
@@ -93,10 +93,10 @@ class TensorRule:
 
 @dataclass(frozen=True)
 class ModelMapping:
-    """The tensors of a model class. The first rule that covers a tensor counts; others must agree on the component."""
+    """The tensors of a model class. The first rule that covers a tensor counts; others must have its component."""
 
     name: str
-    """What messages call it."""
+    """Its name in messages."""
     stack: str
     """Name of the module that holds the layers: "transformer.h"."""
     inside: tuple[TensorRule, ...]
@@ -104,15 +104,15 @@ class ModelMapping:
     outside: tuple[TensorRule, ...] = ()
     """Rules for all other tensors."""
     rotary: Rotary | None = None
-    """How query and key are rotated; None without rotary positions."""
+    """How query and key rotate; None without rotary positions."""
     heads: int | str | tuple[str, ...] | None = None
-    """Query heads: their number, or where the model keeps it ("config.n_head"; several places are tried in order)."""
+    """Number of query heads, or the attributes that have it ("config.n_head"; several are tried in order)."""
     kv_heads: int | str | tuple[str, ...] | None = None
-    """Key-value heads, in the same way; None: as many as query heads."""
+    """Number of key-value heads, given in the same way; None: as many as query heads."""
     vocabulary: str | None = None
-    """Where the model keeps the size of its vocabulary without padding ("config.vocab_size")."""
+    """The attribute that has the vocabulary size without padding ("config.vocab_size")."""
     padded_to: int | None = None
-    """Embeddings may have more rows than tokens: up to a multiple of this, unless `vocabulary` says how many count."""
+    """Embeddings may be padded to a multiple of this number of rows, unless `vocabulary` gives the exact number."""
 
     def __post_init__(self) -> None:
         if self.rotary not in (None, *get_args(Rotary)):
@@ -131,5 +131,5 @@ class ModelMapping:
         return None, name
 
     def rules(self, layer: int | None) -> tuple[TensorRule, ...]:
-        """The rules for a tensor of a layer, or outside."""
+        """The rules for the tensors of a layer, or for the other tensors."""
         return self.outside if layer is None else self.inside

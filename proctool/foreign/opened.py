@@ -1,4 +1,4 @@
-"""Models of every kind, taken apart: modules in memory, artifacts and Hugging Face folders."""
+"""Models of every kind, split into parts: modules in memory, artifacts and Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class LiveModel(SavedModel):
-    """A transformers model in memory, for what reads saved ones."""
+    """A transformers model in memory, with the interface of saved models."""
 
     def __init__(self, model: nn.Module, settings: PretrainedConfig) -> None:
         super().__init__(Path(type(model).__name__), settings, {}, None)
         object.__setattr__(self, "_model", model)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Tensors by name, as the model holds them."""
+        """The model's tensors by name."""
         held: nn.Module = self.__dict__["_model"]
         tensors = held.state_dict()
         if empty := next((name for name, tensor in tensors.items() if tensor.is_meta), None):
@@ -59,7 +59,7 @@ def config_of_live(module: nn.Module) -> PretrainedConfig | None:
 
 
 def apart_module(module: nn.Module, mapping: ModelMapping) -> TakenApart:
-    """A module in memory by `mapping`. Raises ModelError when they do not fit."""
+    """Split a module in memory by `mapping`. Raises ModelError if they do not fit."""
     label = type(module).__name__
     first: dict[int, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -79,7 +79,7 @@ def apart_module(module: nn.Module, mapping: ModelMapping) -> TakenApart:
 
 
 def apart_saved(saved: SavedModel) -> TakenApart:
-    """A saved transformers model by its family's mapping. Raises ModelError for a family without one."""
+    """Split a saved transformers model by its family's mapping. Raises ModelError for a family without mapping."""
     donor = Donor(saved)
     mapping = family_mapping(str(saved.config.model_type))
     tied = {}
@@ -91,16 +91,16 @@ def apart_saved(saved: SavedModel) -> TakenApart:
 
 
 def mapping_for(module: nn.Module, mapping: str | ModelMapping | None) -> ModelMapping:
-    """The mapping that was asked for, or the one that the module's parameter names match exactly.
+    """The requested mapping, or the one that matches the module's parameter names exactly.
 
-    Raises OptionError for an unknown name; ModelError where none or several match.
+    Raises OptionError for an unknown name; ModelError if no mapping or several mappings match.
     """
     if isinstance(mapping, ModelMapping):
         return mapping
     if isinstance(mapping, str):
         if mapping not in PROJECTS:
             raise OptionError(
-                f'mapping: "{mapping}" is none of {", ".join(PROJECTS)}{config.suggestion(mapping, PROJECTS)}'
+                f'mapping: "{mapping}" is not one of {", ".join(PROJECTS)}{config.suggestion(mapping, PROJECTS)}'
             )
         return PROJECTS[mapping]
     if (settings := config_of_live(module)) is not None:
@@ -111,6 +111,6 @@ def mapping_for(module: nn.Module, mapping: str | ModelMapping | None) -> ModelM
         which = "several of" if found else "none of"
         raise ModelError(
             f"{type(module).__name__}: its parameters ({some_of(names)}) match {which} {', '.join(PROJECTS)}; "
-            "say what they are with mapping="
+            "describe them with mapping="
         )
     return found[0]

@@ -1,4 +1,4 @@
-"""Ready mappings for models of other projects, from the public definitions of their classes.
+"""Built-in mappings for models of other projects, from the public definitions of their classes.
 
 nanogpt         karpathy/nanoGPT, model.py
 nanochat        karpathy/nanochat, nanochat/gpt.py, with and without value embeddings and residual scalars
@@ -50,7 +50,7 @@ _NANOCHAT = ModelMapping(
         TensorRule("transformer.wte", "embeddings", ("tokens",)),
         TensorRule("value_embeds", "embeddings", optional=True),
         TensorRule("lm_head", "head", ("head",)),
-        # Gains of the residual stream stand where other models have the weights of their norms.
+        # Gains of the residual stream take the place of the norm weights of other models.
         TensorRule("resid_lambdas|x0_lambdas|backout_lambda", "norms", optional=True),
         # The smear adds the previous token: a convolution over two positions.
         TensorRule("smear_lambda", "mixer", optional=True),
@@ -133,4 +133,4 @@ PROJECTS = {
         _torchtitan("torchtitan-0.2", "", "output"),
     )
 }
-"""The ready mappings, by name."""
+"""The built-in mappings by name."""

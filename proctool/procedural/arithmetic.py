@@ -22,14 +22,14 @@ class Arithmetic(Task):
     """`a OP b = answer STOP PAD...`, the loss on the answer's digits and the stop.
 
     Both numbers have exactly `digits` digits, the first not 0. Ids as published: digits 0..9 in the question, the
-    operator 10, = 11, padding 12, digits 20..29 in the answer, the stop 30.
+    operator 10, = 11, padding 12, digits 20..29 in the answer, the stop 30. The official scoring of the published code
+    counts the answer without its first digit, the stop, and the padding after the stop.
     """
 
     digits: int = 5
     """Digits of each number."""
     scoring: Literal["answer", "official"] = "answer"
-    """What counts: the answer and its stop, or (official) what the published code scores by testing the token before:
-    all of the answer but its first digit, the stop, and the padding after the stop."""
+    """answer: score the answer and its stop; official: as published."""
 
     presets: ClassVar = {"small": {"digits": 3}}
     targets_determined: ClassVar = True
@@ -37,7 +37,7 @@ class Arithmetic(Task):
     least_significant_first: ClassVar = False
 
     def __post_init__(self) -> None:
-        require(self.digits >= 1, self, "digits", "at least 1 is needed")
+        require(self.digits >= 1, self, "digits", "must be at least 1")
         require_fits(self, length="digits", vocabulary="digits")
 
     @property
@@ -52,7 +52,7 @@ class Arithmetic(Task):
 
     @property
     def layout(self) -> dict[str, range]:
-        """As published, with the ids it leaves unused."""
+        """The published ids, including unused ones."""
         return {
             "digit": range(10),
             "operator": range(_OPERATOR, _OPERATOR + 1),
@@ -65,7 +65,7 @@ class Arithmetic(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """Both numbers are uniform."""
+        """The entropy of both numbers, which are uniform."""
         return 2 * math.log2(9 * 10 ** (self.digits - 1))
 
     @abstractmethod
@@ -89,7 +89,7 @@ class Arithmetic(Task):
         written = np.empty((n, self.answer_digits + 1), self.dtype)
         written[:, :-1] = answer.T + self.dtype(_ANSWER)
         written[:, -1] = _STOP
-        # Of all the digits only the most significant can be a leading zero.
+        # Only the most significant digit can be a leading zero.
         top = self.answer_digits - 1 if self.least_significant_first else 0
         kept = np.ones(written.shape, bool)
         kept[:, top] = written[:, top] != _ANSWER
@@ -126,7 +126,7 @@ class Addition(Arithmetic):
 
     @property
     def answer_digits(self) -> int:
-        """One more than the numbers have."""
+        """One digit more than the numbers."""
         return self.digits + 1
 
     def answer(self, a: Tokens, b: Tokens) -> Tokens:
@@ -164,11 +164,11 @@ class Multiplication(Arithmetic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.digits <= 1000, self, "digits", "at most 1000 can be multiplied")
+        require(self.digits <= 1000, self, "digits", "must be at most 1000")
 
     @property
     def answer_digits(self) -> int:
-        """As many as both numbers have."""
+        """The digits of both numbers together."""
         return 2 * self.digits
 
     def answer(self, a: Tokens, b: Tokens) -> Tokens:
@@ -208,8 +208,8 @@ class Modular(Task):
     size_option: ClassVar = "terms"
 
     def __post_init__(self) -> None:
-        require(self.modulus >= 2, self, "modulus", "at least 2 is needed")
-        require(self.terms >= 2, self, "terms", "at least 2 are needed")
+        require(self.modulus >= 2, self, "modulus", "must be at least 2")
+        require(self.terms >= 2, self, "terms", "must be at least 2")
         require_fits(self, length="terms", vocabulary="modulus")
 
     @property
@@ -230,7 +230,7 @@ class Modular(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """The terms are uniform."""
+        """The entropy of the terms, which are uniform."""
         return self.terms * math.log2(self.modulus)
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:

@@ -15,7 +15,7 @@ from proctool.procedural.samples import Samples
 @task("eca")
 @dataclass(frozen=True)
 class ElementaryAutomaton(Task):
-    """Rows of a one-dimensional binary cellular automaton, each following from the one above.
+    """Rows of a binary cellular automaton, each computed from the row above.
 
         tokens   0 0 1 0 1  0 1 1 1 1  1 1 0 0 1      (n, (steps + 1) * width / patch)
         targets  . . . . .  x x x x x  x x x x x
@@ -28,7 +28,7 @@ class ElementaryAutomaton(Task):
     """
 
     rule: int = 110
-    """Which of the 256 rules."""
+    """Number of the rule, 0 to 255."""
     width: int = 32
     """Cells in a row."""
     steps: int = 31
@@ -41,10 +41,12 @@ class ElementaryAutomaton(Task):
     size_option: ClassVar = "steps"
 
     def __post_init__(self) -> None:
-        require(0 <= self.rule <= 255, self, "rule", "rules are numbered 0..255")
-        require(self.width >= 1, self, "width", "at least 1 cell is needed")
-        require(self.steps >= 1, self, "steps", "at least 1 is needed")
-        require(1 <= self.patch <= 15, self, "patch", "must lie between 1 and 15, for the vocabulary is 2 to its power")
+        require(0 <= self.rule <= 255, self, "rule", "must be from 0 to 255")
+        require(self.width >= 1, self, "width", "must be at least 1")
+        require(self.steps >= 1, self, "steps", "must be at least 1")
+        require(
+            1 <= self.patch <= 15, self, "patch", "must be from 1 to 15, because the vocabulary has 2^patch patches"
+        )
         require(self.width % self.patch == 0, self, "patch", f"must divide the width, {self.width}")
         require_fits(self, length="steps", vocabulary="patch")
 
@@ -61,12 +63,12 @@ class ElementaryAutomaton(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """One bit for each cell of the first row."""
+        """One bit per cell of the first row."""
         return float(self.width)
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
         """Draw n samples."""
-        # (steps + 1, width + 2, n): the cell before the first and the one after the last repeat the other end.
+        # (steps + 1, width + 2, n): each row has a copy of its last cell in front and of its first cell behind.
         cells = np.empty((self.steps + 1, self.width + 2, n), np.uint8)
         cells[0, 1:-1] = rng.integers(0, 2, (self.width, n), dtype=np.uint16)
         for row, after in itertools.pairwise(cells):

@@ -1,4 +1,4 @@
-"""Controls: a task's tokens without its structure, to tell structure from token statistics."""
+"""Controls: the tokens of a task without its structure, to separate structure from token statistics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from proctool.procedural.samples import Samples
 class Control(Task):
     """A task whose samples lose their structure; written `shuffle(set:inputs=24)`.
 
-    Lengths, layout and targets are the task's own: the loss falls on the same positions. Padding stays where it is.
+    Lengths, layout and targets are those of the task, so the loss is on the same positions. Padding does not move.
     """
 
     task: Task
@@ -38,12 +38,12 @@ class Control(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """No bound is known in general, so splits are always kept apart by content."""
+        """No general bound is known, so splits are always separated by content."""
         return 0.0
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `parse_tasks` reads back: {control: shuffle, name: set, inputs: 24, ...}."""
+        """The mapping for `parse_tasks`: {control: shuffle, name: set, inputs: 24, ...}."""
         return {"control": self.name, **as_mapping(self.task)}
 
     @property
@@ -56,7 +56,7 @@ class Control(Task):
         return type(self)(self.task.resized(size))
 
     def with_length(self, length: int) -> Self:
-        """The same control over the task of that length."""
+        """The same control over the task with at most that length."""
         return type(self)(self.task.with_length(length))
 
     def written(self, tokens: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.bool_]:
@@ -67,7 +67,7 @@ class Control(Task):
 
 @dataclass(frozen=True)
 class Shuffle(Control):
-    """The tokens of each sequence in a random order.
+    """The tokens of each sequence in random order.
 
     Source: the shuffled control of Procedural Pretraining (arXiv 2601.21725), which removes the benefit.
     """
@@ -84,12 +84,12 @@ class Shuffle(Control):
 
 @dataclass(frozen=True)
 class Unigram(Control):
-    """Every token drawn from the task's own token frequencies."""
+    """Every token drawn from the token frequencies of the task."""
 
     name: ClassVar[str] = "unigram"
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
-        """Draw n samples. The frequencies are those of the n samples drawn with them: a whole block, in a stream."""
+        """Draw n samples. The frequencies are measured on n samples of the task: in a stream, a whole block."""
         samples = self.task.sample(rng, n)
         written = self.written(samples.tokens)
         tokens = samples.tokens.copy()
@@ -99,7 +99,7 @@ class Unigram(Control):
 
 
 def as_mapping(task: Task) -> dict[str, Any]:
-    """The task with all its options in the form that YAML and artifacts hold and `parse_tasks` reads back."""
+    """The task with all its options as a mapping for YAML and artifacts, which `parse_tasks` reads."""
     composed = "mixture" in task.options or "control" in task.options
     return task.options if composed else {"name": task.name, **task.options}
 

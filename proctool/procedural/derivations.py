@@ -20,7 +20,7 @@ _REFERENCES = np.array([0, 2, 2, 1, 1, 1])
 @task("derivations")
 @dataclass(frozen=True)
 class Derivations(Task):
-    """Derivations in propositional logic, line by line: the rule, the lines it uses, the formula that follows.
+    """Derivations in propositional logic: each line has a rule, its input lines and a formula.
 
         tokens   premise > p q ; premise p ; detach #0 #1 q ; join #2 #1 & q p ; left #3 q ;      (n, length)
         targets  .       x x x x x       x x x      x  x  x x x    x  x  x x x x x    x  x x
@@ -33,18 +33,18 @@ class Derivations(Task):
     Each line's rule is drawn uniformly, its lines uniformly among those to which the rule applies and whose result has
     at most `size` tokens; if there are none, it is a premise. A premise is, with probability 1/3 each: an atom; a
     connective, drawn uniformly, between two atoms; or A > B for a random line A (if that fits, and on the first line
-    an atom) and an atom B. Atoms are drawn uniformly. Nothing is assumed and discharged again.
+    an atom) and an atom B. Atoms are drawn uniformly. There are no temporary assumptions.
 
-    Source: made for proctool, after the idea of formal derivations as pretraining data (arXiv 2608.03930). That text
-    was not at hand, so neither the rules nor the distribution are claimed to be the paper's.
+    Source: made for proctool, after the idea of formal derivations as pretraining data (arXiv 2608.03930). The paper's
+    text was not available, so its rules and distribution may differ.
     """
 
     atoms: int = 26
-    """Different atoms."""
+    """Number of different atoms."""
     lines: int = 16
-    """Lines of a derivation."""
+    """Lines per derivation."""
     size: int = 15
-    """Most tokens of a formula."""
+    """Maximum tokens of a formula."""
     length: int = 512
     """Tokens in one sample."""
 
@@ -52,10 +52,10 @@ class Derivations(Task):
     size_option: ClassVar = "length"
 
     def __post_init__(self) -> None:
-        require(1 <= self.atoms <= 4096, self, "atoms", "must lie between 1 and 4096")
-        require(1 <= self.lines <= 256, self, "lines", "must lie between 1 and 256")
-        require(3 <= self.size <= 255, self, "size", "must lie between 3 and 255")
-        require(self.length >= 2, self, "length", "at least 2 tokens are needed")
+        require(1 <= self.atoms <= 4096, self, "atoms", "must be between 1 and 4096")
+        require(1 <= self.lines <= 256, self, "lines", "must be between 1 and 256")
+        require(3 <= self.size <= 255, self, "size", "must be between 3 and 255")
+        require(self.length >= 2, self, "length", "must be at least 2")
         require_fits(self, length="length", vocabulary="atoms")
 
     @property
@@ -70,7 +70,7 @@ class Derivations(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """None is known, so splits are kept apart by content."""
+        """No bound is known, so splits are separated by content."""
         return 0.0
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
@@ -84,7 +84,7 @@ class Derivations(Task):
         return Samples(np.ascontiguousarray(tokens[:, : self.length]), after_the_first(n, self.length))
 
     def _derivations(self, rng: np.random.Generator, n: int) -> tuple[Tokens, Mask]:
-        """One derivation each, as lines of a fixed width and which of their tokens count. (n, width) each."""
+        """One derivation per sample: lines of fixed width, and a mask of used tokens. (n, width) each."""
         ids = {role: span.start for role, span in self.layout.items()}
         width = self.size + 4
         written = np.full((n, self.lines, width), ids["stop"], self.dtype)
@@ -113,7 +113,7 @@ class Derivations(Task):
         atoms = rng.integers(0, self.atoms, (n, 2)).astype(np.int16)
         connective = self.atoms + rng.integers(0, 3, n).astype(np.int16)
         kind = rng.integers(0, 3, n)
-        # One and another line of each sample, each the best by a random score among those that will do.
+        # Two lines of each sample, each the one with the highest random score among the suitable lines.
         scores = rng.random((2, n, max(line, 1)), dtype=np.float32)
         main = known.main[:, : max(line, 1)]
         sizes = known.sizes[:, : max(line, 1)]
@@ -129,7 +129,7 @@ class Derivations(Task):
         applies = allowed[every, first] & (line > 0)
         applies &= partner[every, second] | ((rule != _DETACH) & (rule != _JOIN))
         rule[~applies] = _PREMISE
-        # A premise that starts from a line, where one fits.
+        # A premise that starts from an earlier line, if one fits.
         from_line = (rule == _PREMISE) & (kind == 2) & grows.any(axis=1) & (line > 0)
         base = np.where(grows, scores[0], -1).argmax(axis=1)
         first = np.where(from_line, base, first)
@@ -138,7 +138,7 @@ class Derivations(Task):
         size_a, size_b = known.sizes[every, first], known.sizes[every, second]
         left = known.lefts[every, first]
         places = np.arange(self.size)
-        # What each rule writes is a stretch of A after a shift, or a connective, A and a second formula.
+        # Each rule writes a shifted part of A, or a connective, A and a second formula.
         taken = (rule == _DETACH) | (rule == _LEFT) | (rule == _RIGHT)
         start = np.where(rule == _LEFT, 1, 1 + left)
         stretch = np.where(rule == _LEFT, left, size_a - 1 - left)
@@ -164,7 +164,7 @@ class Derivations(Task):
 
 
 class _Known:
-    """The lines that each of n derivations has so far."""
+    """The lines of n derivations so far."""
 
     def __init__(self, n: int, lines: int, size: int) -> None:
         self.formulas = np.zeros((n, lines, size), np.int16)
@@ -172,16 +172,16 @@ class _Known:
         self.lefts = np.zeros((n, lines), np.intp)  # sizes of the first arguments
         self.main = np.full((n, lines), -1, np.int16)
         self.matches = np.zeros((n, lines, lines), bool)  # whether line i is an implication from line j
-        self.usable = np.zeros((n, lines), bool)  # whether it is from any
-        # Formulas and antecedents again, four tokens to a word, which are compared at once.
+        self.usable = np.zeros((n, lines), bool)  # whether line i is an implication from any line
+        # Formulas and antecedents packed four tokens per word, for fast comparison.
         self._words = np.zeros((-(-size // 4), n, lines), np.int64)
         self._antecedents = np.full_like(self._words, -1)
 
     def add(self, line: int, formula: NDArray[np.int16], size: NDArray[np.intp], atoms: int) -> None:
-        """Write a line. formula (n, size), size (n,)."""
+        """Add a line. formula (n, size), size (n,)."""
         self.formulas[:, line], self.sizes[:, line] = formula, size
         self.main[:, line] = formula[:, 0]
-        # The first argument ends where it has one atom more than connectives.
+        # The first argument ends at the first position with one atom more than connectives.
         balance = np.cumsum(np.where(formula[:, 1:] >= atoms, np.int16(1), np.int16(-1)), axis=1, dtype=np.int16)
         left = np.where(formula[:, 0] >= atoms, (balance == -1).argmax(axis=1) + 1, 0)
         self.lefts[:, line] = left
@@ -189,7 +189,7 @@ class _Known:
         antecedent = np.zeros_like(formula)
         antecedent[:, :-1] = np.where(np.arange(formula.shape[1] - 1) < left[:, None], formula[:, 1:], 0)
         antecedent[~implies] = -1
-        # Sizes need no comparison: padding is an atom's id, and no formula is the beginning of another.
+        # Sizes need no comparison, because no formula is a prefix of another (padding has the id of an atom).
         self._words[:, :, line] = _words(formula)
         self._antecedents[:, :, line] = _words(antecedent)
         from_it = _equal(self._antecedents, self._words, line)
@@ -201,7 +201,7 @@ class _Known:
 
 
 def _equal(kept: NDArray[np.int64], new: NDArray[np.int64], line: int) -> NDArray[np.bool_]:
-    """Which of `kept` before the line equal what is `new` in it. (words, n, lines) each -> (n, line)."""
+    """Which earlier entries of `kept` equal the entry of this line in `new`. (words, n, lines) each -> (n, line)."""
     equal = np.ones((kept.shape[1], line), bool)
     for each, word in zip(kept, new, strict=True):
         equal &= each[:, :line] == word[:, line, None]
@@ -209,7 +209,7 @@ def _equal(kept: NDArray[np.int64], new: NDArray[np.int64], line: int) -> NDArra
 
 
 def _words(tokens: NDArray[np.int16]) -> NDArray[np.int64]:
-    """Four tokens to a word. (n, size) -> (words, n)."""
+    """Pack four tokens per word. (n, size) -> (words, n)."""
     padded = np.zeros((len(tokens), -(-tokens.shape[1] // 4) * 4), np.int16)
     padded[:, : tokens.shape[1]] = tokens
     return padded.view(np.int64).T

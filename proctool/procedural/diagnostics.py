@@ -1,4 +1,4 @@
-"""Diagnostics of algorithmic skill, tasks like any other: haystack, sorting (and those in arithmetic.py)."""
+"""Tasks used as diagnostics of algorithmic skill: haystack, sorting (and those in arithmetic.py)."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class Haystack(Task):
     """
 
     pairs: int = 30
-    """Most key-value pairs in a sample."""
+    """Maximum number of key-value pairs in a sample."""
     vocab: int = 256
-    """Size of the vocabulary: half of it for padding and values, the rest for keys and queries."""
+    """Vocabulary size: half padding and values, half keys and queries."""
 
     keys: int | None = None
-    """Distinct keys; as many as pairs unless given."""
+    """Number of distinct keys (default: as many as pairs)."""
 
     presets: ClassVar = {"small": {"pairs": 8, "vocab": 64}}
     targets_determined: ClassVar = True
     size_option: ClassVar = "pairs"
 
     def __post_init__(self) -> None:
-        require(self.pairs >= 1, self, "pairs", "at least 1 is needed")
-        require(self.vocab >= 4, self, "vocab", "at least 4 are needed: padding, a value, a key and its query")
-        require(self.keys is None or self.keys >= self.pairs, self, "keys", f"{self.pairs} pairs need as many keys")
+        require(self.pairs >= 1, self, "pairs", "must be at least 1")
+        require(self.vocab >= 4, self, "vocab", "must be at least 4: padding, a value, a key and its query")
+        require(self.keys is None or self.keys >= self.pairs, self, "keys", f"must be at least pairs, {self.pairs}")
         room = (self.vocab - self.vocab // 2) // 2
         blamed = "pairs" if self.keys is None else "keys"
         require(self.key_count <= room, self, blamed, f"a vocabulary of {self.vocab} has room for {room} keys")
@@ -52,11 +52,11 @@ class Haystack(Task):
 
     @property
     def key_count(self) -> int:
-        """How many distinct keys there are."""
+        """The number of distinct keys."""
         return self.pairs if self.keys is None else self.keys
 
     def resized(self, size: int) -> Self:
-        """Fewer or more pairs of the same keys, so that no id changes its meaning."""
+        """The task with another number of pairs and the same keys, so that no id changes its meaning."""
         return dataclasses.replace(self, pairs=size, keys=max(self.key_count, size))
 
     @property
@@ -66,7 +66,7 @@ class Haystack(Task):
 
     @property
     def layout(self) -> dict[str, range]:
-        """Padding, values, keys, queries, and ids that stay unused."""
+        """Padding, values, keys, queries and unused ids."""
         keys = self.vocab // 2
         queries, end = keys + self.key_count, keys + 2 * self.key_count
         layout = {"pad": range(1), "value": range(1, keys), "key": range(keys, queries), "query": range(queries, end)}
@@ -74,7 +74,7 @@ class Haystack(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """The likeliest samples have one pair."""
+        """The likeliest samples have one pair; this is their -log2 probability."""
         return math.log2(self.pairs * self.key_count * len(self.layout["value"]))
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
@@ -110,15 +110,15 @@ class Sorting(Task):
     items: int = 10
     """Numbers in the list."""
     symbols: int = 100
-    """Numbers are 0..symbols-1, each a token, drawn uniformly with replacement."""
+    """Numbers are 0..symbols-1, one token each, drawn uniformly."""
 
     presets: ClassVar = {"small": {"items": 6, "symbols": 20}}
     targets_determined: ClassVar = True
     size_option: ClassVar = "items"
 
     def __post_init__(self) -> None:
-        require(self.items >= 1, self, "items", "at least 1 is needed")
-        require(self.symbols >= 1, self, "symbols", "at least 1 is needed")
+        require(self.items >= 1, self, "items", "must be at least 1")
+        require(self.symbols >= 1, self, "symbols", "must be at least 1")
         require_fits(self, length="items", vocabulary="symbols")
 
     @property

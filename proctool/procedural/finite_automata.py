@@ -30,13 +30,13 @@ class FiniteAutomaton(Task):
     """
 
     states: int = 12
-    """States of an automaton."""
+    """Number of states."""
     symbols: int = 18
     """Size of the alphabet."""
     branches: int = 3
-    """Symbols that may follow in a state."""
+    """Number of symbols that can follow each state."""
     mean: int = 20
-    """Symbols in a string, on average."""
+    """Average number of symbols in a string."""
     length: int = 512
     """Tokens in one sample."""
 
@@ -44,13 +44,13 @@ class FiniteAutomaton(Task):
     size_option: ClassVar = "length"
 
     def __post_init__(self) -> None:
-        require(1 <= self.states <= 1000, self, "states", "must lie between 1 and 1000")
-        require(self.symbols >= 1, self, "symbols", "at least 1 is needed")
-        require(self.branches >= 1, self, "branches", "at least 1 is needed")
+        require(1 <= self.states <= 1000, self, "states", "must be between 1 and 1000")
+        require(self.symbols >= 1, self, "symbols", "must be at least 1")
+        require(self.branches >= 1, self, "branches", "must be at least 1")
         require(self.branches <= self.symbols, self, "branches", f"cannot exceed the {self.symbols} symbols")
-        require(self.states * self.symbols <= 1 << 16, self, "symbols", f"times states, may be at most {1 << 16}")
-        require(self.mean >= 1, self, "mean", "at least 1 is needed")
-        require(self.length >= 2, self, "length", "at least 2 tokens are needed")
+        require(self.states * self.symbols <= 1 << 16, self, "symbols", f"states * symbols must be at most {1 << 16}")
+        require(self.mean >= 1, self, "mean", "must be at least 1")
+        require(self.length >= 2, self, "length", "must be at least 2")
         require_fits(self, length="length", vocabulary="symbols")
 
     @property
@@ -61,7 +61,7 @@ class FiniteAutomaton(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """A lower bound: a first symbol that is any symbol, then the likelier way on through a known automaton."""
+        """A lower bound: any first symbol, then the likeliest continuation through a known automaton."""
         stop = 1 / self.mean
         branch = math.log2(self.branches)
         symbol = branch - math.log2(1 - stop) if stop < 1 else math.inf
@@ -77,8 +77,8 @@ class FiniteAutomaton(Task):
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
         """Draw n samples."""
         drawn, following = self.automata(rng, n)
-        # One branch more in each state: the separator, back to the start. A state goes by the index of its first
-        # branch in all automata side by side.
+        # Each state has one more branch: the separator, which leads to the start. A state is identified by the index of
+        # its first branch over all automata.
         width = self.branches + 1
         start = np.arange(0, n * self.states * width, self.states * width)
         symbols = np.full((n, self.states, width), self.symbols, self.dtype)

@@ -1,4 +1,4 @@
-"""The gallery of tasks, drawn from the registry: docs/tasks.md, or a page to look at."""
+"""The gallery of tasks, generated from the registry: docs/tasks.md, or an HTML page."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from proctool.procedural.statistics import BIAS, measure
 _WIDTH, _MOST = 100, 200
 _MEASURED = 1 << 18  # tokens
 
-# Where the small preset, or the default without one, shows too little.
+# Tasks whose small preset (or default) shows too little.
 _EXAMPLES: dict[str, dict[str, Any]] = {"eca": {"width": 96, "steps": 39}}
 
-# The gallery's order, by what the tasks exercise; tasks of third parties come last.
+# The order of the gallery, by skill; tasks of other packages come last.
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "Languages": ("dyck", "shuffle-dyck", "ww", "dfa", "pcfg"),
     "Random models": ("rnn", "markov"),
@@ -38,24 +38,25 @@ _INTRODUCTION = """\
 # Tasks
 
 Every task is a rule that makes sequences of tokens without meaning. `proctool generate TASK --show 3` prints some;
-`proctool warmup --task TASK` trains on them. Options are written `dyck:k=16,length=128`; `dyck:small` takes a preset.
+`proctool warmup --task TASK` trains on them. Options are written `dyck:k=16,length=128`; `dyck:small` uses a preset.
 
-In the drawings, `x` marks the tokens that are to be predicted, `|` a separator and `_` padding. Samples show what is
-to be predicted in **bold green** where there is colour.
+In the drawings, `x` marks the target tokens, `|` a separator and `_` padding. On a terminal with colour, samples show
+targets in **bold green**.
 
-Over any task: `shuffle(set)` destroys the order inside each sequence, `unigram(set)` draws every token from the
-task's own frequencies, both with the loss where it was. `set*0.5 + union*0.5` mixes tasks by weight over one
-vocabulary: parts of their layouts with the same name share ids, in the order in which the names first appear.
+Controls and mixtures work with any task: `shuffle(set)` destroys the order inside each sequence, and `unigram(set)`
+draws every token from the token frequencies of the task. Both keep the loss on the same positions.
+`set*0.5 + union*0.5` mixes tasks by weight over one vocabulary: parts of their layouts with the same name share ids,
+in the order in which the names first appear.
 
-Statistics are those of `proctool generate TASK --stats`, of about 260,000 tokens; `–` stands where there are too few
-tokens for an entropy.
+Statistics come from `proctool generate TASK --stats` with about 260,000 tokens; `–` means too few tokens for an
+entropy.
 
-This page is made from the registry: `python -m proctool.procedural.gallery --speeds bench.json > docs/tasks.md`.
+This page is generated from the registry: `python -m proctool.procedural.gallery --speeds bench.json > docs/tasks.md`.
 """
 
 
 def sections() -> Iterator[tuple[str, list[str]]]:
-    """The names of all registered tasks by section."""
+    """The sections with the names of their tasks."""
     left = dict.fromkeys(tasks())
     for title, names in _SECTIONS.items():
         yield title, [name for name in names if left.pop(name, name) is None]
@@ -64,9 +65,9 @@ def sections() -> Iterator[tuple[str, list[str]]]:
 
 
 def markdown(speeds: Mapping[str, float] | None = None, *, measured: bool = False) -> str:
-    """The whole gallery, with each task's statistics where they are to be `measured`.
+    """The whole gallery, with the statistics of each task if `measured`.
 
-    `speeds` are tokens a second by task, as `make bench` measures them.
+    `speeds` gives tokens per second by task, as `make bench` measures them.
     """
     parts = [_INTRODUCTION]
     for title, names in sections():
@@ -103,7 +104,7 @@ def entry(name: str, speed: float | None = None, *, measured: bool = False) -> s
 
 
 def _statistics(task: Task) -> str:
-    """One line of what `--stats` says."""
+    """One line with the statistics of `--stats`."""
     count = max(2, _MEASURED // task.length)
     drawn = task.sample(np.random.Generator(np.random.PCG64(0)), count)
     found = measure(drawn, task.vocab_size, determined=task.determined(drawn))
@@ -119,7 +120,7 @@ def _statistics(task: Task) -> str:
 
 
 def _docstring(cls: type[Task]) -> tuple[list[str], str, str]:
-    """The paragraphs of a task's docstring, its drawing, its source."""
+    """The paragraphs, the drawing and the source in a task's docstring."""
     import inspect
 
     prose, drawing, source = [], "", ""
@@ -142,13 +143,13 @@ def _shown(task: Task) -> str:
 
 
 def _samples(task: Task) -> Samples:
-    # Of a neural automaton a stream's whole block would take seconds, for the two samples that are shown.
+    # Drawing a whole block of a neural automaton takes seconds, but only two samples are shown.
     alone = task.name == "nca"
     return task.sample(np.random.Generator(np.random.PCG64(0)), 2) if alone else task.stream().read(0, 2)
 
 
 def page() -> str:
-    """The gallery as an HTML page with the samples in colour, to look at."""
+    """The gallery as an HTML page with coloured samples."""
     from rich.console import Console
     from rich.panel import Panel
     from rich.terminal_theme import MONOKAI
@@ -172,8 +173,8 @@ def main() -> None:
     from pathlib import Path
 
     parser = argparse.ArgumentParser(description="Print the gallery of tasks.")
-    parser.add_argument("--html", action="store_true", help="a page to look at, instead of Markdown")
-    parser.add_argument("--speeds", type=Path, help="what `python -m benchmarks.tasks --json` printed")
+    parser.add_argument("--html", action="store_true", help="write an HTML page instead of Markdown")
+    parser.add_argument("--speeds", type=Path, help="JSON file printed by `python -m benchmarks.tasks --json`")
     chosen = parser.parse_args()
     speeds = {}
     if chosen.speeds:

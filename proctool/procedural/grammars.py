@@ -27,30 +27,30 @@ class RandomGrammar(Task):
     Grammars have the normal form of Greibach: a rule writes one symbol and then 0, 1 or 2 nonterminals. A nonterminal
     has `rules` rules. The first writes a symbol alone. Each other rule's two places for a nonterminal are filled with
     probability branching / 2 each. Symbols and nonterminals are drawn uniformly, the probabilities of a nonterminal's
-    rules uniformly from the simplex. A grammar is refused and drawn again if its strings can grow for ever: if the
-    matrix of expected nonterminals (row expanded, column written) has a spectral radius of 1 or more.
+    rules uniformly from the simplex. A grammar whose strings can grow forever is drawn again: one whose matrix of
+    expected nonterminals (row expanded, column written) has a spectral radius of 1 or more.
 
-    A string starts from nonterminal 0 and is expanded from the left; a separator follows it. Where `depth`
-    nonterminals wait, the first rule is taken.
+    A string starts from nonterminal 0 and is expanded from the left; a separator follows it. If `depth` nonterminals
+    are waiting, the first rule is used.
 
     Source: made for proctool; no paper publishes this distribution. Context-free grammars as training data for
     language models: Allen-Zhu and Li (arXiv 2305.13673), whose grammars have a fixed depth.
     """
 
     nonterminals: int = 8
-    """Nonterminals of a grammar."""
+    """Number of nonterminals of a grammar."""
     rules: int = 4
-    """Rules of each nonterminal."""
+    """Number of rules per nonterminal."""
     symbols: int = 64
     """Size of the alphabet."""
     branching: float = 1.0
-    """Nonterminals that a rule writes on average, the first rule apart."""
+    """Average nonterminals that a rule writes, except the first rule."""
     depth: int = 32
-    """Most nonterminals that wait to be expanded."""
+    """Maximum number of nonterminals that wait to be expanded."""
     per_grammar: int = 1
-    """Samples that share a grammar."""
+    """Number of samples that share a grammar."""
     grammar: int | None = None
-    """Number of the one grammar of all samples; none: new ones."""
+    """Number of one grammar for all samples (default: new grammars)."""
     length: int = 512
     """Tokens in one sample."""
 
@@ -61,14 +61,14 @@ class RandomGrammar(Task):
     size_option: ClassVar = "length"
 
     def __post_init__(self) -> None:
-        require(1 <= self.nonterminals <= 256, self, "nonterminals", "must lie between 1 and 256")
-        require(2 <= self.rules <= 64, self, "rules", "must lie between 2 and 64")
-        require(self.symbols >= 1, self, "symbols", "at least 1 is needed")
-        require(0 <= self.branching <= 2, self, "branching", "must lie between 0 and 2")
-        require(1 <= self.depth <= 4096, self, "depth", "must lie between 1 and 4096")
-        require(1 <= self.per_grammar <= 1024, self, "per_grammar", "must lie between 1 and 1024")
-        require(self.grammar is None or self.grammar >= 0, self, "grammar", "must not be negative")
-        require(self.length >= 2, self, "length", "at least 2 tokens are needed")
+        require(1 <= self.nonterminals <= 256, self, "nonterminals", "must be between 1 and 256")
+        require(2 <= self.rules <= 64, self, "rules", "must be between 2 and 64")
+        require(self.symbols >= 1, self, "symbols", "must be at least 1")
+        require(0 <= self.branching <= 2, self, "branching", "must be between 0 and 2")
+        require(1 <= self.depth <= 4096, self, "depth", "must be between 1 and 4096")
+        require(1 <= self.per_grammar <= 1024, self, "per_grammar", "must be between 1 and 1024")
+        require(self.grammar is None or self.grammar >= 0, self, "grammar", "must be at least 0")
+        require(self.length >= 2, self, "length", "must be at least 2")
         require_fits(self, length="length", vocabulary="symbols")
 
     @property
@@ -79,13 +79,13 @@ class RandomGrammar(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """None is known, so splits are kept apart by content."""
+        """No bound is known, so splits are separated by content."""
         return 0.0
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
         """Draw n samples."""
         grammars, of = self.shared(rng, n)
-        # A nonterminal is named by its place in all grammars side by side. One more at each stack's bottom writes the
+        # A nonterminal is identified by its index over all grammars. One more, at the bottom of each stack, writes the
         # separator, then itself and the start again.
         size = self.nonterminals + 1
         first = of * size
@@ -112,7 +112,7 @@ class RandomGrammar(Task):
         return Samples(np.ascontiguousarray(tokens.T), after_the_first(n, self.length))
 
     def shared(self, rng: np.random.Generator, n: int) -> tuple[Grammars, NDArray[np.intp]]:
-        """The grammars of n samples, and which of them each sample has. Raises OptionError."""
+        """The grammars of n samples, and the index of each sample's grammar. Raises OptionError."""
         if self.grammar is not None:
             numbered = np.random.Generator(np.random.PCG64(self.grammar))
             return self.grammars(numbered, 1), np.zeros(n, np.intp)
@@ -120,7 +120,7 @@ class RandomGrammar(Task):
         return self.grammars(rng, count), np.arange(n) // self.per_grammar
 
     def grammars(self, rng: np.random.Generator, count: int) -> Grammars:
-        """So many grammars whose strings end. Raises OptionError where they are too rare."""
+        """Draw `count` grammars whose strings end. Raises OptionError if such grammars are too rare."""
         kept: list[Grammars] = []
         found = drawn = 0
         while found < count:
@@ -131,7 +131,7 @@ class RandomGrammar(Task):
             if drawn >= _MOST_CANDIDATES and found < drawn / 100:
                 raise OptionError(
                     f"{self.name}: branching = {self.branching}: {found} of {drawn} grammars have strings that end; "
-                    "lower it"
+                    "lower branching"
                 )
         return Grammars(*(np.concatenate(parts) for parts in zip(*(each.parts for each in kept), strict=True)))
 
@@ -141,11 +141,11 @@ class Grammars:
     """Several grammars."""
 
     symbols: NDArray[np.intp]
-    """What each rule writes. (grammars, nonterminals, rules)"""
+    """The symbol that each rule writes. (grammars, nonterminals, rules)"""
     children: NDArray[np.intp]
-    """The nonterminals that follow, -1 for none, which fill from the left. (grammars, nonterminals, rules, 2)"""
+    """The nonterminals after the symbol, from the left, -1 for none. (grammars, nonterminals, rules, 2)"""
     chances: NDArray[np.float64]
-    """Of each rule. (grammars, nonterminals, rules)"""
+    """Probability of each rule. (grammars, nonterminals, rules)"""
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -156,11 +156,11 @@ class Grammars:
         return self.symbols, self.children, self.chances
 
     def chosen(self, which: NDArray[np.bool_]) -> Grammars:
-        """Those marked. (grammars,)."""
+        """The marked grammars. marked (grammars,)."""
         return Grammars(self.symbols[which], self.children[which], self.chances[which])
 
     def growth(self) -> NDArray[np.float64]:
-        """The spectral radius of the expected nonterminals: below 1, strings end after a finite time on average."""
+        """The spectral radius of the matrix of expected nonterminals; below 1, strings have a finite average length."""
         count, size, _ = self.symbols.shape
         present = self.children[..., None] == np.arange(size)  # (grammars, nonterminals, rules, 2, nonterminals)
         expected = np.einsum("gnr,gnrm->gnm", self.chances, present.sum(axis=3))
@@ -168,9 +168,9 @@ class Grammars:
         return radius
 
     def tables(self, task: RandomGrammar) -> tuple[Tokens, NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-        """For each rule: the symbol, the nonterminal to expand first, the one after it, by how much the stack grows.
+        """For each rule: the symbol, the nonterminal to expand first, the next one, and the growth of the stack.
 
-        The nonterminal at the bottom comes last in each grammar. (grammars * (nonterminals + 1) * rules,) each.
+        The bottom nonterminal is the last of each grammar. (grammars * (nonterminals + 1) * rules,) each.
         """
         count, size, rules = self.symbols.shape
         base = (np.arange(count) * (size + 1))[:, None, None]
@@ -180,7 +180,7 @@ class Grammars:
         left, right, grows = np.empty(shape, np.intp), np.empty(shape, np.intp), np.empty(shape, np.intp)
         written = np.count_nonzero(self.children >= 0, axis=3)
         grows[:, :-1] = written - 1
-        # With one child, it takes the expanded nonterminal's place; with two, the first lies above the second.
+        # One child replaces the expanded nonterminal; of two children, the first is above the second.
         one = written == 1
         right[:, :-1] = base + np.maximum(np.where(one, self.children[..., 0], self.children[..., 1]), 0)
         left[:, :-1] = base + np.maximum(self.children[..., 0], 0)
@@ -188,7 +188,7 @@ class Grammars:
         return symbol.ravel(), left.ravel(), right.ravel(), grows.ravel()
 
     def sums(self) -> NDArray[np.float32]:
-        """Where each rule but the last ends on the way from 0 to 1. (rules - 1, grammars * (nonterminals + 1))."""
+        """Cumulative probabilities of the rules without the last. (rules - 1, grammars * (nonterminals + 1))."""
         count, size, rules = self.symbols.shape
         ends = np.zeros((count, size + 1, rules - 1), np.float32)
         ends[:, :-1] = np.cumsum(self.chances, axis=2)[:, :, :-1]
@@ -196,7 +196,7 @@ class Grammars:
 
 
 def draw_grammars(rng: np.random.Generator, task: RandomGrammar, count: int) -> Grammars:
-    """Grammars drawn at random, whether their strings end or not."""
+    """Draw random grammars, including those whose strings may not end."""
     shape = (count, task.nonterminals, task.rules)
     symbols = rng.integers(0, task.symbols, shape)
     children = rng.integers(0, task.nonterminals, (*shape, 2))

@@ -20,7 +20,7 @@ _RULE = re.compile(r"B([0-8]*)/S([0-8]*)")
 @task("life")
 @dataclass(frozen=True)
 class Life(Task):
-    """Frames of the game of life or of another two-dimensional automaton, each following from the one before.
+    """Frames of the game of life or a similar automaton, each computed from the one before.
 
         tokens   0 1 0 0  1 1 0 0  1 1 1 0      (n, (steps + 1) * height * width)
         targets  . . . .  x x x x  x x x x
@@ -33,17 +33,17 @@ class Life(Task):
 
     Source: Gardner's description of Conway's game (Scientific American, October 1970); the family with more states is
     Generations of MCell (Wojtowicz). Automata of 256 states as pretraining data (BabyLM 2026, structural priors):
-    the rule that was used there is not known to us, so this is not claimed to be it.
+    the rule used there is unknown to us and may differ.
     """
 
     rule: str = "B3/S23"
-    """Counts of neighbours for a birth, and for staying alive."""
+    """Neighbour counts for birth (B) and survival (S), such as B3/S23."""
     states: int = 2
     """States of a cell, 2 to 256."""
     height: int = 16
-    """Rows of a frame."""
+    """Rows per frame."""
     width: int = 16
-    """Cells in a row."""
+    """Cells per row."""
     steps: int = 7
     """Frames after the first."""
 
@@ -57,10 +57,10 @@ class Life(Task):
 
     def __post_init__(self) -> None:
         require(bool(_RULE.fullmatch(self.rule)), self, "rule", "write for example B3/S23")
-        require(2 <= self.states <= 256, self, "states", "must lie between 2 and 256")
-        require(self.height >= 3, self, "height", "at least 3 rows are needed, for 8 different neighbours")
-        require(self.width >= 3, self, "width", "at least 3 cells are needed, for 8 different neighbours")
-        require(self.steps >= 1, self, "steps", "at least 1 is needed")
+        require(2 <= self.states <= 256, self, "states", "must be between 2 and 256")
+        require(self.height >= 3, self, "height", "must be at least 3, for 8 different neighbours")
+        require(self.width >= 3, self, "width", "must be at least 3, for 8 different neighbours")
+        require(self.steps >= 1, self, "steps", "must be at least 1")
         require_fits(self, length="steps", vocabulary="states")
 
     @property
@@ -75,7 +75,7 @@ class Life(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """The cells of the first frame."""
+        """The entropy of the first frame."""
         return self.height * self.width * math.log2(self.states)
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
@@ -111,7 +111,7 @@ class Life(Task):
         around -= alive
         alive *= np.uint8(9)
         around += alive
-        # 27 comparisons of bytes would be slower than the few counts a rule names.
+        # Comparing only the few counts of a rule is faster than 27 comparisons.
         after[:] = 0
         for value in np.flatnonzero(become).tolist():
             after += (around == value).view(np.uint8) * become[value]

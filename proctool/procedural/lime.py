@@ -1,4 +1,4 @@
-"""LIME's three tasks: a rule, a case and a result, of which one is to be found from the other two."""
+"""LIME's three tasks: find a rule, a case or a result from the other two."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from proctool.procedural.registry import Task, require, require_fits, task
 from proctool.procedural.samples import Samples
 
 _UPPER, _LOWER, _MATH = 24, 24, 20
-_LETTERS = range(3, 6)  # upper-case letters that may be in a rule
-_REPLACED = range(2, 9)  # symbols that replace one
-_FEWEST = 5  # mathematical symbols in a rule
+_LETTERS = range(3, 6)  # possible numbers of upper-case letters in a rule
+_REPLACED = range(2, 9)  # possible numbers of symbols that replace a letter
+_FEWEST = 5  # fewest mathematical symbols in a rule
 
 Part = tuple[NDArray[np.unsignedinteger[Any]], Mask]
-"""Tokens with those that count: (n, width) each."""
+"""Tokens and the mask of used tokens: (n, width) each."""
 
 
 @dataclass(frozen=True)
@@ -29,32 +29,32 @@ class Lime(Task):
     """`U letters L letters M symbols / given / given / wanted`."""
 
     vocab: int = 1000
-    """Symbols to draw a sample's letters and signs from."""
+    """Number of symbols that letters and signs are drawn from."""
     most: int = 19
-    """Most mathematical symbols in a rule."""
+    """Maximum number of mathematical symbols in a rule."""
 
     presets: ClassVar = {"small": {"vocab": 80, "most": 6}}
     size_option: ClassVar = "most"
 
     def __post_init__(self) -> None:
         needed = _UPPER + _LOWER + _MATH
-        require(self.vocab >= needed, self, "vocab", f"at least {needed} are needed")
-        require(self.most >= 1, self, "most", "at least 1 is needed")
+        require(self.vocab >= needed, self, "vocab", f"must be at least {needed}")
+        require(self.most >= 1, self, "most", "must be at least 1")
         require_fits(self, length="most", vocabulary="vocab")
 
     @property
     def length(self) -> int:
-        """The longest sample."""
+        """The length of the longest sample."""
         return self._alphabet + sum(self._longest.values()) + 2
 
     @property
     def _alphabet(self) -> int:
-        """The most tokens that name the letters and signs, with the space after them."""
+        """The maximum number of tokens that list letters and signs, with the space after them."""
         return 3 + _LETTERS[-1] + _LOWER + _MATH + 1
 
     @property
     def _longest(self) -> dict[str, int]:
-        """The most tokens of the three parts."""
+        """The maximum number of tokens of each of the three parts."""
         letters = _LETTERS[-1]
         return {
             "rule": 2 * letters + self.most,
@@ -74,13 +74,13 @@ class Lime(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """The 44 letters and signs that are written in order."""
+        """Which letters and signs a sample lists in order."""
         return sum(math.log2(self.vocab - taken) for taken in range(_LOWER + _MATH))
 
     @staticmethod
     @abstractmethod
     def _order() -> tuple[str, str, str]:
-        """The parts as they are written; the last is wanted."""
+        """The three parts in their order; the last is the target."""
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
         """Draw n samples."""
@@ -116,7 +116,7 @@ class Lime(Task):
         upper, lower_math, math_ = symbols[:, :_UPPER], symbols[:, _UPPER:], symbols[:, _UPPER + _LOWER :]
         most = _LETTERS[-1]
 
-        # The rule: twice as many letters as there may be different ones, and the signs, in random order.
+        # The rule: twice as many letters as there are different ones, and the signs, in random order.
         letters = rng.integers(_LETTERS[0], _LETTERS[-1] + 1, n)[:, None]
         fewest = min(_FEWEST, self.most)
         signs = rng.integers(fewest, self.most + 1, n)[:, None]
@@ -138,14 +138,14 @@ class Lime(Task):
         named = np.concatenate([upper[:, :most], math_], axis=1)
         rule_tokens = np.take_along_axis(named, np.minimum(rule, nothing - 1), axis=1)
 
-        # The case: what replaces each letter.
+        # The case: the symbols that replace each letter.
         sizes = rng.integers(_REPLACED[0], _REPLACED[-1] + 1, (n, most))
         longest = _REPLACED[-1]
         chosen = rng.integers(0, _LOWER + _MATH, (n, most * longest))
         replaced = np.take_along_axis(lower_math, chosen, axis=1).reshape(n, most, longest)
         inside = np.arange(longest) < sizes[:, :, None]
 
-        # The result: a letter's symbols, or the sign itself.
+        # The result: the symbols of each letter, and the signs unchanged.
         is_letter = rule < most
         letter = np.where(is_letter, rule, 0)
         rows = np.arange(n)[:, None]
@@ -199,7 +199,7 @@ class Induct(Lime):
     A sample draws 68 of the vocabulary's symbols anew: 24 upper-case and 24 lower-case letters and 20 mathematical
     symbols. A rule has 3, 4 or 5 letters' worth of places, two each, filled with those upper-case letters uniformly,
     and 5 to `most` mathematical symbols drawn uniformly, in random order. The case replaces each letter that is there
-    by 2 to 8 symbols, lower-case or mathematical. The result is the rule so rewritten. All tokens before the separator
+    by 2 to 8 symbols, lower-case or mathematical. The result is the rewritten rule. All tokens before the separator
     are the prompt.
 
     Source: LIME (Wu et al., arXiv 2101.06223), section 3, with the numbers of its published code (vocab 1000). There
@@ -239,8 +239,8 @@ class Abduct(Lime):
         tokens   U A B L .. M .. / A + B / p q + r | A : [ p q ] , B : [ r ] _      (n, length)
         targets  . . . . .  . .  . . . . . . . . . . x x x x x x x x x x x x .
 
-    Rules, cases and results are drawn as `induct` draws them. Another case may also fit; the one that made the result
-    is wanted, as in the paper.
+    Rules, cases and results are drawn as `induct` draws them. Another case may also fit; the target is the
+    one that made the result, as in the paper.
 
     Source: LIME (Wu et al., arXiv 2101.06223), section 3, with the numbers of its published code.
     """

@@ -75,7 +75,7 @@ class Numbered(Transduction):
 
     @property
     def layout(self) -> dict[str, range]:
-        """That of every transduction, then the numbers 0..inputs."""
+        """The layout of every transduction, then the numbers 0..inputs."""
         layout = super().layout
         end = layout["pad"].stop
         return layout | {"numeral": range(end, end + self.inputs + 1)}
@@ -135,7 +135,7 @@ class Search(AboutSymbol):
         tokens   7 3 9 3 | 3 | #1      (n, inputs + 4)
         targets  . . . . . . . x
 
-    The symbol is that at a position drawn uniformly. Number i is token symbols + 2 + i.
+    The symbol is the one at a uniformly drawn position. Number i is token symbols + 2 + i.
 
     Source: after the synthetic tasks of Wu, Li and Liang (arXiv 2206.10139).
     """
@@ -153,13 +153,13 @@ class Count(AboutSymbol):
         tokens   7 3 9 3 | 3 | #2      (n, inputs + 4)
         targets  . . . . . . . x
 
-    The symbol is that at a position drawn uniformly. Number i is token symbols + 2 + i.
+    The symbol is the one at a uniformly drawn position. Number i is token symbols + 2 + i.
 
     Source: after the synthetic tasks of Wu, Li and Liang (arXiv 2206.10139).
     """
 
     def answer(self, here: Mask) -> Tokens:
-        """How many positions."""
+        """The number of positions."""
         return self.number(np.count_nonzero(here, axis=1))
 
 
@@ -171,14 +171,14 @@ class Replace(Transduction):
         tokens   7 3 9 3 | 3 5 | 7 5 9 5      (n, 2 * inputs + 4)
         targets  . . . . . . . . x x x x
 
-    The symbol to replace is that at a position drawn uniformly; the other is drawn from the alphabet.
+    The replaced symbol is the one at a uniformly drawn position; the new symbol is drawn from the alphabet.
 
     Source: after the synthetic tasks of Wu, Li and Liang (arXiv 2206.10139).
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.symbols >= 3, self, "symbols", "at least 3 are needed, to replace one by another")
+        require(self.symbols >= 3, self, "symbols", "must be at least 3, to replace one by another")
 
     @property
     def length(self) -> int:

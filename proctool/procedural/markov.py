@@ -19,7 +19,7 @@ _MOST_ENTRIES = 1 << 24
 @task("markov")
 @dataclass(frozen=True)
 class MarkovChain(Task):
-    """Symbols that depend on the `order` symbols before them, by a table drawn at random: nothing to learn but n-grams.
+    """A random Markov chain: each symbol depends on the `order` symbols before it.
 
         tokens   4 7 1 1 7 4 7 1      (n, length)
         targets  . x x x x x x x
@@ -28,18 +28,18 @@ class MarkovChain(Task):
     drawn uniformly with replacement, and their probabilities, drawn uniformly from the simplex and rounded to
     multiples of 2^-16. The first `order` symbols of a sample are uniform. Order 0 draws all symbols independently.
 
-    Source: the null for structured data: what contexts of a fixed length can teach (as the Markov baselines in
-    the code of Bloem, arXiv 2506.20057).
+    Source: the baseline for structured data, with only n-grams to learn (like the Markov baselines in the code of
+    Bloem, arXiv 2506.20057).
     """
 
     order: int = 2
-    """Symbols that the next one depends on."""
+    """Number of symbols that the next symbol depends on."""
     symbols: int = 64
     """Size of the alphabet."""
     branches: int = 8
-    """Next symbols of a context."""
+    """Number of possible next symbols per context."""
     per_chain: int = 128
-    """Samples that share a chain."""
+    """Number of samples that share a chain."""
     length: int = 512
     """Tokens in one sample."""
 
@@ -47,15 +47,15 @@ class MarkovChain(Task):
     size_option: ClassVar = "length"
 
     def __post_init__(self) -> None:
-        require(0 <= self.order <= 16, self, "order", "must lie between 0 and 16")
-        require(self.symbols >= 2, self, "symbols", "at least 2 are needed")
-        require(1 <= self.branches <= 4096, self, "branches", "must lie between 1 and 4096")
-        require(1 <= self.per_chain <= 1024, self, "per_chain", "must lie between 1 and 1024")
-        require(self.length >= 2, self, "length", "at least 2 tokens are needed")
+        require(0 <= self.order <= 16, self, "order", "must be between 0 and 16")
+        require(self.symbols >= 2, self, "symbols", "must be at least 2")
+        require(1 <= self.branches <= 4096, self, "branches", "must be between 1 and 4096")
+        require(1 <= self.per_chain <= 1024, self, "per_chain", "must be between 1 and 1024")
+        require(self.length >= 2, self, "length", "must be at least 2")
         require_fits(self, length="length", vocabulary="symbols")
         chains = -(-1024 // self.per_chain)
         entries = chains * self.symbols**self.order * self.branches
-        reason = f"the tables of {chains} chains have {entries} entries; at most {_MOST_ENTRIES} are possible"
+        reason = f"the tables of {chains} chains have {entries} entries; the limit is {_MOST_ENTRIES}"
         require(entries <= _MOST_ENTRIES, self, "order", reason)
 
     @property
@@ -65,11 +65,11 @@ class MarkovChain(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """A lower bound: the first symbols alone."""
+        """A lower bound: the entropy of the first symbols."""
         return min(self.order, self.length) * math.log2(self.symbols)
 
     def chains(self, rng: np.random.Generator, count: int) -> tuple[NDArray[np.intp], NDArray[np.uint16]]:
-        """The next symbols of each context, and where each but the last ends on the way from 0 to 2^16.
+        """The next symbols of each context, and their cumulative probabilities (0 to 2^16) without the last.
 
         (chains, contexts, branches) and (chains, contexts, branches - 1).
         """

@@ -1,4 +1,4 @@
-"""Several tasks in one stream, and the one reader of task specifications: plain, controlled or mixed."""
+"""Several tasks in one stream, and the parser of task specifications: tasks, controls and mixtures."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ from proctool.units import parse_number
 class Mixture(Task):
     """Each sample from one of several tasks, drawn by weight; written `set*0.5 + union*0.5`.
 
-    One vocabulary serves all: parts of the layouts that have the same name ("symbol", "separator", "pad") share their
-    ids, as many as the largest of them needs, in the order in which the names first appear, task by task. A separator
-    is thus the same token in every task that has one. Samples shorter than the longest are padded at their end, where
-    nothing is a target.
+    All tasks share one vocabulary: parts of the layouts with the same name ("symbol", "separator", "pad") share their
+    ids, as many as the largest part needs, in the order in which the names first appear. So a separator is the same
+    token in every task. Samples shorter than the longest are padded at the end, without targets.
     """
 
     name: ClassVar[str] = "mixture"
@@ -34,20 +33,22 @@ class Mixture(Task):
     tasks: tuple[Task, ...]
     """The tasks."""
     weights: tuple[float, ...]
-    """How often each is drawn, relative to their sum."""
+    """The weight of each task, relative to their sum."""
 
     def __post_init__(self) -> None:
         if len(self.tasks) != len(self.weights) or not self.tasks:
-            raise OptionError(f"mixture: {len(self.tasks)} tasks with {len(self.weights)} weights")
+            raise OptionError(f"mixture: {len(self.tasks)} tasks but {len(self.weights)} weights; give one per task")
         for task, weight in zip(self.tasks, self.weights, strict=True):
             if not (math.isfinite(weight) and weight > 0):
                 raise OptionError(f"mixture: weight of {task.spec} = {weight:g}: must be positive")
         if self.vocab_size > MOST_TOKENS:
-            raise OptionError(f"mixture: {self.vocab_size} tokens in the shared vocabulary; at most {MOST_TOKENS} fit")
+            raise OptionError(
+                f"mixture: the shared vocabulary has {self.vocab_size} tokens; the limit is {MOST_TOKENS}"
+            )
 
     @property
     def length(self) -> int:
-        """The longest task's."""
+        """The length of the longest task."""
         return max(task.length for task in self.tasks)
 
     @cached_property
@@ -66,14 +67,14 @@ class Mixture(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """The likeliest sample is at most as likely as the tasks' likeliest together."""
+        """A lower bound: the likeliest sample is at most as likely as the likeliest samples of all tasks together."""
         return -math.log2(
             sum(p * 2.0**-task.min_entropy_bits for p, task in zip(self._shares, self.tasks, strict=True))
         )
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `parse_tasks` reads back: {mixture: [{name: set, ..., weight: 0.5}, ...]}."""
+        """The mapping for `parse_tasks`: {mixture: [{name: set, ..., weight: 0.5}, ...]}."""
         return {"mixture": [{**as_mapping(task), "weight": weight} for task, weight in self._parts]}
 
     @property
@@ -95,7 +96,7 @@ class Mixture(Task):
         return type(self)(tuple(task.resized(size) for task in self.tasks), self.weights)
 
     def with_length(self, length: int) -> Self:
-        """The mixture of the tasks, each of at most that length."""
+        """The mixture of the tasks with at most that length."""
         return type(self)(tuple(task.with_length(length) for task in self.tasks), self.weights)
 
     def shared_ids(self, task: Task) -> NDArray[np.unsignedinteger[Any]]:
@@ -126,12 +127,12 @@ Spec = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 
 
 def parse_tasks(spec: Spec) -> Task:
-    """The task, the control over one or the mixture that a specification means. Raises OptionError.
+    """Parse a specification into a task, a control or a mixture. Raises OptionError.
 
-    Written: `set:inputs=24`, `shuffle(set)`, `set*0.5 + union*0.5`, `shuffle(set*1 + union*3)`; or a list of these,
-    each with its weight (1 where none is given). As mappings: {name: set, inputs: 24}, {control: shuffle, name: set},
-    {mixture: [{name: set, weight: 0.5}, {name: union, weight: 0.5}]}. One task alone is itself, whatever its weight.
-    The `spec` of a task and its `as_mapping` read back as the same task.
+    As text: `set:inputs=24`, `shuffle(set)`, `set*0.5 + union*0.5`, `shuffle(set*1 + union*3)`; or a list of these with
+    weights (default 1). As mappings: {name: set, inputs: 24}, {control: shuffle, name: set},
+    {mixture: [{name: set, weight: 0.5}, {name: union, weight: 0.5}]}. The weight of a single task has no effect.
+    Parsing the `spec` or the `as_mapping` of a task gives the same task.
     """
     _require_shallow(spec)
     parts = list(_parts(spec))
@@ -150,7 +151,7 @@ _MOST_LETTERS, _MOST_DEPTH = 1 << 16, 20
 
 
 def _require_shallow(spec: Any) -> None:
-    """Raise OptionError unless a specification is text, mappings and lists of them, few within each other."""
+    """Raise OptionError unless a specification is text or limited nesting of mappings and lists."""
     level: list[Any] = [spec]
     for _ in range(_MOST_DEPTH):
         inner: list[Any] = []
@@ -159,7 +160,7 @@ def _require_shallow(spec: Any) -> None:
                 inner += [each["mixture"]] if "mixture" in each else []
             elif isinstance(each, str):
                 if len(each) > _MOST_LETTERS or each.count("(") > _MOST_DEPTH:
-                    raise OptionError(f'task "{each[:40]}...": longer or deeper than any task there is')
+                    raise OptionError(f'task "{each[:40]}...": exceeds the limits on length and nesting')
             elif isinstance(each, Sequence):
                 inner += each
             else:
@@ -167,7 +168,7 @@ def _require_shallow(spec: Any) -> None:
         if not inner:
             return
         level = inner
-    raise OptionError(f"tasks within tasks, more than {_MOST_DEPTH} deep")
+    raise OptionError(f"tasks are nested more than {_MOST_DEPTH} deep; write fewer levels")
 
 
 def _parts(spec: Spec) -> Iterator[tuple[Task, float]]:
@@ -185,7 +186,7 @@ def _parts(spec: Spec) -> Iterator[tuple[Task, float]]:
 
 
 def _top_level(spec: str) -> Iterator[str]:
-    """The parts between pluses that stand alone and outside parentheses (5e+4 is a number)."""
+    """The parts between plus signs that are outside parentheses and not in a number (5e+4)."""
     depth = start = 0
     for place, letter in enumerate(spec):
         depth += (letter == "(") - (letter == ")")
@@ -216,5 +217,5 @@ def _from_mapping(values: dict[str, Any]) -> Task:
         return parse_spec(values)
     parts = values.pop("mixture")
     if values or not isinstance(parts, Sequence) or isinstance(parts, str):
-        raise OptionError("a mixture is {mixture: [{name: set, weight: 0.5}, ...]} and nothing else")
+        raise OptionError("mixture: write {mixture: [{name: set, weight: 0.5}, ...]} without other keys")
     return parse_tasks(parts)

@@ -17,7 +17,7 @@ from proctool.procedural.samples import Samples
 @task("mqar")
 @dataclass(frozen=True)
 class MultiQueryRecall(Task):
-    """Recall at many places: key-value pairs, then every key again, at gaps of power-law lengths, with its value.
+    """Recall at many places: key-value pairs, then each key again with its value.
 
         tokens   k3 v7 k1 v2 k9 v5 _ _ k1 v2 _ _ _ _ k9 v5 k3 v7      (n, length)
         targets  .  .  .  .  .  .  . . .  x  . . . . .  x  .  x
@@ -26,30 +26,30 @@ class MultiQueryRecall(Task):
     2, ... is taken with weight s^(power - 1), without replacement, and the keys fill the taken slots in random order.
     Id 0 is blank, keys are 1..vocab/2-1, values vocab/2..vocab-1.
 
-    Source: MQAR (Arora et al., arXiv 2312.04927). There the value is a label only; here it follows its key, since one
-    stream of tokens is all a decoder sees.
+    Source: MQAR (Arora et al., arXiv 2312.04927). There the value is only a label; here it follows its key, because a
+    decoder sees only one stream of tokens.
     """
 
     pairs: int = 16
-    """Key-value pairs."""
+    """Number of key-value pairs."""
     length: int = 256
-    """Tokens in one sample; even."""
+    """Tokens per sample; must be even."""
     vocab: int = 8192
-    """Size of the vocabulary: half keys, half values."""
+    """Vocabulary size: half keys, half values."""
     power: float = 0.01
-    """Exponent of the gaps: the smaller, the nearer the queries."""
+    """Exponent of the gaps; smaller values put queries nearer."""
 
     presets: ClassVar = {"small": {"pairs": 4, "length": 64, "vocab": 128}}
     targets_determined: ClassVar = True
     size_option: ClassVar = "length"
 
     def __post_init__(self) -> None:
-        require(1 <= self.pairs <= 1024, self, "pairs", "must lie between 1 and 1024")
+        require(1 <= self.pairs <= 1024, self, "pairs", "must be between 1 and 1024")
         require(self.length % 2 == 0, self, "length", "must be even: slots have two tokens")
         require(self.length >= 4 * self.pairs, self, "length", f"{self.pairs} pairs and queries need {4 * self.pairs}")
         require(self.vocab % 2 == 0, self, "vocab", "must be even: half keys, half values")
         require(self.vocab // 2 > self.pairs, self, "vocab", f"{self.pairs} pairs need at least {2 * self.pairs + 2}")
-        require(0 < self.power <= 1, self, "power", "must lie above 0 and at most at 1")
+        require(0 < self.power <= 1, self, "power", "must be above 0 and at most 1")
         require_fits(self, length="length", vocabulary="vocab")
 
     @property
@@ -60,7 +60,7 @@ class MultiQueryRecall(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """The keys in order, and the values."""
+        """The entropy of the ordered keys and of the values."""
         keys = self.vocab // 2 - 1
         return self.pairs * math.log2(self.vocab // 2) + sum(math.log2(keys - taken) for taken in range(self.pairs))
 
@@ -71,9 +71,9 @@ class MultiQueryRecall(Task):
         shown[:, :, 0] = distinct(rng, n, pairs, half - 1) + 1
         shown[:, :, 1] = rng.integers(half, self.vocab, (n, pairs), dtype=self.dtype)
         slots = self.length // 2 - pairs
-        # The smallest of exponential times with these rates are a weighted draw without replacement.
+        # The smallest exponential times with these rates are a weighted draw without replacement.
         times = rng.standard_exponential((n, slots)) * np.arange(1, slots + 1) ** (1 - self.power)
-        # Sorted, since the order within a partition is numpy's own affair.
+        # Sorted, because numpy does not define the order within a partition.
         places = pairs + np.sort(times.argpartition(pairs - 1, axis=1)[:, :pairs], axis=1)
         places = shuffled_rows(rng, places, self.length).astype(np.intp)
         tokens = np.zeros((n, self.length // 2, 2), self.dtype)
@@ -87,7 +87,7 @@ class MultiQueryRecall(Task):
 
 def distinct(rng: np.random.Generator, n: int, count: int, below: int) -> NDArray[np.uint64]:
     """`count` distinct whole numbers less than `below` in random order, in each of n rows. (n, count)."""
-    # Floyd's algorithm: of 0..top, keep a draw that is new, or else top, which then is.
+    # Floyd's algorithm: draw from 0..top; if the draw is not new, take top, which is new.
     kept = np.empty((count, n), np.int64)
     for index, top in enumerate(range(below - count, below)):
         drawn = rng.integers(0, top, n, endpoint=True)

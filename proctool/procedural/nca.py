@@ -17,15 +17,15 @@ from proctool.procedural.samples import Samples
 Floats = NDArray[np.floating[Any]]
 Grids = NDArray[np.uint8]
 
-_TESTED = 10  # frames whose compressed size decides on a rule
-# Weights are drawn as whole multiples of this, then rounded to the units of Rules. All sums and products below are
-# exact, so that the tokens are the same bits whatever the order in which a platform's BLAS adds.
+_TESTED = 10  # frames whose compressed size decides whether a rule is kept
+# Weights are drawn as multiples of this, then rounded to the units of Rules. All sums and products below are exact, so
+# the tokens are the same bits in whatever order a platform's BLAS adds.
 _QUANTUM = 2.0**-12
 _NEAR, _OUT = 2.0**-10, 2.0**-8
 _LOGIT = _NEAR * _OUT
-_BITS = 4  # hold a state: more than 15 states would need too large a vocabulary
+_BITS = 4  # bits per state; more than 15 states would need too large a vocabulary
 _MOST_CANDIDATES = 2000
-_AT_ONCE = 4  # rules that run together: their tables stay in the cache
+_AT_ONCE = 4  # rules that run at once, so that their tables fit the cache
 _TRIED_AT_ONCE = 16
 
 
@@ -45,31 +45,31 @@ class NeuralAutomaton(Task):
     (level 9) of the patches of 10 frames takes between `complexity` and `most_complexity` of their size as 32-bit
     integers.
 
-    The first two convolutions have nothing between them and are one here, with weights rounded to multiples of 2^-10;
-    the last one's are rounded to multiples of 2^-8.
+    The first two convolutions have nothing between them and are one here, with weights rounded to multiples of 2^-10.
+    Those of the last one are rounded to multiples of 2^-8.
 
-    Which borderline rules pass depends on the zlib build; all else is the same bits on every platform.
+    Which borderline rules pass depends on the zlib build; everything else is the same bits on every platform.
 
     Source: Lee et al. (arXiv 2603.10055); published with a 12x12 grid, 10 states, length 1024, and bands of
     50 % and more for text and mathematics, 30 to 40 % for code.
     """
 
     grid: int = 12
-    """Cells along each side; even."""
+    """Cells per side; must be even."""
     states: int = 10
     """States of a cell; a patch of 4 cells is one of states^4 tokens."""
     length: int = 1024
     """Tokens in one sample."""
     per_rule: int = 16
-    """Samples, from different first states, that share a rule."""
+    """Number of samples, with different first states, that share a rule."""
     complexity: float = 0.5
-    """Least compressed size of a rule's frames, as a share of their size."""
+    """Minimum compressed size of a rule's frames, as a share."""
     most_complexity: float = 1.0
-    """Largest such size; the two are the band."""
+    """Maximum compressed size of a rule's frames, as a share."""
     temperature: float = 1e-4
-    """Of the softmax that draws a cell's next state."""
+    """Temperature of the softmax that draws a cell's next state."""
     dropped: int = 10
-    """Frames before the first that is shown; 0 shows the random first one."""
+    """Frames dropped before the first one; 0 keeps the random first frame."""
 
     presets: ClassVar = {
         "small": {"grid": 6, "states": 4, "length": 128, "complexity": 0.4},
@@ -80,16 +80,16 @@ class NeuralAutomaton(Task):
     size_option: ClassVar = "length"
 
     def __post_init__(self) -> None:
-        require(self.grid >= 4, self, "grid", "at least 4 are needed")
-        require(self.grid % 2 == 0, self, "grid", "must be even, for patches are 2 cells wide")
-        require(self.states >= 2, self, "states", "at least 2 are needed")
-        require(self.length >= 2, self, "length", "at least 2 tokens are needed")
-        require(self.per_rule >= 1, self, "per_rule", "at least 1 is needed")
-        require(0 <= self.complexity < 1, self, "complexity", "must lie between 0 and 1")
-        reason = f"must lie above complexity, {self.complexity}, and at most at 2"
+        require(self.grid >= 4, self, "grid", "must be at least 4")
+        require(self.grid % 2 == 0, self, "grid", "must be even, because patches are 2 cells wide")
+        require(self.states >= 2, self, "states", "must be at least 2")
+        require(self.length >= 2, self, "length", "must be at least 2")
+        require(self.per_rule >= 1, self, "per_rule", "must be at least 1")
+        require(0 <= self.complexity < 1, self, "complexity", "must be at least 0 and below 1")
+        reason = f"must be above complexity, {self.complexity}, and at most 2"
         require(self.complexity < self.most_complexity <= 2, self, "most_complexity", reason)
-        require(0 < self.temperature <= 1, self, "temperature", "must lie above 0 and at most at 1")
-        require(0 <= self.dropped <= 1000, self, "dropped", "must lie between 0 and 1000")
+        require(0 < self.temperature <= 1, self, "temperature", "must be above 0 and at most 1")
+        require(0 <= self.dropped <= 1000, self, "dropped", "must be between 0 and 1000")
         require_fits(self, length="length", vocabulary="states")
 
     @property
@@ -105,16 +105,16 @@ class NeuralAutomaton(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """None is known, so splits are kept apart by content.
+        """No bound is known, so splits are separated by content.
 
-        From another first state than the tested one, 1 in 200 samples of the published recipe is far simpler, and a
-        few die out; those sequences can repeat.
+        The test of a rule uses one first state. With other first states, 1 of 200 samples of the published recipe is
+        much simpler, and a few die out; such sequences can repeat.
         """
         return 0.0
 
     @property
     def frame_length(self) -> int:
-        """Tokens in a frame, with the two around it."""
+        """Tokens per frame, including its start and end tokens."""
         return (self.grid // 2) ** 2 + 2
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
@@ -134,9 +134,9 @@ class NeuralAutomaton(Task):
         return Samples(shown, after_the_first(n, self.length))
 
     def rules(self, rng: np.random.Generator, count: int) -> Rules:
-        """So many rules whose frames lie in the band.
+        """Draw `count` rules whose frames have a compressed size in the band.
 
-        Raises OptionError where _MOST_CANDIDATES in a row lie outside it.
+        Raises OptionError if _MOST_CANDIDATES consecutive rules are outside it.
         """
         kept: list[Rules] = []
         found = drawn = in_vain = 0
@@ -152,13 +152,13 @@ class NeuralAutomaton(Task):
             if in_vain >= _MOST_CANDIDATES:
                 raise OptionError(
                     f"{self.name}: complexity = {self.complexity}, most_complexity = {self.most_complexity}: "
-                    f"{found} of {drawn} rules with {self.states} states on a grid of {self.grid} lie between them"
+                    f"only {found} of {drawn} rules are between them; widen the band"
                 )
         every = Rules(np.concatenate([each.near for each in kept]), np.concatenate([each.out for each in kept]))
         return every.chosen(np.arange(count))
 
     def run(self, rng: np.random.Generator, rules: Rules, count: int, frames: int) -> Grids:
-        """Frames of each rule from `count` first states, less the dropped ones. (rules, count, frames, grid, grid)."""
+        """Frames of each rule from `count` first states, without dropped ones. (rules, count, frames, grid, grid)."""
         shape = (len(rules), count)
         odds = np.exp(rng.standard_normal((self.states, *shape)))
         ends = np.cumsum(odds, axis=0) / odds.sum(axis=0)
@@ -189,26 +189,26 @@ class NeuralAutomaton(Task):
 
 @dataclass(frozen=True)
 class Rules:
-    """The networks that give a cell's next state, several side by side.
+    """The networks that give a cell's next state, for several rules.
 
-    Nothing is between the two first convolutions, so they are one: a weight for each neighbour, unit and state.
-    Weights are whole numbers, in units of 2^-10 (near) and 2^-8 (out), so that all sums are exact.
+    The first two convolutions have nothing between them, so they are one, with a weight per neighbour, unit and state.
+    Weights are integers in units of 2^-10 (near) and 2^-8 (out), so that all sums are exact.
     """
 
     near: NDArray[np.int16]
-    """The first two convolutions. (rules, 9 neighbours in raster order, states, 16)"""
+    """Weights of the first two convolutions. (rules, 9 neighbours in raster order, states, 16)"""
     out: NDArray[np.int16]
-    """The last. (rules, states, 16)"""
+    """Weights of the last convolution. (rules, states, 16)"""
 
     def __len__(self) -> int:
         return len(self.out)
 
     def chosen(self, which: NDArray[Any]) -> Rules:
-        """Those at these places or marked."""
+        """The rules at these indices or with this mask."""
         return Rules(self.near[which], self.out[which])
 
     def tables(self) -> NDArray[np.int16]:
-        """What the three cells of a row add to the units, for the row above, the same, and the one below.
+        """The contribution of three cells in a row to the units, for the row above, the same row and the row below.
 
         (3, rules * states^3, 16)
         """
@@ -219,7 +219,7 @@ class Rules:
         return np.ascontiguousarray(three.swapaxes(0, 1)).reshape(3, rules * states**3, units)
 
     def weights(self, tables: NDArray[np.int16]) -> Floats:
-        """The last convolution in float32 where all sums are exact in it, else in float64. (rules, states, 16)."""
+        """The last convolution in float32 if all its sums are exact, else in float64. (rules, states, 16)."""
         most = sum(int(np.abs(table.astype(np.int32)).max()) for table in tables)
         sums = int(np.abs(self.out.astype(np.int64)).sum(axis=2).max()) * most
         return self.out.astype(np.float32 if sums < 1 << 24 else np.float64)
@@ -228,10 +228,10 @@ class Rules:
 def _step(
     rng: np.random.Generator, grids: Grids, tables: NDArray[np.int16], weights: Floats, temperature: float
 ) -> Grids:
-    """The frames after these. (rules, count, grid, grid) -> the same shape."""
+    """The next frames. (rules, count, grid, grid) -> the same shape."""
     rules, count, size, _ = grids.shape
     states = weights.shape[1]
-    # What a cell and its two neighbours spell, with the rule's place in the tables.
+    # The table index of a cell with its two neighbours, including the offset of the rule.
     cells = grids.astype(np.uint16)
     spelt = cells * np.uint16(states)
     spelt += (np.arange(rules) * states**3).astype(np.uint16)[:, None, None, None]
@@ -247,16 +247,16 @@ def _step(
     units[:, :wide] += above[:, -wide:]
     units[:, :-wide] += below[:, wide:]
     units[:, -wide:] += below[:, :wide]
-    units &= ~(units >> 15)  # ReLU: the sign's bit, spread over all
+    units &= ~(units >> 15)  # ReLU: clears the value if its sign bit is set
     active = units.reshape(rules, -1, tables.shape[2]).astype(weights.dtype)
     logits = weights @ active.swapaxes(1, 2)  # (rules, states, cells)
-    # With the state in its last bits, the largest logit says whose it is.
+    # The last bits of a logit hold its state, so the largest logit gives the state.
     keys = logits.astype(np.int32)
     keys <<= _BITS
     keys |= np.arange(states, dtype=np.int32)[:, None]
     top = keys.max(axis=1)
     after = (top & ((1 << _BITS) - 1)).astype(np.uint8)
-    # Noise can only decide between logits this close: beyond, its odds are e^-40.
+    # Noise only matters between logits this close; at a larger difference its probability is e^-40.
     margin = int(min(40 * temperature / _LOGIT * (1 << _BITS), 2**31 - 1 - 2**30))
     near = (keys > (top - margin)[:, None]).sum(axis=1, dtype=np.uint8)
     rule, cell = np.divmod(np.flatnonzero(near > 1), near.shape[1])
@@ -268,7 +268,7 @@ def _step(
 
 
 def draw_rules(rng: np.random.Generator, states: int, count: int) -> Rules:
-    """Rules drawn at random."""
+    """Draw random rules."""
     near = _weights(rng, (count, 9, 4, states), inputs=9 * states)
     mix = _weights(rng, (count, 16, 4), inputs=4)
     out = _weights(rng, (count, states, 16), inputs=16)
@@ -277,10 +277,10 @@ def draw_rules(rng: np.random.Generator, states: int, count: int) -> Rules:
 
 
 def _weights(rng: np.random.Generator, shape: tuple[int, ...], inputs: int) -> Floats:
-    """Normal weights cut off at two standard deviations, of variance 1 / inputs."""
+    """Normal weights truncated at two standard deviations, with variance 1 / inputs."""
     drawn = rng.standard_normal(shape)
     while (outside := np.abs(drawn) > 2).any():
         drawn[outside] = rng.standard_normal(np.count_nonzero(outside))
-    cut_off = 0.87962566103423978  # the standard deviation of what is left
+    cut_off = 0.87962566103423978  # the standard deviation after truncation
     weights: Floats = np.round(drawn / (cut_off * inputs**0.5) / _QUANTUM) * _QUANTUM
     return weights

@@ -1,6 +1,6 @@
-"""Tasks from other packages, which name their modules in the entry point group `proctool.tasks`.
+"""Tasks from other packages, which list their modules in the entry point group `proctool.tasks`.
 
-A package that cannot be loaded costs its own tasks alone.
+If a package cannot be loaded, only its own tasks are missing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ENTRY_POINT_GROUP = "proctool.tasks"
 
 @dataclass(frozen=True)
 class Package:
-    """An installed distribution that brings tasks."""
+    """An installed distribution with tasks."""
 
     name: str
     version: str
@@ -31,11 +31,11 @@ class Package:
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """An entry point whose tasks are not there."""
+    """An entry point whose tasks could not be loaded."""
 
     package: str
     entry: str
-    """By convention the name of its task; empty where not even that could be read."""
+    """By convention the name of its task; empty if it could not be read."""
     reason: str
 
     def __str__(self) -> str:
@@ -48,24 +48,24 @@ class BrokenPlugin:
 
 @dataclass(frozen=True)
 class Plugins:
-    """What the entry points gave."""
+    """The result of loading the entry points."""
 
     broken: tuple[BrokenPlugin, ...]
     modules: Mapping[str, Package]
     """The package of each entry point's module."""
 
     def package(self, module: str) -> Package:
-        """The package of a module: that of the nearest entry point, or without a version where there is none."""
+        """The package of a module: that of the nearest entry point, or one without version if there is none."""
         named = [known for known in self.modules if f"{module}.".startswith(f"{known}.")]
         found = self.modules.get(max(named, key=len)) if named else None
-        if found is None:  # beside the entry point's module, or registered by a script
+        if found is None:  # another module than the entry point's, or a script
             top = module.partition(".")[0]
             found = next((each for known, each in self.modules.items() if known.partition(".")[0] == top), None)
         return found or Package(module, "")
 
 
 def load_plugins(registered: MutableMapping[str, Any]) -> Plugins:
-    """Import every entry point, which fills `registered`. Tasks of entry points that failed are taken out again."""
+    """Import every entry point, which fills `registered`. Tasks of failed entry points are removed again."""
     broken: list[BrokenPlugin] = []
     modules: dict[str, Package] = {}
     for distribution, entry in _entry_points():
@@ -75,13 +75,13 @@ def load_plugins(registered: MutableMapping[str, Any]) -> Plugins:
         package = distribution.name
         before = dict(registered)
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # results are what a command prints
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
                 loaded = entry.load()
             if not _gave_tasks(entry, loaded, before, registered):
                 raise TypeError("it registers no task; decorate a Task with @task")
         except Stopped:
             raise
-        except (Exception, SystemExit) as error:  # whatever a foreign module does
+        except (Exception, SystemExit) as error:  # a module of another package may raise anything
             registered.clear()
             registered.update(before)
             broken.append(BrokenPlugin(package, entry.name, f"{type(error).__name__}: {error}"))
@@ -97,19 +97,19 @@ def _gave_tasks(entry: metadata.EntryPoint, loaded: Any, before: Any, registered
 
 
 def _entry_points() -> Iterator[tuple[metadata.Distribution, metadata.EntryPoint | BrokenPlugin]]:
-    """The group's entry points with their distributions. One damaged list of them must not hide the others."""
+    """The entry points of the group with their distributions. A damaged distribution must not hide the others."""
     seen = set()
     for distribution in metadata.distributions():
-        package = "of an unreadable name"
+        package = "with an unreadable name"
         try:
             package = distribution.name
             entries = distribution.entry_points.select(group=ENTRY_POINT_GROUP)
-        except Exception as error:  # damaged metadata fails in many ways
+        except Exception as error:  # damaged metadata can raise many errors
             if ENTRY_POINT_GROUP in _text(distribution):
                 yield distribution, BrokenPlugin(package, "", f"its entry_points.txt is damaged: {error}")
             continue
         for entry in entries:
-            if (package, entry.name) not in seen:  # found twice on the path: the first counts
+            if (package, entry.name) not in seen:  # a distribution may be on the path twice; the first counts
                 seen.add((package, entry.name))
                 yield distribution, entry
 

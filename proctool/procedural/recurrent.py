@@ -16,12 +16,12 @@ from proctool.procedural.samples import Samples
 
 Floats = NDArray[np.floating[Any]]
 
-# Weights and states are whole multiples of these. All sums of products are then exact, so the tokens are the same bits
-# whatever the order in which a platform's BLAS adds them up.
+# Weights and states are multiples of these. So all sums of products are exact, and the tokens are the same bits in
+# whatever order a platform's BLAS adds.
 _WEIGHT, _STATE = 2.0**-10, 2.0**-8
-_STATE_LIMIT = 4.0  # of the unbounded cells, linear and relu
+_STATE_LIMIT = 4.0  # limit of the unbounded cells, linear and relu
 _GATES = {"linear": 1, "relu": 1, "rnn": 1, "gru": 3, "lstm": 4}
-_TESTED = (8, 128)  # sequences and tokens of the run that decides on a network
+_TESTED = (8, 128)  # sequences and tokens of the test of a network
 _DEAD = 0.9  # share of one symbol
 _EXPLODED = 0.5  # share of states at their limit
 _MOST_CANDIDATES = 1000
@@ -30,7 +30,7 @@ _MOST_CANDIDATES = 1000
 @task("rnn")
 @dataclass(frozen=True)
 class RecurrentNetwork(Task):
-    """Sequences that a recurrent network with random weights emits, each symbol fed back as the next input.
+    """Sequences emitted by a random recurrent network, with each symbol fed back as input.
 
         tokens   4 7 7 1 0 3 7 2      (n, length)
         targets  . x x x x x x x
@@ -42,8 +42,8 @@ class RecurrentNetwork(Task):
     sum of the two products), `relu` and `rnn` (with ReLU or tanh on it), `gru` and `lstm`.
 
     States are rounded to multiples of 2^-8 and weights to multiples of 2^-10; states of linear and relu cells are cut
-    off at 4 either way. A network is refused and drawn again if, in 8 sequences of up to 128 tokens, one symbol takes
-    90 % of the places (it dies) or half of the states end at the cut (it explodes).
+    off at 4 either way. A network is drawn again if, in 8 sequences of up to 128 tokens, one symbol takes 90 % of the
+    places (it dies) or half of the final states are at the limit (it explodes).
 
     Source: Synthetic Pre-Pre-Training (arXiv 2605.10129) and its code, which draws 1000 linear networks of 64 units,
     radius 0.9 and temperature 1, and 100 sequences of 2048 tokens from each, over a tokenizer's whole vocabulary; its
@@ -52,17 +52,17 @@ class RecurrentNetwork(Task):
     """
 
     cell: Literal["linear", "relu", "rnn", "gru", "lstm"] = "linear"
-    """Kind of cell; rnn is the tanh cell."""
+    """Type of cell; rnn is the tanh cell."""
     hidden: int = 64
     """Units of the state."""
     symbols: int = 64
     """Size of the alphabet."""
     temperature: float = 1.0
-    """Of the softmax that draws a symbol; the lower, the more regular."""
+    """Temperature of the softmax that draws a symbol; lower is more regular."""
     radius: float = 0.9
     """Spectral radius of the recurrent weights."""
     per_network: int = 128
-    """Samples that share a network."""
+    """Number of samples that share a network."""
     length: int = 2048
     """Tokens in one sample."""
 
@@ -73,12 +73,12 @@ class RecurrentNetwork(Task):
     size_option: ClassVar = "length"
 
     def __post_init__(self) -> None:
-        require(1 <= self.hidden <= 1024, self, "hidden", "must lie between 1 and 1024")
-        require(2 <= self.symbols <= 4096, self, "symbols", "must lie between 2 and 4096")
-        require(1e-4 <= self.temperature <= 1e4, self, "temperature", "must lie between 0.0001 and 10000")
-        require(0 < self.radius <= 100, self, "radius", "must lie above 0 and at most at 100")
-        require(1 <= self.per_network <= 1024, self, "per_network", "must lie between 1 and 1024")
-        require(self.length >= 2, self, "length", "at least 2 tokens are needed")
+        require(1 <= self.hidden <= 1024, self, "hidden", "must be between 1 and 1024")
+        require(2 <= self.symbols <= 4096, self, "symbols", "must be between 2 and 4096")
+        require(1e-4 <= self.temperature <= 1e4, self, "temperature", "must be between 0.0001 and 10000")
+        require(0 < self.radius <= 100, self, "radius", "must be above 0 and at most 100")
+        require(1 <= self.per_network <= 1024, self, "per_network", "must be between 1 and 1024")
+        require(self.length >= 2, self, "length", "must be at least 2")
         require_fits(self, length="length", vocabulary="symbols")
 
     @property
@@ -88,7 +88,7 @@ class RecurrentNetwork(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """None is known, so splits are kept apart by content."""
+        """No bound is known, so splits are separated by content."""
         return 0.0
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
@@ -100,7 +100,7 @@ class RecurrentNetwork(Task):
         return Samples(np.ascontiguousarray(tokens.T), after_the_first(n, self.length))
 
     def networks(self, rng: np.random.Generator, count: int) -> Networks:
-        """So many networks that neither die nor explode. Raises OptionError where they are too rare."""
+        """Draw `count` networks that neither die nor explode. Raises OptionError if they are too rare."""
         kept: list[Networks] = []
         found = drawn = 0
         dead = exploded = 0
@@ -116,7 +116,7 @@ class RecurrentNetwork(Task):
             exploded += int(np.count_nonzero(at_limit))
             if drawn >= _MOST_CANDIDATES and found < drawn / 100:
                 option = "radius" if exploded > dead else "temperature"
-                change = "lower it" if exploded > dead else "raise it"
+                change = "lower radius" if exploded > dead else "raise temperature"
                 raise OptionError(
                     f"{self.name}: {option} = {getattr(self, option)}: {found} of {drawn} networks pass "
                     f"({dead} die, {exploded} explode); {change}"
@@ -126,7 +126,7 @@ class RecurrentNetwork(Task):
     def run(
         self, rng: np.random.Generator, networks: Networks, count: int, steps: int
     ) -> tuple[NDArray[np.unsignedinteger[Any]], Floats]:
-        """What each network emits in `count` sequences, and its last states.
+        """The output of each network in `count` sequences, and its last states.
 
         Tokens (steps, networks, count), states (networks, count, hidden).
         """
@@ -177,11 +177,11 @@ class Networks:
     """The weights of several networks."""
 
     into: Floats
-    """Of the input symbol. (networks, symbols, gates * hidden)"""
+    """Weights of the input symbol. (networks, symbols, gates * hidden)"""
     recurrent: Floats
-    """Of the state. (networks, hidden, gates * hidden)"""
+    """Recurrent weights. (networks, hidden, gates * hidden)"""
     out: Floats
-    """To the logits. (networks, hidden, symbols)"""
+    """Output weights. (networks, hidden, symbols)"""
 
     def __len__(self) -> int:
         return len(self.into)
@@ -192,11 +192,11 @@ class Networks:
         return self.into, self.recurrent, self.out
 
     def chosen(self, which: NDArray[np.bool_]) -> Networks:
-        """Those marked. (networks,)."""
+        """The marked networks. marked (networks,)."""
         return Networks(*(part[which] for part in self.weights))
 
     def exact(self, task: RecurrentNetwork) -> tuple[Floats, Floats, Floats]:
-        """The weights in float32 where all sums are exact in it, else in float64."""
+        """The weights in float32 if all sums are exact, else in float64."""
         limit = _STATE_LIMIT if task.cell in ("linear", "relu") else 1.0
         sums = max(float(np.abs(part).sum(axis=1).max()) for part in (self.recurrent, self.out)) * limit
         largest = (sums + float(np.abs(self.into).max())) / (_WEIGHT * _STATE)
@@ -205,7 +205,7 @@ class Networks:
 
 
 def draw_networks(rng: np.random.Generator, task: RecurrentNetwork, count: int) -> Networks:
-    """Networks drawn at random, whatever they emit."""
+    """Draw random networks, without testing them."""
     gates, hidden, symbols = _GATES[task.cell], task.hidden, task.symbols
     into = rng.standard_normal((count, symbols, gates * hidden)) / symbols**0.5
     recurrent = rng.standard_normal((count, gates, hidden, hidden))
@@ -216,7 +216,7 @@ def draw_networks(rng: np.random.Generator, task: RecurrentNetwork, count: int) 
 
 
 def _commonest(tokens: NDArray[np.unsignedinteger[Any]], symbols: int) -> NDArray[np.float64]:
-    """The share of each network's commonest symbol. (steps, networks, count) -> (networks,)."""
+    """The share of the most common symbol of each network. (steps, networks, count) -> (networks,)."""
     rows = tokens.swapaxes(0, 1).reshape(tokens.shape[1], -1).astype(np.intp)
     rows += np.arange(len(rows))[:, None] * symbols
     counts = np.bincount(rows.ravel(), minlength=len(rows) * symbols).reshape(len(rows), symbols)
@@ -225,19 +225,19 @@ def _commonest(tokens: NDArray[np.unsignedinteger[Any]], symbols: int) -> NDArra
 
 
 def _rounded(values: Floats) -> Floats:
-    """To the nearest multiple of a state's unit, in place."""
+    """Round to the nearest multiple of a state's unit, in place."""
     values *= values.dtype.type(1 / _STATE)
     np.rint(values, out=values)
     values *= values.dtype.type(_STATE)
     return values
 
 
-_TABLE_LIMIT = 8.0  # tanh and the sigmoid are flat beyond, to a state's unit
+_TABLE_LIMIT = 8.0  # beyond this, tanh and the sigmoid change by less than a state's unit
 _CELLS = int(_TABLE_LIMIT / _STATE)
 
 
 def _looked_up(values: Floats, table: NDArray[np.float64], dtype: np.dtype[Any]) -> Floats:
-    """A function's value to a state's unit, at the argument to a state's unit."""
+    """Look up a function in its table, with argument and value rounded to a state's unit."""
     found: Floats = table.astype(dtype).take((np.rint(values * (1 / _STATE)) + _CELLS).astype(np.intp), mode="clip")
     return found
 
@@ -258,5 +258,5 @@ def _sigmoid() -> NDArray[np.float64]:
 
 @functools.cache
 def _gumbel() -> NDArray[np.float32]:
-    """The quantiles of the standard Gumbel distribution, so that 16 random bits choose one. (65536,)."""
+    """Quantiles of the standard Gumbel distribution; 16 random bits select one. (65536,)."""
     return (-np.log(-np.log((np.arange(1 << 16) + 0.5) / (1 << 16)))).astype(np.float32)

@@ -24,7 +24,7 @@ from proctool.procedural.samples import Samples
 if TYPE_CHECKING:
     from proctool.procedural.streams import Stream
 
-# Importing these fills the registry; third parties add theirs as plugins.py says.
+# Importing these modules fills the registry; plugins.py adds tasks of other packages.
 _BUILT_IN = (
     "brackets",
     "transduction",
@@ -47,9 +47,9 @@ _BUILT_IN = (
 )
 
 MOST_TOKENS = 1 << 16
-"""The largest vocabulary of a task, so that its tokens fit 16 bits and its tables fit in memory."""
+"""Largest vocabulary of a task, so that its tokens fit 16 bits and its tables fit in memory."""
 MOST_LENGTH = 1 << 17
-"""The longest sample of a task, for the same reason."""
+"""Longest sample of a task, for the same reason."""
 
 
 class Task(ABC):
@@ -68,7 +68,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def length(self) -> int:
-        """Tokens in one sample."""
+        """Tokens per sample."""
 
     @property
     @abstractmethod
@@ -78,20 +78,20 @@ class Task(ABC):
     @property
     @abstractmethod
     def min_entropy_bits(self) -> float:
-        """-log2 of the probability of the likeliest sample (a lower bound will do).
+        """-log2 of the probability of the likeliest sample, or a lower bound of it.
 
-        Where it is small, one sequence is likely to be drawn twice, so streams keep splits apart by content.
+        If it is small, a sequence is likely to be drawn twice, so streams separate splits by content.
         """
 
     @abstractmethod
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
-        """Draw n samples, vectorised over n, from `rng` alone."""
+        """Draw n samples, vectorised over n, with no other randomness than `rng`."""
 
     targets_determined: ClassVar[bool] = False
-    """Whether each target follows from the tokens before it, with certainty."""
+    """Whether the tokens before each target determine it."""
 
     def determined(self, samples: Samples) -> NDArray[np.bool_] | None:
-        """Which tokens of these samples follow from those before them, where the task knows. (n, length)."""
+        """Which tokens of these samples are determined by those before them, if the task knows. (n, length)."""
         return samples.targets if self.targets_determined else None
 
     @property
@@ -101,7 +101,7 @@ class Task(ABC):
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:
-        """The smallest of uint16 and uint32 that holds the vocabulary."""
+        """The smaller of uint16 and uint32 that fits the vocabulary."""
         return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
 
     def resized(self, size: int) -> Self:
@@ -129,7 +129,7 @@ class Task(ABC):
 
     @property
     def spec(self) -> str:
-        """The full specification: `dyck:k=16,length=128,p_open=0.5`. `parse_spec` gives the task back."""
+        """The full specification: `dyck:k=16,length=128,p_open=0.5`. `parse_spec` parses it to the same task."""
         written = ",".join(f"{key}={value}" for key, value in self.options.items() if value is not None)
         return f"{self.name}:{written}" if written else self.name
 
@@ -142,7 +142,7 @@ class Task(ABC):
         )
 
     def describe(self) -> str:
-        """What the task draws, its options, its vocabulary and its length, as text of several lines."""
+        """The task's docstring, options, vocabulary and length, as text with several lines."""
         meanings = option_help(type(self))
         options = [
             f"{name} = {value}: {' '.join(meanings[name].split())}"
@@ -172,15 +172,15 @@ class Task(ABC):
 
 
 def require(holds: bool, task: Task, option: str, reason: str) -> None:
-    """Raise OptionError naming the task, the option, its value and the reason, unless `holds`."""
+    """Raise OptionError with the task, the option, its value and the reason, unless `holds`."""
     if not holds:
         raise OptionError(f"{task.name}: {option} = {getattr(task, option)}: {reason}")
 
 
 def require_fits(task: Task, length: str, vocabulary: str) -> None:
-    """Raise OptionError when the task is longer than MOST_LENGTH or knows more than MOST_TOKENS tokens.
+    """Raise OptionError if the task has more than MOST_LENGTH tokens per sample or MOST_TOKENS in its vocabulary.
 
-    `length` and `vocabulary` name the options to blame.
+    `length` and `vocabulary` are the options that the error names.
     """
     require(task.length <= MOST_LENGTH, task, length, f"a sample may have at most {MOST_LENGTH} tokens")
     require(task.vocab_size <= MOST_TOKENS, task, vocabulary, f"the vocabulary may have at most {MOST_TOKENS} tokens")
@@ -194,14 +194,14 @@ AnyTask = TypeVar("AnyTask", bound=Task)
 
 
 def task(name: str) -> Callable[[type[AnyTask]], type[AnyTask]]:
-    """Register a frozen dataclass as the task `name`. Raises TypeError, ValueError for what cannot be a task."""
+    """Register a frozen dataclass as the task `name`. Raises TypeError, ValueError if it cannot be a task."""
 
     def register(cls: type[AnyTask]) -> type[AnyTask]:
         known = _TASKS.get(name, cls)
         if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"task {name!r} is already registered as {known.__module__}.{known.__qualname__}")
         if not _NAME.fullmatch(name):
-            raise ValueError(f"task {name!r}: a name has small letters, digits, _ and -")
+            raise ValueError(f"task {name!r}: a name may have only lower-case letters, digits, _ and -")
         _require_task(name, cls)
         cls.name = name
         _TASKS[name] = cls
@@ -211,19 +211,19 @@ def task(name: str) -> Callable[[type[AnyTask]], type[AnyTask]]:
 
 
 def _require_task(name: str, cls: type) -> None:
-    """Raise TypeError for a class that commands could not use."""
+    """Raise TypeError for a class that commands cannot use."""
     if not (isinstance(cls, type) and issubclass(cls, Task)):
-        raise TypeError(f"task {name!r}: {cls!r} is no subclass of Task")
+        raise TypeError(f"task {name!r}: {cls!r} is not a subclass of Task")
     if "__dataclass_params__" not in vars(cls) or not vars(cls)["__dataclass_params__"].frozen:
         raise TypeError(
-            f"task {name!r}: {cls.__qualname__} is no frozen dataclass; put @dataclass(frozen=True) below @task"
+            f"task {name!r}: {cls.__qualname__} is not a frozen dataclass; put @dataclass(frozen=True) below @task"
         )
     for option in dataclasses.fields(cls):  # type: ignore[arg-type]
         if option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING:
-            raise TypeError(f"task {name!r}: option {option.name} has no default")
+            raise TypeError(f"task {name!r}: option {option.name} has no default; give it one")
     if inspect.isabstract(cls) or not hasattr(cls, "size_option"):
         lacking = sorted({*cls.__abstractmethods__, *(() if hasattr(cls, "size_option") else ("size_option",))})
-        raise TypeError(f"task {name!r}: {cls.__qualname__} lacks {', '.join(lacking)}")
+        raise TypeError(f"task {name!r}: {cls.__qualname__} must define {', '.join(lacking)}")
 
 
 @functools.cache
@@ -231,7 +231,7 @@ def _load() -> Plugins:
     for module in _BUILT_IN:
         __import__(f"proctool.procedural.{module}")
     found = load_plugins(_TASKS)
-    if multiprocessing.parent_process() is None:  # workers need not say it again
+    if multiprocessing.parent_process() is None:  # only once, not in workers
         for each in found.broken:
             _LOG.warning("proctool: %s", each)
     return found
@@ -244,7 +244,7 @@ def tasks() -> dict[str, type[Task]]:
 
 
 def task_class(name: str) -> type[Task]:
-    """The task class registered as `name`. Raises OptionError with the nearest name."""
+    """The task class registered as `name`. Raises OptionError with the most similar name."""
     known = tasks()
     if name not in known:
         if broken := next((each for each in _load().broken if each.entry == name), None):
@@ -254,7 +254,7 @@ def task_class(name: str) -> type[Task]:
 
 
 def package_of(cls: type[Task]) -> Package | None:
-    """The package that brings a task; None for built-in ones."""
+    """The package of a task; None for built-in tasks."""
     if cls.__module__.startswith("proctool."):
         return None
     return _load().package(cls.__module__)
@@ -298,5 +298,5 @@ def parse_spec(spec: str | Mapping[str, Any]) -> Task:
 
 
 def option_help(cls: type[Task]) -> dict[str, str]:
-    """What each option means: the string that stands under its field."""
+    """The description of each option: the string below its field."""
     return config.field_help(cls)

@@ -1,4 +1,4 @@
-"""Samples that people can read: brackets as brackets, automata as block graphics, targets in colour."""
+"""Readable samples: brackets as brackets, automata as block graphics, targets in colour."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _bracket(index: int, side: int) -> str:
     return "()"[side] + str(index).translate(_SUBSCRIPTS)
 
 
-# How the index-th token of a part of a layout is written; parts that are not here as their name and the index.
+# Text of the index-th token of a layout part; other parts are written as their name and the index.
 _WRITTEN: dict[str, Callable[[int], str]] = {
     "symbol": lambda index: str(index + 1),
     "pop": lambda index: "POP",
@@ -69,7 +69,7 @@ _SIGNS = {"add": "+", "subtract": "−", "multiply": "×"}
 
 
 def spelling(task: Task) -> list[str]:
-    """How each token id is written. vocab_size strings."""
+    """The text of each token id. vocab_size strings."""
     if isinstance(task, Control):
         return spelling(task.task)
     words = []
@@ -87,9 +87,9 @@ def spelling(task: Task) -> list[str]:
 
 
 def render(task: Task, samples: Samples, most: int = 512, colour: bool = True) -> Group:
-    """Each sample, something rich can print; of long ones the first `most` tokens. Targets are bold green.
+    """Each sample as a rich renderable, at most its first `most` tokens. Targets are bold green.
 
-    Neural automata show their states as colours, or as digits where there is no colour.
+    Neural automata show states as colours, or as digits without colour.
     """
     kind = task.task if isinstance(task, Control) else task
     drawn = []
@@ -108,7 +108,7 @@ def render(task: Task, samples: Samples, most: int = 512, colour: bool = True) -
 
 
 def as_text(task: Task, samples: Samples, *, most: int = 512, colour: bool = False, width: int = 100) -> str:
-    """What `render` draws, as text of at most `width` columns; with ANSI codes where `colour` is asked for."""
+    """The output of `render` as text of at most `width` columns, with ANSI codes if `colour`."""
     console = Console(
         width=width,
         file=io.StringIO(),
@@ -124,7 +124,7 @@ def as_text(task: Task, samples: Samples, *, most: int = 512, colour: bool = Fal
 def _line(task: Task, tokens: Tokens, targets: Mask) -> Text:
     words = spelling(task)
     faint = {token for role in ("pad", "blank") for token in task.layout.get(role, ())}
-    # Brackets and digits read best close together, whole numbers apart.
+    # Brackets and digits are written without spaces, numbers with spaces.
     close_together = (
         not {"symbol", "number", "value", "rule"} & set(task.layout) and len(task.layout.get("cells", ())) <= 10
     )
@@ -147,7 +147,7 @@ def eca_cells(task: ElementaryAutomaton, tokens: Tokens) -> NDArray[np.uint8]:
 
 
 def _rows(task: ElementaryAutomaton, tokens: Tokens) -> Text:
-    """Two rows of cells to a line; the line that holds the given first row in the plain colour."""
+    """Two rows of cells per line; the line with the given first row has no target colour."""
     cells = eca_cells(task, tokens)
     if len(cells) % 2:
         cells = np.concatenate([cells, np.zeros_like(cells[:1])])
@@ -173,7 +173,7 @@ def nca_frames(task: NeuralAutomaton, tokens: Tokens) -> NDArray[np.uint8]:
 
 
 def _frames(task: NeuralAutomaton, tokens: Tokens, colour: bool, most: int = 6) -> Text:
-    """The first frames side by side: two rows of cells to a line of half blocks, or a row to a line of digits."""
+    """The first frames side by side: lines of half blocks with two rows of cells, or lines of digits with one row."""
     frames = nca_frames(task, tokens)[:most]
     text = Text(no_wrap=True, overflow="crop")
     for row in range(0, task.grid, 2 if colour else 1):

@@ -1,4 +1,4 @@
-"""What every task and corpus gives."""
+"""The samples that every task and corpus gives."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Samples:
-    """Sequences and which of their tokens a model is to predict.
+    """Sequences and the tokens that a model must predict.
 
     tokens   (n, length) unsigned integers
-    targets  (n, length) bool: true where that token is to be predicted from those before it
+    targets  (n, length) bool: true for tokens that the model must predict from the tokens before
     """
 
     tokens: NDArray[np.unsignedinteger[Any]]

@@ -24,31 +24,33 @@ class Stack(Transduction):
         tokens   7 3 POP 9 5 POP | 9 7 _ _ _ _      (n, 2 * inputs + 1)
         targets  . . .   . . .   . x x . . . .
 
-    A pushed symbol is drawn uniformly from those not on the stack. With at most one element, push. Otherwise push
-    with probability 3/4 in the first two thirds of the steps, pop with probability 3/4 in the last third. The last
-    step pops where the stack holds more than one; a stack of all symbols pops.
+    A pushed symbol is drawn uniformly from those not on the stack. With at most one element on the stack, push.
+    Otherwise push with probability 3/4 in the first two thirds of the steps, and pop with probability 3/4 in the last
+    third. The last step pops if the stack has more than one element; a stack with all symbols always pops.
 
     Source: Procedural Pretraining (arXiv 2601.21725), section 3.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.symbols >= 3, self, "symbols", "at least 3 are needed: POP and two to push")
+        require(self.symbols >= 3, self, "symbols", "must be at least 3: POP and two to push")
 
     @property
     def min_entropy_bits(self) -> float:
-        """Of the likeliest sequence of operations and symbols, exactly."""
+        """-log2 of the exact probability of the likeliest sequence of operations and symbols."""
         return _min_entropy_bits(self.inputs, self.symbols)
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
         """Draw n samples."""
         pushes, depth = self._walk(rng, n)
-        # Each sample's row holds its stack, bottom first, then the symbols not on it in any order: pushing swaps one
-        # of those to the top, popping moves the top alone.
+        # Each row has the stack of a sample, bottom first, then the other symbols in any order. A push swaps one of
+        # those to the top; a pop only moves the top.
         free = self.symbols - 1
         rows = np.tile(np.arange(1, self.symbols, dtype=self.dtype), n)
         end = np.arange(free, n * free + 1, free)
-        rows = np.append(rows, rows[:1])  # a full last stack has its top here; it pops, so the cell is never used
+        rows = np.append(
+            rows, rows[:1]
+        )  # room for the top of a full stack; a full stack pops, so the cell is never used
         top = end - free
         uniform = rng.random((self.inputs, n), dtype=np.float32)
         operations = np.zeros((self.inputs, n), self.dtype)
@@ -81,7 +83,7 @@ class Stack(Transduction):
 
 
 def _push_probability(step: int, steps: int) -> float:
-    """Of pushing at `step` of 0..steps-1 where the stack leaves the choice."""
+    """Probability of a push at `step` of 0..steps-1 when push and pop are both allowed."""
     if step == steps - 1:
         return 0.0
     return _LIKELY if step < 2 * steps // 3 else 1 - _LIKELY
@@ -89,7 +91,7 @@ def _push_probability(step: int, steps: int) -> float:
 
 @functools.lru_cache
 def _min_entropy_bits(steps: int, symbols: int) -> float:
-    bits = {0: 0.0}  # the least so far that leads to each depth
+    bits = {0: 0.0}  # the smallest sum so far that leads to each depth
     for step in range(steps):
         likely = _push_probability(step, steps)
         onward: dict[int, float] = {}

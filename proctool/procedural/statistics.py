@@ -1,6 +1,6 @@
-"""What data demand of a model, as numbers: compressed size, entropies, repetition, vocabulary.
+"""Statistics of token sequences: compressed size, entropies, repetition, vocabulary.
 
-The same function measures a task's samples and a corpus's rows, so that "matched" is a number.
+The same function measures samples of a task and rows of a corpus, so that they can be compared.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ from proctool.procedural.registry import Task
 from proctool.procedural.samples import Samples
 
 BIAS = 0.1
-"""Bits of estimated bias up to which an entropy is to be believed."""
+"""Largest estimated bias, in bits, of a reliable entropy."""
 LONGEST = 5
-"""The longest n-gram that is counted."""
+"""The longest counted n-gram."""
 TOKENS = 1 << 20
-"""About how many tokens are measured by default."""
+"""Approximate number of tokens to measure by default."""
 _FARTHEST = 12  # the last interval of copy distances starts above 2^11
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What one set of equally long sequences demands."""
+    """Statistics of a set of sequences of equal length."""
 
     sequences: int
     length: int
     """Tokens in a sequence."""
     vocab_size: int
     used: int
-    """Different tokens that appear."""
+    """Number of different tokens."""
     gzip_ratio: float
-    """Size by gzip (level 9) of the tokens, one after another in 1, 2 or 4 bytes each, as a share of their size."""
+    """Size of the tokens compressed by gzip (level 9), with 1, 2 or 4 bytes per token, as a share of their size."""
     entropies: tuple[float, ...]
-    """Bits of a token given the 0, 1, ... 4 tokens before it, estimated from counts within these sequences."""
+    """Entropy of a token in bits given the 0, 1, ... 4 tokens before it, estimated from counts in these sequences."""
     biases: tuple[float, ...]
-    """By how many bits each entropy is too low, by the first-order estimate of Miller and Madow (the largest up to this
-    order, since that estimate falls again where contexts appear once)."""
+    """Bias of each entropy (how much too low, in bits), by the first-order estimate of Miller and Madow. Each value is
+    the largest up to this order, because the estimate decreases again if contexts appear only once."""
     determined: float | None
-    """Share of tokens that follow from the whole past, where the task knows it."""
+    """Share of tokens that the tokens before determine, if the task knows it."""
     determined_by_ngrams: float
-    """A lower bound on that share from n-grams alone: tokens whose 4 tokens before came up at least twice here, and
-    always with the same token after them. A sample of finite size can exceed the true bound by chance."""
+    """A lower bound of that share from n-grams: tokens whose 4 previous tokens appear at least twice, always with the
+    same next token. A finite sample can exceed the true bound by chance."""
     copies: tuple[float, ...]
-    """Share of tokens by the distance to the last equal one in the sequence: 1, 2, 3-4, ... (see `intervals`)."""
+    """Share of tokens by the distance to the previous equal token of the sequence: 1, 2, 3-4, ... (`intervals`)."""
     new: float
-    """Share of tokens that did not appear in the sequence before."""
+    """Share of tokens that appear for the first time in their sequence."""
 
     def intervals(self) -> list[str]:
-        """The distances of `copies` in words."""
+        """The distances of `copies` as text."""
         edges = ["1", "2", *(f"{2 ** (power - 1) + 1}-{2**power}" for power in range(2, _FARTHEST))]
         return [*edges, f"over {2 ** (_FARTHEST - 1)}"][: len(self.copies)]
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """Each number with its name, for people."""
+        """Each statistic with its name, as text."""
         yield "tokens", f"{self.sequences * self.length} in {self.sequences} sequences of {self.length}"
         yield "vocabulary used", f"{self.used} of {self.vocab_size} ({self.used / self.vocab_size:.1%})"
         yield "gzip ratio", f"{self.gzip_ratio:.3f}"
@@ -76,7 +76,7 @@ class Statistics:
             yield f"last seen {interval} before", f"{share:.1%}"
 
     def plain(self) -> dict[str, Any]:
-        """The numbers by name, for machines."""
+        """The statistics by name, JSON-ready."""
         found = dataclasses.asdict(self)
         found |= {"entropies": list(self.entropies), "biases": list(self.biases)}
         found["copies"] = dict(zip(self.intervals(), self.copies, strict=True))
@@ -84,7 +84,7 @@ class Statistics:
 
 
 def of_task(task: Task, *, samples: int | None = None, seed: int = 0, split: str = "train") -> Statistics:
-    """The statistics of the first samples of a task's stream: so many, or about a million tokens' worth.
+    """The statistics of the first samples of a task's stream (default: about a million tokens).
 
     Raises OptionError for fewer than 1.
     """
@@ -98,7 +98,7 @@ def of_task(task: Task, *, samples: int | None = None, seed: int = 0, split: str
 def measure(samples: Samples, vocab_size: int, *, determined: NDArray[np.bool_] | None = None) -> Statistics:
     """The statistics of sequences (n, length) over a vocabulary.
 
-    `determined` marks the tokens that follow from those before them in their sequence. (n, length).
+    `determined` marks the tokens that are determined by those before them in their sequence. (n, length).
     """
     tokens = samples.tokens
     distances, new = _copies(tokens)
@@ -119,14 +119,14 @@ def measure(samples: Samples, vocab_size: int, *, determined: NDArray[np.bool_] 
 
 
 def gzip_ratio(tokens: NDArray[np.unsignedinteger[Any]], vocab_size: int) -> float:
-    """Size by gzip of tokens in as few bytes as hold the vocabulary (1, 2 or 4), as a share of their size."""
+    """Gzip-compressed size of tokens in the smallest bytes for the vocabulary (1, 2 or 4), as a share of their size."""
     kind = "<u1" if vocab_size <= 1 << 8 else "<u2" if vocab_size <= 1 << 16 else "<u4"
     data = np.ascontiguousarray(tokens.astype(kind)).tobytes()
     return len(zlib.compress(data, 9, wbits=31)) / len(data)
 
 
 def _ngrams(tokens: NDArray[np.unsignedinteger[Any]]) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """The conditional entropies of the 1- to 5-grams, their biases, the share of tokens that 5-grams determine."""
+    """The conditional entropies of 1- to 5-grams, their biases, and the share of tokens determined by 5-grams."""
     words = tokens.astype(np.int64)
     grams = words = np.unique(words, return_inverse=True)[1].reshape(words.shape)
     kinds = int(words.max()) + 1
@@ -153,7 +153,7 @@ def _bits(counts: NDArray[np.integer[Any]], total: int) -> float:
 
 
 def _copies(tokens: NDArray[np.unsignedinteger[Any]]) -> tuple[tuple[float, ...], float]:
-    """Shares of tokens by the distance to the last equal one of the sequence, and of those without."""
+    """Shares of tokens by the distance to the previous equal token, and the share of tokens without one."""
     order = tokens.argsort(axis=1, kind="stable")
     ordered = np.take_along_axis(tokens, order, axis=1)
     again = ordered[:, 1:] == ordered[:, :-1]

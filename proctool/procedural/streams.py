@@ -1,8 +1,8 @@
 """Seeded, index-addressed streams of samples.
 
-Sample i of a stream is the same bits whatever the batch size, order, worker or resume point: samples are drawn in
-blocks of fixed size, each from a generator keyed by (seed, split, task name, block). Seeds are keys, never added to,
-so neighbouring seeds share nothing.
+Sample i of a stream is the same bits for any batch size, order, worker or resume point: samples are drawn in blocks of
+fixed size, each from a generator keyed by (seed, split, task name, block). Seeds are part of this key and never added
+to something, so neighbouring seeds share nothing.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from proctool.procedural.registry import Task
 from proctool.procedural.samples import Samples
 
 BLOCK = 1024
-"""Samples drawn together. Part of a stream's identity: changing it changes every stream."""
+"""Samples drawn at once. Part of a stream's identity: changing it changes every stream."""
 
 SPLITS = ("train", "validation", "test")
 
-# Below this many bits, the birthday bound makes it likely that two splits of a billion samples share a sequence.
+# With fewer bits, two splits of a billion samples probably share a sequence (birthday bound).
 _APART_BELOW_BITS = 64
-# Content classes out of 16 that belong to each split, where splits are kept apart by content.
+# The content classes, of 16, of each split, if splits are separated by content.
 _CLASSES = {"train": range(12), "validation": range(12, 14), "test": range(14, 16)}
 _MOST_ROUNDS = 200
 
@@ -51,7 +51,7 @@ class Stream:
     def read(self, start: int, stop: int) -> Samples:
         """Samples start..stop - 1. Raises IndexError unless 0 <= start <= stop."""
         if not 0 <= start <= stop:
-            raise IndexError(f"samples {start} to {stop}: positions count from 0, and stop is not below start")
+            raise IndexError(f"samples {start} to {stop}: start must be at least 0 and stop at least start")
         blocks = range(start // BLOCK, -(-stop // BLOCK))
         parts = []
         for number in blocks:
@@ -69,7 +69,7 @@ class Stream:
 
 @functools.lru_cache(maxsize=8)
 def _block(stream: Stream, number: int) -> Samples:
-    # A digest of the whole key, since seeds and names of any size then never run into each other.
+    # Hash the whole key, so that seeds and names of any size cannot collide.
     key = f"{stream.seed}/{stream.split}/{stream.task.name}/{number}"
     entropy = int.from_bytes(hashlib.sha256(key.encode()).digest(), "little")
     rng = np.random.Generator(np.random.PCG64(entropy))
@@ -81,7 +81,7 @@ def _block(stream: Stream, number: int) -> Samples:
 
 
 def _keep_split(stream: Stream, rng: np.random.Generator, samples: Samples) -> Samples:
-    """Redraw until all of a block's samples have contents that belong to the stream's split."""
+    """Draw samples until a block has only samples whose contents belong to the stream's split."""
     classes = _CLASSES[stream.split]
     tokens, targets = [], []
     found = 0
@@ -93,17 +93,17 @@ def _keep_split(stream: Stream, rng: np.random.Generator, samples: Samples) -> S
         found += int(np.count_nonzero(mine))
         if found >= BLOCK:
             return Samples(np.concatenate(tokens)[:BLOCK], np.concatenate(targets)[:BLOCK])
-        # About as many as should hold what is still missing.
+        # Draw about as many samples as the missing ones need.
         samples = stream.task.sample(rng, (BLOCK - found) * 16 // len(classes) + 16)
     raise OptionError(
-        f"{stream.task.spec}: too few different sequences to keep the {stream.split} split apart; "
+        f"{stream.task.spec}: has too few different sequences for a separate {stream.split} split; "
         "use longer sequences or more symbols"
     )
 
 
 def content_hash(tokens: NDArray[np.unsignedinteger]) -> NDArray[np.uint64]:
     """A 64-bit hash of each row, the same on every platform. tokens (n, length) -> (n,)."""
-    # Four tokens to a word, for speed. Tokens that need 32 bits keep the two halves apart.
+    # Four tokens per word, for speed. Tokens with 32 bits are split into two halves.
     narrow = tokens.astype("<u2" if tokens.dtype.itemsize <= 2 else "<u4").view("<u2")
     words = np.zeros((len(tokens), -(-narrow.shape[1] // 4)), "<u8")
     words.view("<u2")[:, : narrow.shape[1]] = narrow

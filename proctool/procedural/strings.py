@@ -21,23 +21,23 @@ class Repeated(Task):
         tokens   7 3 7 9 7 3 7 9      (n, 2 * half)
         targets  . x x x x x x x
 
-    Like every language here, it is learnt from all tokens after the first, so the loss has a floor of half the
-    string's entropy.
+    As in every language here, all tokens after the first are targets, so the loss cannot fall below half the string's
+    entropy.
 
     Source: Procedural Pretraining (arXiv 2601.21725), section 3.
     """
 
     half: int = 64
-    """Symbols in the string that is repeated."""
+    """Number of symbols in the repeated string."""
     symbols: int = 100
-    """Size of the alphabet: 0..symbols-1 are drawn uniformly."""
+    """Size of the alphabet; 0..symbols-1 are drawn uniformly."""
 
     presets: ClassVar = {"small": {"half": 20, "symbols": 21}}
     size_option: ClassVar = "half"
 
     def __post_init__(self) -> None:
-        require(self.half >= 1, self, "half", "at least 1 is needed")
-        require(self.symbols >= 1, self, "symbols", "at least 1 is needed")
+        require(self.half >= 1, self, "half", "must be at least 1")
+        require(self.symbols >= 1, self, "symbols", "must be at least 1")
         require_fits(self, length="half", vocabulary="symbols")
 
     @property

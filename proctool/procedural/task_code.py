@@ -1,7 +1,7 @@
-"""Which code makes the samples of a task that another package brings.
+"""Records the code that makes the samples of a task from another package.
 
-The streams of built-in tasks never change: golden hashes hold them. Code of other packages can change at any time, so
-what is made from such a task records the package, its version and a hash of samples.
+The streams of built-in tasks never change, because golden hashes test them. Code of other packages can change at any
+time, so files made from such a task record the package, its version and a hash of samples.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class TaskCode:
 
 
 def task_code(task: Task) -> list[dict[str, Any]]:
-    """The code of every task of another package that is in `task`, as JSON has it: `TaskCode`s sorted by task.
+    """The code of each task of another package in `task`: JSON-ready `TaskCode`s sorted by task.
 
-    Empty for built-in tasks, their controls and mixtures. Raises OptionError where a task cannot make samples.
+    Empty for built-in tasks, their controls and mixtures. Raises OptionError if a task cannot make samples.
     """
     return [config.plain(_code(each)) for each in sorted(_foreign(task), key=lambda each: each.spec)]
 
 
 def code_metadata(task: Task) -> dict[str, Any]:
-    """The entry `code` of what is recorded of a task's samples; nothing for built-in tasks."""
+    """The entry `code` for the metadata of a task's samples; empty for built-in tasks."""
     return {"code": found} if (found := task_code(task)) else {}
 
 
@@ -65,11 +65,11 @@ def _code(task: Task) -> TaskCode:
     package = package_of(type(task))
     assert package is not None
     try:
-        # Not read from a stream: one that keeps splits apart may be empty where a mixture's is not.
+        # Do not use a stream: with splits separated by content it may be empty, although a mixture's stream is not.
         samples = block_hash(task.sample(np.random.Generator(np.random.PCG64(0)), BLOCK))
     except ProctoolError:
         raise
-    except Exception as error:  # whatever foreign code raises
+    except Exception as error:  # code of another package may raise anything
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise OptionError(f"{task.spec}: the package {package} cannot make its samples ({reason})") from None
     return TaskCode(task.spec, package.name, package.version, samples)

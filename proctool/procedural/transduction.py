@@ -22,17 +22,17 @@ class Transduction(Task):
     """
 
     inputs: int = 64
-    """Symbols before the output."""
+    """Number of input symbols."""
     symbols: int = 100
-    """Size of the alphabet with POP: 1..symbols-1 are drawn."""
+    """Size of the alphabet, including POP (0); 1..symbols-1 are drawn."""
 
     presets: ClassVar = {"small": {"inputs": 20, "symbols": 21}}
     targets_determined: ClassVar = True
     size_option: ClassVar = "inputs"
 
     def __post_init__(self) -> None:
-        require(self.inputs >= 1, self, "inputs", "at least 1 is needed")
-        require(self.symbols >= 2, self, "symbols", "at least 2 are needed: POP and one to draw")
+        require(self.inputs >= 1, self, "inputs", "must be at least 1")
+        require(self.symbols >= 2, self, "symbols", "must be at least 2: POP and one to draw")
         require_fits(self, length="inputs", vocabulary="symbols")
 
     @property
@@ -52,11 +52,11 @@ class Transduction(Task):
 
     @property
     def min_entropy_bits(self) -> float:
-        """The input's entropy."""
+        """The entropy of the input."""
         return self.inputs * math.log2(self.symbols - 1)
 
     def draw(self, rng: np.random.Generator, n: int, count: int) -> Tokens:
-        """Symbols to transduce. (n, count)."""
+        """Random input symbols. (n, count)."""
         return rng.integers(1, self.symbols, (n, count), dtype=self.dtype)
 
     def written(self, *prompt: Tokens, output: Tokens, kept: Mask | None = None) -> Samples:
@@ -80,11 +80,11 @@ class Transduction(Task):
 
 
 class OfOneInput(Transduction):
-    """A transduction whose output follows from one input of `inputs` symbols."""
+    """A transduction of one input with `inputs` symbols."""
 
     @abstractmethod
     def transduce(self, x: Tokens) -> tuple[Tokens, Mask | None]:
-        """Each row's output, and which of its symbols are kept (None: all). (n, inputs) -> (n, inputs) each."""
+        """The output of each row, and which of its symbols are kept (None: all). (n, inputs) -> (n, inputs) each."""
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
         """Draw n samples."""
@@ -121,7 +121,7 @@ class Reverse(OfOneInput):
     """
 
     def transduce(self, x: Tokens) -> tuple[Tokens, Mask | None]:
-        """The input from its end."""
+        """The reversed input."""
         return x[:, ::-1], None
 
 
@@ -169,7 +169,7 @@ def first_appearances(x: Tokens, symbols: int) -> Mask:
     unseen = np.ones(n * symbols, bool)
     cells = x.T + np.arange(0, n * symbols, symbols)  # (length, n)
     first = np.empty(cells.shape, bool)
-    # Position by position, since the order in which one indexed assignment handles repeats is undefined.
+    # Position by position, because numpy does not define the order of repeats in one indexed assignment.
     for step, cell in enumerate(cells):
         first[step] = unseen.take(cell)
         unseen[cell] = False
@@ -200,8 +200,8 @@ class Delete(Transduction):
         tokens   7 3 7 9 | 7 | 3 7 9 _      (n, 2 * inputs + 3)
         targets  . . . . . . . x x x .
 
-    The symbol to delete is drawn like the others: with the published options it is absent from about half of the
-    samples, where nothing is deleted.
+    The symbol to delete is drawn like the others. With the published options it is absent from about half of the
+    samples, and then nothing is deleted.
 
     Source: Procedural Pretraining (arXiv 2601.21725), section 3.
     """

@@ -78,12 +78,12 @@ class OfFirstInput(OfTwoInputs):
 @task("intersect")
 @dataclass(frozen=True)
 class Intersect(OfFirstInput):
-    """Distinct symbols of the first input that the second has too, in order of first appearance.
+    """Distinct symbols of the first input that are also in the second, in their order.
 
         tokens   7 3 9 3 | 4 3 8 7 | 7 3 _ _      (n, 3 / 2 * inputs + 2)
         targets  . . . . . . . . . . x x . .
 
-    The two inputs have inputs / 2 symbols each. Where they share none, nothing is a target.
+    The two inputs have inputs / 2 symbols each. If they share none, nothing is a target.
 
     Source: after the synthetic tasks of Wu, Li and Liang (arXiv 2206.10139).
     """
@@ -96,12 +96,12 @@ class Intersect(OfFirstInput):
 @task("difference")
 @dataclass(frozen=True)
 class Difference(OfFirstInput):
-    """Distinct symbols of the first input that the second does not have, in order of first appearance.
+    """Distinct symbols of the first input that are not in the second, in their order.
 
         tokens   7 3 9 3 | 4 9 8 6 | 7 3 _ _      (n, 3 / 2 * inputs + 2)
         targets  . . . . . . . . . . x x . .
 
-    The two inputs have inputs / 2 symbols each. Where all of the first are in the second, nothing is a target.
+    The two inputs have inputs / 2 symbols each. If the second has all of the first, nothing is a target.
 
     Source: after the synthetic tasks of Wu, Li and Liang (arXiv 2206.10139).
     """

@@ -5,10 +5,10 @@
     corpus: python
     context: 128
     seeds: [0, 1]
-    warmup: {steps: 600, batch_size: 64}                    # of every arm's warm-up
+    warmup: {steps: 600, batch_size: 64}                    # for the warm-up of every arm
     pretrain: {steps: 1000, batch_size: 32, schedule: cosine}
     diagnostics:
-      haystack: {pairs: 8, steps: 400, batch_size: 64}      # the task's options beside the training's
+      haystack: {pairs: 8, steps: 400, batch_size: 64}      # options of the task and of the training
     arms:                                                   # each arm: only what differs
       cold: {}
       set: {warmup: {task: "set:inputs=24"}}
@@ -17,8 +17,8 @@
     baseline: cold
     controls: standard
 
-Options are named as the flags of `proctool warmup`, `pretrain` and `eval` (dashes and underscores are the same) and
-checked by the same classes. An option left out has the command's default.
+Options have the names of the flags of `proctool warmup`, `pretrain` and `eval` (dashes and underscores are the same),
+and the same classes check them. An omitted option has the command's default.
 """
 
 from proctool.recipe.arms import PlannedArm

@@ -1,6 +1,6 @@
-"""An arm as it is run, with every option of its stages; forms.py makes them from those that are written.
+"""A planned arm with every option of its stages; forms.py makes planned arms from the arms of a recipe.
 
-Options are built once an arm, with seed 0: whoever makes stages replaces the seed.
+Options are built once per arm with seed 0; the code that makes stages replaces the seed.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ T = TypeVar("T")
 
 INIT = tuple(each.name for each in dataclasses.fields(InitOptions))
 _WITH_POSITIONS = ("gpt2", "opt")
-"""Families whose position embeddings are learned, so that a treatment can be for them."""
+"""Families with learned position embeddings, which a treatment can change."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedArm:
-    """An arm as it is run. Its options raise OptionError, with their place in the recipe."""
+    """An arm as it is run. Building its options raises OptionError with the place in the recipe."""
 
     recipe: Recipe
     name: str
     arm: Arm
     made_from: str
-    """The arm as written that it is a form of."""
+    """The name of the arm in the recipe that it is made from."""
     control: str | None = None
-    """Which of the standard controls it is."""
+    """Which control it is; None for an arm of the recipe."""
     of: tuple[str, ...] = ()
-    """The arms that it is a control of."""
+    """The arms that it controls."""
     amount: int | None = None
-    """Procedural tokens asked for, where the recipe lists amounts."""
+    """Number of procedural tokens, if the recipe lists amounts."""
 
     @cached_property
     def _where(self) -> str:
-        # Errors point to what is written.
+        # Errors name the arm that the user wrote.
         return f"arms.{self.made_from}"
 
     def warmups(self, diagnostic: str | None = None) -> dict[str, WarmupOptions]:
-        """The warm-ups it starts from, before a diagnostic with that one's model and differences.
+        """The warm-ups that it starts from, by component; a single one has the name "". Empty for a cold start.
 
-        By component, for a weight mixture; a single one under the name "". Empty for a cold start.
+        A diagnostic can have its own model and warm-up options.
         """
         if self.arm.warmup:
             return {"": self._warmup(self.arm.warmup, f"{self._where}.warmup", diagnostic, 1)}
@@ -63,7 +63,7 @@ class PlannedArm:
         }
 
     def pretrain(self, share: float = 1.0) -> PretrainOptions:
-        """Its pretraining over a share of the steps; `init` is still to be filled in where it is warmed up."""
+        """Its pretraining with a share of the steps; the caller fills in `init` if it is warmed up."""
         recipe = self.recipe
         given = {"corpus": recipe.corpus, "context": recipe.context, **self._tokenizer}
         shared = self._shared | {key: value for key, value in given.items() if value is not None}
@@ -79,37 +79,37 @@ class PlannedArm:
         return {"tokenizer": self.recipe.tokenizer, "end_of_text": self.recipe.end_of_text}
 
     def finetune(self, name: str) -> PretrainOptions:
-        """What goes on from its pretrained model, all of whose weights are carried; `init` is still to be filled in."""
+        """A fine-tuning of its pretrained model with all weights carried over; the caller fills in `init`."""
         recipe = self.recipe
         given = {"context": recipe.context, **self._tokenizer}
         shared = self._shared | {key: value for key, value in given.items() if value is not None}
-        # Norms and positions are passed over where a family has none with weights.
+        # Norms and positions are skipped if the family has none with weights.
         pretrain = {
             key: value for key, value in recipe.pretrain.items() if key != "validation"
-        }  # it has its own corpus
+        }  # a fine-tuning has its own corpus
         whole = {"components": ("attention", "mlp", "norms", "positions"), "embeddings": "copy"}
         return _build(PretrainOptions, shared | pretrain | whole | recipe.finetune[name], f"finetune.{name}")
 
     def diagnostic(self, name: str) -> DiagnosticOptions:
-        """The diagnostic from its weights; `init` is still to be filled in where it is warmed up."""
+        """The diagnostic from its weights; the caller fills in `init` if it is warmed up."""
         values = self._diagnostic_values(name)
         values.pop("warmup", None)
         where = f"diagnostics.{name}"
         made = _build(DIAGNOSTICS[name], self._only_if_started(values), where)
-        # In full, so that a task's default written out means what it means left out.
+        # With all defaults, so that writing a task's default and leaving it out give the same key.
         task = located(where, partial(diagnostic_task, name, made))
         return dataclasses.replace(made, **{option: getattr(task, option) for option in made.task_options})
 
     @property
     def budgets(self) -> tuple[float, ...]:
-        """Shares of pretraining's steps that it is run with, the largest last."""
+        """The shares of the pretraining steps that it is run with, the largest last."""
         if self.recipe.setting == "additive" or self.control is not None:
             return (1.0,)
         default = (1.0,) if self.name == self.recipe.baseline else self.recipe.budgets
         return tuple(sorted(default if self.arm.budgets is None else self.arm.budgets))
 
     def treatment_of(self, options: InitOptions) -> TreatmentOptions | None:
-        """What is done to the weights it carries into the stage with these options."""
+        """The treatment of the weights that it carries into the stage with these options."""
         carried = carried_into(options)
         if not carried:
             return None
@@ -135,11 +135,11 @@ class PlannedArm:
             values |= {key: asked[key] for key in ("model", "family") if key in asked} | asked.get("warmup", {})
         if self.control == "shuffled" and values.get("data") is not None:
             raise OptionError(
-                f"{where}.data: a file cannot be shuffled for the shuffled control; name its `task` instead of the "
-                "file, or leave the arm out with `controls: {of: [...]}`"
+                f"{where}.data: the shuffled control cannot shuffle a data file; give `task` instead of `data`, or "
+                "leave this arm out of `controls: {of: [...]}`"
             )
         if self.control == "shuffled":
-            values.pop("accept", None)  # a probe would hardly accept any
+            values.pop("accept", None)  # a donor trained on shuffled tokens would hardly pass
         if "task" in values:
             task = located(f"{where}.task", lambda: parse_tasks(values["task"]))
             values["task"] = ((f"shuffle({task.spec})" if self.control == "shuffled" else task.spec),)
@@ -154,14 +154,14 @@ class PlannedArm:
         return self._shared | self.recipe.diagnostics[name] | self.arm.carried | self.arm.diagnostics.get(name, {})
 
     def _only_if_started(self, values: Values) -> Values:
-        """Without a donor, what would be carried over means nothing, and must not tell two equal stages apart."""
+        """Drop options about carried weights if there is no donor, so that equal stages have equal keys."""
         if self.arm.is_warmed or values.get("init") is not None:
             return values
         return {key: value for key, value in values.items() if key not in INIT}
 
 
 def carried_into(options: InitOptions) -> tuple[str, ...]:
-    """The components that are carried into a stage and can be treated on the way."""
+    """The components that are carried into a stage and can be treated."""
     learned = getattr(options, "family", "gpt2") in _WITH_POSITIONS
     return tuple(name for name in options.components if name in CARRIED and (name != "positions" or learned))
 
@@ -172,23 +172,23 @@ def warmup_task(options: WarmupOptions) -> Task:
 
 
 def procedural_tokens(arm: PlannedArm, diagnostic: str | None = None) -> int:
-    """Tokens of its warm-ups together, each different one once. Raises OptionError."""
+    """Total tokens of its warm-ups; identical warm-ups count once. Raises OptionError."""
     different = {config_key(config.plain(each)): each for each in arm.warmups(diagnostic).values()}
     return sum(each.steps * each.batch_size * warmup_task(each).length for each in different.values())
 
 
 def config_key(values: Any) -> str:
-    """Equal for options that are written alike."""
+    """A key that is equal for equal options."""
     return repr(sorted(values.items()))
 
 
 def _build(cls: type[T], values: Values, where: str) -> T:
-    """`cls` from values; errors that its own checks raise get the place they lack."""
+    """Build `cls` from values; an error of its own checks gets its place in the recipe."""
     return located(where, lambda: config.build(cls, values, where))
 
 
 def located(where: str, make: Callable[[], T]) -> T:
-    """What `make` makes. Its OptionError gets its place in the recipe, where it has none."""
+    """Call `make`; its OptionError gets its place in the recipe if it has none."""
     try:
         return make()
     except OptionError as error:

@@ -1,4 +1,4 @@
-"""Reading recipes: every mistake is found before anything is trained, and named with its place."""
+"""Reading recipes: every mistake is found before training, and the error names its place."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from proctool.transplantation.head_choice import read_heads
 from proctool.transplantation.options import CARRIED
 from proctool.transplantation.treatments import Treatment
 
-# Names become folder names and words in sentences.
+# Names are used as folder names and in sentences.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-# Options that a recipe gives once for all, or the graph itself.
+# Options that the recipe sets once for all stages, or that the graph sets.
 NOT_HERE = {
-    "seed": "seeds are the recipe's (seeds: [0, 1, 2])",
-    "output": "every stage's file has its place in the run folder",
+    "seed": "set seeds at the top of the recipe (seeds: [0, 1, 2])",
+    "output": "every stage writes its file to its run folder",
     "run_dir": "every stage has its own folder",
-    "extend": "a stage trains from its own start; give more steps",
-    "resume": "a stage goes on from its checkpoint by itself",
+    "extend": "a stage cannot be extended; give more steps",
+    "resume": "a stage resumes from its checkpoint automatically",
 }
 
 
 def load_recipe(path: Path) -> Recipe:
-    """The recipe in a YAML file. Raises OptionError with the file, the dotted path and what is wrong."""
+    """Read a recipe from a YAML file. Raises OptionError with the file, the dotted path and the problem."""
     values = config.load_yaml(path)
     try:
         return build_recipe(values)
@@ -44,15 +44,15 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def build_recipe(values: Mapping[str, Any]) -> Recipe:
-    """The recipe in a mapping. Raises OptionError."""
+    """Build a recipe from a mapping. Raises OptionError."""
     values = dict(values)
     for key in ("arms", "diagnostics", "finetune"):
         if isinstance(values.get(key), Mapping):
-            # `cold:` with nothing after it is YAML's null, and means no differences.
+            # `cold:` with nothing after it is null in YAML, and means no differences.
             values[key] = {str(name): {} if each is None else each for name, each in values[key].items()}
     launch = values.get("launch")
     if isinstance(launch, Mapping) and isinstance(launch.get("sbatch"), Mapping):
-        # `exclusive:` and `exclusive: true` are the flag alone; `exclusive: false` leaves it out.
+        # `exclusive:` and `exclusive: true` give the flag without a value; `exclusive: false` omits it.
         sbatch = {name: "" if each is None or each is True else each for name, each in launch["sbatch"].items()}
         sbatch = {name: each for name, each in sbatch.items() if each is not False}
         values["launch"] = {**launch, "sbatch": sbatch}
@@ -70,7 +70,7 @@ def build_recipe(values: Mapping[str, Any]) -> Recipe:
 
 
 def _underscore(recipe: Recipe) -> None:
-    """Write option names with underscores, in place, so that layers that spell them differently still overlay."""
+    """Replace dashes in option names by underscores, in place, so that both spellings override each other."""
 
     def mend(values: Any, where: str) -> None:
         if isinstance(values, dict):
@@ -95,14 +95,14 @@ def _underscore(recipe: Recipe) -> None:
 def _check(recipe: Recipe) -> None:
     _check_name("name", recipe.name)
     if not recipe.arms:
-        raise OptionError("arms: at least one arm is needed")
+        raise OptionError("arms: give at least one arm")
     if recipe.baseline not in recipe.arms:
         near = config.suggestion(recipe.baseline, recipe.arms)
         raise OptionError(f'baseline: no arm is named "{recipe.baseline}"{near}')
     if not recipe.seeds or len(set(recipe.seeds)) < len(recipe.seeds) or min(recipe.seeds) < 0:
-        raise OptionError(f"seeds = {list(recipe.seeds)}: write different whole numbers from 0 up")
+        raise OptionError(f"seeds = {list(recipe.seeds)}: write distinct whole numbers of at least 0")
     if recipe.corpus is None and not recipe.diagnostics:
-        raise OptionError("nothing to measure: give a corpus, diagnostics, or both")
+        raise OptionError("the recipe measures nothing; give a corpus, diagnostics, or both")
     _check_model("model", recipe.model)
     _check_setting(recipe)
     _check_launch(recipe)
@@ -110,7 +110,7 @@ def _check(recipe: Recipe) -> None:
     _check_given(PretrainOptions, recipe.pretrain, "pretrain")
     for key in ("task", "data"):
         if key in recipe.warmup:
-            raise OptionError(f"warmup.{key}: belongs to an arm (arms.NAME.warmup.{key}), else none would be cold")
+            raise OptionError(f"warmup.{key}: set it per arm (arms.NAME.warmup.{key}), or every arm would be warmed up")
     for name, values in recipe.finetune.items():
         _check_finetune(recipe, name, values)
     for name, values in recipe.diagnostics.items():
@@ -133,22 +133,26 @@ def _check_setting(recipe: Recipe) -> None:
     lists += [(f"arms.{name}.", arm.budgets or (), arm.procedural or ()) for name, arm in recipe.arms.items()]
     for where, budgets, procedural in lists:
         if budgets and recipe.setting != "substitutive":
-            raise OptionError(f"{where}budgets: several corpus budgets belong to `setting: substitutive`")
+            raise OptionError(f"{where}budgets: needs `setting: substitutive`; set it, or remove budgets")
         if len(set(budgets)) < len(budgets) or not all(0 < share <= 1 for share in budgets):
-            raise OptionError(f"{where}budgets = {list(budgets)}: write different shares of the steps, above 0 up to 1")
+            raise OptionError(
+                f"{where}budgets = {list(budgets)}: write distinct shares of the steps, above 0 and at most 1"
+            )
         if len(set(procedural)) < len(procedural) or not all(amount > 0 for amount in procedural):
-            raise OptionError(f"{where}procedural = {list(procedural)}: write different numbers of tokens")
+            raise OptionError(f"{where}procedural = {list(procedural)}: write distinct numbers of tokens above 0")
     if recipe.setting == "substitutive":
         if recipe.corpus is None:
-            raise OptionError("setting: substitutive is about corpus tokens; give a corpus")
+            raise OptionError("setting: substitutive compares corpus tokens; give a corpus")
         if not recipe.budgets and all(arm.budgets is None for arm in recipe.arms.values()):
-            raise OptionError("budgets: missing; substitutive needs shares of the corpus budget, such as [.5, .75, 1]")
+            raise OptionError(
+                "budgets: missing; `setting: substitutive` needs shares of the steps, such as [.5, .75, 1]"
+            )
         shares = recipe.arms[recipe.baseline].budgets
         if shares and 1 not in shares:
             raise OptionError(f"arms.{recipe.baseline}.budgets: the baseline needs its full budget too; add 1")
     base = recipe.arms[recipe.baseline]
     if base.is_warmed and (recipe.procedural if base.procedural is None else base.procedural):
-        raise OptionError("baseline: an arm with several amounts of procedural tokens cannot be the baseline")
+        raise OptionError("baseline: this arm has several amounts of procedural tokens; choose another arm as baseline")
 
 
 def _check_launch(recipe: Recipe) -> None:
@@ -158,10 +162,10 @@ def _check_launch(recipe: Recipe) -> None:
     for name, value in launch.sbatch.items():
         if not re.fullmatch(r"[a-z][a-z-]*", name) or not value.isprintable():
             raise OptionError(
-                f"launch.sbatch.{name}: write an option of sbatch and its value, such as {{partition: gpu}}"
+                f"launch.sbatch.{name}: not an option of sbatch with its value; write for example {{partition: gpu}}"
             )
         if name in ("array", "dependency", "output", "job-name"):
-            raise OptionError(f"launch.sbatch.{name}: not here; `proctool run --emit slurm` sets it")
+            raise OptionError(f"launch.sbatch.{name}: remove it; `proctool run --emit slurm` sets it")
 
 
 def _check_written(recipe: Recipe, name: str, arm: Arm) -> None:
@@ -176,13 +180,15 @@ def _check_written(recipe: Recipe, name: str, arm: Arm) -> None:
         _check_diagnostic(key, values, f"{where}.diagnostics.{key}")
     starts = [what for what in ("warmup", "donors", "init") if getattr(arm, what)]
     if len(starts) > 1:
-        raise OptionError(f"{where}: {starts[0]} and {starts[1]} cannot both be given")
+        raise OptionError(f"{where}: {starts[0]} and {starts[1]} exclude each other; give one of them")
     if not starts and (arm.carried or arm.treatment):
         what = next(iter(arm.carried), "treatment")
-        raise OptionError(f"{where}.{what}: there is no warm-up to carry anything over from")
+        raise OptionError(
+            f"{where}.{what}: there is no warm-up to carry weights from; give the arm a warmup or an init"
+        )
     _check_known(f"{where}.donors", "component", arm.donors, {*CARRIED, "embeddings"})
     if arm.donors and not arm.donors.keys() - {"embeddings"}:
-        raise OptionError(f"{where}.donors: name a donor of {', '.join(CARRIED)}")
+        raise OptionError(f"{where}.donors: give a donor for at least one of {', '.join(CARRIED)}")
     for component, values in arm.donors.items():
         _check_given(WarmupOptions, values, f"{where}.donors.{component}")
         if not ("task" in values) ^ ("data" in values):
@@ -205,12 +211,12 @@ def _check_finetune(recipe: Recipe, name: str, values: Values) -> None:
     where = f"finetune.{name}"
     _check_name("finetune", name)
     if recipe.corpus is None:
-        raise OptionError(f"{where}: there is no pretrained model to go on from; give the recipe a corpus")
+        raise OptionError(f"{where}: there is no pretrained model to fine-tune; give the recipe a corpus")
     if "corpus" not in values:
         raise OptionError(f"{where}: give its corpus, such as {{corpus: wikitext}}")
     for key in ("init", "model", "family", "tokenizer", "end_of_text"):
         if key in values:
-            raise OptionError(f"{where}.{key}: not here; the pretrained model brings it")
+            raise OptionError(f"{where}.{key}: remove it; the pretrained model sets it")
     _check_given(PretrainOptions, values, where)
 
 
@@ -224,11 +230,11 @@ def _check_controls(recipe: Recipe) -> None:
     if not any(arm.is_warmed for arm in recipe.arms.values()):
         raise OptionError("controls: no arm has a warm-up to control")
     if recipe.controls.which == ():
-        raise OptionError(f"controls.which: empty; write standard, or some of {', '.join(CONTROLS)}")
+        raise OptionError(f"controls.which: is empty; write standard, or a list of {', '.join(CONTROLS)}")
 
 
 def _check_planned(arm: PlannedArm) -> None:
-    """Building every stage's options once checks them all; what they give is the same for every seed."""
+    """Build the options of every stage once, which checks them; they differ between seeds in the seed alone."""
     where = f"arms.{arm.made_from}"
     for diagnostic in (None, *arm.recipe.diagnostics):
         for options in arm.warmups(diagnostic).values():
@@ -269,20 +275,22 @@ def _check_carried(arm: PlannedArm, options: InitOptions) -> None:
     for option in ("shuffle", "match_scale"):
         for component in getattr(treatment, option):
             if component not in options.components:
-                raise OptionError(f"{where}.treatment.{option}: {component} is not among the carried components")
+                raise OptionError(
+                    f"{where}.treatment.{option}: the arm does not carry {component}; add it to components"
+                )
     for option, given in (("heads", options.heads), ("treatment.sharpen", treatment.sharpen)):
         if given is not None and "attention" not in options.components:
-            raise OptionError(f"{where}.{option}: attention is not among the carried components")
+            raise OptionError(f"{where}.{option}: the arm does not carry attention; add it to components")
 
 
 def _check_given(cls: type[Any], values: Values, where: str, also: Iterable[str] = ()) -> None:
-    """Check the names and kinds of options where they are written, before they are merged and lose their place."""
+    """Check the names and types of options before they are merged, while their place in the recipe is known."""
     hints = typing.get_type_hints(cls)
     kinds = {each.name: hints[each.name] for each in dataclasses.fields(cls)}
     for key, value in values.items():
         if key in NOT_HERE:
-            raise OptionError(f"{where}.{key}: not here; {NOT_HERE[key]}")
-        if key in also or (key == "task" and "task" in kinds):  # a task has forms of its own, read by parse_tasks
+            raise OptionError(f"{where}.{key}: remove it; {NOT_HERE[key]}")
+        if key in also or (key == "task" and "task" in kinds):  # parse_tasks reads tasks
             continue
         if key not in kinds:
             raise OptionError(f'{where}: unknown option "{key}"{config.suggestion(key, {*kinds, *also})}')
@@ -309,7 +317,7 @@ def _check_known(where: str, what: str, names: Iterable[str], known: Iterable[st
 
 def _check_name(where: str, name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise OptionError(f'{where}: "{name}" must be letters, digits, dots, dashes and underscores')
+        raise OptionError(f'{where}: "{name}" may have only letters, digits, dots, dashes and underscores')
 
 
 def _check_model(where: str, model: str) -> None:

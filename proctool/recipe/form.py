@@ -1,4 +1,4 @@
-"""What may stand in a recipe: one field, one key. Nothing here is checked beyond its kind; see check.py."""
+"""The keys of a recipe: each field of these classes is one key. check.py checks the values."""
 
 from __future__ import annotations
 
@@ -6,54 +6,54 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Values = dict[str, Any]
-"""Options by name, not yet checked against the class they are for."""
+"""Options by name, not yet checked by their class."""
 
 Control = Literal["ramp", "longer", "shuffled", "scale", "embeddings", "sharpened", "random-heads"]
 STANDARD: tuple[Control, ...] = ("ramp", "longer", "shuffled", "scale", "embeddings")
-"""The standard controls; `Controls.which` explains them."""
+"""The standard controls, explained at `Controls.which`."""
 CONTROLS: tuple[Control, ...] = (*STANDARD, "sharpened", "random-heads")
-"""Those, and controls that are made when they are named."""
+"""The standard controls, and those that a recipe must name."""
 
 
 @dataclass(frozen=True)
 class TreatmentOptions:
-    """What is done to carried weights to see whether their structure matters; as the flags of `proctool transplant`."""
+    """Changes to carried weights that test whether their structure matters; flags of `proctool transplant`."""
 
     shuffle: tuple[str, ...] = ()
     """Permute the values of these components' tensors."""
     match_scale: tuple[str, ...] = ()
-    """For these components take fresh weights with the donor's standard deviation, tensor by tensor."""
+    """Use fresh weights with the donor's standard deviation, tensor by tensor, for these components."""
     noise: tuple[str, ...] = ()
-    """Add Gaussian noise of this fraction of the weights' size: 0.1, or mlp=0.1 for one component."""
+    """Add Gaussian noise, as a fraction of the weights' size: 0.1, or mlp=0.1 for one component."""
     sharpen: str | None = None
-    """Multiply attention's queries by this factor; match: by each head's own, to have the donor's entropy."""
+    """Multiply attention's queries by this factor; match: the factor that gives each head its donor's entropy."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One treatment, as its differences from the recipe. Nothing at all is a cold start."""
+    """One arm, written as its differences from the recipe. An empty arm is a cold start."""
 
     warmup: Values = field(default_factory=dict)
-    """Its warm-up, over the recipe's, with the `task` (or `data`)."""
+    """Options of its warm-up, which override the recipe's; `task` (or `data`) is required."""
     donors: dict[str, Values] = field(default_factory=dict)
-    """A weight mixture: by component (attention, mlp, norms, positions) the warm-up that it comes from, over the
-    recipe's. `embeddings` names the one that gives the embeddings their start; otherwise it is the first."""
+    """A weight mixture: the warm-up of each component (attention, mlp, norms, positions), which overrides the
+    recipe's. `embeddings` is the warm-up that the embeddings start from (default: the first)."""
     init: str | None = None
     """Start from this artifact or Hugging Face folder instead of a warm-up."""
     components: tuple[str, ...] | None = None
-    """What is carried over, into pretraining and diagnostics alike."""
+    """Components to carry into pretraining and into diagnostics."""
     layers: tuple[str, ...] | None = None
     """Carry only these layers: 0-5,8 for every component, mlp=0-5 for one."""
     heads: tuple[str, ...] | None = None
     """Carry only these heads of attention: [1.2, 0.3] (layer.head from 0), or random:2."""
     embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] | None = None
-    """Start of the token embeddings, in pretraining and diagnostics alike."""
+    """How the token embeddings start in pretraining and in diagnostics."""
     treatment: TreatmentOptions | None = None
     """A control on the carried weights: shuffle, match_scale, sharpen, noise."""
     pretrain: Values = field(default_factory=dict)
-    """Its pretraining, over the recipe's."""
+    """Options of its pretraining, which override the recipe's."""
     diagnostics: dict[str, Values] = field(default_factory=dict)
-    """Its diagnostics, over the recipe's, by name."""
+    """Options of its diagnostics by name, which override the recipe's."""
     budgets: tuple[float, ...] | None = None
     """Its budgets instead of the recipe's."""
     procedural: tuple[int, ...] | None = None
@@ -61,58 +61,58 @@ class Arm:
 
     @property
     def is_warmed(self) -> bool:
-        """Whether it has a warm-up, or several."""
+        """Whether it has one or more warm-ups."""
         return bool(self.warmup or self.donors)
 
     @property
     def carried(self) -> Values:
-        """The options at the arm's own level that pretraining and diagnostics share."""
+        """The arm's options that pretraining and diagnostics share."""
         given = {name: getattr(self, name) for name in ("init", "components", "layers", "heads", "embeddings")}
         return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Controls:
-    """Arms made from others, to tell what a warm-up teaches from its side effects. `controls: standard` is all."""
+    """Arms made from others, to separate what a warm-up teaches from its side effects. `standard` is all of them."""
 
     which: tuple[Control, ...] | None = None
-    """ramp: the baseline with a learning-rate ramp, where it has none. longer: the baseline with the warm-up's tokens
-    as further corpus steps. shuffled: the same warm-up on the task's tokens in random order. scale: fresh weights with
-    the warmed ones' standard deviations. embeddings: fresh weights, but for embeddings that start as the arm's do.
-    By name only: sharpened: scale, with attention as sharp as the warmed one's. random-heads: as many other heads.
-    Default: all that differ from their arm; one that is named and does not is an error."""
+    """ramp: the baseline with a learning-rate ramp, if it has none. longer: the baseline with as many more corpus
+    tokens as the warm-up takes. shuffled: the same warm-up on the task's tokens in random order. scale: fresh weights
+    with the standard deviations of the warmed ones. embeddings: fresh weights, with embeddings that start as the arm's.
+    By name only: sharpened: scale, with attention as sharp as the warmed model's. random-heads: as many other heads.
+    Default: the standard controls; controls identical to their arm are skipped, and are an error if you name them."""
     of: tuple[str, ...] = ()
-    """The arms that are controlled (default: every arm with a warm-up of its own)."""
+    """The arms to control (default: every arm with a warm-up of its own)."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How stages are started. It changes how fast results come, and `precision` also what they are."""
+    """How stages are started. `processes` and `sbatch` change the speed only; `precision` also changes results."""
 
     processes: int = 1
-    """Processes that train one stage together, by torchrun: one for each GPU."""
+    """Processes that train one stage together with torchrun: one per GPU."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = None
-    """Autocast precision of every stage that does not say its own."""
+    """Autocast precision of every stage that does not set its own."""
     sbatch: dict[str, str] = field(default_factory=dict)
     """Options of sbatch for `--emit slurm`: {partition: gpu, time: 24:00:00, exclusive: true}."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """Numbers from the literature that a report shows beside those measured."""
+    """Numbers from the literature that a report shows beside the measured ones."""
 
     what: str
     """What was measured, in words."""
     section: str
-    """Where it is published, as far as that has been checked: the paper, or the place in it."""
+    """Where it is published: the paper, or the section if that has been checked."""
     measure: Literal["loss", "perplexity", "accuracy", "exact_match", "tokens"]
     """accuracy and exact_match are shares from 0 to 1; tokens are corpus tokens to the baseline's final loss."""
     arms: dict[str, float]
     """The numbers, by arm."""
     diagnostic: str | None = None
-    """The diagnostic, where it is one's; otherwise it is pretraining's."""
+    """The diagnostic that was measured (default: pretraining)."""
     step: int | None = None
-    """The training step, where it is not the last."""
+    """The training step (default: the last)."""
 
 
 @dataclass(frozen=True)
@@ -120,44 +120,44 @@ class Recipe:
     """An experiment: arms that differ in one thing, seeds, and what is measured."""
 
     name: str
-    """Names the experiment's folder."""
+    """Name of the experiment and of its folder."""
     model: str
     """A preset, layers x heads x width (4x4x64), config.json or OWNER/NAME."""
     arms: dict[str, Arm]
-    """What is compared, by name."""
+    """The arms to compare, by name."""
     title: str = ""
-    """The question it answers, in one line."""
+    """The question that the experiment answers, in one line."""
     family: str | None = None
     """Architecture family for shapes and presets (default: gpt2)."""
     corpus: str | None = None
-    """What arms are pretrained on. None: diagnostics only."""
+    """The corpus for pretraining (default: none, diagnostics only)."""
     tokenizer: str | None = None
-    """bytes, or any tokenizer by path or name."""
+    """bytes, or a tokenizer by path or name."""
     end_of_text: str | None = None
     """The token that ends a text (default: the one the tokenizer names)."""
     context: int = 128
-    """Tokens the model can attend to: pretraining's row, and room for every warm-up sequence."""
+    """Context of the model in tokens: the length of a pretraining row, and the limit for warm-up samples."""
     seeds: tuple[int, ...] = (0,)
-    """Every arm is run once with each."""
+    """Every arm runs once with each seed."""
     warmup: Values = field(default_factory=dict)
     """Options of every arm's warm-up."""
     pretrain: Values = field(default_factory=dict)
     """Options of every arm's pretraining."""
     diagnostics: dict[str, Values] = field(default_factory=dict)
-    """By name of the task: its options, the training's, and `warmup` for differences of the warm-ups before it."""
+    """By task: options of the task and of the training; `warmup` overrides options of the warm-ups before it."""
     finetune: dict[str, Values] = field(default_factory=dict)
-    """By name: training that goes on from every arm's pretrained model; its `corpus` and other options of pretraining,
-    over the recipe's."""
+    """By name: fine-tuning of every arm's pretrained model; its `corpus` and other options of pretraining override the
+    recipe's."""
     baseline: str = ""
-    """The arm others are compared with. Default: the first."""
+    """The arm that the others are compared with (default: the first)."""
     setting: Literal["additive", "substitutive"] = "additive"
-    """additive: every arm has the same corpus budget. substitutive: how few corpus tokens reach the baseline's loss?"""
+    """additive: every arm has the same corpus budget. substitutive: the budget that reaches the baseline's loss."""
     budgets: tuple[float, ...] = ()
-    """Substitutive: shares of pretraining's steps, each with a whole schedule, for every arm but the baseline."""
+    """Substitutive: shares of the pretraining steps, each with a full schedule, for every arm but the baseline."""
     procedural: tuple[int, ...] = ()
-    """Amounts of procedural tokens: every warmed arm is run with each (default: as many as `warmup` says)."""
+    """Amounts of procedural tokens; every warmed arm runs with each (default: the amount that `warmup` gives)."""
     controls: Controls | None = None
-    """Arms that are made from the others as controls: `standard`, a list, or {which: [...], of: [...]}."""
+    """Control arms to add: `standard`, a list, or {which: [...], of: [...]}."""
     launch: Launch = field(default_factory=Launch)
     """How stages are started: {processes: 8, precision: bf16}."""
     published: tuple[Published, ...] = ()

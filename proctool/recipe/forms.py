@@ -1,7 +1,6 @@
-"""From a recipe's arms to those that are run: one for each amount of procedural tokens, and the standard controls.
+"""From the arms of a recipe to planned arms: one per amount of procedural tokens, and the controls.
 
-A control that could not differ from its arm in what it is for is none. `controls: standard` leaves it out; asked for by
-name it is refused.
+Controls identical to their arm are skipped with `controls: standard`, and are an error if the recipe names them.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from proctool.transplantation.head_choice import read_heads
 from proctool.units import format_count
 
 OF_BASELINE = ("ramp", "longer")
-"""Controls that are the baseline with something of the arm's; the others are the arm without something."""
+"""Controls that change the baseline; the others change the arm."""
 
 
 class NoControlError(Exception):
-    """Why an arm has no such control, as the end of a sentence."""
+    """An arm cannot have this control; the message is the reason."""
 
 
 def arms_of(recipe: Recipe) -> dict[str, PlannedArm]:
-    """The arms of a recipe as they are run: those written, by amounts of procedural tokens, then controls.
+    """The planned arms of a recipe: the written arms, once per amount of procedural tokens, then the controls.
 
-    Raises OptionError where two would have one name, or a control that is asked for by name would be none.
+    Raises OptionError when two arms would have the same name, or a named control is identical to its arm.
     """
     planned: dict[str, PlannedArm] = {}
     forms: dict[str, PlannedArm] = {}
@@ -39,7 +38,7 @@ def arms_of(recipe: Recipe) -> dict[str, PlannedArm]:
         if not arm.is_warmed or not amounts:
             forms[name] = _add(planned, PlannedArm(recipe, name, arm, name))
         for amount in sorted(amounts if arm.is_warmed else ()):
-            # The form with most procedural tokens is the one that controls are made from.
+            # Controls are made from the arm with the most procedural tokens.
             label = f"{name}-{format_count(amount)}"
             forms[name] = _add(planned, PlannedArm(recipe, label, arm, name, amount=amount))
     if recipe.controls is not None:
@@ -49,7 +48,7 @@ def arms_of(recipe: Recipe) -> dict[str, PlannedArm]:
 
 def _add(planned: dict[str, PlannedArm], arm: PlannedArm) -> PlannedArm:
     if arm.name in planned:
-        raise OptionError(f'arms: "{arm.name}" would be the name of two arms; rename the one that is written')
+        raise OptionError(f'arms: two arms would have the name "{arm.name}"; rename the one in the recipe')
     planned[arm.name] = arm
     return arm
 
@@ -68,7 +67,7 @@ def _add_controls(planned: dict[str, PlannedArm], forms: dict[str, PlannedArm], 
             if control is None:
                 continue
             if control.name in planned and which in OF_BASELINE:
-                if planned[control.name].arm == control.arm:  # the same for another arm
+                if planned[control.name].arm == control.arm:  # another arm already has the same control
                     of = (*planned[control.name].of, source.name)
                     planned[control.name] = dataclasses.replace(planned[control.name], of=of)
                     continue
@@ -77,7 +76,7 @@ def _add_controls(planned: dict[str, PlannedArm], forms: dict[str, PlannedArm], 
 
 
 def _control(which: Control, source: PlannedArm, base: PlannedArm) -> PlannedArm | None:
-    """The control `which` of `source`; None where the baseline has it already. Raises NoControlError."""
+    """The control `which` of `source`; None if the baseline already is that control. Raises NoControlError."""
     make: Callable[[PlannedArm, PlannedArm], Arm | None] = {
         "ramp": _ramp, "longer": _longer, "shuffled": _as_it_is, "scale": _as_it_is, "embeddings": _embeddings,
         "sharpened": _sharpened, "random-heads": _random_heads,
@@ -91,12 +90,12 @@ def _control(which: Control, source: PlannedArm, base: PlannedArm) -> PlannedArm
     control = PlannedArm(source.recipe, name, arm, source.made_from, which, (source.name,), source.amount)
     for (place, mine), (_, theirs) in zip(_meaning(control), _meaning(source), strict=True):
         if mine == theirs:
-            raise NoControlError(f"in {place} it would be the arm itself under another name; leave it out")
+            raise NoControlError(f"in {place} it would be identical to the arm; leave it out")
     return control
 
 
 def _meaning(arm: PlannedArm) -> Iterator[tuple[str, Any]]:
-    """By where it is measured: all that the stage behind the measurement is made from."""
+    """For each measurement of the arm: its name, and everything that decides the result."""
     for name, options in _measured(arm):
         warmups = {each: config.plain(made) for each, made in arm.warmups(name).items()}
         yield name or "pretraining", (config.plain(options), arm.treatment_of(options), warmups)
@@ -110,7 +109,7 @@ def _measured(arm: PlannedArm) -> Iterator[tuple[str | None, InitOptions]]:
 
 
 def _ramp(source: PlannedArm, base: PlannedArm) -> Arm | None:
-    """The baseline with the arm's own ramp, or one as long as its warm-up, up to a tenth of the steps."""
+    """The baseline with the arm's ramp; if it has none, a ramp as long as its warm-up, at most a tenth of the steps."""
     recipe = source.recipe
     if recipe.corpus is None or base.pretrain().ramp_steps:
         return None
@@ -120,19 +119,19 @@ def _ramp(source: PlannedArm, base: PlannedArm) -> Arm | None:
 
 
 def _longer(source: PlannedArm, base: PlannedArm) -> Arm | None:
-    """The baseline, its steps raised by as many corpus tokens as the arm's warm-up has."""
+    """The baseline with as many more corpus tokens as the arm's warm-up takes."""
     if source.recipe.corpus is None:
         return None
     for warmup in source.warmups().values():
         for option in ("until", "patience", "curriculum"):
             if getattr(warmup, option) is not None:
                 raise NoControlError(
-                    f"with `{option}` its warm-up may take fewer tokens than planned, and only its run tells how many; "
-                    f"leave {option} or the control out"
+                    f"`{option}` makes the number of warm-up tokens unknown before the run; "
+                    f"remove {option} or the control"
                 )
         if any(warmup.accept is not None for warmup in source.warmups().values()):
             raise NoControlError(
-                "with `accept` only its run tells how many donors it takes; leave accept or the control out"
+                "`accept` makes the number of donors unknown before the run; remove accept or the control"
             )
     options = base.pretrain()
     more = math.ceil(procedural_tokens(source) / (options.batch_size * options.context))
@@ -140,12 +139,12 @@ def _longer(source: PlannedArm, base: PlannedArm) -> Arm | None:
 
 
 def _as_it_is(source: PlannedArm, base: PlannedArm) -> Arm:
-    """What differs is seen to where warm-ups and treatments are built."""
+    """The arm unchanged: `PlannedArm` builds the changed warm-up or treatment."""
     return source.arm
 
 
 def _embeddings(source: PlannedArm, base: PlannedArm) -> Arm:
-    """Nothing but the arm's start of the embeddings; what it says of carrying anything else gives way."""
+    """The arm with only its embeddings carried over; its other options about carrying are dropped."""
     for name, options in _measured(source):
         if options.embeddings == "fresh":
             raise NoControlError(f"its embeddings start fresh in {name or 'pretraining'}; leave it out")
@@ -164,7 +163,7 @@ def _embeddings(source: PlannedArm, base: PlannedArm) -> Arm:
 
 
 def _sharpened(source: PlannedArm, base: PlannedArm) -> Arm:
-    """The arm with its attention's sharpness alone; see `PlannedArm.treatment_of`."""
+    """The arm with only its attention's sharpness kept; see `PlannedArm.treatment_of`."""
     for name, options in _measured(source):
         if "attention" not in options.components:
             raise NoControlError(f"it carries no attention into {name or 'pretraining'}; leave it out")
@@ -172,7 +171,7 @@ def _sharpened(source: PlannedArm, base: PlannedArm) -> Arm:
 
 
 def _random_heads(source: PlannedArm, base: PlannedArm) -> Arm:
-    """As many heads, drawn among the others."""
+    """The arm with as many heads, drawn at random from the others."""
     heads = source.arm.heads
     if heads is None or read_heads(heads).drawn is not None:
         raise NoControlError("it names no heads, such as `heads: [1.2]`; leave it out")

@@ -10,7 +10,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def library() -> dict[str, Path]:
-    """Every recipe by its name, sorted: those of the wheel, or of the clone that is installed as editable."""
+    """Every recipe by its name, sorted: from the wheel, or from the clone of an editable install."""
     folder = next((each for each in (_PACKAGE / "_recipes", _PACKAGE.parent / "recipes") if each.is_dir()), None)
     if folder is None:
         return {}
@@ -19,9 +19,9 @@ def library() -> dict[str, Path]:
 
 
 def recipe_file(written: str) -> Path:
-    """The file of a recipe in the library. A last part alone will do where it is unique.
+    """The file of a recipe in the library. The last part of its name is enough if it is unique.
 
-    Raises OptionError where no recipe or several have that name.
+    Raises OptionError if no recipe or several recipes have that name.
     """
     recipes = library()
     if written in recipes:
@@ -30,14 +30,14 @@ def recipe_file(written: str) -> Path:
     if len(matching) == 1:
         return recipes[matching[0]]
     if matching:
-        raise OptionError(f"{written}: several recipes have this name: {', '.join(matching)}; write one in full")
-    raise OptionError(f"{written}: no recipe of this name; `proctool recipes list` shows all")
+        raise OptionError(f"{written}: several recipes have this name: {', '.join(matching)}; write the full name")
+    raise OptionError(f"{written}: no recipe has this name; `proctool recipes list` shows all names")
 
 
 def recipe_path(path: Path) -> Path:
-    """A recipe as a command was given it: a file, or else the name of one in the library.
+    """The file of a recipe given as a path or as a name in the library.
 
-    A path that is neither comes back as it is, for its reader to refuse.
+    Anything else is returned unchanged, and reading it raises the error.
     """
     name = path.as_posix()
     if path.exists() or path.suffix in (".yaml", ".yml") or path.is_absolute() or name.startswith("."):

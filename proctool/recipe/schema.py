@@ -1,6 +1,6 @@
-"""The JSON schema of recipes, for editors, made from the same dataclasses that check them.
+"""The JSON schema of recipes for editors, generated from the dataclasses that check recipes.
 
-Editors take it from a recipe's first line: `# yaml-language-server: $schema=../recipe.schema.json`.
+Editors find it by the first line of a recipe: `# yaml-language-server: $schema=../recipe.schema.json`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Schema = dict[str, Any]
 _NUMBER = r"^[-+]?[0-9_]*\.?[0-9_]+([eE][-+]?[0-9]+)?[kKmMbBgGtT]?$"
 """Numbers that YAML reads as text: 2M, 1.5B, 5e-4."""
 _FLAG: Schema = {"type": ["string", "number", "boolean", "null"]}
-"""The value of an option of sbatch; true or nothing for one that has no value."""
+"""The value of an sbatch option; true or nothing for an option without a value."""
 
 
 def recipe_schema() -> Schema:
@@ -61,7 +61,7 @@ def recipe_schema() -> Schema:
 
 
 def _options(cls: type, also: Schema | None = None) -> Schema:
-    """A training command's options, those left out that a recipe gives once for all; none is required."""
+    """The options of a training command without those that the recipe or the graph sets; none is required."""
     made = _of_class(cls, also or {})
     made.pop("required", None)
     made["properties"] = {name: each for name, each in made["properties"].items() if name not in NOT_HERE}
@@ -72,7 +72,7 @@ def _options(cls: type, also: Schema | None = None) -> Schema:
 
 
 def _of_class(cls: type, known: Schema) -> Schema:
-    """The schema of a mapping for a dataclass; `known` has fields whose schema their type does not say."""
+    """The schema of a mapping for a dataclass; `known` gives the schema of fields whose type is not enough."""
     hints, helps = typing.get_type_hints(cls), config.field_help(cls)
     properties = dict(known)
     required = []

@@ -1,8 +1,8 @@
-"""A recipe shrunk until all of it runs in about a minute: every kind of stage it has, none of its results.
+"""A recipe shrunk so that all its stages run in about a minute, to test the recipe; its results mean nothing.
 
-Models keep their layers, so that ranges of layers stay right, and are narrow; training takes a few steps of a few
-samples; one seed; corpora of the hub become the Python that is installed, their tokenizers bytes, mathematics a few
-questions a module. Tasks and components stay as they are: with them a recipe can be wrong.
+Models become narrow but keep their layers, so that layer ranges stay valid. Training takes a few steps with a few
+samples and one seed. Corpora of the hub become the installed Python sources, their tokenizers become bytes, and
+mathematics becomes a few questions per module. Tasks and components stay, because they are where a recipe can be wrong.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from proctool.paths import user_path
 from proctool.recipe.form import Arm, Recipe, Values
 from proctool.training.accept import Acceptance
 
-# A step is as long as the longest sample: 2048 tokens in published settings.
+# The time of a step depends on the longest sample: 2048 tokens in published settings.
 _TRAINING: Values = {
     "steps": 4, "batch_size": 2, "ramp_steps": 1, "eval_every": 4, "eval_samples": 2, "log_every": 1, "accumulate": 1,
 }  # fmt: skip
 _NOT_SHRUNK = ("compile", "gradient_checkpointing", "micro_batch", "precision", "until", "patience", "curriculum")
 _TINY_CORPUS = 400_000
-"""Training tokens at most: enough for a few rows of any context, and a validation split with a row in it."""
+"""Most training tokens: enough for a few rows of any context and one row of the validation split."""
 
 
 def smoke(recipe: Recipe) -> Recipe:
-    """The shrunk recipe, with a name and so a folder of its own."""
+    """The shrunk recipe with its own name and folder."""
     corpus, tokenizer, end = _local(recipe.corpus), recipe.tokenizer, recipe.end_of_text
     if corpus != recipe.corpus and corpus == "python" and tokenizer != "characters":
         tokenizer, end = "bytes", None
@@ -63,7 +63,7 @@ def _arm(arm: Arm) -> Arm:
 
 
 def _short(values: Mapping[str, Any]) -> Values:
-    """Options without those that make a stage long; what is left is over the shrunk ones."""
+    """The options without those that make a stage long; the rest override the shrunk options."""
     kept = {key: value for key, value in values.items() if key not in _TRAINING and key not in _NOT_SHRUNK}
     if "validation" in kept and _local(kept["validation"]) != kept["validation"]:
         del kept["validation"]  # of the hub
@@ -73,7 +73,7 @@ def _short(values: Mapping[str, Any]) -> Values:
 
 
 def _probe(asked: Acceptance) -> Acceptance:
-    """A short probe that the first donor passes."""
+    """A short probe that any donor passes."""
     short = {name: value for name, value in _TRAINING.items() if name in ("steps", "batch_size", "eval_samples")}
     model = None if asked.model is None else _narrow(asked.model)
     return dataclasses.replace(asked, above=0.0, tries=1, ramp_steps=1, model=model, **short)
@@ -90,13 +90,13 @@ def _finetune(values: Mapping[str, Any]) -> Values:
 def _narrow(model: str) -> str:
     shape = parse_model(model)
     if not isinstance(shape, Shape):
-        return model  # a configuration file of its own
+        return model  # a configuration file keeps its size
     heads = min(shape.heads, 2)
     return str(Shape(shape.layers, heads, 8 * heads))
 
 
 def _local(corpus: str | None) -> str | None:
-    """A corpus that is there without network, or made in seconds."""
+    """A corpus that needs no network, or is made in seconds."""
     if corpus is None or user_path(corpus).exists():
         return corpus
     base, _, variant = corpus.partition(":")

@@ -1,4 +1,4 @@
-"""The text of a first recipe for somebody's own corpus and model."""
+"""The text of a first recipe for the user's own corpus and model."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ tokenizer: {tokenizer}
 context: {context}     # tokens in a row
 seeds: {seeds}         # an interval needs three
 
-# The warm-up on procedural data, the same for all arms.
+# The warm-up on procedural data; all arms share these options.
 warmup: {{steps: {warmup_steps}, batch_size: 64, lr: 1e-3, ramp_steps: {warmup_ramp}}}
 
-# The pretraining on the corpus. First tune `lr` of the cold arm: a warm-up that helps at a poor
-# rate may be no match for a better one.
+# The pretraining on the corpus. Tune `lr` of the cold arm first: a warm-up can help at a bad
+# learning rate and not at a good one.
 pretrain: {{{text_field}steps: {steps}, batch_size: 32, lr: 6e-3, ramp_steps: {ramp}, schedule: cosine}}
 
-# What is compared. Each arm says only what differs.
+# The arms to compare. Each arm gives only its differences.
 arms:
   cold: {{}}
 {arms}baseline: cold
 
-# Arms that show what else could explain a gain: the warm-up's tokens shuffled, fresh weights at its
-# scale, longer training. Each is a pretraining per seed; `proctool run FILE --dry-run` counts them.
+# Controls test other explanations of a gain: shuffled warm-up tokens, fresh weights at the same
+# scale, longer training. Each adds a pretraining per seed; `proctool run FILE --dry-run` counts them.
 controls: standard
 """
 
 
 @dataclass(frozen=True)
 class Starter:
-    """What differs between one user's first recipe and another's."""
+    """The parts of a first recipe that depend on the user."""
 
     name: str
     corpus: str
@@ -73,7 +73,7 @@ class Starter:
 
 
 def _arm_names(tasks: Sequence[str]) -> list[str]:
-    """A short name for each: the task's, with a number where two arms would share it."""
+    """A short name for each arm: its task, with a number if two arms would have the same name."""
     names: list[str] = []
     for task in tasks:
         stem = "".join(each if each.isalnum() or each == "-" else " " for each in task).split()

@@ -1,12 +1,16 @@
-"""Files from strangers: recipes, artifacts, corpora, tokenizers, model and run folders.
+"""Untrusted files: recipes, artifacts, corpora, tokenizers, model folders and run folders.
 
-Whoever opens one must be able to trust that it runs no code (no pickles, no YAML tags, no code of models or
-tokenizers), takes no more memory or time than its size and our limits allow (sizes and depth are checked before
-anything is allocated), reads and writes nothing outside the paths that were named, puts no control codes on a terminal
-(`errors.one_line`), and is either read as it was meant or refused in one line (a key given twice, NaN, 3 for "3").
-The libraries' own means come first: PyYAML's safe loader, json's hooks, safetensors, trust_remote_code=False.
-Not defended against: an author who seals wrong contents with right hashes, which show damage and not who made a file;
-and programs that change a file while it is read.
+Opening such a file is safe:
+
+- It runs no code: no pickles, no YAML tags, no code of models or tokenizers.
+- It takes no more memory or time than its size and our limits allow. Sizes and depth are checked first.
+- It reads and writes nothing outside the named paths.
+- It prints no control codes on a terminal (`errors.one_line`).
+- It is read exactly or refused in one line (for example a duplicate key, NaN, or 3 instead of "3").
+
+Where a library has its own protection, we use it: PyYAML's safe loader, json's hooks, safetensors,
+trust_remote_code=False. Not covered: an author who stores wrong contents with correct hashes (hashes detect corruption,
+not tampering), and programs that change a file while it is read.
 """
 
 from proctool.untrusted.json_text import Malformed, parse_json, require_shallow, typed

@@ -1,7 +1,7 @@
-"""JSON that is refused where it is larger, deeper or of another form than anything of ours.
+"""Strict JSON with limits on size and depth.
 
-What the standard library would take and we do not: a key given twice (readers differ in which one they believe), NaN
-and infinities, half a surrogate pair (no file name and no output can hold one), text or nesting without bounds.
+The standard library accepts some texts that we refuse: duplicate keys (readers disagree which one counts), NaN and
+infinities, half a surrogate pair (no file name and no output can hold one), and text or nesting without limits.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 MOST_BRACKETS = 1 << 19
-"""Lists and objects in one document: a safetensors header has three a tensor, ours another two in its metadata."""
+"""Most lists and objects in a document: a safetensors header has three per tensor, our metadata two more."""
 MOST_COMMAS = 1 << 21
 MOST_DEPTH = 400
-"""Lists and objects within each other: two a generation of a lineage."""
+"""Deepest nesting of lists and objects: each generation of a lineage adds two levels."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(raw: bytes | str, *, any_text: bool = False) -> Any:
-    """The value of a JSON text. Raises ValueError: malformed, too large, too deep, a key twice, NaN, half a
-    surrogate pair (which `any_text` accepts: a file name that is not UTF-8 has one for each such byte).
+    """Parse a JSON text. Raises ValueError if it is malformed, too large or too deep, or has a duplicate key, NaN or
+    half a surrogate pair. `any_text` allows the last: a file name that is not UTF-8 has one for each such byte.
     """
-    text = raw.decode() if isinstance(raw, bytes) else raw  # UTF-8 alone: `json` would take UTF-16 too
+    text = raw.decode() if isinstance(raw, bytes) else raw  # only UTF-8: `json` would accept UTF-16 too
     if text.count("[") + text.count("{") > MOST_BRACKETS or text.count(",") > MOST_COMMAS:
-        raise ValueError("more values than any document of ours holds")
+        raise ValueError("it has too many lists and objects")
     collecting = gc.isenabled()
-    gc.disable()  # a million new lists would be looked through again and again
+    gc.disable()  # otherwise the collector scans a million new lists again and again
     try:
         value = json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
         if not any_text and _SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()  # raises where a half has no other half
+            json.dumps(value, ensure_ascii=False).encode()  # raises on half a surrogate pair
         return value
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -46,7 +46,7 @@ def parse_json(raw: bytes | str, *, any_text: bool = False) -> Any:
 
 
 def require_shallow(value: Any, most: int = MOST_DEPTH) -> None:
-    """Raise ValueError when lists and objects stand more than `most` deep within each other."""
+    """Raise ValueError when lists and objects are nested more than `most` deep."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(most + 1):
         level = [
@@ -68,18 +68,18 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refused(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 class Malformed(ValueError):
-    """A document is not of its form; the message is the place, such as stages.ab12.tokens."""
+    """A document does not have the expected form; the message is the place, such as stages.ab12.tokens."""
 
 
 def typed(kind: Any, value: Any, place: str = "") -> Any:
     """A JSON value as the annotated type `kind`: text, counts, finite numbers, bool, tuples, mappings, dataclasses.
 
-    Unlike options (`config.build`) nothing is converted, since a program wrote it. Keys that a dataclass does not have
-    are left out: a later version may write more. Raises Malformed.
+    Unlike options (`config.build`), nothing is converted, because a program wrote the text. Unknown keys are ignored,
+    because a later version may write more. Raises Malformed.
     """
     origin, of = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
@@ -94,7 +94,7 @@ def typed(kind: Any, value: Any, place: str = "") -> Any:
             raise Malformed(_within(place, lacking[0]))
         held = {name: of_field for name, of_field in hints.items() if name in value}
         return kind(**{name: typed(of_field, value[name], _within(place, name)) for name, of_field in held.items()})
-    # Whole numbers count things in 64 bits; one may be beyond all floats, which compares well and converts badly.
+    # Counts have at most 64 bits. A larger integer may overflow when it is converted to a float.
     fits = (
         kind is Any
         or (origin is Literal and value in of)
@@ -109,7 +109,7 @@ def typed(kind: Any, value: Any, place: str = "") -> Any:
 
 @functools.cache
 def _form(kind: Any) -> tuple[list[str], dict[str, Any]]:
-    """The fields of a dataclass that must be there, and the type of each."""
+    """The required fields of a dataclass, and the type of each field."""
     missing = dataclasses.MISSING
     fields = [field for field in dataclasses.fields(kind) if field.default is field.default_factory is missing]
     return [field.name for field in fields], typing.get_type_hints(kind)

@@ -1,7 +1,6 @@
-"""What a model's configuration may ask for, checked before anything is made of it.
+"""Checks of a model configuration before anything is built from it.
 
-A few hundred bytes can ask for a trillion layers, for code from a hub, or for weights in a form that only somebody's
-library reads.
+A few hundred bytes can request a trillion layers, code from a hub, or weights in a format that only one library reads.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 MOST_LAYERS, MOST_HEADS, MOST_WIDTH = 1000, 1000, 100_000
-"""Larger than any model there is: numbers beyond are mistakes, or worse."""
+"""Limits above every existing model: larger numbers are mistakes or attacks."""
 
-# Sizes by transformers' common names; families have names of their own for them (their `attribute_map`).
+# Sizes under transformers' common names; a family's `attribute_map` gives its own names.
 _MOST = {
     "num_hidden_layers": MOST_LAYERS,
     "num_attention_heads": 10 * MOST_HEADS,
@@ -33,29 +32,31 @@ _MOST = {
 }
 _MOST_EXPERTS = 10_000
 _MOST_OF_ALL = 10**9
-_FREE = ("theta", "base", "token_id")  # periods of rotations; ids that are only compared
+_FREE = ("theta", "base", "token_id")  # rotary base frequencies; ids that are only compared
 _KNOWN_ATTENTION = (None, "eager", "sdpa", "flex_attention")
 
 
 def require_sane(family: str, values: Mapping[str, Any]) -> None:
-    """Raise ModelError when a configuration asks for code, for quantised weights or for sizes beyond reason."""
+    """Raise ModelError when a configuration requests code, quantised weights or sizes above the limits."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     common = {own: name for name, own in getattr(CONFIG_MAPPING[family], "attribute_map", {}).items()}
     for key, value in _entries(values):
         if key == "auto_map" and value:
-            raise ModelError("asks to run code of its own (auto_map); proctool never does that")
+            raise ModelError("the configuration asks to run code (auto_map); proctool runs no model code")
         if key.lstrip("_").startswith(("attn_implementation", "experts_implementation")):
             asked = list(value.values()) if isinstance(value, Mapping) else [value]
             if any(each not in _KNOWN_ATTENTION for each in asked):
-                raise ModelError(f"asks for an implementation of its own ({key} = {value!r}); proctool never loads one")
+                raise ModelError(f"the configuration requests its own implementation ({key} = {value!r}); remove {key}")
         if key == "quantization_config" and value:
-            raise ModelError("is quantised (quantization_config); proctool reads plain floating-point weights only")
+            raise ModelError(
+                "the weights are quantised (quantization_config); give a model with floating-point weights"
+            )
         _require_size(key, common.get(key, key), value)
 
 
 def _entries(values: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, those of configurations within configurations too."""
+    """Every key with its value, including nested configurations."""
     stack = [values]
     while stack:
         node = stack.pop()
@@ -70,7 +71,7 @@ def _require_size(key: str, name: str, value: Any) -> None:
     counts = isinstance(value, int | float) and not isinstance(value, bool)
     if name in _MOST and value is not None and not isinstance(value, list):
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ModelError(f"{key} = {value!r}: must be a whole number from 0 up")
+            raise ModelError(f"{key} = {value!r}: must be a whole number of at least 0")
         most = _MOST[name]
     elif "layer" in key and "norm" not in key:
         most = MOST_LAYERS
@@ -79,15 +80,15 @@ def _require_size(key: str, name: str, value: Any) -> None:
     else:
         most = _MOST_OF_ALL
     if counts and abs(value) > most and not any(part in key for part in _FREE):
-        raise ModelError(f"{key} = {value}: beyond any model there is (at most {format_count(most)})")
+        raise ModelError(f"{key} = {value}: exceeds the limit of {format_count(most)}")
     if isinstance(value, list) and len(value) > 10 * MOST_LAYERS:
-        raise ModelError(f"{key}: a list of {len(value)}; at most {10 * MOST_LAYERS} are read")
+        raise ModelError(f"{key}: a list of {len(value)} values exceeds the limit of {10 * MOST_LAYERS}")
 
 
 def require_memory(config: PretrainedConfig) -> None:
-    """Raise ModelError when the weights alone would take more than all of this machine's memory.
+    """Raise ModelError when the weights alone need more memory than this machine has.
 
-    A lower bound: two square matrices a layer, and the embedding.
+    The estimate is a lower bound: two square matrices per layer, and the embedding.
     """
     layers, width = int(getattr(config, "num_hidden_layers", 0) or 0), int(getattr(config, "hidden_size", 0) or 0)
     vocabulary = int(getattr(config, "vocab_size", 0) or 0)
@@ -98,14 +99,14 @@ def require_memory(config: PretrainedConfig) -> None:
     except (AttributeError, OSError, ValueError):
         return
     if needed > there:
-        size = f"{config.model_type} of {layers} layers of {width} with {format_count(vocabulary)} tokens"
+        size = f"{config.model_type} with {layers} layers, width {width} and {format_count(vocabulary)} tokens"
         raise ModelError(
-            f"{size}: its weights take {format_bytes(needed)} or more, and this machine has {format_bytes(there)}"
+            f"{size}: its weights need at least {format_bytes(needed)}, but this machine has {format_bytes(there)}"
         )
 
 
 def require_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
-    """Raise ModelError naming the first tensor of real numbers that holds a NaN or an infinity."""
+    """Raise ModelError naming the first floating-point tensor with a NaN or an infinity."""
     import torch
 
     for name, tensor in tensors.items():

@@ -1,10 +1,10 @@
-"""YAML 1.2 (its core schema) in text of bounded length, depth and expansion.
+"""YAML 1.2 (core schema) with limits on length, depth and expansion.
 
-PyYAML alone reads YAML 1.1, in which `no` is false, 24:00:00 is 86400 and 0123 is 83. Here a scalar is a number only
-where the core schema says so, every number keeps the text it was written as, and keys are always text.
+PyYAML alone reads YAML 1.1, where `no` is false, 24:00:00 is 86400 and 0123 is 83. Here a scalar is a number only if
+the core schema says so, every number keeps its original text, and keys are always text.
 
-An alias repeats what its anchor stands for. A few lines of aliases of aliases can so mean more values than any memory
-holds, although parsing them costs nothing; they are counted out before anything walks over them.
+An alias repeats the value of its anchor. A few lines of nested aliases can expand to more values than fit in memory,
+although parsing them is cheap. So the expanded values are counted before anything walks over them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 from proctool.errors import OptionError
 
 MOST_CHARACTERS = 1 << 20
-"""A recipe of ten thousand arms takes about half of it."""
+"""A recipe with ten thousand arms needs about half of this."""
 MOST_LINE = 1 << 16
 MOST_DEPTH = 50
 MOST_VALUES = 1 << 18
-"""Values once every alias is written out."""
+"""Most values after every alias is expanded."""
 
 _TAG = "tag:yaml.org,2002:"
-# The core schema (YAML 1.2.2, section 10.3.2), and `<<`, which shares options between arms.
+# The core schema (YAML 1.2.2, section 10.3.2), and `<<`, with which arms share options.
 _SCALARS = {
     "null": re.compile(r"(?:~|null|Null|NULL|)\Z"),
     "bool": re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"),
@@ -35,21 +35,21 @@ _SCALARS = {
 
 
 class WrittenInt(int):
-    """A whole number that remembers its text: an account 0123 stays 0123."""
+    """An integer that keeps its text: an account 0123 stays 0123."""
 
     written: str
 
 
 class WrittenFloat(float):
-    """A real number that remembers its text: an arm 1.10 is not 1.1."""
+    """A float that keeps its text: an arm 1.10 is not 1.1."""
 
     written: str
 
 
 def _written_as(kind: str, text: str) -> str:
-    """The text, which an explicit tag (!!bool yes) may call what it is not. Raises ValueError."""
+    """The text, checked: an explicit tag (!!bool yes) can contradict it. Raises ValueError."""
     if not _SCALARS[kind].fullmatch(text):
-        raise ValueError(f'"{text}" is no {kind}')
+        raise ValueError(f'"{text}" is not a valid {kind}')
     return text
 
 
@@ -70,17 +70,17 @@ def _float(text: str) -> float:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value of a YAML text: mappings, lists, text, numbers, true, false and None. Keys are text as written.
+    """Parse a YAML text into mappings, lists, text, numbers, true, false and None. Keys are text as written.
 
-    A key given twice is an error. Raises OptionError.
+    A duplicate key is an error. Raises OptionError.
     """
     import yaml
 
     if len(text) > MOST_CHARACTERS:
-        raise OptionError(f"{where}: {len(text)} characters of YAML; at most {MOST_CHARACTERS} are read")
+        raise OptionError(f"{where}: {len(text)} characters of YAML exceed the limit of {MOST_CHARACTERS}")
 
     if (longest := max(map(len, text.splitlines()), default=0)) > MOST_LINE:
-        raise OptionError(f"{where}: a line of {longest} characters of YAML; at most {MOST_LINE} are read")
+        raise OptionError(f"{where}: a line of {longest} characters of YAML exceeds the limit of {MOST_LINE}")
 
     class StrictLoader(yaml.SafeLoader):
         _depth = 0
@@ -92,7 +92,7 @@ def parse_yaml(text: str, where: str) -> Any:
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.get_mark())
             node = super().compose_node(parent, index)
             if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
-                # No path, number or name holds one, and every system call refuses it with another error.
+                # No path, number or name has one, and every system call refuses it with another error.
                 raise yaml.MarkedYAMLError(problem="a zero byte", problem_mark=node.start_mark)
             self._depth -= 1
             return node
@@ -111,7 +111,7 @@ def parse_yaml(text: str, where: str) -> Any:
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f'"{key.value}" is given twice', problem_mark=key.start_mark)
             seen.add(key.value)
-        loader.flatten_mapping(node)  # `<<`; what is written beside it goes over it
+        loader.flatten_mapping(node)  # `<<`; keys written beside it override it
         return {key.value: loader.construct_object(value, deep=True) for key, value in node.value}
 
     def scalar(make: Any) -> Any:
@@ -139,12 +139,12 @@ def parse_yaml(text: str, where: str) -> Any:
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise OptionError(f"{where}: not valid YAML{place}: {getattr(error, 'problem', None) or error}") from None
     except (ValueError, OverflowError, RecursionError, KeyError, AttributeError, TypeError, IndexError) as error:
-        # What is tagged as a number and is none (!!int x), and a number of ten thousand digits.
+        # Text tagged as a number (!!int x), or a number with ten thousand digits.
         raise OptionError(f"{where}: not valid YAML: {error}") from None
 
 
 def _count(root: Any) -> None:
-    """Raise YAMLError when the values under `root`, every alias written out, are too many or contain themselves."""
+    """Raise YAMLError when an alias under `root` contains itself, or the expanded values are too many."""
     import yaml
 
     sizes: dict[int, int] = {}
@@ -160,7 +160,7 @@ def _count(root: Any) -> None:
             open_nodes.discard(id(node))
             sizes[id(node)] = 1 + sum(sizes[id(each)] for each in inner)
             if sizes[id(node)] > MOST_VALUES:
-                problem = f"its aliases stand for more than {MOST_VALUES} values"
+                problem = f"its aliases expand to more than {MOST_VALUES} values"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         elif id(node) in open_nodes:
             raise yaml.MarkedYAMLError(problem="an alias contains itself", problem_mark=node.start_mark)

@@ -294,7 +294,7 @@ def test_no_sample_lies_outside_a_dataset_or_a_stream() -> None:
             data.__getitems__(places)
     assert torch.equal(data[-1]["input_ids"], data[np.int64(9)]["input_ids"])
     for start, stop in ((-3, 0), (5, 3)):
-        with pytest.raises(IndexError, match="positions count from 0"):
+        with pytest.raises(IndexError, match="start must be at least 0"):
             data.stream.read(start, stop)
 
 

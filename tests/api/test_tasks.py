@@ -65,7 +65,7 @@ def test_a_task_is_described_shown_and_read(spec: str) -> None:
 
 def test_describe_gives_every_option_its_value_and_meaning() -> None:
     described = proctool.load_task("dyck:k=3,length=10").describe()
-    assert "k = 3: Types of bracket." in described
+    assert "k = 3: Number of bracket types." in described
     assert "length = 10: " in described
 
 

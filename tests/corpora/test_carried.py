@@ -126,7 +126,7 @@ def test_one_too_large_for_the_model_is_said(trained, tmp_path):
 
 def test_an_older_file_that_only_names_it_says_so(trained, tmp_path):
     save(tmp_path / "m.safetensors", trained, metadata={"tokenizer": "/far/away"})
-    with pytest.raises(CorpusError, match=r"m\.safetensors: does not hold its tokenizer, only the name: /far/away"):
+    with pytest.raises(CorpusError, match=r"m\.safetensors: has only the name of its tokenizer, .*/far/away"):
         export(open_model(tmp_path / "m.safetensors"), tmp_path / "hf")
 
 

@@ -85,7 +85,7 @@ def test_the_option_decides_and_stores_are_told_apart_by_it(tmp_path: Path, end:
 
 def test_a_token_that_is_none_is_one_line(tmp_path: Path) -> None:
     spec = save(tmp_path / "t", TWO)
-    with pytest.raises(CorpusError, match=r'no token "</s>" to end a text with \(its special tokens: "<\|endoftext'):
+    with pytest.raises(CorpusError, match=r'has no token "</s>" \(its special tokens: "<\|endoftext'):
         load_tokenizer(spec, "</s>")
-    with pytest.raises(CorpusError, match="bytes: ends texts with"):
+    with pytest.raises(CorpusError, match="bytes: always ends texts with"):
         load_tokenizer("bytes", "</s>")

@@ -208,7 +208,7 @@ def test_damaged_parquet_is_named(tmp_path):
     path = tmp_path / "broken.parquet"
     write_as("parquet", path, [{"text": "x" * 1000}] * 100)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CorpusError, match=r"broken\.parquet: not a whole parquet file"):
+    with pytest.raises(CorpusError, match=r"broken\.parquet: not a complete parquet file"):
         read(path)
 
 
@@ -229,7 +229,7 @@ def test_unknown_names_are_explained(name, said):
 
 def test_a_folder_of_other_files_says_what_it_holds(tmp_path):
     (tmp_path / "image.png").write_text("x")
-    with pytest.raises(CorpusError, match=r"it holds \.png"):
+    with pytest.raises(CorpusError, match=r"it has \.png"):
         open_corpus(str(tmp_path))
 
 

@@ -113,10 +113,10 @@ def test_a_json_list_is_read_in_pieces_of_any_size(tmp_path, monkeypatch, chunk,
         ("a.json", b'[{"text": "\xff"}]', "not UTF-8 after record 0"),
         ("a.json", b'["a"]', "record 1: a JSON str, expected an object"),
         ("a.csv", b"id,body\n1,x\n", r'line 1: no field "text" \(its fields: id, body\)'),
-        ("a.csv", b"text,id\nx,1\ny\n", "line 3: 1 fields, the first line has 2"),
+        ("a.csv", b"text,id\nx,1\ny\n", "line 3: 1 fields, but the first line has 2"),
         ("a.csv", b"text\n" + b"caf\xe9\n", r"line 2: not UTF-8 at byte 8; convert it"),
         ("a.csv", b'text\n"open\n', "line 2: not CSV .*end of data"),
-        ("a.arrow", b"nothing of the kind", "not a whole arrow file"),
+        ("a.arrow", b"nothing of the kind", "not a complete arrow file"),
         ("a.jsonl.bz2", b"BZh91AY&SY nothing", "compressed data is damaged"),
         ("a.jsonl.xz", lzma.compress(b'{"text": "a"}\n' * 99)[:-9], "compressed data is damaged"),
         ("a.txt", "text".encode("utf-16"), "UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8"),
@@ -125,8 +125,8 @@ def test_a_json_list_is_read_in_pieces_of_any_size(tmp_path, monkeypatch, chunk,
         ("enwik8", "text".encode("utf-16"), "UTF-16, not UTF-8"),
         ("notes", b"PK\x03\x04zip", "a zip archive; unpack it"),
         ("data.bin", b"\0\1\2\3" * 99, "binary, not text; proctool reads .txt"),
-        ("data.xyz", b"plain\n", r"files that end in \.xyz are not read; proctool reads .*let its name end in \.txt"),
-        ("data.txt", b"PAR1....", r"a parquet file; let its name end in \.parquet"),
+        ("data.xyz", b"plain\n", r"files that end in \.xyz are not supported; proctool reads .*to end in \.txt"),
+        ("data.txt", b"PAR1....", r"a parquet file; rename it to end in \.parquet"),
     ],
 )  # fmt: skip
 def test_what_is_not_what_its_name_says_is_named(tmp_path, name, content, said):
@@ -183,5 +183,5 @@ def test_a_path_is_never_looked_for_on_the_hub(tmp_path, monkeypatch, name):
 def test_a_corpus_without_text_says_so(tmp_path, content):
     path = tmp_path / "a.jsonl"
     path.write_bytes(content)
-    with pytest.raises(CorpusError, match="holds no text"):
+    with pytest.raises(CorpusError, match="all of its documents are empty"):
         open_store(open_corpus(str(path)), load_tokenizer("bytes"), 16)

@@ -35,7 +35,7 @@ def test_shares_of_many_jobs_make_the_same_store(jsonl, tmp_path, apart):
 def test_a_share_that_is_missing_is_named(jsonl, tmp_path):
     corpus = open_corpus(str(jsonl))
     build_share(corpus, BYTES, (1, 2), cache_dir=tmp_path)
-    with pytest.raises(CorpusError, match=r"part 2 of \d+ .* has not been built; run the job whose share"):
+    with pytest.raises(CorpusError, match=r"part 2 of \d+ .* has not been built; run the job with share"):
         merge(corpus, BYTES, [], cache_dir=tmp_path)
 
 

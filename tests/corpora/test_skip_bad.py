@@ -44,18 +44,18 @@ def test_skip_bad_works_where_it_is_recommended(proctool, bad, model, command, t
     refused = proctool(*words)
     assert refused.code == 1
     assert refused.err.strip().endswith(
-        'field "text" holds list, not text; mend it, or leave such documents out with --skip-bad'
+        'field "text" holds list, not text; fix it, or skip such documents with --skip-bad'
     )
     done = proctool(*words, "--skip-bad")
     assert done.code == 0
-    assert "1 bad document left out" in done.err
+    assert "1 bad document skipped" in done.err
 
 
 def test_finetuning_skips_too(proctool, bad, model, tmp_path, monkeypatch):
     words = ("eval", "finetune", "wikitext", "--data", bad, "--init", model, *SMALL[2:], "-o", "tuned.safetensors")
     monkeypatch.setenv("PROCTOOL_CACHE", str(tmp_path / "fresh"))
     assert "--skip-bad" in proctool(*words).line
-    assert "1 bad document left out" in proctool(*words, "--skip-bad").err
+    assert "1 bad document skipped" in proctool(*words, "--skip-bad").err
     assert proctool("eval", "finetune", "py150", "--data", bad, "--init", model, "--skip-bad").line.startswith(
         "proctool: skip_bad: is for wikitext"
     )
@@ -64,7 +64,7 @@ def test_finetuning_skips_too(proctool, bad, model, tmp_path, monkeypatch):
 def test_a_store_that_left_documents_out_says_so_and_is_recorded(proctool, bad):
     assert proctool("corpus", "build", "--corpus", bad, "--context", 16, "--skip-bad").code == 0
     used = proctool("pretrain", "--corpus", bad, *SMALL, "-o", "m.safetensors", "--json")
-    assert "1 bad document left out of its token store" in used.err
+    assert "1 bad document skipped in its token store" in used.err
     assert json.loads(used.out)["event"] == "end"
     metadata = json.loads(proctool("inspect", "m.safetensors", "--json").out)["about"]
     assert metadata["corpus_skipped"] == 1
@@ -75,11 +75,11 @@ def test_bad_validation_documents_are_said_to_be_the_validation_corpuss(jsonl, t
     held.write_text('{"text": "good and long enough"}\n[]\n7\n', encoding="utf-8")
     corpus = open_corpus(str(jsonl), validation=str(held), skip_bad=True)
     store = open_store(corpus, load_tokenizer("bytes"), 16)
-    assert store.notes[-1] == f"{held}: 2 bad documents left out of its token store"
+    assert store.notes[-1] == f"{held}: 2 bad documents skipped in its token store"
     assert store.skipped == 2
     held.write_text("[]\n7\n", encoding="utf-8")
     store = open_store(open_corpus(str(jsonl), validation=str(held), skip_bad=True), load_tokenizer("bytes"), 16)
-    with pytest.raises(CorpusError, match=r"held\.jsonl: its validation split is empty, and 2 bad documents left out"):
+    with pytest.raises(CorpusError, match=r"held\.jsonl: its validation split is empty, and 2 bad documents skipped"):
         store.split("validation")
 
 
@@ -88,7 +88,7 @@ def test_a_corpus_of_bad_documents_alone_says_what_was_left_out(tmp_path, procto
     (tmp_path / "one.jsonl").write_text("[]\n" + json.dumps({"text": "t" * 9}) + "\n", encoding="utf-8")
     words = ("pretrain", "--skip-bad", *SMALL, "--corpus")
     said = proctool(*words, "all.jsonl").line
-    assert "its train split is empty, and 2 bad documents left out; run without --skip-bad to see what" in said
+    assert "its train split is empty, and 2 bad documents skipped; run without --skip-bad to see the errors" in said
     assert "1 documents with 10 tokens, too few for one row of 16" in proctool(*words, "one.jsonl").line
 
 

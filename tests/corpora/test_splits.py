@@ -35,7 +35,7 @@ def test_folders_of_splits_are_taken_as_they_are(tmp_path, names):
         lines(tmp_path / name, texts)
     corpus = open_corpus(str(tmp_path))
     assert held(corpus) == {"train": ["a", "b"], "validation": ["c"], "test": ["d"]}
-    assert corpus.notes == (f"{tmp_path}: splits by the files' names: train 1, validation 1, test 1",)
+    assert corpus.notes == (f"{tmp_path}: splits by file names: train 1, validation 1, test 1",)
 
 
 def test_without_validation_some_of_train_is_taken_and_test_stays_apart(tmp_path):
@@ -70,7 +70,7 @@ def test_a_file_that_names_no_split_among_those_that_do_is_said(tmp_path):
         lines(tmp_path / name, [name])
     corpus = open_corpus(str(tmp_path))
     assert corpus.notes == (
-        f"{tmp_path}: extra.jsonl: its name tells no split, so all documents are divided by their contents",
+        f"{tmp_path}: extra.jsonl: its name gives no split, so all documents are split by their hash",
     )
 
 
@@ -134,7 +134,7 @@ def test_documents_of_the_validation_corpus_are_not_trained_on(jsonl, tmp_path, 
     for _ in ("built", "found"):
         store = open_store(open_corpus(str(jsonl), validation=str(shared)), BYTES, 16)
         assert store.count("train", "documents") == 115
-        assert store.notes[-1] == f"{jsonl}: 5 documents are in {shared} too, and left out of training"
+        assert store.notes[-1] == f"{jsonl}: 5 documents are also in {shared}, and not used for training"
 
 
 def test_its_own_validation_split_is_taken_and_the_corpus_loses_its(tmp_path, mine):
@@ -147,7 +147,7 @@ def test_its_own_validation_split_is_taken_and_the_corpus_loses_its(tmp_path, mi
 
 
 def test_mathematics_and_text_do_not_mix(tmp_path, mine):
-    with pytest.raises(CorpusError, match="cannot validate each other"):
+    with pytest.raises(CorpusError, match="cannot be mixed"):
         open_corpus(f"mathematics:{math_tree(tmp_path / 'tree')}", validation=str(mine))
 
 

@@ -185,5 +185,5 @@ def test_impossible_vocabularies(corpus, tmp_path, size, said):
 
 
 def test_a_tokenizer_is_not_overwritten(corpus, folder):
-    with pytest.raises(CorpusError, match="holds a tokenizer already"):
+    with pytest.raises(CorpusError, match="already has a tokenizer"):
         train_bpe(corpus, 300, folder)

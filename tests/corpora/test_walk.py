@@ -51,7 +51,7 @@ def test_a_file_that_links_reach_again_is_read_once_under_its_own_name(linked, t
     corpus = open_corpus(str(linked))
     names = [span.file.name for part in corpus.parts for span in part.spans]
     assert names == ["a.txt", "one.txt", "sub/s.txt", "z/deep/f.txt"]
-    assert corpus.notes == ("1 file reached again by links: read once",)
+    assert corpus.notes == ("1 file reached twice through links; read once",)
 
 
 def test_equal_files_without_links_are_all_read(tmp_path):
@@ -64,7 +64,7 @@ def test_equal_files_without_links_are_all_read(tmp_path):
 
 def test_links_that_lead_nowhere_are_named(linked):
     (linked / "gone").symlink_to("/nowhere/at/all")
-    assert open_corpus(str(linked)).notes[0].endswith("gone: a link to /nowhere/at/all, which does not exist; left out")
+    assert open_corpus(str(linked)).notes[0].endswith("gone: a link to /nowhere/at/all, which does not exist; skipped")
     (linked / "gone.jsonl").symlink_to("missing.jsonl")
     with pytest.raises(CorpusError, match=r"gone\.jsonl: a link to missing\.jsonl, which does not exist; restore"):
         open_corpus(str(linked))

@@ -344,8 +344,8 @@ def test_a_study_leaves_other_folders_as_they_are(proctool: Callable[..., Said])
     write_record(planned, recipe, "")
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     for folder, why in {
-        "old": "is not the folder of an experiment (experiment.json is missing)",
-        "old/none-s0": "is not the folder of an experiment",  # a single run's
+        "old": "is not an experiment folder (experiment.json is missing)",
+        "old/none-s0": "is not an experiment folder",  # a single run's
         "other": "the folder of another experiment (other)",
         "other.yaml": "is a file",
     }.items():
@@ -378,9 +378,9 @@ MISTAKES = {
     "no number": ((*SUM, "--seeds", "1,x"), "seeds[1]: 'x'"),
     "negative seed": ((*SUM, "--seeds", "-1"), "seeds: -1"),
     "no jobs": ((*SUM, "--seeds", "0,1", "--jobs", 0), "jobs = 0"),
-    "extending": ((*SUM, "--seeds", "0,1", "--extend"), "extend: a study trains every run from its start"),
-    "starting afresh": ((*SUM, "--seeds", "0,1", "--resume", "never"), "resume: a study keeps its finished runs"),
-    "one file for several": ((*SUM, "--seeds", "0,1", "-o", "m.safetensors"), "output: several models"),
+    "extending": ((*SUM, "--seeds", "0,1", "--extend"), "extend: not supported for several runs"),
+    "starting afresh": ((*SUM, "--seeds", "0,1", "--resume", "never"), "resume: a study always keeps"),
+    "one file for several": ((*SUM, "--seeds", "0,1", "-o", "m.safetensors"), "output: several runs"),
     "missing second init": ((*SUM, "--init", "none", "--init", "no.safetensors"), "no.safetensors: no such file"),
     "another width": ((*SUM, "--init", "none", "--init", "warm.safetensors", "--model", "1x2x32"), "16 width"),
     "warmed on held-out samples": (("eval", "sorting", *SMALL, "--init", "seen.safetensors"), "validation split"),

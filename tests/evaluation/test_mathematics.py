@@ -206,7 +206,7 @@ def test_what_cannot_be_asked_is_one_line(proctool: Callable[..., Said], tmp_pat
         ("m", "easy", ("--split", "extrapolate"), "no extrapolate questions"),
         ("m", "easy", ("--split", "both"), "no extrapolate questions"),
         ("m", "half", (), "a question without an answer"),
-        ("m", "empty", (), "give the root of the official tree"),
+        ("m", "empty", (), "give the top folder of the official files"),
         ("m", "tree", ("--questions", 0), "questions = 0: must be at least 1"),
         ("m", "tree", ("--split", "test"), None),
         ("short", "tree", (), "of 40 tokens does not fit the model's context of 39 tokens; leave such questions out"),

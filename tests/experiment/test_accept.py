@@ -75,7 +75,7 @@ def test_controls_are_not_selected(root: Path) -> None:
     assert "cold-longer" not in made
     assert made["set-shuffled"].warmups()[""].accept is None
     assert made["set-scale"].warmups() == made["set"].warmups()
-    with pytest.raises(OptionError, match="with `accept` only its run tells"):
+    with pytest.raises(OptionError, match="`accept` makes the number of donors unknown"):
         build_recipe(values(arms=arms, controls=["longer"]))
 
 

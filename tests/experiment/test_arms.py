@@ -163,24 +163,32 @@ def test_the_embeddings_control_starts_them_as_the_arm_does_everywhere(root: Pat
         (
             {"components": ["none"], "embeddings": "scale"},
             "scale",
-            "controls: x has no control scale: in pretraining it would be the arm itself under another name",
+            "controls: x has no control scale: in pretraining it would be identical to the arm",
         ),
         (
             {"components": ["none"], "embeddings": "scale"},
             "embeddings",
-            "in pretraining it would be the arm itself under another name",
+            "in pretraining it would be identical to the arm",
         ),
         (
             {"embeddings": "scale", "diagnostics": {"haystack": {"components": ["none"]}}},
             "scale",
-            "in haystack it would be the arm itself",
+            "in haystack it would be identical to the arm",
         ),
         ({}, "random-heads", "controls: x has no control random-heads: it names no heads"),
         ({"heads": ["random:2"]}, "random-heads", "it names no heads"),
         ({"components": ["mlp"]}, "sharpened", "controls: x has no control sharpened: it carries no attention"),
-        ({"warmup": WARM["warmup"] | {"until": "accuracy=.9"}}, "longer", "with `until` its warm-up may take fewer"),
-        ({"warmup": WARM["warmup"] | {"patience": 3}}, "longer", "with `patience` its warm-up may take fewer"),
-        ({"warmup": WARM["warmup"] | {"curriculum": "start=2,step=2,accuracy=.9"}}, "longer", "with `curriculum` its"),
+        (
+            {"warmup": WARM["warmup"] | {"until": "accuracy=.9"}},
+            "longer",
+            "`until` makes the number of warm-up tokens unknown",
+        ),
+        (
+            {"warmup": WARM["warmup"] | {"patience": 3}},
+            "longer",
+            "`patience` makes the number of warm-up tokens unknown",
+        ),
+        ({"warmup": WARM["warmup"] | {"curriculum": "start=2,step=2,accuracy=.9"}}, "longer", "`curriculum` makes the"),
     ],
 )
 def test_a_control_that_would_be_none_is_left_out_or_refused(arm: dict[str, Any], which: str, said: str) -> None:
@@ -227,7 +235,7 @@ def test_a_file_is_not_shuffled_in_silence(proctool: Callable[..., Any], tmp_pat
     from_file = {"cold": {}, "x": {"warmup": {"data": str(file)}}}
     assert "cold-longer" in arms(arms=from_file, controls=["longer", "scale"])
     for controls in ("standard", "shuffled"):
-        with pytest.raises(OptionError, match=r"arms\.x\.warmup\.data: .* name its `task`"):
+        with pytest.raises(OptionError, match=r"arms\.x\.warmup\.data: .* give `task`"):
             arms(arms=from_file, controls=controls)
 
 
@@ -260,38 +268,41 @@ def test_launch_sets_the_precision_of_every_stage(root: Path) -> None:
     [
         ({"arms": {"x": {"donors": {"heads": {"task": "set"}}}}}, 'arms.x.donors: "heads" is not a component'),
         ({"arms": {"x": {"donors": {"mlp": {"steps": 3}}}}}, "arms.x.donors.mlp: give its task"),
-        ({"arms": {"x": {"donors": {"embeddings": {"task": "set:inputs=8"}}}}}, "arms.x.donors: name a donor of"),
-        ({"arms": {"x": WARM | MIXED}}, "arms.x: warmup and donors cannot both be given"),
+        ({"arms": {"x": {"donors": {"embeddings": {"task": "set:inputs=8"}}}}}, "arms.x.donors: give a donor for"),
+        ({"arms": {"x": WARM | MIXED}}, "arms.x: warmup and donors exclude each other"),
         ({"arms": {"x": {"treatment": {"shuffle": "mlp"}}}}, "arms.x.treatment: there is no warm-up"),
         (
             {"arms": {"x": WARM | {"components": ["mlp"], "treatment": {"shuffle": "attention"}}}},
-            "arms.x.treatment.shuffle: attention is not among the carried components",
+            "arms.x.treatment.shuffle: the arm does not carry attention",
         ),
         ({"arms": {"x": WARM | {"treatment": {"noise": "much"}}}}, "arms.x.treatment.noise: 'much' is not a number"),
         ({"arms": {"x": WARM | {"heads": ["1"]}}}, 'arms.x.heads: heads: "1" is not a head'),
         (
             {"arms": {"x": WARM | {"components": ["mlp"], "heads": ["1.1"]}}},
-            "arms.x.heads: attention is not among the carried components",
+            "arms.x.heads: the arm does not carry attention",
         ),
         (
             {"arms": {"x": WARM | {"treatment": {"sharpen": "much"}}}},
             "arms.x.treatment.sharpen: 'much' is not a number",
         ),
         ({"arms": {"x": WARM | {"treatment": {"sharpen": -1}}}}, "arms.x.treatment: sharpen = -1: a factor above 0"),
-        ({"budgets": [0.5]}, "budgets: several corpus budgets belong to `setting: substitutive`"),
+        ({"budgets": [0.5]}, "budgets: needs `setting: substitutive`"),
         ({"setting": "substitutive"}, "budgets: missing"),
-        ({"setting": "substitutive", "budgets": [0.5, 2]}, "budgets = [0.5, 2.0]: write different shares"),
+        ({"setting": "substitutive", "budgets": [0.5, 2]}, "budgets = [0.5, 2.0]: write distinct shares"),
         ({"setting": "substitutive", "budgets": [1], "corpus": None, "diagnostics": HAYSTACK}, "give a corpus"),
         (
             {"setting": "substitutive", "budgets": [1], "arms": {"cold": {"budgets": [0.5]}}},
             "arms.cold.budgets: the baseline needs its full budget too",
         ),
         ({"controls": "standart"}, "controls.which[0]: 'standart' is not one of the choices"),
-        ({"controls": {"which": []}}, "controls.which: empty"),
+        ({"controls": {"which": []}}, "controls.which: is empty"),
         ({"controls": "mean"}, "controls.which[0]: 'mean' is not one of the choices"),
         ({"controls": {"of": ["cold"]}}, "controls.of: cold has no warm-up"),
         ({"controls": "standard", "arms": {"cold": {}}}, "controls: no arm has a warm-up"),
-        ({"controls": "scale", "arms": {"cold": {}, "x": WARM, "x-scale": WARM}}, '"x-scale" would be the name of two'),
+        (
+            {"controls": "scale", "arms": {"cold": {}, "x": WARM, "x-scale": WARM}},
+            'two arms would have the name "x-scale"',
+        ),
         ({"launch": {"processes": 0}}, "launch.processes = 0"),
         ({"launch": {"sbatch": {"time": "1\nrm"}}}, "launch.sbatch.time"),
         (

@@ -120,7 +120,7 @@ def test_interrupted_then_continued(root: Path, number: signal.Signals) -> None:
             if any("hanging" in call for call in calls(root)) and not progress.stopping:
                 os.kill(os.getpid(), number)
 
-    with pytest.raises(Interrupted, match="goes on from there"):
+    with pytest.raises(Interrupted, match="resume with the same command"):
         work(plan, Interrupter())
     # The child had the signal passed on and ended in its own way.
     assert "stopped pretrain-cold-s0" in calls(root)
@@ -142,7 +142,7 @@ def test_a_second_run_in_the_same_folder_is_refused(root: Path) -> None:
 
     class Second(Silent):
         def update(self, progress: Progress) -> None:
-            with pytest.raises(RunError, match="at work here"):
+            with pytest.raises(RunError, match="uses this folder"):
                 work(plan)
 
     work(plan, Second())

@@ -42,7 +42,7 @@ def lines(path: str, count: int, size: int = 60, name: str = "text") -> str:
         ({"corpus": "none.jsonl"}, "corpus: none.jsonl: no such file or folder"),
         ({"corpus": "none/*.txt"}, "corpus: none/*.txt: no file matches this pattern"),
         ({"corpus": "c4:none"}, "corpus: none: no such file or folder"),
-        ({"corpus": "mathematics:none"}, "corpus: none: no train-easy"),
+        ({"corpus": "mathematics:none"}, "corpus: none: has no train-easy"),
         ({"corpus": "l.jsonl", "pretrain": {"text_field": "body"}}, 'no field "body" (its fields: text)'),
         ({"corpus": "one.jsonl"}, "its validation split has 0 documents with 0 tokens"),
         ({"tokenizer": "./none"}, "tokenizer: ./none: no such file or folder"),

@@ -81,7 +81,7 @@ def test_what_is_handed_to_a_scheduler_leaves_out_what_another_has_done(
     assert done
     assert all((Path("runs/second") / name / ".done").exists() for name in done)
     with alone_in(Path("runs/second")):
-        assert "at work here" in proctool("run", recipe, "--emit", "make").line
+        assert "uses this folder" in proctool("run", recipe, "--emit", "make").line
 
 
 @pytest.mark.slow

@@ -65,21 +65,21 @@ BAD: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], dict[str,
         lambda: source("llama"),
         {"mapping": two_claims()},
         ModelError,
-        r"two components claim blocks\.0\.wide\.weight: mlp by wide, norms by wide",
+        r"two rules cover blocks\.0\.wide\.weight: wide \(mlp\) and wide \(norms\)",
     ),
     "two tensors claim a part": (
         Own,
         lambda: source("llama"),
         {"mapping": own_mapping(inside=(*own_mapping().inside[:4], TensorRule("narrow", "mlp", ("up",))))},
         ModelError,
-        r"blocks\.0\.wide\.weight and blocks\.0\.narrow\.weight both claim",
+        r"gives both blocks\.0\.wide\.weight and blocks\.0\.narrow\.weight the part",
     ),
     "heads unknown": (
         Own,
         lambda: source("llama"),
         {"mapping": own_mapping(heads=None)},
         ModelError,
-        r"number of heads is not known.*mix\.q",
+        r"number of heads is unknown.*mix\.q",
     ),
     "heads that make no rows": (
         Own,
@@ -114,14 +114,14 @@ BAD: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], dict[str,
         lambda: source("llama", intermediate_size=48),
         {},
         ModelError,
-        r"layers\.0\.mlp\.gate_proj\.weight makes shape \(48, 32\), layers\.0\.feed_forward\.w1\.weight of Llama has",
+        r"layers\.0\.mlp\.gate_proj\.weight gives shape \(48, 32\), but layers\.0\.feed_forward\.w1\.weight of Llama",
     ),
     "depth": (
         lambda: titan("split"),
         lambda: source("llama", num_hidden_layers=3),
         {},
         ModelError,
-        "has 3 layers, Llama 2",
+        "has 3 layers but Llama has 2",
     ),
     "missing in the donor": (
         lambda: nanogpt.GPT(NANOGPT),
@@ -142,7 +142,7 @@ BAD: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], dict[str,
         lambda: source("gpt2"),
         {"components": ["head"]},
         OptionError,
-        r"head moves with .*lm_head\.weight is tied to transformer\.wte\.weight",
+        r"set the start of the head with .*lm_head\.weight is tied to transformer\.wte\.weight",
     ),
     "vocabulary": (
         lambda: titan("split"),
@@ -178,7 +178,7 @@ BAD: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], dict[str,
         lambda: source("olmo2"),
         {},
         ModelError,
-        "olmo2: proctool has no mapping",
+        "olmo2: proctool cannot carry weights",
     ),
     "a way that is none": (
         lambda: titan("split"),
@@ -232,7 +232,7 @@ def test_what_is_no_model(module: Any, donor: Any, message: str) -> None:
         (("x", "attn"), '"attn" is not a component'),
         (("x", "attention", ("qeury",)), '"qeury" is not a part.*query'),
         (("x", "mlp", ("query",)), "query belongs to attention, not mlp"),
-        (("x(", "mlp"), "not a regular expression"),
+        (("x(", "mlp"), "not a valid regular expression"),
     ],
 )
 def test_rules_that_are_none(rule: tuple[Any, ...], message: str) -> None:
@@ -261,7 +261,7 @@ def test_a_model_of_transformers_that_cannot_take_the_values_is_left_as_it_is(sp
 
 def test_no_layers_is_not_all_layers() -> None:
     donor, target = (build_model(model_config("1x2x16", vocab_size=12, context=9), seed) for seed in (0, 1))
-    with pytest.raises(OptionError, match="layers: none is named"):
+    with pytest.raises(OptionError, match="layers: is empty"):
         proctool.transplant_into(target, donor, layers=[])
 
 

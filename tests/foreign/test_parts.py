@@ -145,7 +145,7 @@ def test_positions_are_cut_and_stretched() -> None:
 
 def test_rotary_into_a_model_without_is_told() -> None:
     target = litgpt.GPT(litgpt.Config(n_embd=32, n_head=4, padding_multiple=16))
-    with pytest.warns(Notice, match="GPT has rotary positions and GPT2LMHeadModel has none"):
+    with pytest.warns(Notice, match="GPT has rotary positions but GPT2LMHeadModel does not"):
         proctool.transplant_into(target, source("gpt2"), ["attention"])
 
 

@@ -103,7 +103,7 @@ def test_a_local_path_wins(hub: Stub, llama: Path, proctool: Callable[..., Said]
     [
         ("org/none", "org/none: no such file or folder here, and no such model on the hub"),
         ("org/llama@v2", 'the hub has no revision "v2" of this model'),
-        ("org/gated", "the hub does not let this machine read it; ask for access"),
+        ("org/gated", "the hub refuses access; ask for access"),
         ("org/empty", "org/empty: has no config.json on the hub"),
         ("org/pickled", "has no model.safetensors; weights in other forms than safetensors are never read"),
     ],
@@ -127,14 +127,14 @@ def test_offline_without_the_model_is_one_line(
     hub: Stub, llama: Path, proctool: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_offline(monkeypatch)
-    assert "offline mode is on, so unset HF_HUB_OFFLINE" in proctool("export", "org/llama", "out").line
+    assert "offline mode is on; unset HF_HUB_OFFLINE" in proctool("export", "org/llama", "out").line
     # A configuration alone is not the whole model.
     go_offline(monkeypatch, offline=False)
     shape = ("warmup", "--task", "set:inputs=5,symbols=9", "--model", "org/llama", "--steps", 1, "--dry-run")
     assert proctool(*shape).code == 0
     go_offline(monkeypatch)
     assert proctool(*shape).code == 0
-    assert "does not hold all of its files" in proctool("export", "org/llama", "out").line
+    assert "does not have all of its files" in proctool("export", "org/llama", "out").line
 
 
 def test_no_answer_is_one_line(proctool: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

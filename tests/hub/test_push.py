@@ -51,7 +51,12 @@ FAILURES: dict[str, tuple[Repository | None, bool, tuple[str, ...], str]] = {
     "a space": (Repository(kind="space"), True, (), "the name is taken by a space; choose another name"),
     "no rights to make": (None, False, (), "the hub refuses this token"),
     "no rights to write": (Repository(writable=False), True, (), "the hub refuses this token"),
-    "is public": (Repository(), True, ("--private",), "exists and is public, and --private is for new repositories"),
+    "is public": (
+        Repository(),
+        True,
+        ("--private",),
+        "exists and is public, but --private is only for new repositories",
+    ),
 }
 
 
@@ -66,7 +71,7 @@ def test_a_push_that_fails_is_one_line_and_keeps_the_folder(
     assert said.code == 1
     last = said.err.splitlines()[-1]
     assert line in last
-    assert "nothing was uploaded, and out is complete: `hf upload me/model out` sends it" in last
+    assert "nothing was uploaded. out is complete; upload it with `hf upload me/model out`" in last
     assert Path("out/model.safetensors").exists()
     assert there is None or there.files == {}
 
@@ -87,7 +92,7 @@ def test_an_upload_that_breaks_says_that_the_new_repository_is_empty(
 
     monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", broken)
     last = proctool(*PUSH).err.splitlines()[-1]
-    assert "the hub cannot be reached (connection reset); the repository was made and is empty" in last
+    assert "the hub cannot be reached (connection reset); the new repository is empty" in last
 
 
 @pytest.mark.parametrize(
@@ -117,8 +122,8 @@ def test_what_is_sure_to_fail_is_refused_before_the_export(
         (("--private",), "--private: is for --push-to-hub"),
         (("--format", "litgpt", "--license", "mit"), "--license: is for --format hf"),
         (("--format", "litgpt", "--push-to-hub", "a/b"), "--push-to-hub: is for --format hf"),
-        (("--license", "my own"), "write the hub's identifier"),
-        (("--language", "English!"), "write a code, such as en"),
+        (("--license", "my own"), "give an identifier of the hub"),
+        (("--language", "English!"), "give a language code, such as en"),
     ],
 )
 def test_options_that_do_not_go_together(proctool: Callable[..., Said], options: tuple[str, ...], line: str) -> None:

@@ -175,7 +175,7 @@ BAD = {
     "text without a tokenizer": (("set:small", "--as-text"), "needs a --tokenizer"),
     "a tokenizer without text": (("set:small", "--tokenizer", "bytes"), "add --as-text"),
     "text in a table": (("set:small", "--as-text", "--tokenizer", "bytes", "-o", "x.parquet"), "JSON Lines"),
-    "too few words": (("set", "--as-text", "--tokenizer", "bytes"), "bytes: has 62 words"),
+    "too few words": (("set", "--as-text", "--tokenizer", "bytes"), "bytes: has 62 usable words"),
 }
 
 
@@ -208,7 +208,7 @@ def test_only_what_proctool_wrote_is_replaced(proctool: Run, name: str) -> None:
         said = proctool(*command, "--samples", 10)
         assert said.code == 1, file
         assert said.line.startswith("proctool: made.")
-        assert ": exists, and proctool did not write it as a " in said.line
+        assert ": exists, and proctool did not write it as " in said.line
         assert file.read_bytes() == b"something of the user's"
         file.write_bytes(kept)
     assert proctool(*command, "--samples", 10).code == 0
@@ -246,7 +246,7 @@ def test_tokens_of_another_format_are_not_replaced(proctool: Run) -> None:
     assert proctool("generate", "set:small", "--samples", 20, "-o", "made.idx").code == 0
     said = proctool("generate", "set:small", "--samples", 20, "-o", "made.bin")
     assert said.code == 1
-    assert "did not write it as a nanogpt file" in said.line
+    assert "did not write it as nanogpt" in said.line
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -360,5 +360,5 @@ def test_text_that_would_be_read_otherwise_is_refused(tmp_path: Path) -> None:
     words = words_for(load_tokenizer("characters"), 22)
     merging = words_for(load_tokenizer("bytes"), 22)
     mixed = type(words)(words.tokenizer, merging.ids, words.texts_of_ids, words.before, words.between)
-    with pytest.raises(OptionError, match="reads a text of its own words as other tokens"):
+    with pytest.raises(OptionError, match="encodes a text of its own words as other tokens"):
         mixed.texts(np.arange(22)[None])

@@ -31,9 +31,7 @@ def test_without_a_home_caches_are_temporary_and_that_is_said(text: Path, tmp_pa
     first, *_ = said.stderr.splitlines()
     place = tmp_path / f"proctool-{os.getuid()}"
     variables = "PROCTOOL_CACHE, HF_HOME, MPLCONFIGDIR"
-    assert first == (
-        f"proctool: ~/.cache cannot be written; caches go to {place} (set {variables} to keep them elsewhere)"
-    )
+    assert first == (f"proctool: ~/.cache is not writable; using {place} for caches (set {variables} to change this)")
     assert list((place / "proctool" / "tokens").iterdir())
     assert place.stat().st_mode & 0o077 == 0
     assert not (tmp_path / "~").exists()
@@ -45,7 +43,7 @@ def test_a_cache_that_cannot_be_made_is_one_line(text: Path, tmp_path: Path) -> 
     assert said.returncode == 1
     (line,) = said.stderr.splitlines()
     assert line.startswith("proctool: /proc/nowhere/cache/tokens/")
-    assert line.endswith("set PROCTOOL_CACHE or --cache-dir to a folder that can be written")
+    assert line.endswith("set PROCTOOL_CACHE or --cache-dir to a writable folder")
 
 
 def test_with_a_home_nothing_is_said(tmp_path: Path) -> None:

@@ -23,12 +23,12 @@ BROKEN = {
         "already registered as",
     ),
     "registers no task class": (
-        "from proctool.procedural.registry import task\n@task('odd')\nclass Odd: pass\n", "is no subclass of Task",
+        "from proctool.procedural.registry import task\n@task('odd')\nclass Odd: pass\n", "is not a subclass of Task",
     ),
-    "is not frozen": (THIRD_PARTY.replace("(frozen=True)", ""), "is no frozen dataclass"),
-    "has no size": (THIRD_PARTY.replace('size_option = "length"', ""), "lacks size_option"),
+    "is not frozen": (THIRD_PARTY.replace("(frozen=True)", ""), "is not a frozen dataclass"),
+    "has no size": (THIRD_PARTY.replace('size_option = "length"', ""), "must define size_option"),
     "has no default": (THIRD_PARTY.replace("length: int", "more: int\n    length: int"), "option more has no default"),
-    "has a strange name": (THIRD_PARTY.replace('"alternating"', '"a b"'), "a name has small letters"),
+    "has a strange name": (THIRD_PARTY.replace('"alternating"', '"a b"'), "a name may have only lower-case letters"),
     "fails after a task": (THIRD_PARTY + "\n1 / 0\n", "ZeroDivisionError"),
 }  # fmt: skip
 

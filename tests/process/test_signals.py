@@ -82,7 +82,7 @@ def test_a_signal_before_anything_is_imported_is_one_line(number: int) -> None:
     said = ran(_AT_IMPORT.format(module="typer", number=int(number)), "--help")
     assert (said.returncode, said.stdout) == (130, "")
     assert said.stderr == (
-        f"proctool: stopped by {signal.Signals(number).name}; run the same command again to continue\n"
+        f"proctool: stopped by {signal.Signals(number).name}; run the same command again to resume\n"
     )
 
 
@@ -92,7 +92,7 @@ def test_a_signal_while_libraries_are_imported_is_one_line(module: str, tmp_path
     command = ("warmup", "--task", TASK, *TRAIN, "--steps", 2, "--run-dir", tmp_path / "r", "-o", tmp_path / "o")
     said = ran(_AT_IMPORT.format(module=module, number=int(signal.SIGUSR1)), *command)
     assert said.returncode == 130
-    assert said.stderr == "proctool: stopped by SIGUSR1; run the same command again to continue\n"
+    assert said.stderr == "proctool: stopped by SIGUSR1; run the same command again to resume\n"
     assert not (tmp_path / "o").exists()
 
 
@@ -100,7 +100,7 @@ def test_a_signal_while_libraries_are_imported_is_one_line(module: str, tmp_path
 def test_a_signal_where_python_does_not_take_it_ends_the_process_all_the_same(code: str) -> None:
     said = ran(code)
     assert said.returncode == 130
-    assert said.stderr == "proctool: stopped by SIGTERM; run the same command again to continue\n"
+    assert said.stderr == "proctool: stopped by SIGTERM; run the same command again to resume\n"
 
 
 @pytest.mark.parametrize("number", CAUGHT)

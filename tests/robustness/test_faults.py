@@ -109,7 +109,7 @@ def test_a_second_run_of_an_experiment_is_told_of_the_first(tmp_path: Path) -> N
         held = (tmp_path / ".lock").stat().st_mtime - 7300
         os.utime(tmp_path / ".lock", (held, held))
         with (
-            pytest.raises(RunError, match=rf"at work here: process {os.getpid()} on .*, for 2 h 01 min; wait"),
+            pytest.raises(RunError, match=rf"uses this folder: process {os.getpid()} on .*, for 2 h 01 min; wait"),
             alone_in(tmp_path),
         ):
             pass
@@ -377,7 +377,7 @@ def test_a_worker_killed_while_tokenising_is_one_line(text: Path, tmp_path: Path
     code, said = ended(start(tmp_path, *command, program=("-c", kill)))
     assert code == 1
     assert "Traceback" not in said
-    assert "a process that was tokenising was killed (out of memory?)" in said.splitlines()[-1]
+    assert "a tokenising process was killed (out of memory?)" in said.splitlines()[-1]
     whole(tmp_path)
     done(tmp_path, *command)
     assert temporary(tmp_path) == []

@@ -70,7 +70,7 @@ def test_parquet_names_that_are_not_utf8_are_damage(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "other": ["b"]}), path, store_schema=False)
     path.write_bytes(path.read_bytes().replace(b"other", b"oth\xfer"))
-    with pytest.raises(CorpusError, match="not a whole parquet file"):
+    with pytest.raises(CorpusError, match="not a complete parquet file"):
         list(formats.read(str(path), 0, None, "text"))
 
 

@@ -74,7 +74,7 @@ def test_what_a_library_cannot_open_is_one_line(proctool, folder):
     proctool("pretrain", "--corpus", folder, "--context", 16, *SMALL, "-o", "m.safetensors")
     said = proctool("export", "m.safetensors", f"hf{ODD}")
     assert said.code == 1
-    assert "not UTF-8, so a library cannot use it; rename" in said.line
+    assert "the name is not UTF-8; rename" in said.line
 
 
 def test_other_encoding_errors_keep_their_traceback():

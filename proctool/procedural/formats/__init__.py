@@ -1,7 +1,7 @@
 """The formats that `proctool generate` writes samples in.
 
-A file's ending names its format. Safetensors, Parquet and Arrow files describe themselves; beside every other file
-lies its description, `FILE.json` (see artifact/sidecar.py).
+The suffix of a file gives its format. Safetensors, Parquet and Arrow files have their own metadata; other files have a
+description beside them, `FILE.json` (see artifact/sidecar.py).
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ __all__ = ["FORMATS", "Format", "Progress", "StreamPart", "format_of"]
 
 @dataclass(frozen=True)
 class Format:
-    """A way to write samples into a file."""
+    """A file format for samples."""
 
     ending: str
-    """The ending that names it."""
+    """Its file suffix."""
     write: Callable[[StreamPart, Path, Progress], str]
     """Writes the file and returns the content hash."""
     kind: str
-    """How `outputs.py` recognises an older file."""
+    """How `outputs.py` recognises a file of this format written by proctool."""
     described: bool = False
-    """Whether a description lies beside the file, since it has no place for metadata."""
+    """Whether the file has a description beside it, because the format has no metadata."""
     bytes_per_token: Callable[[Task], int] | None = None
-    """None where it depends on the samples."""
+    """Its token dtype; None if it depends on the samples."""
     files: Callable[[Path], tuple[Path, ...]] = lambda path: (path,)
-    """The files that it writes for a path, without the description."""
+    """The files written for a path, without the description."""
 
     def outputs(self, path: Path) -> list[Output]:
-        """All that it writes for a path."""
+        """All files written for a path."""
         files = self.files(path)
         found = [Output(file, "--output", self.kind) for file in files]
         if self.described:
@@ -65,15 +65,15 @@ DEFAULT = "safetensors"
 
 
 def format_of(path: Path | None, name: str | None = None) -> str:
-    """The format that `--format` or the ending of a file names; DEFAULT for a name without an ending.
+    """The format by `--format` or by the suffix of a file; DEFAULT for a name without a suffix.
 
-    Raises OptionError with the endings that there are.
+    Raises OptionError listing the known suffixes.
     """
     if name is not None or path is None or not path.suffix:
         return name or DEFAULT
     if (found := _BY_ENDING.get(path.suffix)) is None:
         known = ", ".join(f"{ending} ({name})" for ending, name in _BY_ENDING.items())
-        raise OptionError(f"{path}: unknown ending; use one of {known}, or name a --format")
+        raise OptionError(f"{path}: unknown suffix; use one of {known}, or give a --format")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Samples as JSON Lines: numbers (`input_ids`, `labels`), or text whose words stand for symbols."""
+"""Samples as JSON Lines: numbers (`input_ids`, `labels`), or text with a word per symbol."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_jsonl(part: StreamPart, path: Path, progress: Progress) -> str:
 def write_text(part: StreamPart, path: Path, progress: Progress, words: Words) -> str:
     """Write {"text": ...} for each sample, and the description. Returns the content hash.
 
-    Raises OptionError for a tokenizer that would not read the text as the words it was made of.
+    Raises OptionError for a tokenizer that would not tokenise the text into the same words.
     """
     content = ContentHash(part.shape, part.stream.task.dtype)
     with _described(part, path, {"text": words.metadata}, content) as (out,):

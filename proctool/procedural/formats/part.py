@@ -1,4 +1,4 @@
-"""What one generated file holds: some consecutive samples of a stream."""
+"""The contents of one generated file: consecutive samples of a stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from proctool.procedural.streams import Stream
 from proctool.procedural.task_code import code_metadata
 
 _TOKENS_AT_ONCE = 1 << 21
-"""Tokens made and written together: enough for speed, little enough for any machine."""
+"""Tokens generated and written at once: enough for speed, few enough for small machines."""
 _MOST_ROWS = 8192
 
 Progress = Callable[[int], None]
@@ -30,12 +30,12 @@ class StreamPart:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Samples and tokens in one."""
+        """The number of tokens per sample."""
         return self.stop - self.start, self.stream.task.length
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a file says of its contents."""
+        """The metadata of the file."""
         task = self.stream.task
         return {
             "task": task.spec,
@@ -49,7 +49,7 @@ class StreamPart:
         }
 
     def pieces(self, progress: Progress = lambda done: None) -> Iterator[Samples]:
-        """Its samples in order, some at a time. `progress` is told how many are done."""
+        """Its samples in order, in batches. `progress` is called with the number of finished samples."""
         rows = max(1, min(_MOST_ROWS, _TOKENS_AT_ONCE // self.shape[1]))
         for first in range(self.start, self.stop, rows):
             last = min(first + rows, self.stop)
@@ -58,7 +58,7 @@ class StreamPart:
 
 
 class ContentHash:
-    """The content hash that an artifact of the same samples has, whatever format they are written in."""
+    """The content hash of an artifact with the same samples; it does not depend on the file format."""
 
     def __init__(self, shape: tuple[int, int], dtype: Any) -> None:
         self._listed: dict[str, Any] = {
@@ -68,12 +68,12 @@ class ContentHash:
         self._tokens, self._targets = hashlib.sha256(), hashlib.sha256()
 
     def add(self, samples: Samples) -> Samples:
-        """Count some samples in. Returns them."""
+        """Add samples to the hash and return them."""
         self._tokens.update(samples.tokens.tobytes())
         self._targets.update(samples.targets.tobytes())
         return samples
 
     def digest(self) -> str:
-        """The hash of all that was added."""
+        """The hash of all added samples."""
         hashes = {"tokens": self._tokens.hexdigest(), "targets": self._targets.hexdigest()}
         return artifact.digest({name: {**each, "sha256": hashes[name]} for name, each in self._listed.items()})

@@ -1,7 +1,7 @@
 """Samples as tables with the columns `input_ids` and `labels` (-100 off target): Parquet, and Arrow's IPC stream.
 
-`datasets.load_dataset("parquet", data_files=FILE)` reads the one, `datasets.Dataset.from_file(FILE)` the other.
-Both are written by pyarrow and say what they hold in their schema's metadata, under the key `MARK`.
+`datasets.load_dataset("parquet", data_files=FILE)` reads Parquet, `datasets.Dataset.from_file(FILE)` reads Arrow.
+pyarrow writes both; the metadata of the schema describes the contents under the key `MARK`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     import pyarrow
 
 OFF_TARGET = -100
-"""The label that losses of torch and transformers leave out."""
+"""The label that the losses of torch and transformers ignore."""
 MARK = "proctool.data"
 _UNKNOWN = "0" * 64
-"""Stands in an Arrow file's metadata, which come first, until the content hash is known."""
+"""Placeholder in the metadata of an Arrow file, which come first, until the content hash is known."""
 _HEAD, _MOST_METADATA = 1 << 20, 64 << 20
-"""Bytes in which the mark is looked for: at the beginning of an Arrow stream, at the end of a Parquet file."""
+"""Bytes that are searched for the mark: at the start of an Arrow stream, at the end of a Parquet file."""
 
 
 def labels_of(samples: Samples) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """Tokens where they are targets, OFF_TARGET elsewhere. (n, length), not shifted: Hugging Face models do that."""
+    """Tokens if they are targets, OFF_TARGET elsewhere. (n, length), not shifted: Hugging Face models shift labels."""
     return np.where(samples.targets, samples.tokens.astype(np.int32), np.int32(OFF_TARGET))
 
 
@@ -92,7 +92,7 @@ def _document(part: StreamPart, content: str) -> str:
 
 
 def is_parquet_of_ours(path: Path) -> bool:
-    """Whether proctool wrote this Parquet file, and nobody changed its samples since."""
+    """Whether proctool wrote this Parquet file and its samples are unchanged."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 8))
@@ -107,7 +107,7 @@ def is_parquet_of_ours(path: Path) -> bool:
 
 
 def is_arrow_of_ours(path: Path) -> bool:
-    """Whether proctool wrote this Arrow stream, and nobody changed its samples since."""
+    """Whether proctool wrote this Arrow stream and its samples are unchanged."""
     with path.open("rb") as file:
         if MARK.encode() not in file.read(_HEAD):
             return False
@@ -133,7 +133,7 @@ def _read_arrow(path: Path) -> Iterator[Any]:
 
 
 def _unchanged(path: Path, read: Any) -> bool:
-    """Whether the samples in a table have the content hash that its metadata state."""
+    """Whether the samples in a table have the content hash in its metadata."""
     import pyarrow
 
     try:

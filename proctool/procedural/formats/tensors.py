@@ -20,7 +20,7 @@ _READ_AT_ONCE = 1 << 22
 def write_tensors(part: StreamPart, path: Path, progress: Progress) -> str:
     """Write the artifact in bounded memory. Returns its content hash. Raises ArtifactError, OSError."""
     dtype = part.stream.task.dtype
-    # The file has all targets before the first token, so tokens wait in a file without a name.
+    # All targets come before the first token in the file, so tokens wait in a temporary file.
     with tempfile.TemporaryFile(dir=path.parent) as waiting:
 
         def targets() -> Iterator[NDArray[np.bool_]]:

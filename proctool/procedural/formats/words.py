@@ -1,10 +1,10 @@
 """Symbols as words of a tokenizer.
 
 Token id i of a task is written as the i-th word of the tokenizer, in the order of its ids. A word is a token whose
-text is made of ASCII letters and digits, and which the tokenizer gives back from that text: alone, and after another
-word. Different tokens have different words, so a text determines its sample.
+text has only ASCII letters and digits, and to which the tokenizer encodes this text, alone and after another word.
+Different tokens have different words, so a text determines its sample.
 
-Words are parted as the tokenizer needs it, the first of these ways that gives enough words:
+Words are separated in the first of these ways that gives enough words:
 
     a space before every word            GPT-2 and other byte-level tokenizers: " the of"
     a space between words                SentencePiece, WordPiece: "the of"
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from proctool.corpora.tokenizers import Tokenizer
 
 _FORMS = ((" ", " "), ("", " "), ("", ""))
-"""What stands before the first word, and before every other."""
+"""The text before the first word, and before every other word."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Words:
 
     tokenizer: Tokenizer
     ids: tuple[int, ...]
-    """The tokenizer's id of each."""
+    """The tokenizer's id of each word."""
     texts_of_ids: tuple[str, ...]
     before: str
-    """What stands before the first word of a text."""
+    """The text before the first word."""
     between: str
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a description says of them."""
+        """Their metadata for the description of a file."""
         return {
             "tokenizer": self.tokenizer.fingerprint,
             "words": list(self.texts_of_ids),
@@ -52,20 +52,20 @@ class Words:
         }
 
     def texts(self, tokens: Any) -> list[str]:
-        """The text of each sample. tokens (n, length). Raises OptionError if the tokenizer would read another."""
+        """The text of each sample. tokens (n, length). Raises OptionError if the tokenizer encodes it differently."""
         texts = [self.before + self.between.join(self.texts_of_ids[t] for t in row) for row in tokens.tolist()]
         wanted = np.array(self.ids)[tokens]
         for row, found in zip(wanted, self.tokenizer.encode_batch(texts), strict=True):
             if not np.array_equal(row, found):
                 raise OptionError(
-                    f"{self.tokenizer.spec}: reads a text of its own words as other tokens, so it cannot write samples "
-                    "as text; choose another --tokenizer"
+                    f"{self.tokenizer.spec}: encodes a text of its own words as other tokens, so samples cannot be "
+                    "written as text; choose another --tokenizer"
                 )
         return texts
 
 
 def words_for(tokenizer: Tokenizer, vocab_size: int) -> Words:
-    """Words for a task of `vocab_size` tokens. Raises OptionError where the tokenizer has too few."""
+    """Words for a task with `vocab_size` tokens. Raises OptionError if the tokenizer has too few."""
     most = 0
     for before, between in _FORMS:
         ids, words = _words(tokenizer, before, between, vocab_size)
@@ -73,7 +73,7 @@ def words_for(tokenizer: Tokenizer, vocab_size: int) -> Words:
             return Words(tokenizer, tuple(ids), tuple(words), before, between)
         most = max(most, len(ids))
     raise OptionError(
-        f"{tokenizer.spec}: has {most} words that could stand for symbols, and the task has {vocab_size} tokens; "
+        f"{tokenizer.spec}: has {most} usable words, but the task has {vocab_size} tokens; "
         "choose a task with fewer symbols or another --tokenizer"
     )
 
@@ -101,10 +101,10 @@ def _words(tokenizer: Tokenizer, before: str, between: str, wanted: int) -> tupl
 
 
 def _word(tokenizer: Tokenizer, number: int, before: str) -> str:
-    """The text of a token without the space before it; empty where it is no word."""
+    """The text of a token without the space before it; empty if it is not a word."""
     try:
         text = tokenizer.decode([number])
-    except Exception:  # ids may have gaps, on which libraries differ
+    except Exception:  # ids may have gaps, which libraries handle differently
         return ""
     word = text.removeprefix(before)
     return word if word.isascii() and word.isalnum() else ""
