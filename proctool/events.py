@@ -19,72 +19,11 @@ from pathlib import Path
 from typing import IO, Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 
 from proctool.errors import RunError
+from proctool.event_values import Amount, Count, Flag, Measure, Text, read_carried, read_flag, read_mapping, read_rows
 
 FILE = "metrics.jsonl"
-_MOST = 1e30
 
 Made = TypeVar("Made")
-
-
-def _amount(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST:
-        raise ValueError
-    return value
-
-
-def _count(value: Any) -> int:
-    return int(_amount(value))
-
-
-def _measure(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise ValueError
-    try:
-        return value if value is not None and math.isfinite(value) else math.nan
-    except OverflowError:  # an integer too large for a float
-        raise ValueError from None
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError
-    return value
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError
-    return value
-
-
-def _carried(value: Any) -> list[Any]:
-    rows = value or []
-    if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and {"component", "source"} <= row.keys() for row in rows
-    ):
-        raise ValueError
-    return rows
-
-
-# A field's type names the function that reads its value from JSON and raises ValueError for invalid values.
-Count = Annotated[int, _count]
-Amount = Annotated[float, _amount]
-Measure = Annotated[float, _measure]
-Flag = Annotated[bool, _flag]
-Text = Annotated[str, _text]
-
-
-def _rows(value: Any) -> list[Any]:
-    rows: list[Any] = value if isinstance(value, list) else [None]
-    if not all(isinstance(row, dict) and {"layer", "head"} <= row.keys() for row in rows):
-        raise ValueError
-    return rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +38,7 @@ class Evaluation:
 
 
 def _evaluation(value: Any) -> Evaluation:
-    return _read(Evaluation, _mapping(value))
+    return _read(Evaluation, read_mapping(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +62,10 @@ class StartEvent(Event):
     trained: Count = 0
     flops: Amount = 0
     """Steps of the whole run; 0 in old files without it."""
-    carried: Annotated[Sequence[Mapping[str, Any]], _carried] | None = None
+    carried: Annotated[Sequence[Mapping[str, Any]], read_carried] | None = None
     seed: Count | None = None
     eval_samples: Count | None = None
-    environment: Annotated[Mapping[str, Any], _mapping] | None = None
+    environment: Annotated[Mapping[str, Any], read_mapping] | None = None
     micro_batch: Count | None = None
     """Samples at once on a device, if chosen by the available memory (the same for the next field)."""
     gradient_checkpointing: Flag | None = None
@@ -193,9 +132,9 @@ class HeadsEvent(Event):
     step: Count
     samples: Text
     """The data of the measurement."""
-    own: Annotated[bool, _flag] = False
+    own: Annotated[bool, read_flag] = False
     """Whether that data is the run's validation samples instead of random tokens."""
-    heads: Annotated[Sequence[Mapping[str, Any]], _rows]
+    heads: Annotated[Sequence[Mapping[str, Any]], read_rows]
     """Layer, head and scores by name for each head (models/head_scores.py); null for a missing score."""
 
 
