@@ -113,7 +113,7 @@ def test_flags_go_over_set_over_file(proctool: Callable[..., Said]) -> None:
         "--json",
     )
     planned = json.loads(said.out)
-    assert "proctool: --set steps: not used, because a flag gives the option too\n" in said.err
+    assert "proctool: --set steps: ignored, because a flag sets the same option\n" in said.err
     assert (planned["steps"], planned["tokens"]) == (7, 7 * 6 * 11)
     assert list(Path().glob("runs")) == []
 

@@ -131,7 +131,7 @@ def test_flags_of_a_run(proctool: Callable[..., Any]) -> None:
 def test_a_recipe_in_words(proctool: Callable[..., Any]) -> None:
     said = proctool("plan", FOLDER / "paper" / "c4-350m.yaml", "--gpus", "8,64")
     assert said.code == 0, said.err
-    for words in ("pretrain-union", "356M", "64 x H100", "fits", "64 GPUs: batches spread over 32", "MFU 0.4"):
+    for words in ("pretrain-union", "356M", "64 x H100", "fits", "64 GPUs: a run uses 32 of them", "MFU 0.4"):
         assert words in said.out
 
 
@@ -147,7 +147,7 @@ def test_a_recipe_in_words(proctool: Callable[..., Any]) -> None:
         (("--budget", "1M", "--precision", "bf61"), "precision"),
         (("--budget", "1M", "--model", "gtp2"), 'did you mean "gpt2"?'),
         (("--steps", "0"), "steps = 0"),
-        ((FOLDER / "demo.yaml", "--steps", "3"), "--steps: the recipe says that"),
+        ((FOLDER / "demo.yaml", "--steps", "3"), "--steps: the recipe sets it"),
         (("no-such.yaml",), "no-such.yaml"),
     ],
 )
@@ -171,4 +171,4 @@ def test_dry_runs_say_the_peak(proctool: Callable[..., Any]) -> None:
     few, many = (json.loads(proctool(*command, "--batch-size", size, "--json").out) for size in (8, 64))
     assert few["state_bytes"] == many["state_bytes"]
     assert few["peak_bytes"] < many["peak_bytes"]
-    assert "at the peak" in proctool(*command).err
+    assert "at peak" in proctool(*command).err

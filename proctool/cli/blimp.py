@@ -25,7 +25,7 @@ def _blimp(options: BlimpOptions, common: Common, model: Path) -> None:
         for name, share in result["paradigms"].items()
     ]
     columns = {"paradigm": "left", "phenomenon": "left", "accuracy": "right", "pairs": "right"}
-    results.table(columns, rows)
+    results.table(columns, rows, drop=("pairs", "phenomenon"))
     rows = [("", name, f"{share['accuracy']:.1%}", share["pairs"]) for name, share in result["phenomena"].items()]
     results.table({"": "left", **dict(list(columns.items())[1:])}, rows)
     results.line(f"{model}: BLiMP {result['accuracy']:.2%}, the mean of {len(result['paradigms'])} paradigms")

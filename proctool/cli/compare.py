@@ -16,25 +16,21 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Run folders of `proctool pretrain` or `eval`, each FOLDER or NAME=FOLDER: one NAME several times is "
-            "one arm with several seeds (with one seed several times: several budgets). Or one experiment's folder.",
+            help="Run folders of `proctool pretrain` or `eval`, as FOLDER or NAME=FOLDER, or one experiment's folder. "
+            "Repeat a NAME to make one arm of several seeds, or of several budgets with one seed.",
             show_default=False,
         ),
     ],
-    baseline: Annotated[
-        str | None, typer.Option(help="The name that others are compared with.", show_default="the first")
-    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="Name of the run to compare with (default: the first).")] = None,
     loss: Annotated[
         float | None,
-        typer.Option(help="The loss to be reached, in nats per token.", show_default="the baseline's final one"),
+        typer.Option(help="Target loss in nats per token (default: the baseline's final loss)."),
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write an HTML page with the curves here.", **AS_PATH)
-    ] = None,
-    form: Annotated[Form, typer.Option("--format", help="How the result is written.")] = Form.TERMINAL,
+    html: Annotated[Path | None, typer.Option("--html", help="HTML page with the curves to write.", **AS_PATH)] = None,
+    form: Annotated[Form, typer.Option("--format", help="Output format.")] = Form.TERMINAL,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Compare runs: tokens to the baseline's final loss, tokens and computation saved, gain at equal tokens."""
+    """Compare runs: tokens to the baseline's final loss, tokens and compute saved, gain at equal tokens."""
     from proctool.cli.report import print_report
     from proctool.reporting.report import build_report
     from proctool.reporting.run_folders import load_runs

@@ -1,4 +1,4 @@
-"""`proctool corpus`: build, merge and look at token stores."""
+"""`proctool corpus`: build, merge, measure and inspect token stores."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusOptions:
-    """A corpus and how it becomes rows."""
+    """A corpus and how to tokenise it."""
 
     corpus: str = "python"
     """A corpus by name, a file, folder or pattern, or a hub id."""
     tokenizer: str = "bytes"
     """bytes, characters, or any tokenizer by path or name."""
     end_of_text: str | None = None
-    """The token that ends a text (default: the one the tokenizer names)."""
+    """Token that ends a text (default: the tokenizer's own)."""
     text_field: str | None = None
-    """Field of a record with its text, such as text or meta.text."""
+    """Field that holds a record's text, such as text or meta.text."""
     validation: str | None = None
-    """Corpus for validation; its documents are left out of training."""
+    """Separate validation corpus; its documents are kept out of training."""
     skip_bad: bool = False
-    """Leave out documents that cannot be read instead of stopping."""
+    """Skip documents that cannot be read instead of stopping."""
     cache_dir: Path | None = None
-    """Where token stores are kept (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
+    """Token store folder (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
 
     def opened(self) -> tuple[Corpus, Tokenizer]:
         """The corpus and the tokenizer."""
@@ -59,45 +59,45 @@ class BuildOptions(CorpusOptions):
     """Tokenise a corpus into a token store, or a share of it."""
 
     context: int = 1024
-    """Tokens in a row, to count rows by; the same store serves any."""
+    """Tokens per row, to count rows; a store works with any context."""
     budget: int | None = None
-    """Take only as much as holds this many training tokens, for example 655M."""
+    """Stop after this many training tokens, for example 655M."""
     workers: int | None = None
-    """Processes (default: one a core)."""
+    """Worker processes (default: one per core)."""
     shard: str | None = None
-    """Build share i/n only (i from 1), for a job array; then `proctool corpus merge`."""
+    """Build only share i/n (i from 1); then run `proctool corpus merge`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergeOptions(CorpusOptions):
-    """Join the shares that jobs have built."""
+    """Merge the shares that separate jobs built."""
 
     source: tuple[Path, ...] = ()
-    """A job's cache folder, where jobs had one each; may be repeated."""
+    """Cache folder of one job, if each job had its own (repeatable)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions(CorpusOptions):
-    """Say what a corpus is made of, and show some of it."""
+    """Show a corpus's parts, its size and some documents."""
 
     show: int = 2
     """Documents to print."""
     split: str = "train"
-    """The split they come from."""
+    """Split to print documents of."""
     verify: bool = False
-    """Check the hashes of all its shards under this tokenizer, too."""
+    """Also verify all hashes of its token store."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatsOptions(CorpusOptions):
-    """Measure a corpus's rows as `proctool generate --stats` measures a task."""
+    """Measure a corpus's rows, as `proctool generate --stats` does for a task."""
 
     context: int = 1024
-    """Tokens in a row."""
+    """Tokens per row."""
     rows: int = 1024
     """Rows to measure, spread evenly over the split."""
     split: str = "train"
-    """The split they come from."""
+    """Split to measure."""
 
 
 def _build(options: BuildOptions, common: Common) -> None:
@@ -164,7 +164,10 @@ def _merge(options: MergeOptions, common: Common) -> None:
     corpus, tokenizer = options.opened()
     made = merge(corpus, tokenizer, options.source, cache_dir=options.cache_dir)
     tokens = sum(counts["tokens"] for shard in made for counts in shard.splits.values())
-    display.say(f"merged {len(made)} shards, {format_count(tokens)} tokens; `--corpus {corpus.name}` now opens at once")
+    display.say(
+        f"merged {len(made)} shards, {format_count(tokens)} tokens; `--corpus {corpus.name}` now reuses them instead "
+        "of tokenising again"
+    )
     if common.json:
         display.emit({"event": "merge", "corpus": corpus.name, "shards": len(made), "tokens": tokens})
 
@@ -188,7 +191,7 @@ def _inspect(options: InspectOptions, common: Common) -> None:
                 corpus, tokenizer, context=2, cache_dir=options.cache_dir, progress=listen, needs_row=False
             )
         store.verify()
-        display.say(f"{len(store.shards)} shards in {store.folder}: every hash is right")
+        display.say(f"{len(store.shards)} shards in {store.folder}: all hashes match")
 
 
 def _stats(options: StatsOptions, common: Common) -> None:
@@ -209,15 +212,15 @@ def _stats(options: StatsOptions, common: Common) -> None:
 
 
 class CorpusGroup(LazyGroup):
-    """What can be done about corpora."""
+    """The subcommands for corpora."""
 
     def entries(self) -> Mapping[str, str]:
         """The commands."""
         return {
             "build": "Tokenise a corpus into a token store, or a share of it.",
-            "merge": "Join the shares that jobs have built.",
+            "merge": "Merge the shares that separate jobs built.",
             "stats": "Measure entropies, copies and vocabulary of a corpus.",
-            "inspect": "Say what a corpus is made of, and show some of it.",
+            "inspect": "Show a corpus's parts, its size and some documents.",
         }
 
     def load(self, name: str) -> typer.Typer:
@@ -231,4 +234,4 @@ class CorpusGroup(LazyGroup):
         return single(name, made[name](), self.entries()[name])
 
 
-app = group(CorpusGroup, "Corpora: build, merge and look at token stores.")
+app = group(CorpusGroup, "Build, merge, measure and inspect token stores of corpora.")

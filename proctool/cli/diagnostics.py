@@ -1,4 +1,4 @@
-"""`proctool eval haystack`, `addition`, ...: a diagnostic trained from inits, over seeds."""
+"""`proctool eval haystack`, `addition`, ...: train on a diagnostic from one or more inits and seeds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Values = Mapping[str, Any]
 _ROWS = 12
-"""Most steps shown of a learning curve; --json has all."""
+"""At most this many steps of a learning curve are shown; --json has all."""
 
 
 def command(name: str) -> Callable[..., None]:
@@ -43,7 +43,7 @@ def command(name: str) -> Callable[..., None]:
 
 
 def settings(name: str, given: Values, study: StudyOptions) -> dict[str, Any]:
-    """The values of a diagnostic's options: the scale's, and over them those that were given."""
+    """The values of a diagnostic's options: those of the scale, overridden by those given."""
     return {**(DIAGNOSTICS[name].laptop if study.scale == "laptop" else {}), **given}
 
 
@@ -58,13 +58,13 @@ def _single(name: str, options: DiagnosticOptions, study: StudyOptions, common: 
         return
     with display.training_progress(f"eval {name}") as listen:
         end, result = run_diagnostic(name, options, listen)
-    if not launch().speaks:  # of the processes of one launch, one speaks
+    if not launch().speaks:  # only one process of a launch prints
         return
     results = display.Results(json=common.json)
     display.finished(end, results.line)
     if "official" in result.scores:
         results.line(_words(name, result.scores))
-    display.say(f"the result, with its curve: {result.run_dir}/{RESULTS}")
+    display.say(f"result and learning curve: {result.run_dir}/{RESULTS}")
     results.emit(to_json(result))
 
 
@@ -76,7 +76,10 @@ def _study(name: str, options: DiagnosticOptions, study: StudyOptions, common: C
     from proctool.results import RESULTS, to_json, write_results
 
     if launch().processes > 1:
-        raise OptionError("a study starts its own processes; start it without torchrun, or launch single runs")
+        raise OptionError(
+            "several inits or seeds cannot run under torchrun, because proctool starts a process for each run; "
+            "start the command without torchrun, or use one init and one seed"
+        )
     planned = study_plan(name, options, study.init or ("none",), study.seeds or (options.seed,))
     plans = _check(name, planned)
     if common.dry_run:
@@ -87,20 +90,22 @@ def _study(name: str, options: DiagnosticOptions, study: StudyOptions, common: C
     failures = run.execute_stages(planned, f"`{again}`", study.jobs)
     found = study_results(planned)
     if not found:
-        raise RunError("every run failed; see above")
+        raise RunError("all runs failed; see the messages above")
     summaries, results = summarise(found), display.Results(json=common.json)
     path = planned.root / RESULTS
     write_results(path, [*found, *summaries])
     _show(name, summaries, results)
-    display.say(f"every run, and all of these curves: {path}")
+    display.say(f"results of all runs, with their curves: {path}")
     results.emit(*map(to_json, found), *map(to_json, summaries))
     if failures:
         names = ", ".join(failure.stage.name for failure in failures)
-        raise RunError(f"{len(failures)} of {len(planned.stages)} runs failed ({names}); run again to retry them")
+        raise RunError(
+            f"{len(failures)} of {len(planned.stages)} runs failed ({names}); run the command again to retry"
+        )
 
 
 def _check(name: str, planned: Plan) -> dict[str, dict[str, Any]]:
-    """The costs of one run of each init, by label. What would fail in a later run fails here, before the first."""
+    """The costs of one run of each init, by label. Mistakes in later runs are found here, before the first run."""
     from proctool.evaluation.diagnostic import diagnostic_job
     from proctool.experiment.study import study_runs
 
@@ -128,8 +133,7 @@ def _show_plan(planned: Plan, plans: Mapping[str, dict[str, Any]], common: Commo
     left = [each for each in runs if each["state"] != "done"]
     results.line(
         f"{len(left)} of {len(runs)} runs to do, each {cost['steps']} steps of {cost['task']} "
-        f"({format_count(cost['tokens'])} tokens, {format_count(cost['flops'])} floating-point operations); "
-        "nothing was run"
+        f"({format_count(cost['tokens'])} tokens, {format_count(cost['flops'])} FLOPs); nothing was run"
     )
     for label, plan in plans.items():
         if plan.get("carried"):
@@ -140,14 +144,14 @@ def _show_plan(planned: Plan, plans: Mapping[str, dict[str, Any]], common: Commo
 
 def _words(name: str, scores: Mapping[str, RunScores]) -> str:
     found = scores["answer"]
-    said = f"{found.accuracy:.1%} of tokens right"
+    said = f"accuracy {found.accuracy:.1%}"
     if _several(name):
-        said += f", {found.exact_match:.1%} of answers whole"
-    return f"{said} (token accuracy by the official scoring: {scores['official'].accuracy:.1%})"
+        said += f", exact match {found.exact_match:.1%}"
+    return f"{said} (accuracy by the official scoring: {scores['official'].accuracy:.1%})"
 
 
 def _several(name: str) -> bool:
-    """Whether answers have several tokens; of one token, whole answers are the same share."""
+    """Whether answers have several tokens; with one token, exact match equals accuracy."""
     return name != "haystack"
 
 
@@ -170,11 +174,11 @@ def _show(name: str, summaries: Sequence[DiagnosticSummary], results: display.Re
         results.table(
             {"step": "right"} | {each.init: "right" for each in summaries},
             [(step, *(_share(curve[step]) if step in curve else None for curve in curves)) for step in chosen],
-            title=f"{name}: {'tokens' if measure == 'accuracy' else 'whole answers'} right on held-out samples",
+            title=f"{name}: {measure.replace('_', ' ')} on validation samples",
         )
     columns = {"init": "left", "seeds": "right", "accuracy": "right"}
     if several:
-        columns["whole answers"] = "right"
+        columns["exact match"] = "right"
     if "official" in summaries[0].scores:
         columns["official scoring"] = "right"
     rows = []
@@ -184,4 +188,4 @@ def _show(name: str, summaries: Sequence[DiagnosticSummary], results: display.Re
         row += [_share(answer.exact_match)] if several else []
         row += [_share(each.scores["official"].accuracy)] if "official" in each.scores else []
         rows.append(row)
-    results.table(columns, rows, title="at the end: mean over seeds [95 % interval]")
+    results.table(columns, rows, title="final scores: mean over seeds [95 % interval]")

@@ -22,7 +22,7 @@ from proctool.events import (
     TrainEvent,
     TryEvent,
 )
-from proctool.units import format_bytes, format_count, format_seconds
+from proctool.units import format_bytes, format_count, format_seconds, to_perplexity
 
 if TYPE_CHECKING:
     from proctool.procedural.statistics import Statistics
@@ -37,7 +37,7 @@ def say(text: str) -> None:
 
 
 def notes(lines: Iterable[str]) -> None:
-    """What there is to say of a corpus or its token store: a line each."""
+    """Notes on a corpus or its token store, one line each."""
     for line in lines:
         say(line)
 
@@ -48,7 +48,7 @@ def emit(result: Mapping[str, Any]) -> None:
 
 
 def statistics(name: str, measured: Statistics, json: bool) -> None:
-    """What data demand: a table, or a line of JSON."""
+    """Statistics of data as a table, or as a line of JSON."""
     if json:
         emit({"event": "statistics", "name": name, **measured.plain()})
         return
@@ -58,9 +58,9 @@ def statistics(name: str, measured: Statistics, json: bool) -> None:
 
 
 class Results:
-    """Where a command's results go: in words on standard output; with --json, JSON lines there and words beside them.
+    """Where a command's results go: words on standard output; with --json, JSON there and words on standard error.
 
-    Progress and notes are no results; `say` puts them on standard error.
+    Progress and notes are not results; `say` writes them to standard error.
     """
 
     def __init__(self, *, json: bool) -> None:
@@ -70,14 +70,20 @@ class Results:
         """A result in words."""
         print(text, file=sys.stderr if self._json else sys.stdout, flush=True)
 
-    def table(self, columns: Mapping[str, str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+    def table(
+        self,
+        columns: Mapping[str, str],
+        rows: Iterable[Sequence[Any]],
+        title: str | None = None,
+        drop: Sequence[str] = (),
+    ) -> None:
         """Results as a table (see tables.show)."""
         from proctool.cli import tables
 
-        tables.show(columns, rows, title, stderr=self._json)
+        tables.show(columns, rows, title, stderr=self._json, drop=drop)
 
     def emit(self, *results: Mapping[str, Any]) -> None:
-        """The same for machines, one JSON line each, where they are asked for."""
+        """The same as JSON, one line each, if --json is given."""
         for result in results if self._json else ():
             emit(result)
 
@@ -97,7 +103,7 @@ class ProgressLine:
             from rich.table import Column
 
             self._bar = Bar(
-                # The label keeps its width; what does not fit a narrow terminal is cut at the end.
+                # The label keeps its width; on a narrow terminal the end of the line is cut.
                 TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len(label))),
                 BarColumn(bar_width=10), TextColumn("{task.fields[words]}"),
                 console=Console(stderr=True), transient=True,
@@ -122,7 +128,7 @@ class ProgressLine:
             say(f"{self._label}: {text}")
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -130,7 +136,7 @@ class ProgressLine:
 
 @contextlib.contextmanager
 def progress(label: str, total: float | None, unit: str) -> Iterator[ProgressLine]:
-    """A `ProgressLine` that is gone when the block ends."""
+    """A `ProgressLine` that is removed when the block ends."""
     shown = ProgressLine(label, total, unit)
     try:
         yield shown
@@ -162,11 +168,11 @@ def store_progress() -> Iterator[Callable[[Any], None]]:
 def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
     """A listener for training events: a bar on a terminal, plain lines elsewhere."""
     shown: ProgressLine | None = None
-    held_out = ""
+    validation = ""
     first, shows_carried = label, True
 
     def listen(event: Event) -> None:
-        nonlocal shown, held_out, label, shows_carried
+        nonlocal shown, validation, label, shows_carried
         match event:
             case NoteEvent():
                 say(f"{label}: {event.note}")
@@ -183,23 +189,24 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
                 if event.micro_batch is not None:
                     again = "with" if event.gradient_checkpointing else "without"
                     say(
-                        f"{label}: {event.micro_batch} samples at once, {again} gradient checkpointing (by free memory)"
+                        f"{label}: micro-batches of {event.micro_batch} samples, {again} gradient checkpointing "
+                        "(chosen by free memory)"
                     )
                 if shows_carried:  # of several donors the first
                     carried(event.carried or ())
                 shown = ProgressLine(label, event.steps, "steps")
             case ResumeEvent():
-                say(f"{label}: going on from step {event.step}")
+                say(f"{label}: resuming from step {event.step}")
                 shown = ProgressLine(label, None, "steps")
             case ExtendEvent():
                 say(f"{label}: continuing from step {event.step} to step {event.steps}")
                 shown = ProgressLine(label, event.steps, "steps")
             case EvalEvent():
-                held_out = f"held-out {event.loss:.3f}, {event.accuracy:.0%} right"
+                validation = f"validation {event.loss:.3f}, accuracy {event.accuracy:.0%}"
             case CurriculumEvent():
-                say(f"{label}: samples of size {event.size} ({event.length} tokens) from step {event.step} on")
+                say(f"{label}: curriculum: size {event.size} ({event.length} tokens per sample) from step {event.step}")
             case TrainEvent() if shown is not None:
-                words = f"loss {event.loss:.3f}  {held_out}  {format_count(event.tokens_per_second or 0)} tokens/s"
+                words = f"loss {event.loss:.3f}  {validation}  {format_count(event.tokens_per_second or 0)} tokens/s"
                 words += f"  {event.mfu:.0%} MFU" if event.mfu is not None else ""
                 shown.update(event.step, words)
 
@@ -211,16 +218,16 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
 
 
 def _verdict(event: TryEvent) -> str:
-    """`donor 2 of at most 10 (seed 1000000000)`, and once it is probed whether it was accepted."""
+    """`donor 2 of at most 10 (seed 1000000000)`, and after its probe whether it is accepted."""
     said = f"donor {event.number + 1} of at most {event.most} (seed {event.seed})"
     if event.accuracy is None:
         return said
     verdict = "accepted" if event.is_accepted else "rejected"
-    return f"{said} {verdict}: {event.accuracy:.1%} of {event.diagnostic} right, {event.above:.1%} needed"
+    return f"{said} {verdict}: {event.diagnostic} accuracy {event.accuracy:.1%}, {event.above:.1%} needed"
 
 
 def carried(rows: Sequence[Mapping[str, Any]]) -> None:
-    """What was carried over from a warmed model, what was not, and why."""
+    """What was carried over from a warmed model, what was not, and why, one line per component."""
     from proctool.transplantation.origin import read_carried
 
     for row in read_carried(rows):
@@ -234,15 +241,15 @@ def plan(planned: Mapping[str, Any]) -> None:
     say(f"{planned['command']}: nothing was written")
     rows = {
         "parameters": format_count(planned["parameters"]),
-        "extends": f"the run below, from step {planned['extends_from']}" if "extends_from" in planned else None,
+        "extends": f"the run folder below, from step {planned['extends_from']}" if "extends_from" in planned else None,
         "steps": str(planned["steps"]),
         "tokens": format_count(planned["tokens"]),
         "epochs": str(planned["epochs"]) if "epochs" in planned else None,
-        "remark": planned.get("remark"),
-        "compute": f"{format_count(planned['flops'])} floating-point operations",
-        "memory": f"about {format_bytes(planned['peak_bytes'])} at the peak, of which "
-        f"{format_bytes(planned['state_bytes'])} are weights, gradients and optimiser",
-        "at once": _cut(planned),
+        "note": planned.get("remark"),
+        "compute": f"{format_count(planned['flops'])} FLOPs",
+        "memory": f"about {format_bytes(planned['peak_bytes'])} at peak, of which "
+        f"{format_bytes(planned['state_bytes'])} for weights, gradients and optimiser state",
+        "micro-batch": _cut(planned),
         "task": planned.get("task"),
         "corpus": planned.get("corpus"),
         "run folder": planned["run_dir"],
@@ -250,7 +257,7 @@ def plan(planned: Mapping[str, Any]) -> None:
     }
     for name, value in rows.items():
         if value is not None:
-            say(f"  {name:<11}{value}")
+            say(f"  {name:<12}{value}")
     if planned.get("carried"):
         say("  would carry over:")
         carried(planned["carried"])
@@ -260,16 +267,19 @@ def _cut(planned: Mapping[str, Any]) -> str | None:
     if "micro_batch" not in planned:
         return None
     again = "with" if planned["gradient_checkpointing"] else "without"
-    return f"{planned['micro_batch']} samples, {again} gradient checkpointing, by the memory that is free now"
+    return f"{planned['micro_batch']} samples, {again} gradient checkpointing (chosen by free memory)"
 
 
 def finished(end: EndEvent, write: Callable[[str], None] = say) -> None:
     """The end of a training command in words."""
-    scores = f"held-out loss {end.loss:.4f} nats per token, {end.accuracy:.1%} of tokens right"
+    scores = f"validation loss {end.loss:.4f} (nats per token)"
+    if end.command == "pretrain" and (perplexity := to_perplexity(end.loss)) is not None:
+        scores += f", perplexity {perplexity:.4g}"
+    scores += f", accuracy {end.accuracy:.1%}"
     if end.exact_match > 0:
-        scores += f", {end.exact_match:.1%} of samples whole"
+        scores += f", exact match {end.exact_match:.1%}"
     write(f"{end.command}: {scores}, after {format_count(end.tokens)} tokens in {format_seconds(end.seconds or 0)}")
     if end.artifact and end.content:
         say(f"wrote {end.artifact} (content {end.content[:12]}); metrics in {end.run_dir}")
     if end.best_artifact and end.best:
-        say(f"wrote {end.best_artifact}, the best: held-out loss {end.best.loss:.4f} at step {end.best.step}")
+        say(f"wrote {end.best_artifact}, the best model: validation loss {end.best.loss:.4f} at step {end.best.step}")

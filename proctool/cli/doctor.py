@@ -26,12 +26,10 @@ _KERNELS = {
 
 
 def doctor(
-    folder: Annotated[
-        Path, typer.Option(help="Folder for runs, to measure its disk.", show_default="the working folder", **AS_PATH)
-    ] = Path(),
-    json: Annotated[bool, typer.Option("--json", help="Everything as JSON on standard output.")] = False,
+    folder: Annotated[Path, typer.Option(help="Folder for runs; its disk is measured.", **AS_PATH)] = Path(),
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON on standard output.")] = False,
 ) -> None:
-    """Check this machine: versions, device, speeds, folders; with advice."""
+    """Check this machine's software, device, speed and folders, and give advice."""
     from proctool.cli.display import emit
     from proctool.cli.training import quiet_libraries
     from proctool.config import plain
@@ -39,7 +37,7 @@ def doctor(
     from proctool.doctor.checkup import check
 
     if not folder.is_dir():
-        raise OptionError(f"--folder {folder}: is no folder; make it first, or name the one that it will be in")
+        raise OptionError(f"--folder {folder}: not a folder; create it, or give a folder that exists")
     quiet_libraries()
     found = check(folder.absolute())
     advice = advise(found)
@@ -65,7 +63,7 @@ def _rows(found: Checkup) -> Iterator[tuple[str, str]]:
     if device.kind == "cpu":
         count = f"{device.count} cores, {device.threads} threads"
     else:
-        count = f"{device.count} of them" if device.count > 1 else ""
+        count = f"{device.count} devices" if device.count > 1 else ""
         count += f"{'; ' if count else ''}driver {device.driver or 'unknown'}, built for {software.cuda}"
     yield "device", f"{device.kind}: {device.name}; {count}"
     yield "memory", f"{format_bytes(device.free)} free of {format_bytes(device.memory)}"
@@ -74,14 +72,15 @@ def _rows(found: Checkup) -> Iterator[tuple[str, str]]:
         "attention",
         "; ".join(f"heads of {each.head} in {each.precision}: {_KERNELS[each.kernel]}" for each in found.attention),
     )
-    yield "products", "; ".join(map(_product, found.products))
+    yield "matmul", "; ".join(map(_product, found.products))
     disk = found.disk
     speed = "cannot be written" if disk.written is None else f"{disk.written / 1e6:.0f} MB/s with fsync"
     yield "disk", f"{disk.folder}: {speed}, {format_bytes(disk.free)} free"
     for each in found.feeds:
         yield (
             each.name,
-            f"stream {format_count(each.made)} samples/s; {each.model} trains on {format_count(each.eaten)}",
+            f"generates {format_count(each.made)} samples/s; {each.model} trains on {format_count(each.eaten)} "
+            "samples/s",
         )
     for cache in found.caches:
         free = "" if cache.free is None else f", {format_bytes(cache.free)} free"

@@ -16,13 +16,13 @@ from proctool.evaluation.options import DIAGNOSTICS
 _EVALUATIONS = {
     **{name: (options.line, "diagnostics", "command") for name, options in DIAGNOSTICS.items()},
     "perplexity": ("Loss, perplexity and bits per byte of a model on a corpus.", "perplexity", "perplexity"),
-    "mathematics": ("Answers to DeepMind Mathematics questions, module by module.", "mathematics", "mathematics"),
-    "blimp": ("Grammatical knowledge: minimal pairs of sentences.", "blimp", "blimp"),
-    "harness": ("Tasks of EleutherAI's lm-evaluation-harness, on an artifact as it is.", "harness", "harness"),
-    "interpret": ("Induction, copying and previous-token heads; how far weights have moved.", "interpret", "interpret"),
+    "mathematics": ("Accuracy on DeepMind Mathematics questions, by module.", "mathematics", "mathematics"),
+    "blimp": ("Grammar: accuracy on BLiMP's minimal pairs of sentences.", "blimp", "blimp"),
+    "harness": ("Run tasks of EleutherAI's lm-evaluation-harness.", "harness", "harness"),
+    "interpret": ("Score attention heads and measure how far weights moved.", "interpret", "interpret"),
     "finetune": ("Fine-tune on WikiText, a GLUE task or PY150, and score.", "finetune", "finetune"),
 }
-# Former names, hidden; they work for one release.
+# Former names: hidden, kept for one release.
 _RENAMED = {"inside": "interpret"}
 
 
@@ -34,10 +34,10 @@ class EvalGroup(LazyGroup):
         return {name: line for name, (line, _, _) in _EVALUATIONS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is called, under its present name or a former one."""
+        """The command that is called, by its present or its former name."""
         name = _RENAMED.get(args[0], args[0])
         if name != args[0]:
-            notice(f"eval {args[0]} is now called eval {name}; the old name goes with the next release")
+            notice(f"eval {args[0]} is now called eval {name}; the next release removes the old name")
         return super().resolve_command(ctx, [name, *args[1:]])
 
     def load(self, name: str) -> typer.Typer:

@@ -19,16 +19,18 @@ def export(
     file: Annotated[
         Path, typer.Argument(help="A model artifact, a model folder, or OWNER/NAME on the hub.", **AS_PATH)
     ],
-    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.", **AS_PATH)],
+    folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet.", **AS_PATH)],
     strip_prefix: Annotated[
         list[str],
         typer.Option(
-            metavar="PREFIX", help="Take it off tensors' names: module., _orig_mod. (repeatable).", show_default=False
+            metavar="PREFIX",
+            help="Prefix to remove from tensor names, such as module. (repeatable).",
+            show_default=False,
         ),
     ] = [],  # noqa: B006
     form: Annotated[
         Literal["hf", "nanogpt", "litgpt", "torchtitan", "torchtitan-0.2"],
-        typer.Option("--format", help="hf, or the state dict of a project's model class."),
+        typer.Option("--format", help="hf, or a state dict for another project's model."),
     ] = "hf",
     dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format of the weights.")] = "fp32",
     license_: Annotated[
@@ -54,9 +56,9 @@ def export(
 
     given = {"--license": license_, "--language": language, "--push-to-hub": push_to_hub, "--private": private}
     if form != "hf" and (named := [option for option, value in given.items() if value]):
-        raise OptionError(f"{named[0]}: is for --format hf; a state dict for {form} has no model card")
+        raise OptionError(f"{named[0]} works only with --format hf: a state dict for {form} has no model card")
     if private and push_to_hub is None:
-        raise OptionError("--private: is for --push-to-hub; name the repository, or leave it out")
+        raise OptionError("--private works only with --push-to-hub; add it, or leave --private out")
     stated = Stated(license_, tuple(language))
     if push_to_hub is not None:
         hub.require_pushable(push_to_hub)
@@ -78,14 +80,15 @@ def export(
 
 def _say(written: Exported) -> None:
     if written.left_out:
-        display.say(f"generation_config.json: left out what transformers refuses: {', '.join(written.left_out)}")
+        names = ", ".join(written.left_out)
+        display.say(f"generation_config.json: left out settings that transformers rejects: {names}")
     if written.begins_with is not None:
         display.say(
-            f"the model was trained on texts that begin after {written.begins_with}, so the exported tokenizer's bos "
-            f"is {written.begins_with} and it adds no token by itself"
+            f"the model was trained on texts that begin after {written.begins_with}: the exported tokenizer has it as "
+            "its BOS token and does not add it by itself"
         )
     if written.unsaid_length is not None:
         display.say(
-            "tokenizer_config.json stays as it came, without model_max_length; the model reads "
+            "tokenizer_config.json is unchanged and sets no model_max_length; the model reads at most "
             f"{written.unsaid_length} tokens"
         )

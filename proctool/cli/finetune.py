@@ -25,7 +25,7 @@ def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
         end = found.job.run()
     metrics = found.score(options.output)
     shown = {
-        name.replace("_", " "): "no number" if value is None else f"{value:.4g}" for name, value in metrics.items()
+        name.replace("_", " "): "undefined" if value is None else f"{value:.4g}" for name, value in metrics.items()
     }
     results = display.Results(json=common.json)
     results.line(f"{task}: " + ", ".join(f"{name} {value}" for name, value in shown.items()))

@@ -30,29 +30,29 @@ class GenerateOptions:
     """Generate samples of a task into a data file."""
 
     samples: int | None = None
-    """Samples to make (default: 10000)."""
+    """Samples to generate (default: 10000)."""
     tokens: int | None = None
-    """Make as many samples as hold this many tokens, for example 2M."""
+    """Generate enough samples for this many tokens, for example 2M."""
     seed: int = 0
-    """The stream's seed; other seeds share nothing with it."""
+    """Seed of the stream; different seeds give independent samples."""
     split: Literal["train", "validation", "test"] = "train"
-    """The stream's split; splits share nothing."""
+    """Split of the stream; splits have no samples in common."""
     control: Literal["shuffle", "unigram"] | None = None
-    """Destroy the structure: shuffle each sequence, or draw tokens by their frequency."""
+    """Destroy structure: shuffle tokens, or draw them by frequency."""
     shard: str | None = None
-    """Make only part i of n, written i/n: the n files together are the single run's."""
+    """Generate only part i/n; the n files together equal one full run."""
     show: int | None = None
-    """Print this many samples for people instead of writing a file."""
+    """Print this many samples instead of writing a file."""
     stats: bool = False
-    """Print what the samples demand (entropies, copies) instead of a file."""
+    """Print statistics (entropies, copies) instead of writing a file."""
     check: bool = False
-    """Check what every task promises instead of writing a file."""
+    """Check the rules for tasks instead of writing a file."""
     format: Literal["safetensors", "parquet", "jsonl", "arrow", "nanogpt", "megatron"] | None = None
-    """The file's format (default: by its ending)."""
+    """File format (default: by the file's extension)."""
     as_text: bool = False
-    """Write words of --tokenizer instead of numbers, as JSON Lines."""
+    """Write JSON Lines with words of --tokenizer instead of token ids."""
     tokenizer: str | None = None
-    """The tokenizer of --as-text: a name, a file or a folder."""
+    """Tokenizer for --as-text: a name, a file or a folder."""
     output: Path | None = None
     """The file to write (default: TASK.safetensors)."""
 
@@ -62,7 +62,7 @@ class TaskGenerateOptions(GenerateOptions):
     """Generate samples of a task into a data file."""
 
     preset: str | None = None
-    """Named options, such as small; flags go over them."""
+    """Named set of options, such as small; flags override it."""
 
 
 def _of_task(values: Sequence[Mapping[str, Any]], common: Common, name: str) -> None:
@@ -99,7 +99,7 @@ def _generate(task: Task, options: GenerateOptions, common: Common) -> None:
     samples = _samples(task, options)
     name = _text_format(options) if options.as_text else format_of(options.output, options.format)
     if options.tokenizer is not None and not options.as_text:
-        raise OptionError("--tokenizer is for text; add --as-text")
+        raise OptionError("--tokenizer works only with --as-text; add it, or leave --tokenizer out")
     form = FORMATS[name]
     output = options.output or Path(f"{task.name}{'.bin' if name == 'megatron' else form.ending}")
     require_safe(form.outputs(output), reads_of(options))
@@ -114,7 +114,7 @@ def _samples(task: Task, options: GenerateOptions) -> int:
         raise OptionError("give --samples or --tokens, not both")
     if options.tokens is not None:
         if options.tokens < task.length:
-            raise OptionError(f"tokens = {options.tokens}: fewer than one sample's {task.length}")
+            raise OptionError(f"tokens = {options.tokens}: one sample has {task.length} tokens; ask for at least that")
         return -(-options.tokens // task.length)
     return _DEFAULT_SAMPLES if options.samples is None else options.samples
 
@@ -123,7 +123,7 @@ def _text_format(options: GenerateOptions) -> str:
     from proctool.procedural.formats import format_of
 
     if options.tokenizer is None:
-        raise OptionError("--as-text needs a --tokenizer, whose words stand for the symbols")
+        raise OptionError("--as-text needs --tokenizer: its words stand for the symbols")
     named = options.format is not None or (options.output is not None and options.output.suffix)
     if named and format_of(options.output, options.format) != "jsonl":
         raise OptionError("--as-text writes JSON Lines; name a file that ends in .jsonl")
@@ -141,7 +141,7 @@ def _plan(task: Task, options: GenerateOptions, samples: int, form: Format, outp
         display.emit({**planned, "bytes": size, "output": str(output)})
     else:
         large = f", {format_bytes(size)}" if size is not None else ""
-        display.say(f"{task.spec}: {format_count(tokens)} tokens{large}, would go to {output}")
+        display.say(f"{task.spec}: would write {format_count(tokens)} tokens{large} to {output}")
 
 
 def _write(task: Task, options: GenerateOptions, samples: int, form: Format, output: Path, common: Common) -> None:
@@ -202,7 +202,7 @@ def _show(task: Task, options: GenerateOptions, count: int) -> None:
 
 
 _AT_ONCE = 128
-"""Samples drawn and shown together, so that a reader who wants few (`| head`) waits for few."""
+"""Samples drawn at a time, so that the first ones appear soon (`| head`)."""
 
 
 def _check(task: Task, options: GenerateOptions, common: Common) -> None:
@@ -218,7 +218,7 @@ def _check(task: Task, options: GenerateOptions, common: Common) -> None:
         raise typer.Exit(1)
     if not common.json:
         _show(task, options, 1)
-    display.say(f"{task.spec}: keeps all {len(RULES)} rules ({', '.join(RULES)})")
+    display.say(f"{task.spec}: follows all {len(RULES)} rules ({', '.join(RULES)})")
 
 
 class TaskGroup(LazyGroup):
@@ -252,6 +252,6 @@ class TaskGroup(LazyGroup):
 
 app = group(
     TaskGroup,
-    "Generate procedural data. A task is one of those below with its options as flags, or a whole specification: "
-    "set:inputs=24, shuffle(set), set*0.5 + union*0.5.",
+    "Generate procedural data. Give a task below with its options as flags, or a full specification: set:inputs=24, "
+    "shuffle(set), set*0.5 + union*0.5.",
 )

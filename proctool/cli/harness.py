@@ -17,7 +17,7 @@ def _harness(options: HarnessOptions, common: Common, model: Path) -> None:
     quiet_libraries()
     from proctool.evaluation.harness import harness as measure
 
-    # The harness's own progress bars, for terminals only; mistakes are still told, as they come out of the block.
+    # The harness shows its own progress bars, on terminals only. Errors leave the block and are still shown.
     shown = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
     with shown:
         result = measure(model, options)
@@ -27,7 +27,11 @@ def _harness(options: HarnessOptions, common: Common, model: Path) -> None:
         for name, values in result["results"].items()
         for metric, value, error in _with_errors(values)
     ]
-    results.table({"task": "left", "metric": "left", "value": "right", "": "right", "samples": "right"}, rows)
+    results.table(
+        {"task": "left", "metric": "left", "value": "right", "": "right", "samples": "right"},
+        rows,
+        drop=("samples", ""),
+    )
     results.line(f"{model}: lm-evaluation-harness {result['lm_eval']}")
     results.emit(result)
 

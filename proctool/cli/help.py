@@ -16,7 +16,7 @@ from proctool.cli.examples import examples_of
 
 WIDEST = 80
 MANY = 20
-"""Options of a command, from which its rare ones are shown by --help-all alone."""
+"""A command with more options than this shows its rare ones only with --help-all."""
 RARE = frozenset(
     {
         "accumulate", "alpha", "apart_from", "as_text", "beta2", "budget", "cache_dir", "check", "checkpoint_every",
@@ -73,7 +73,7 @@ class Group(TyperGroup):
 
 
 def _printing(option: Any) -> Any:
-    """The option, writing to standard output as all results do: typer's own way loses errors of a full disk."""
+    """The option, printing as all results do: typer's own printing hides the error of a full disk."""
     if option is not None:
         option.callback = _print_help
     return option
@@ -107,7 +107,7 @@ def help_text(command: Any, ctx: Any, *, everything: bool = False) -> str:
             lines += [f"{title}:", *(line for each in members for line in _entry(each, width)), ""]
     if rare:
         lines += [
-            *_wrapped(f"{len(rare)} rare options are left out; `{ctx.command_path} --help-all` shows all.", width),
+            *_wrapped(f"{len(rare)} rare options are hidden; `{ctx.command_path} --help-all` shows all.", width),
             "",
         ]
     if examples := examples_of(ctx.command_path):
@@ -145,7 +145,7 @@ def _entry(parameter: Any, width: int) -> Iterator[str]:
 
 
 def _label(parameter: Any, width: int) -> Iterator[str]:
-    """`-o, --output PATH`; choices are broken between words alone."""
+    """`-o, --output PATH`; long lists of choices wrap between words."""
     if isinstance(parameter, TyperArgument):
         yield f"  {parameter.metavar or (parameter.name or '').upper()}"
         return

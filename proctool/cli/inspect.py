@@ -1,4 +1,4 @@
-"""`proctool inspect`: what an artifact or a model folder is."""
+"""`proctool inspect`: show what an artifact or a model folder contains."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from proctool.paths import AS_PATH
 from proctool.units import format_bytes, format_count
 
 _LONGEST = 500
-"""Characters shown of one value."""
+"""At most this many characters of one value are shown."""
 
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="An artifact of proctool, or a model folder.", **AS_PATH)],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     lineage: Annotated[
-        bool, typer.Option("--lineage", help="Draw the family tree, back to the tasks and corpora that made it.")
+        bool, typer.Option("--lineage", help="Draw the lineage, back to the tasks and corpora.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Everything as JSON on standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON on standard output.")] = False,
 ) -> None:
-    """Show what an artifact is, where it came from, and check every hash in it."""
+    """Show an artifact's contents and lineage, and verify its hashes."""
     from proctool import artifact
 
     if file.is_dir():
@@ -57,13 +57,13 @@ def inspect(
     numbers = sum(_size(info.shape) for info in found.tensors.values())
     console.print(
         f"[bold]{escape(str(file))}[/bold]: {escape(_shown(found.kind))}, {len(found.tensors)} tensors, "
-        f"{format_count(numbers)} numbers, {format_bytes(file.stat().st_size)}; every hash is right",
+        f"{format_count(numbers)} values, {format_bytes(file.stat().st_size)}; all hashes match",
         highlight=False,
     )
     console.print(f"  content {found.content}", highlight=False)
     for key, value in found.metadata.items():
         if not isinstance(value, dict | list):
-            within = ", carried in the file" if key == "tokenizer" and "tokenizer_json" in found.metadata else ""
+            within = ", included in the file" if key == "tokenizer" and "tokenizer_json" in found.metadata else ""
             console.print(f"  {_shown(key):<16}{_shown(value)}{within}", highlight=False, markup=False)
     made_with = ", ".join(f"{library} {version}" for library, version in found.versions.items())
     console.print(f"  {'made with':<16}{_shown(made_with)}", highlight=False, markup=False)
@@ -84,7 +84,7 @@ def inspect(
 
 
 def _inspect_folder(path: Path, tensors: bool, json: bool) -> None:
-    """A Hugging Face folder: what its configuration and its files make together."""
+    """Show a Hugging Face folder: its configuration and its tensors."""
     from proctool.cli.training import quiet_libraries
 
     quiet_libraries()
@@ -99,7 +99,7 @@ def _inspect_folder(path: Path, tensors: bool, json: bool) -> None:
         display.emit({"path": str(path), "kind": "huggingface", "content": saved.content, **facts, "tensors": listed})
         return
     numbers = sum(_size(tensor.shape) for tensor in stored.values())
-    print(f"{_shown(path)}: a Hugging Face folder, {len(stored)} tensors, {format_count(numbers)} numbers")
+    print(f"{_shown(path)}: a Hugging Face folder, {len(stored)} tensors, {format_count(numbers)} values")
     print(f"  content {saved.content}")
     for key, value in facts.items():
         print(f"  {key:<16}{_shown(value)}")
@@ -108,13 +108,13 @@ def _inspect_folder(path: Path, tensors: bool, json: bool) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value from a file as text that is safe on a terminal: no control codes, no pages of it."""
+    """A value from a file as text that is safe on a terminal: without control codes, and short."""
     text = str(value)
     return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text)} characters)")
 
 
 def _readable(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """All of it but the bytes of the tokenizer that a model carries."""
+    """The metadata without the bytes of the tokenizer in the file."""
     return {key: _without_bytes(value) if key == "tokenizer_json" else value for key, value in metadata.items()}
 
 
@@ -145,7 +145,7 @@ _SAID_APART = ("task", "corpus", "components")
 
 
 def _family_tree(node: Mapping[str, Any], tree: Any = None) -> Any:
-    """An artifact with all it was made from below it, down to the tasks and corpora, as a Rich tree."""
+    """An artifact and its lineage, down to the tasks and corpora, as a Rich tree."""
     from rich.text import Text
     from rich.tree import Tree
 
@@ -166,7 +166,7 @@ def _family_tree(node: Mapping[str, Any], tree: Any = None) -> Any:
         _family_tree(parent, branch)
     if "corpus" in metadata:
         branch.add(Text(_shown(f"corpus {metadata['corpus']}")))
-    # A model trained on a generated file has the file's task; the file says it itself.
+    # A model trained on a generated file has the file's task, which the file's own branch shows already.
     if "task" in metadata and all((parent.get("about") or {}).get("task") != metadata["task"] for parent in parents):
         branch.add(Text(_shown(f"task {metadata['task']}")))
     return branch

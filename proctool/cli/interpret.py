@@ -1,4 +1,4 @@
-"""`proctool eval interpret`: heads, what is lost without them, and weight distances."""
+"""`proctool eval interpret`: scores of attention heads, ablations, and weight distances."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def _interpret(options: InterpretOptions, common: Common, model: Path) -> None:
         )  # fmt: skip
     for label, names in result["not_compared"].items():
         if names:
-            display.say(f"not compared with {label}, whose shapes differ: {', '.join(names)}")
+            display.say(f"not compared with {label}, because the shapes differ: {', '.join(names)}")
     for path in result.get("figures", []):
-        display.say(f"picture: {path}")
+        display.say(f"figure: {path}")
     results.emit(result)
 
 
@@ -59,7 +59,7 @@ def _course(result: dict[str, Any], common: Common) -> None:
         [[point.step, f"{point.accuracy:.1%}", *(_best(point, name) for name in names)] for point in points],
     )
     for path in result.get("figures", []):
-        display.say(f"picture: {path}")
+        display.say(f"figure: {path}")
     results.emit(result)
 
 
@@ -77,15 +77,18 @@ def _heads(results: display.Results, result: dict[str, Any]) -> None:
         without = [removed[row["layer"], row["head"]]["loss"]] if removed else []
         rows.append([row["layer"], row["head"], *map(_rounded, [*(row[name] for name in names), *without])])
     blank = [None] if removed else []
-    rows.append(["even", "", *map(_rounded, [*(result["even"].get(name) for name in names), *blank])])
-    results.table(dict.fromkeys(["layer", "head", *columns], "right"), rows)
+    rows.append(["uniform", "", *map(_rounded, [*(result["even"].get(name) for name in names), *blank])])
+    results.table(
+        dict.fromkeys(["layer", "head", *columns], "right"), rows,
+        drop=("entropy", "normalised entropy", "previous token", "copying"),
+    )  # fmt: skip
 
 
 def _losses(result: dict[str, Any]) -> str:
     if result["loss_first"] is None:
         return f"{result['samples']}: loss {result['loss']:.3f}, accuracy {result['accuracy']:.1%}"
     first, later = result["loss_first"], result["loss_repeated"]
-    return f"{result['samples']}: loss {first:.3f} the first time, {later:.3f} from then on"
+    return f"{result['samples']}: loss {first:.3f} on the first pass, {later:.3f} on repeats"
 
 
 def _ablation(results: display.Results, ablation: dict[str, Any]) -> None:
@@ -101,11 +104,11 @@ def _ablation(results: display.Results, ablation: dict[str, Any]) -> None:
             ]
             for each in ablation["orders"]
         ],
-        title=f"accuracy; a removed head gives {'zeros' if ablation['by'] == 'zero' else 'its mean'}",
+        title=f"accuracy; the output of a removed head is {'zero' if ablation['by'] == 'zero' else 'its mean'}",
     )
     if ablation["entropy_and_rise_of_loss"] is not None:
         results.line(
-            "rank correlation of a head's entropy with the rise of the loss without it: "
+            "rank correlation between a head's entropy and the rise in loss without the head: "
             f"{ablation['entropy_and_rise_of_loss']:.2f}"
         )
 

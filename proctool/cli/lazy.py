@@ -1,4 +1,4 @@
-"""Command groups whose commands are made only when they are called, so that help stays quick."""
+"""Command groups that build a command only when it is called, so that help stays fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from proctool.cli.help import Command, Group
 
 
 class LazyGroup(Group):
-    """Subclasses say which commands there are, and make one when it is called."""
+    """A group of commands; subclasses list them and build one when it is called."""
 
     def entries(self) -> Mapping[str, str]:
         """Each command's one line of help."""
@@ -27,7 +27,7 @@ class LazyGroup(Group):
         return list(self.entries())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """What lists and help pages show of a command: its name and its line."""
+        """A stub for lists and help pages: the command's name and its line."""
         line = self.entries().get(cmd_name)
         return None if line is None else TyperCommand(cmd_name, help=line)
 
@@ -60,10 +60,10 @@ SWITCH = ("auto", "on", "off")
 
 
 class Switched(Command):
-    """A command whose options of the values auto, on and off are flags too: --NAME is on, --no-NAME is off."""
+    """A command that accepts options with the values auto, on and off as flags too: --NAME, --no-NAME."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """The arguments, with every switch written out as option and value."""
+        """The arguments, with every such flag written out as option and value."""
         switches = {each.opts[0] for each in self.params if each.metavar == "|".join(SWITCH)}
         return super().parse_args(ctx, list(_written_out(args, switches)))
 

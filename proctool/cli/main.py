@@ -18,7 +18,7 @@ _COMMANDS = {
     "generate": ("Generate procedural data: one subcommand per task.", "generate", "app"),
     "warmup": ("Train a model on procedural data.", "training", "warmup"),
     "transplant": (
-        "Build a model from parts of others: attention, MLPs, norms, each from its own donor.",
+        "Build a model from components of one or more donor models.",
         "transplant",
         "transplant",
     ),
@@ -28,14 +28,14 @@ _COMMANDS = {
     "run": ("Run a recipe: every arm and seed of an experiment; then report.", "run", "run"),
     "recipes": ("List, show and copy the recipes that come with proctool.", "recipes", "app"),
     "init": ("Write a commented recipe for your corpus and model.", "recipes", "init"),
-    "plan": ("What a recipe or a run takes on named GPUs: operations, memory, hours.", "plan", "plan"),
+    "plan": ("Estimate FLOPs, memory and hours of a recipe or run on given GPUs.", "plan", "plan"),
     "compare": ("Compare pretraining runs: tokens saved, gain at equal tokens.", "compare", "compare"),
     "report": ("Rebuild an experiment's table, verdicts and HTML page.", "report", "report"),
-    "corpus": ("Build, merge and look at token stores.", "corpus", "app"),
+    "corpus": ("Build, merge, measure and inspect token stores of corpora.", "corpus", "app"),
     "tokenizer": ("Train a tokenizer.", "tokenizer", "app"),
-    "doctor": ("Check this machine: versions, device, speeds, folders; with advice.", "doctor", "doctor"),
-    "inspect": ("Show what an artifact is, where it came from, and check every hash in it.", "inspect", "inspect"),
-    "export": ("Write a Hugging Face folder, or weights for nanoGPT, litgpt or torchtitan.", "export", "export"),
+    "doctor": ("Check this machine's software, device, speed and folders.", "doctor", "doctor"),
+    "inspect": ("Show an artifact's contents and lineage; verify its hashes.", "inspect", "inspect"),
+    "export": ("Export a model to Hugging Face, nanoGPT, litgpt or torchtitan.", "export", "export"),
 }
 
 
@@ -73,13 +73,13 @@ app = typer.Typer(
 @app.callback(help=_TEXT)
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
 
 
 def main() -> None:
-    """Run the command line in this process; mistakes of the user end as one line and exit code 1."""
+    """Run the command line in this process; a user's mistake ends with one line and exit code 1."""
     with errors.reported(), errors.notices_shown():
         app(prog_name="proctool")

@@ -19,12 +19,12 @@ def _mathematics(options: MathematicsOptions, common: Common, model: Path) -> No
         lines = measure(model, options, lambda done, of: shown.update(done, total=of))
     modules = [line for line in lines if line["event"] == "mathematics-module"]
     rows = [(line["split"], line["module"], line["questions"], f"{line['accuracy']:.1%}") for line in modules]
-    results.table({"split": "left", "module": "left", "questions": "right", "right": "right"}, rows)
+    results.table({"split": "left", "module": "left", "questions": "right", "accuracy": "right"}, rows)
     for line in lines:
         if line["event"] == "mathematics":
             results.line(
-                f"{model}, {line['split']}: {line['accuracy']:.2%} of {line['questions']} answers right, "
-                f"{line['mean_over_modules']:.2%} as the mean over modules"
+                f"{model}, {line['split']}: accuracy {line['accuracy']:.2%} over {line['questions']} questions, "
+                f"mean over modules {line['mean_over_modules']:.2%}"
             )
     results.emit(*lines)
 

@@ -57,9 +57,9 @@ def with_values(
     arguments: Sequence[inspect.Parameter] = (),
     dry_run: bool = True,
 ) -> Callable[..., None]:
-    """`with_options` over the fields of several dataclasses, which `action` builds itself.
+    """`with_options` for the fields of several dataclasses, which `action` builds itself.
 
-    It is called with, for each class, the values given; then `common` and the arguments.
+    `action` gets a list with the given values for each class, then `common` and the arguments.
     """
     fields = {field.name: (cls, field) for cls in classes for field in dataclasses.fields(cls) if field.init}
     parameters = [*arguments]
@@ -68,12 +68,12 @@ def with_values(
         parameters += [_flag(cls, field, hints[name]) for name, (owner, field) in fields.items() if owner is cls]
     parameters += [
         _extra("config", Path | None, None, ("--config",), "A YAML file of these options (`batch_size: 64`, ...)."),
-        _extra("set_", list[str], [], ("--set",), "One option over the file: --set batch_size=64; may be repeated."),
-        _extra("json_", bool, False, ("--json",), "Machine-readable result on standard output."),
+        _extra("set_", list[str], [], ("--set",), "Override one option of the file: --set batch_size=64 (repeatable)."),
+        _extra("json_", bool, False, ("--json",), "Print the result as JSON on standard output."),
     ]
     if dry_run:
         parameters.append(
-            _extra("dry_run", bool, False, ("--dry-run",), "Check everything, say the costs, do nothing.")
+            _extra("dry_run", bool, False, ("--dry-run",), "Check everything and show the costs; run nothing.")
         )
 
     def command(**given: Any) -> None:
@@ -87,7 +87,7 @@ def with_values(
         values |= assigned
         given = {name: value for name, value in given.items() if value is not None and value != []}
         if overruled := [name for name in given if name in assigned]:
-            notice(f"--set {', '.join(overruled)}: not used, because a flag gives the option too")
+            notice(f"--set {', '.join(overruled)}: ignored, because a flag sets the same option")
         for name, value in given.items():
             comma = fields[name][1].metadata.get("comma", False)
             values[name] = [part for each in value for part in each.split(",")] if comma else value
@@ -103,7 +103,7 @@ def _assignment(written: str) -> tuple[str, Any]:
     name, equals, value = written.partition("=")
     if not equals:
         raise OptionError(f"--set {written}: write option=value")
-    name = name.strip().replace("-", "_")  # of two assignments to one option the last counts, however it is spelled
+    name = name.strip().replace("-", "_")  # the last of two assignments wins, with either spelling
     try:
         return name, parse_yaml(value, f"--set {name}")
     except OptionError:

@@ -33,14 +33,14 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
             (str(start) if start == stop else f"{start}-{stop}", format_count(targets), f"{loss:.4f}")
             for start, stop, targets, loss in ranges(result["by_position"])
         ]
-        results.table({"tokens read before": "right", "scored": "right", "loss": "right"}, rows)
+        results.table({"tokens of context": "right", "tokens scored": "right", "loss": "right"}, rows)
     per_byte, per_token = result["bits_per_byte"], result["perplexity"]
     results.line(
         f"{model} on {result['corpus']} ({result['split']}, {format_count(result['documents'])} documents, "
-        f"{format_bytes(result['bytes'])}): loss {result['loss']:.4f} nats per token, "
+        f"{format_bytes(result['bytes'])}): loss {result['loss']:.4f} (nats per token), "
         + (f"perplexity {per_token:.3f}, " if per_token is not None else "")
         + (f"{per_byte:.4f} bits per byte, " if per_byte is not None else "")
-        + f"{result['accuracy']:.1%} right, {format_count(result['targets'])} tokens"
+        + f"accuracy {result['accuracy']:.1%}, {format_count(result['targets'])} tokens"
     )
     display.notes(result["notes"])
     if options.documents is not None and result["documents"] < options.documents:
@@ -48,7 +48,7 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
     if not result["lossless"]:
         _say_lossy(result)
     if result["trained_on"]:
-        display.say("the model was trained on a corpus of this name: these may be its documents")
+        display.say("the model was trained on a corpus of this name, perhaps on these documents")
     results.emit(result)
 
 
@@ -56,12 +56,12 @@ def _say_lossy(result: dict[str, Any]) -> None:
     lossy, of = result["lossy"], f"of the {result['documents']} documents"
     if lossy["not_utf8"]:
         display.say(
-            f"{lossy['not_utf8']} {of} are not UTF-8, and the tokenizer reads U+FFFD for their bytes; convert them "
-            "(iconv -f LATIN1 -t UTF-8), or use --tokenizer bytes"
+            f"{lossy['not_utf8']} {of} are not UTF-8, so the tokenizer reads U+FFFD instead of some bytes; convert "
+            "them (iconv -f LATIN1 -t UTF-8), or use --tokenizer bytes"
         )
     if rest := lossy["documents"] - lossy["not_utf8"]:
-        display.say(f"the tokenizer does not give back {rest} {of} exactly (the first is document {lossy['first']})")
-    display.say("so bits per byte do not compare with others': the tokens leave out part of the text")
+        display.say(f"the tokenizer does not reproduce {rest} {of} exactly (the first is document {lossy['first']})")
+    display.say("bits per byte are not comparable with other models': the tokens leave out part of the text")
 
 
 def _write(path: Path, by_position: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`proctool plan`: what a recipe or a run takes on named GPUs."""
+"""`proctool plan`: estimate what a recipe or a run needs on given GPUs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool import config
+from proctool.cli import tables
 from proctool.cli.display import emit
 from proctool.cli.options import Common, argument, with_values
 from proctool.errors import OptionError
@@ -15,8 +16,6 @@ from proctool.experiment.planning import HardwareOptions, RunOptions
 from proctool.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from proctool.experiment.planning import ExperimentPlan
 
 
@@ -31,7 +30,7 @@ def _plan(given: list[Mapping[str, Any]], common: Common, recipe: Path | None) -
     else:
         if run_values:
             flag = "--" + next(iter(run_values)).replace("_", "-")
-            raise OptionError(f"{flag}: the recipe says that; with a recipe give --gpu, --gpus and --mfu alone")
+            raise OptionError(f"{flag}: the recipe sets it; with a recipe, give only --gpu, --gpus and --mfu")
         from proctool.experiment.graph import plan
         from proctool.recipe import load_recipe
         from proctool.recipe.library import recipe_path
@@ -53,7 +52,7 @@ def _plan(given: list[Mapping[str, Any]], common: Common, recipe: Path | None) -
 plan = with_values(
     (HardwareOptions, RunOptions),
     _plan,
-    arguments=[argument("recipe", Path | None, "An experiment to plan, instead of one run by flags.", None)],
+    arguments=[argument("recipe", Path | None, "Recipe to plan, instead of one run given by flags.", None)],
     dry_run=False,
 )
 
@@ -65,20 +64,20 @@ def _show(planned: ExperimentPlan) -> None:
     if not console.is_terminal:  # nothing is cut off in a file
         console = Console(width=160)
     several = sum(stage.stages for stage in planned.stages) > 1
-    console.print(_costs(planned))
-    console.print(_memory(planned))
+    _show_costs(planned)
+    _show_memory(planned)
     gpu = planned.gpu
     checkpoints = any(fit.gradient_checkpointing for stage in planned.stages for fit in stage.fits)
     lines = [
-        f"Hours: operations / (GPUs x peak x MFU {planned.mfu:g}), scaling linearly; evaluations, checkpoints and "
-        "tokenising are not in them.",
-        "Samples: at once on a GPU x micro-batches of a step"
+        f"Time: FLOPs / (GPUs x peak x MFU {planned.mfu:g}), with linear scaling; without evaluations, checkpoints and "
+        "tokenising.",
+        "Samples: micro-batch size per GPU x micro-batches per step"
         + ("; * with gradient checkpointing." if checkpoints else "."),
-        f"{gpu.name}: {gpu.gigabytes} GB, of which a run is given {format_bytes(gpu.room)}; {gpu.source}",
+        f"{gpu.name}: {gpu.gigabytes} GB, of which a run can use {format_bytes(gpu.room)}; {gpu.source}",
     ]
     lines += [
-        f"{total.gpus} GPUs: batches spread over {total.processes} of them"
-        + (f"; {total.at_once} stages train at once." if several else "; the rest is left over.")
+        f"{total.gpus} GPUs: a run uses {total.processes} of them"
+        + (f"; {total.at_once} stages train at once." if several else "; the others stay idle.")
         for total in planned.totals
         if total.processes < total.gpus
     ]
@@ -87,34 +86,35 @@ def _show(planned: ExperimentPlan) -> None:
 
 
 def redrawn(name: str, tries: int) -> str:
-    """What a plan says of a stage that trains donors until one is accepted."""
-    return f"{name}: the cost of one donor and its probe; up to {tries} are trained until one is accepted."
+    """A note for a stage that trains donors until one is accepted."""
+    return f"{name}: the cost of one donor and its probe; up to {tries} donors are trained until one is accepted."
 
 
-def _costs(planned: ExperimentPlan) -> Table:
+def _show_costs(planned: ExperimentPlan) -> None:
     known = any(stage.epochs is not None for stage in planned.stages)
     heads = ("params", "tokens", *(("epochs",) if known else ()), "FLOPs")
-    table = _table("stage", (*heads, *(f"{total.gpus} x {planned.gpu.name}" for total in planned.totals)))
+    times = [f"{total.gpus} x {planned.gpu.name}" for total in planned.totals]
+    rows = []
     for stage in planned.stages:
         epochs = "" if stage.epochs is None else f"{stage.epochs:.3g}"
-        table.add_row(
-            stage.name + (f" x{stage.stages}" if stage.stages > 1 else ""),
-            *(format_count(stage.parameters), format_count(stage.tokens), *((epochs,) if known else ())),
-            *(f"{stage.flops:.1e}", *(format_seconds(fit.seconds) for fit in stage.fits)),
+        rows.append(
+            [
+                stage.name + (f" x{stage.stages}" if stage.stages > 1 else ""),
+                *(format_count(stage.parameters), format_count(stage.tokens), *((epochs,) if known else ())),
+                *(f"{stage.flops:.1e}", *(format_seconds(fit.seconds) for fit in stage.fits)),
+            ]
         )
     if sum(stage.stages for stage in planned.stages) > 1:
-        table.add_section()
-        table.add_row(
-            *("all", "", format_count(planned.tokens), *(("",) if known else ()), f"{planned.flops:.1e}"),
-            *(format_seconds(total.seconds) for total in planned.totals),
+        totals = [format_seconds(total.seconds) for total in planned.totals]
+        rows.append(
+            ["all", "", format_count(planned.tokens), *([""] if known else []), f"{planned.flops:.1e}", *totals]
         )
-    return table
+    columns = {"stage": "left"} | dict.fromkeys((*heads, *times), "right")
+    tables.show(columns, rows, drop=("epochs", "params", "FLOPs", "tokens"))
 
 
-def _memory(planned: ExperimentPlan) -> Table:
-    """Stages that need the same share a row."""
-    table = _table("peak memory of a GPU", ("GPUs", "samples", "whole", "sharded"))
-    table.add_column(f"on {planned.gpu.name}", overflow="fold")
+def _show_memory(planned: ExperimentPlan) -> None:
+    """A row for each distinct need of memory; stages with the same need share it."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for stage in planned.stages:
         for fit in stage.fits:
@@ -126,17 +126,10 @@ def _memory(planned: ExperimentPlan) -> Table:
             names = rows.setdefault(row, [])
             if stage.name not in names:
                 names.append(stage.name)
-    for row, names in rows.items():
-        table.add_row(names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""), *row)
-    return table
-
-
-def _table(first: str, heads: tuple[str, ...]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, header_style="bold", border_style="dim", pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    for head in heads:
-        table.add_column(head, justify="right", overflow="fold")
-    return table
+    columns = {"peak memory per GPU": "left"}
+    columns |= dict.fromkeys(("GPUs", "samples", "unsharded", "sharded"), "right") | {f"on {planned.gpu.name}": "left"}
+    tables.show(
+        columns,
+        [[names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""), *row] for row, names in rows.items()],
+        drop=("samples", "sharded", "unsharded"),
+    )

@@ -1,4 +1,4 @@
-"""`proctool recipes` and `proctool init`: recipes that come with proctool, and a first one for a user's own data."""
+"""`proctool recipes` and `proctool init`: the bundled recipes, and a first recipe for your own data."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from proctool.cli.lazy import LazyGroup, group, single
 from proctool.errors import ArtifactError, describe_os_error
 from proctool.paths import AS_PATH
 
-_Name = Annotated[str, typer.Argument(help="A name of `proctool recipes list`: demo, laptop/python.", metavar="NAME")]
-_Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
+_Name = Annotated[str, typer.Argument(help="A name from `proctool recipes list`: demo, laptop/python.", metavar="NAME")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
 def _list(as_json: _Json = False) -> None:
@@ -38,14 +38,14 @@ def _show(name: _Name) -> None:
 def _copy(
     name: _Name,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The new file (default: NAME.yaml).", **AS_PATH)
+        Path | None, typer.Option("-o", "--output", help="File to write (default: NAME.yaml).", **AS_PATH)
     ] = None,
 ) -> None:
     from proctool.recipe.library import recipe_file
 
     source = recipe_file(name)
     lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
-    # An editor would look for the schema beside the copy.
+    # The comment names a schema file that is not beside the copy.
     text = "".join(line for line in lines if not line.startswith("# yaml-language-server:"))
     target = output or Path(source.name)
     _write_new(target, text)
@@ -58,13 +58,17 @@ def init(
     tokenizer: Annotated[str, typer.Option(help="bytes, characters, a folder or a hub id.")] = "bytes",
     context: Annotated[
         int | None,
-        typer.Option(min=2, help="Tokens in a row (default: 128, or the longest task's).", show_default=False),
+        typer.Option(min=2, help="Tokens per row (default: 128, or more if a task needs it).", show_default=False),
     ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="A task to warm up on; may be repeated.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each pretraining.")] = 800,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; an interval needs 3.")] = 3,
-    text_field: Annotated[str | None, typer.Option(help="Field of a record with its text.", show_default=False)] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The new file.", **AS_PATH)] = Path("recipe.yaml"),
+    task: Annotated[list[str] | None, typer.Option(help="Task to warm up on (repeatable).")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each pretraining run.")] = 800,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; use at least 3 for intervals.")] = 3,
+    text_field: Annotated[
+        str | None, typer.Option(help="Field that holds a record's text.", show_default=False)
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Recipe file to write.", **AS_PATH)] = Path(
+        "recipe.yaml"
+    ),
 ) -> None:
     """Write a commented recipe for your corpus and model.
 
@@ -103,14 +107,14 @@ def _write_new(path: Path, text: str) -> None:
 
 
 class RecipesGroup(LazyGroup):
-    """What can be done with the recipes that come with proctool."""
+    """The subcommands for bundled recipes."""
 
     def entries(self) -> Mapping[str, str]:
         """The commands."""
         return {
             "list": "List all recipes with the question each one answers.",
             "show": "Print a recipe.",
-            "copy": "Copy a recipe, to change it.",
+            "copy": "Copy a recipe to a file that you can edit.",
         }
 
     def load(self, name: str) -> typer.Typer:
@@ -118,4 +122,4 @@ class RecipesGroup(LazyGroup):
         return single(name, {"list": _list, "show": _show, "copy": _copy}[name], self.entries()[name])
 
 
-app = group(RecipesGroup, "Recipes that come with proctool. `proctool run NAME` runs one.")
+app = group(RecipesGroup, "List, show and copy bundled recipes. `proctool run NAME` runs one.")

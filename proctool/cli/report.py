@@ -35,19 +35,19 @@ def report(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where the page goes.", show_default="FOLDER/report.html", **AS_PATH),
+        typer.Option("--output", "-o", help="HTML page to write (default: FOLDER/report.html).", **AS_PATH),
     ] = None,
-    form: Annotated[Form, typer.Option("--format", help="How the tables are written.")] = Form.TERMINAL,
+    form: Annotated[Form, typer.Option("--format", help="Output format of the tables.")] = Form.TERMINAL,
     figures: Annotated[
         str | None,
         typer.Option(
-            help="Figures to draw, beside the page: png, svg, pdf, several with commas, or none.",
-            show_default="png, where matplotlib is installed",
+            metavar="A,B,...",
+            help="Figure formats: png, svg, pdf, or none (default: png if matplotlib is installed).",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Rebuild an experiment's tables, verdicts, HTML page and figures; unfinished stages are left out and named."""
+    """Rebuild an experiment's tables, verdicts, HTML page and figures; list unfinished stages."""
     show_report(folder, form=Form.JSON if as_json else form, output=output, figures=figures)
 
 
@@ -60,7 +60,7 @@ def show_report(
     from proctool.reporting.page import write_page
     from proctool.reporting.report import build_report
 
-    kinds = figure_kinds(figures)  # refused before anything is written
+    kinds = figure_kinds(figures)  # a wrong kind is an error before anything is written
     page = output or folder / PAGE
     require_safe([Output(page, "--output", "page")])
     built = build_report(load_experiment(folder))
@@ -73,7 +73,7 @@ def show_report(
     if form is Form.JSON:
         return
     if built.experiment.missing:
-        print(f"not complete, left out: {', '.join(built.experiment.missing)}", file=sys.stderr)
+        print(f"left out, because not finished: {', '.join(built.experiment.missing)}", file=sys.stderr)
     if drawn:
         print(f"figures: {drawn[0].parent}", file=sys.stderr)
     print(f"page: {page}", file=sys.stdout if form is Form.TERMINAL else sys.stderr)
@@ -95,7 +95,7 @@ def print_report(built: Report, form: Form, more: dict[str, Any] | None = None) 
     from rich.console import Console
 
     console = Console()
-    for table in render.terminal_tables(built):
+    for table in render.terminal_tables(built, console.width):
         console.print(table)
     for sentence in built.sentences or [_NOTHING]:
         console.print(sentence, highlight=False, markup=False, soft_wrap=not console.is_terminal)

@@ -38,19 +38,17 @@ def _print_schema(wanted: bool) -> None:
 
 def run(
     recipe: Annotated[
-        Path, typer.Argument(help="A YAML file, or a name of `proctool recipes list`.", show_default=False, **AS_PATH)
+        Path, typer.Argument(help="A YAML file, or a name from `proctool recipes list`.", show_default=False, **AS_PATH)
     ],
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Stages at a time (default: one per core up to 4; 1 with an accelerator).")
+        int | None, typer.Option(min=1, help="Parallel stages (default: one per core up to 4; 1 on accelerators).")
     ] = None,
-    runs: Annotated[
-        Path, typer.Option("--runs", help="Folder in which the experiment's folder is made.", **AS_PATH)
-    ] = Path("runs"),
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the stages and what they cost; run nothing.")
-    ] = False,
+    runs: Annotated[Path, typer.Option("--runs", help="Parent folder of the experiment's folder.", **AS_PATH)] = Path(
+        "runs"
+    ),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the stages and their costs; run nothing.")] = False,
     smoke: Annotated[
-        bool, typer.Option("--smoke", help="Try the whole recipe in about a minute, every stage made tiny.")
+        bool, typer.Option("--smoke", help="Try the whole recipe with tiny stages, in about a minute.")
     ] = False,
     emit: Annotated[
         Scheduler | None,
@@ -59,15 +57,15 @@ def run(
     schema: Annotated[
         bool,
         typer.Option(
-            "--schema", callback=_print_schema, is_eager=True, help="Print the JSON schema of recipes and leave."
+            "--schema", callback=_print_schema, is_eager=True, help="Print the JSON schema of recipes and exit."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
 ) -> None:
-    """Run an experiment: every arm and seed, as far as it is not done yet; then compare and report.
+    """Run every unfinished stage of an experiment, then compare and report.
 
-    Interrupted, the same command goes on. After a change to the recipe only what means something else is run. What
-    another experiment under the same --runs has done is taken over from it.
+    The same command resumes after an interruption. After a change to the recipe, only stages whose settings changed
+    run again. Stages that another experiment under the same --runs has finished are reused.
     """
     from proctool.experiment.graph import plan
     from proctool.experiment.inputs import check_inputs
@@ -100,13 +98,15 @@ def run(
         return
     failures = _try_out(planned) if smoke else execute_stages(planned, f"`{command}`", jobs)
     if planned.missing() and len(failures) == len(planned.stages):
-        raise RunError("every stage failed; see above")
+        raise RunError("all stages failed; see the messages above")
     from proctool.cli.report import Form, show_report
 
     show_report(planned.root, form=Form.JSON if as_json else Form.TERMINAL)
     if failures:
         names = ", ".join(failure.stage.name for failure in failures)
-        raise RunError(f"{len(failures)} of {len(planned.stages)} stages failed ({names}); run again to retry them")
+        raise RunError(
+            f"{len(failures)} of {len(planned.stages)} stages failed ({names}); run the command again to retry"
+        )
 
 
 def _emit(planned: Plan, scheduler: Scheduler) -> None:
@@ -139,7 +139,7 @@ def _display() -> Display:
 
 
 def execute_stages(planned: Plan, resume_with: str, jobs: int | None) -> list[Failure]:
-    """Run what is missing, each stage in a process of its own, and show how far it is; what failed."""
+    """Run what is missing, each stage in its own process, and show progress; returns the failures."""
     from proctool.experiment import launch
     from proctool.experiment.execute import default_jobs, execute
 
@@ -154,7 +154,7 @@ def execute_stages(planned: Plan, resume_with: str, jobs: int | None) -> list[Fa
 
 
 def _try_out(planned: Plan) -> list[Failure]:
-    """Run tiny stages one after the other in this process: starting one for each would take most of the time."""
+    """Run tiny stages one after the other in this process: starting a process for each would take most of the time."""
     from proctool.cli.main import app
     from proctool.experiment.in_process import execute_here
 

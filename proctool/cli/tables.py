@@ -5,27 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from proctool.columns import fitting, left_out
+
+_WORDS = 24
+"""Characters that a column of words keeps; longer cells continue on the next line."""
+_FILE_WIDTH = 160
+"""Width where the output is not a terminal."""
+
 
 def show(
-    columns: Mapping[str, str], rows: Iterable[Sequence[Any]], title: str | None = None, *, stderr: bool = False
+    columns: Mapping[str, str],
+    rows: Iterable[Sequence[Any]],
+    title: str | None = None,
+    *,
+    stderr: bool = False,
+    drop: Sequence[str] = (),
 ) -> None:
-    """Print a table; `columns` gives each header and how it is justified ("left" or "right")."""
+    """Print a table; `columns` gives each header and how it is justified ("left" or "right").
+
+    A narrow terminal gets fewer columns: those in `drop` go first, then the others from the right. A line names them.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    console = Console(stderr=stderr)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, width=_FILE_WIDTH)
     shown = [["–" if value is None else str(value) for value in row] for row in rows]
-    cells = list(zip(columns, *shown, strict=True))
-    for number, (name, justify) in enumerate(columns.items()):
-        if justify == "right":  # numbers are shown whole; names give way
-            table.add_column(name, justify="right", no_wrap=True, min_width=max(map(len, cells[number]), default=0))
+    cells = dict(zip(columns, zip(columns, *shown, strict=True), strict=True))
+    widths = {name: max(map(len, cells[name])) for name in columns}
+    widths = {name: width if columns[name] == "right" else min(width, _WORDS) for name, width in widths.items()}
+    kept = fitting(widths, console.width, drop)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for name in kept:
+        if columns[name] == "right":  # numbers are shown whole; words continue on the next line
+            table.add_column(name, justify="right", no_wrap=True, min_width=widths[name])
         else:
             table.add_column(name, overflow="fold")
     for row in shown:
-        table.add_row(*map(Text, row))
-    console = Console(stderr=stderr)
-    if not console.is_terminal:  # nothing is cut off in a file
-        console = Console(stderr=stderr, width=160)
+        table.add_row(*(Text(cell) for name, cell in zip(columns, row, strict=True) if name in kept))
     console.print(table)
+    if (said := left_out(widths, kept)) is not None:
+        console.print(said, style="dim", highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""`proctool tokenizer`: train one."""
+"""`proctool tokenizer train`: train a tokenizer."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from proctool.units import format_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTokenizerOptions:
-    """Train a byte-level BPE tokenizer on a corpus, into a folder that AutoTokenizer loads."""
+    """Train a byte-level BPE tokenizer on a corpus and write a folder that AutoTokenizer loads."""
 
     corpus: str = "python"
     """A corpus by name, a file, folder or pattern, or a hub id."""
     vocab_size: int = 32_000
-    """Ids, the 256 bytes and end-of-text among them."""
+    """Vocabulary size, including the 256 bytes and end-of-text."""
     text_field: str | None = None
-    """Field of a record with its text, such as text or meta.text."""
+    """Field that holds a record's text, such as text or meta.text."""
     validation: str | None = None
-    """Corpus for validation; its documents are left out of training."""
+    """Separate validation corpus; its documents are kept out of training."""
     skip_bad: bool = False
-    """Leave out documents that cannot be read instead of stopping."""
+    """Skip documents that cannot be read instead of stopping."""
     sample: int = 1_000_000_000
-    """Bytes of training text to look at."""
+    """Bytes of training text to use."""
     output: Path | None = None
-    """The folder to write (default: CORPUS-tokenizer)."""
+    """Folder to write (default: CORPUS-tokenizer)."""
 
 
 def _train(options: TrainTokenizerOptions, common: Common) -> None:
@@ -50,7 +50,9 @@ def _train(options: TrainTokenizerOptions, common: Common) -> None:
     display.notes(corpus.notes)
     if common.dry_run:
         size = format_bytes(corpus.stored_bytes) if corpus.stored_bytes is not None else "unknown"
-        display.say(f"would train {options.vocab_size} ids on {corpus.name} (size as stored: {size}) into {folder}")
+        display.say(
+            f"would train a vocabulary of {options.vocab_size} on {corpus.name} (stored size: {size}) into {folder}"
+        )
         if common.json:
             display.emit({"corpus": corpus.name, "vocab_size": options.vocab_size, "output": str(folder)})
         return
@@ -58,7 +60,10 @@ def _train(options: TrainTokenizerOptions, common: Common) -> None:
         trained = train_bpe(corpus, options.vocab_size, folder, sample=options.sample, listen=shown.update)
     rate = compression(trained, corpus)
     display.notes(corpus.skipped.notes if corpus.skipped else ())
-    display.say(f"wrote {folder}: {trained.vocab_size} ids, {rate:.2f} bytes a token; use it as --tokenizer {folder}")
+    display.say(
+        f"wrote {folder}: vocabulary of {trained.vocab_size}, {rate:.2f} bytes per token; "
+        f"use it with --tokenizer {folder}"
+    )
     if common.json:
         display.emit(
             {
@@ -73,7 +78,7 @@ def _train(options: TrainTokenizerOptions, common: Common) -> None:
 
 
 class TokenizerGroup(LazyGroup):
-    """What can be done about tokenizers."""
+    """The subcommands for tokenizers."""
 
     def entries(self) -> Mapping[str, str]:
         """The commands."""
@@ -84,4 +89,4 @@ class TokenizerGroup(LazyGroup):
         return single(name, with_options(TrainTokenizerOptions, _train), self.entries()[name])
 
 
-app = group(TokenizerGroup, "Tokenizers: train one.")
+app = group(TokenizerGroup, "Train a tokenizer.")

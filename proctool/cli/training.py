@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def quiet_libraries() -> None:
-    """transformers, accelerate and torch warn about many things that are no concern of a user of proctool."""
+    """Hide warnings of transformers, accelerate and torch that do not concern users of proctool."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate)\.")
-    # transformers imports DeepSpeed where it is installed, which warns on standard output.
+    # If DeepSpeed is installed, transformers imports it, and it warns on standard output.
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
 
 
 def dry_run(job: Job, common: Common) -> None:
-    """Say what a job would do and what it costs."""
+    """Print what a job would do and what it costs."""
     planned = job.plan()
     if job.options.extend:
         from proctool.training.extension import finished_step
@@ -41,14 +41,14 @@ def dry_run(job: Job, common: Common) -> None:
 
 
 def do(job: Job, common: Common) -> None:
-    """Plan or run a job and say how it went."""
+    """Plan or run a job and print how it went."""
     if common.dry_run:
         dry_run(job, common)
         return
     with display.training_progress(job.command) as listen:
         job.listeners = [listen]
         end = job.run()
-    if launch().speaks:  # of the processes of one launch, one speaks
+    if launch().speaks:  # only one process of a launch prints
         display.finished(end)
         if common.json:
             display.emit(to_json(end))

@@ -36,9 +36,9 @@ def _transplant(options: TransplantOptions, common: Common) -> None:
 
 
 def _table(planned: Transplant) -> None:
-    """Every tensor: its shape, whether it is changed or stays as it starts, and from where it comes."""
+    """Every tensor: its shape, whether it changes, and where it comes from."""
     rows = [
-        ("tensor", "shape", "", "from where"),
+        ("tensor", "shape", "source", "origin"),
         *(
             (each.tensor, "x".join(map(str, each.shape)) or "1", each.source, each.provenance.words())
             for each in planned.origins

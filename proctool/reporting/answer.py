@@ -10,7 +10,9 @@ from proctool.reporting.diagnose import DiagnosticResult
 from proctool.reporting.verdict import Controlled, is_clear, joined, percent, seeds_said, with_interval
 
 ENOUGH = 3
-"""Seeds from which on an unclear difference is a finding rather than a reason to run more seeds."""
+"""With this many seeds, an unclear difference is a finding; with fewer, it is a reason to run more seeds."""
+
+_NO_CONTROL = "No control was run, so the scale of the weights alone may explain it."
 
 
 def answer(
@@ -22,8 +24,8 @@ def answer(
 ) -> str | None:
     """One or two sentences about the best arm; None where there is nothing to compare.
 
-    `control_arms` gives the word for each arm that is a control ("shuffled"). Pretraining is answered for first;
-    without any, the first diagnostic.
+    `control_arms` gives the word for each arm that is a control ("shuffled"). The answer is about pretraining; if the
+    experiment has none, about the first diagnostic.
     """
     asked = re.match(r"(does|do|is|are|can|will)\b", title.strip(), re.IGNORECASE) is not None
     arms = [each for each in results if not each.is_baseline and each.arm not in control_arms]
@@ -48,17 +50,17 @@ def _of_losses(best: ArmResult, baseline: str, controls: Sequence[Controlled], a
     rivals = [each for each in controls if each.margin is not None and each.control.kind != "longer"]
     if len(best.seeds) == 1:
         more = "two more seeds" if rivals else "two more seeds and its controls"
-        return f"Seen in one seed: {ends}. Run {more} before you rely on it."
+        return f"Seen in one seed only: {ends}. Run {more} before you rely on it."
     if not rivals:
-        return f"{_start('Yes', asked)}{ends} {seeds}. No control was run, so the reason may be scale alone."
+        return f"{_start('Yes', asked)}{ends} {seeds}. {_NO_CONTROL}"
     closest = min(rivals, key=lambda each: each.margin.value if each.margin else 0.0)
     margin, words = closest.margin, closest.control.words
     assert margin is not None
     if is_clear(margin, best.target_loss) and margin.value > 0:
         left = with_interval(margin, 1, 3, "")
-        return f"{_start('Yes', asked)}{ends}, and {left} better than its closest control ({words}) {seeds}."
+        return f"{_start('Yes', asked)}{ends}, and {left} better than its {words}, the closest control {seeds}."
     as_well = "did better" if is_clear(margin, best.target_loss) else "did as well"
-    return f"Not by what it was warmed up on: {ends}, but its {words} control {as_well} {seeds}."
+    return f"Not because of the warm-up data: {ends}, but its {words} {as_well} {seeds}."
 
 
 def _unsettled(ends: str, seeds: Sequence[int], better: int, asked: bool) -> str:
@@ -87,7 +89,7 @@ def _of_accuracies(group: Sequence[DiagnosticResult], control_arms: dict[str, st
         return f"{_start('No', asked)}{reaches} {seeds}."
     controls = [each for each in group if each.arm in control_arms]
     if not controls:
-        return f"{_start('Yes', asked)}{reaches} {seeds}. No control was run, so the reason may be scale alone."
+        return f"{_start('Yes', asked)}{reaches} {seeds}. {_NO_CONTROL}"
     names = joined(list(dict.fromkeys(control_arms[each.arm] for each in controls)), "and")
     low, high = (percent(end(each.accuracy.value for each in controls)) for end in (min, max))
     span = low if low == high else f"{low} to {high}"
@@ -95,10 +97,10 @@ def _of_accuracies(group: Sequence[DiagnosticResult], control_arms: dict[str, st
     if base and close:
         nearest = max(close, key=lambda each: each.accuracy.value)
         reached = percent(nearest.accuracy.value, 1)
-        return f"Not by what it was warmed up on: {reaches}, but the control {nearest.arm} reaches {reached} {seeds}."
+        return f"Not because of the warm-up data: {reaches}, but the control {nearest.arm} reaches {reached} {seeds}."
     return f"{_start('Yes', asked)}{reaches}; {names} controls reach {span} {seeds}."
 
 
 def _start(word: str, asked: bool) -> str:
-    """`Yes: ` before the answer to a question that can be answered so."""
+    """`Yes: ` before the answer to a yes-or-no question; nothing otherwise."""
     return f"{word}: " if asked or word.startswith("No d") else ""

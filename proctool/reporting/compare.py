@@ -1,13 +1,12 @@
-"""What a warm-up saves: curves of held-out loss against corpus tokens, compared arm by arm, paired over seeds.
+"""What a warm-up saves: curves of validation loss against corpus tokens, compared arm by arm, paired over seeds.
 
-*Tokens to a loss*: the first crossing of the curve's running minimum, so that noise after a crossing does not undo it.
-Between two measurements loss is taken as linear in log tokens, the shape of learning curves (linear in tokens from a
-measurement at 0 tokens to the next). *Saved* is 1 - (arm's tokens to the baseline's final loss) / (baseline's tokens
-to it). Where an arm was trained once, the crossing lies on a schedule that goes on: the arm's learning rate has not
-fallen as far as the baseline's had, so a run planned for the shorter budget would do somewhat better. Where an arm was
-trained with several budgets, each along its own schedule, the crossing is found among their final losses instead.
-*Gain* is the baseline's loss minus the arm's at equal corpus tokens: the additive gain, positive where the arm is
-better.
+*Tokens to a loss*: where the curve's running minimum first crosses the loss, so noise after the crossing does not
+matter. Between two measurements, loss is interpolated linearly in log tokens, the shape of learning curves (linearly in
+tokens from a measurement at 0 tokens to the next). *Saved* is 1 - (arm's tokens to the baseline's final loss) /
+(baseline's tokens to it). If an arm was trained once, its schedule continues after the crossing: its learning rate is
+still higher than the baseline's was at the end, so a run planned for the shorter budget would do somewhat better. If an
+arm was trained with several budgets, each with its own schedule, the crossing is found among their final losses.
+*Gain* is the baseline's loss minus the arm's at equal corpus tokens: the additive gain, positive if the arm is better.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from proctool.reporting.interval import Estimate, estimate
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Held-out loss (nats per token, or another measure) against tokens; both (n,), tokens rising, n >= 1."""
+    """Validation loss (nats per token, or another measure) against tokens; both (n,), tokens rising, n >= 1."""
 
     tokens: NDArray[np.float64]
     loss: NDArray[np.float64]
@@ -41,7 +40,7 @@ class Curve:
         return float(self.tokens[-1])
 
     def tokens_to(self, loss: float) -> float | None:
-        """Corpus tokens after which the running minimum first reaches `loss`; None where it never does."""
+        """Corpus tokens at which the running minimum first reaches `loss`; None if it never does."""
         best = np.minimum.accumulate(self.loss)  # (n,)
         if best[-1] > loss:
             return None
@@ -69,28 +68,28 @@ class Run:
     curve: Curve
     """Of the run with the largest budget."""
     warmup_tokens: float | None = 0.0
-    """None, as the operations, where it is not known."""
+    """None if not known; so are the FLOPs."""
     flops: float | None = None
     """Floating-point operations of the whole pretraining."""
     warmup_flops: float | None = 0.0
     by_budget: Curve | None = None
-    """Final losses against budgets, where it was trained with several."""
+    """Final losses against budgets, if it was trained with several."""
     tokens_per_step: float | None = None
     """Of the run with the largest budget."""
     shares: Mapping[str, Curve] = field(default_factory=dict)
-    """What else was measured on the held-out text, by name ("accuracy", "exact_match"), against tokens."""
+    """What else was measured on the validation text, by name ("accuracy", "exact_match"), against tokens."""
 
     @property
     def compared(self) -> Curve:
-        """Where the tokens to a loss are read: among the budgets' final losses, else along the one run."""
+        """The curve that tokens to a loss are read from: the budgets' final losses, else the one run."""
         return self.by_budget or self.curve
 
     def starts_at(self, loss: float) -> bool:
-        """Whether it is at `loss` already where it is first measured: how early it got there is not known."""
+        """Whether it is at `loss` at its first measurement already, so that the exact crossing is not known."""
         return bool(self.compared.loss[0] <= loss)
 
     def flops_to(self, tokens: float) -> float | None:
-        """Operations up to `tokens` corpus tokens, the warm-up's counted; None where they are not known."""
+        """FLOPs up to `tokens` corpus tokens, including the warm-up's; None if not known."""
         if self.flops is None or self.warmup_flops is None:
             return None
         return self.flops * tokens / self.curve.end + self.warmup_flops
@@ -109,7 +108,7 @@ class InPerplexity:
 
     @property
     def perplexity_ratio(self) -> Estimate:
-        """The arm's perplexity over the baseline's at equal tokens, below 1 where the arm is better."""
+        """The arm's perplexity over the baseline's at equal tokens: below 1 if the arm is better."""
         return self.gain.negated.exponential
 
 
@@ -121,23 +120,23 @@ class ArmResult(InPerplexity):
     seeds: tuple[int, ...]
     final_loss: Estimate
     target_loss: float
-    """What is to be reached: the baseline's final loss (mean over seeds; each seed has its own), or one given."""
+    """The loss to reach: the baseline's final loss (mean over seeds; each seed has its own), or a given one."""
     gain: Estimate
     """Baseline's loss minus the arm's at equal corpus tokens, in nats per token."""
     reached: int
     """Seeds in which the arm reaches the target."""
     tokens: Estimate | None
-    """Corpus tokens to the target. None, as below, where a seed never reaches it."""
+    """Corpus tokens to the target. This and the next three are None if a seed never reaches it."""
     saved: Estimate | None
-    """None too where the baseline does not reach a target that was given."""
+    """Also None if the baseline does not reach a given target."""
     saved_total: Estimate | None
-    """With the warm-up's own tokens counted as spent."""
+    """Including the warm-up's own tokens."""
     saved_flops: Estimate | None
-    """With the warm-up's own operations counted as spent."""
+    """Including the warm-up's own FLOPs."""
     warmup_tokens: float | None
     is_baseline: bool = False
     at_least: bool = False
-    """Whether a seed is at the target already where it is first measured, so that more may be saved."""
+    """Whether a seed is at the target at its first measurement already, so that more may be saved."""
     given_loss: bool = False
     """Whether the target was given, rather than the baseline's final loss."""
     better: int = 0
@@ -149,9 +148,9 @@ Arms = Mapping[str, Mapping[int, Run]]
 
 
 def compare(arms: Arms, baseline: str, loss: float | None = None) -> list[ArmResult]:
-    """Each arm against the arm `baseline`, which comes first; without a common seed it is left out.
+    """Each arm against the arm `baseline`, which comes first; an arm without a common seed is left out.
 
-    `loss`: the target, in nats per token; by default each seed's baseline at its end.
+    `loss`: the target, in nats per token; by default the final loss of each seed's baseline.
     """
     results = [_against(arms[baseline], arms[baseline], baseline, loss, is_baseline=True)]
     for name, runs in arms.items():
@@ -171,7 +170,7 @@ def _against(
     reached = [tokens for tokens in needed if tokens is not None]
     saved = total = flops = None
     everywhere = len(reached) == len(seeds)
-    if everywhere and all(spent):  # neither None nor 0: a baseline at the target before its first token
+    if everywhere and all(spent):  # None: never reached; 0: at the target before the first token
         theirs = [tokens for tokens in spent if tokens is not None]
         saved = _shares(reached, theirs)
         warm = [run.warmup_tokens for _, run in pairs if run.warmup_tokens is not None]
@@ -230,9 +229,9 @@ def _gains(base: Mapping[int, Run], arm: Mapping[int, Run]) -> list[float]:
 
 
 def margin(arm: Mapping[int, Run], control: Mapping[int, Run]) -> Estimate | None:
-    """What an arm ends better than its control, in nats per token, paired over the seeds that both have; None if none.
+    """The control's final loss minus the arm's, in nats per token, paired over common seeds; None without any.
 
-    Each at its own end: a control that got more corpus instead of a warm-up is compared with all of it.
+    Each at its own end: a control that trained on more corpus instead of a warm-up keeps all of it.
     """
     seeds = sorted(arm.keys() & control.keys())
     return estimate([control[seed].compared.final - arm[seed].compared.final for seed in seeds]) if seeds else None

@@ -1,4 +1,4 @@
-"""What an arm is: a treatment, or a control of one. Recipes say it; otherwise it is read from how an arm starts."""
+"""Whether an arm is a treatment or a control: as the recipe says, else derived from where its weights come from."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ class Start:
     """Where an arm's weights come from before it is pretrained."""
 
     tasks: tuple[str, ...] = ()
-    """Specifications of what its donors were warmed up on; none for a cold start."""
+    """Specifications of the tasks of its donors; empty for a cold start."""
     carried: tuple[Provenance, ...] = ()
     """Where its components come from."""
     kind: str | None = None
-    """The kind of control it is, as a recipe says it: a key of CONTROLS."""
+    """The kind of control, from the recipe: a key of CONTROLS."""
     of: tuple[str, ...] = ()
-    """The arms that it is a control of, as a recipe says it."""
+    """The arms that it is a control of, from the recipe."""
     layers: tuple[str, ...] = ()
-    """The layers that carrying was limited to, as written; none for all."""
+    """The layers that were carried over, as written; empty for all."""
     made_from: str = ""
-    """The arm as written in a recipe: forms of one arm differ in the length of their warm-up."""
+    """The arm in the recipe that it is a variant of: variants differ in the length of their warm-up."""
 
     @property
     def components(self) -> tuple[str, ...]:
-        """The components that come from donors in one way or another."""
+        """The components that come from donors in some way."""
         return tuple(dict.fromkeys(each.component for each in self.carried if each.source not in NOT_TAKEN))
 
     @property
     def control(self) -> str | None:
-        """The kind of control it is, a key of CONTROLS; None for a treatment or a cold start."""
+        """The kind of control, a key of CONTROLS; None for a treatment or a cold start."""
         if self.kind is not None:
             return self.kind
         if not self.tasks:
@@ -66,10 +66,10 @@ class Start:
 
     @property
     def treatment(self) -> tuple[str, ...]:
-        """What it is apart from the warm-up's length: arms that share it make one substitutive curve."""
+        """What identifies it apart from the warm-up's length: arms with the same value form one substitutive curve."""
         if self.made_from:
             return (self.made_from, self.kind or "")
-        # Without the donor's file name, which may hold the warm-up's length.
+        # Without the donor's file name, which may contain the warm-up's length.
         ways = (f"{each.component}:{each.source}:{each.treatment}{each.heads or ''}" for each in self.carried)
         return (*self.tasks, *sorted(ways))
 
@@ -106,9 +106,9 @@ def controls(starts: Mapping[str, Start]) -> list[ControlPair]:
 
 
 def _alike(control: Start, arm: Start) -> bool:
-    """Whether the tasks are the same but for a shuffled control's shuffling, and so is what is carried.
+    """Whether tasks (apart from shuffling) and carried components are the same.
 
-    A control without the body carries less by what it is, so it stands beside every arm of its tasks.
+    Controls that carry no body have fewer components by design, so they belong to every arm of their tasks.
     """
     if tuple(map(_plain, control.tasks)) != tuple(map(_plain, arm.tasks)):
         return False

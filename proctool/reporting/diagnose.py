@@ -1,4 +1,4 @@
-"""Diagnostics compared: accuracy at the end, against the baseline's and against guessing."""
+"""Diagnostics compared: final accuracy against the baseline's and against guessing."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ class DiagnosticResult:
     difference: Estimate
     """The arm's accuracy minus the baseline's, paired by seed."""
     noise: float
-    """Half-width of the 95 % interval that the finite held-out sets alone give the difference; 0 where unknown."""
+    """Half-width of the difference's 95 % interval due to the finite validation sets; 0 if unknown."""
     chance: float | None
     is_baseline: bool
 
     @property
     def differs(self) -> bool:
-        """Whether the arm is told from the baseline: over seeds where there are several, else beyond the noise."""
+        """Whether the arm differs from the baseline: by the interval over seeds, or with one seed by the noise."""
         if self.difference.low is not None:
             return self.difference.excludes_zero
         return abs(self.difference.value) > max(self.noise, 0.01)
 
     @property
     def at_floor(self) -> bool:
-        """Whether it is no better than guessing (within the noise)."""
+        """Whether it is no better than guessing, within the noise."""
         return self.chance is not None and self.accuracy.value <= self.chance + max(self.noise, 0.01)
 
 
 def diagnose(
     name: str, scores: Mapping[str, Mapping[int, Score]], baseline: str, chance: float | None
 ) -> list[DiagnosticResult]:
-    """Each arm's accuracy against the baseline's, which comes first; seeds that only one of them has are left out."""
+    """Each arm's accuracy against the baseline's, which comes first; only seeds that both have count."""
     base = scores.get(baseline, {})
     results = []
     for arm in sorted(scores, key=lambda each: each != baseline):

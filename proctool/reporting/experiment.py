@@ -29,7 +29,7 @@ from proctool.training.run_state import content_of
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """What has been measured so far. Only completed runs count; the rest is named in `missing`."""
+    """What has been measured so far. Only completed runs count; `missing` names the others."""
 
     folder: Path | None
     record: ExperimentRecord
@@ -39,9 +39,9 @@ class Experiment:
     scores: dict[str, dict[str, dict[int, Score]]]
     """Diagnostics by name, arm and seed."""
     finetunes: dict[str, dict[str, dict[int, Run]]] = field(default_factory=dict)
-    """Fine-tuning of the pretrained models by name, arm and seed; what it cost to get there is not counted."""
+    """Fine-tuning of the pretrained models by name, arm and seed; costs before fine-tuning are not counted."""
     chance: dict[str, float] = field(default_factory=dict)
-    """By diagnostic, the accuracy of guessing, where it is known."""
+    """The accuracy of guessing, by diagnostic, if known."""
     missing: tuple[str, ...] = ()
     """Stages that are not complete."""
     contents: dict[str, str] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Experiment:
     starts: dict[str, Start] = field(default_factory=dict)
     """Where each arm's weights come from."""
     remarks: tuple[str, ...] = ()
-    """What a reader must know of what was left out or does not quite compare."""
+    """Notes on what was left out or is not fully comparable."""
 
     @property
     def arms(self) -> list[str]:
@@ -133,7 +133,7 @@ def _gates(record: ExperimentRecord, logs: Mapping[str, MetricsLog]) -> dict[str
 
 
 def arm_of(folder: Path) -> str | None:
-    """The arm that a stage's folder measures, by the record of the experiment around it; None where there is none."""
+    """The arm that a stage's folder belongs to, from the experiment's record; None without a record."""
     root = folder.absolute().parent
     if not (root / RECORD).is_file():
         return None
@@ -144,7 +144,7 @@ def arm_of(folder: Path) -> str | None:
 
 
 def _as_written(start: Start, arm: str, record: ExperimentRecord) -> Start:
-    """With what the recipe says of the arm, which knows more than its runs do."""
+    """The start with what the recipe says about the arm, which is more than its runs know."""
     about = record.about.get(arm)
     if about is None:
         return start
@@ -157,18 +157,18 @@ def _as_written(start: Start, arm: str, record: ExperimentRecord) -> Start:
 def _drop_incomparable(
     runs: dict[str, dict[int, Run]], settings: Mapping[str, Setting], baseline: str, of: str
 ) -> list[str]:
-    """Leave out arms whose losses are on another text or in other tokens; the words for it."""
+    """Leave out arms whose losses are on another text or in other tokens; returns a note for each."""
     remarks = []
     for arm in [arm for arm in runs if baseline in settings]:
         differs = settings[arm].differs(settings[baseline])
         if differs is not None:
             del runs[arm]
-            remarks.append(f"{arm} is left out of {of}, which do not compare: it has the {differs}.")
+            remarks.append(f"{arm} is left out of {of}, because they are not comparable: it has {differs}.")
     return remarks
 
 
 def _drop_other_tasks(scores: Mapping[str, dict[str, dict[int, Score]]], baseline: str) -> list[str]:
-    """Leave out arms whose accuracies are on another form of the task than the baseline's; the words for it."""
+    """Leave out arms whose task has other options than the baseline's; returns a note for each."""
     remarks = []
     for name, arms in scores.items():
         base = next(iter(arms.get(baseline, {}).values()), None)
@@ -178,23 +178,23 @@ def _drop_other_tasks(scores: Mapping[str, dict[str, dict[int, Score]]], baselin
             differs = next((said for score in arms[arm].values() if (said := score.differs(base))), None)
             if differs is not None:
                 del arms[arm]
-                remarks.append(f"{arm} is left out of {name}, whose accuracies do not compare: it has the {differs}.")
+                remarks.append(f"{arm} is left out of {name}, because accuracies are not comparable: it has {differs}.")
     return remarks
 
 
 def _is_done(folder: Path, stage: StageRecord, log: MetricsLog) -> bool:
-    """Whether a stage has measured all that it measures: its weights may be gone."""
+    """Whether a stage has all its measurements; its weights may be gone."""
     made = _made(folder, stage)
     return log.state(made, trains=made is None) == "done"
 
 
 def _content(folder: Path, stage: StageRecord, log: MetricsLog) -> str | None:
-    """The hash of what a stage made, as far as it has made it."""
+    """The content hash of a stage's artifact; None before it exists."""
     if made := _made(folder, stage):
         return content_of(made)
     return log.end.content if log.end else None
 
 
 def _made(folder: Path, stage: StageRecord) -> Path | None:
-    """The file of a stage that has no metrics, a transplant; None for one that trains."""
+    """The file of a stage without metrics (a transplant); None for a stage that trains."""
     return None if stage.trains or stage.artifact is None else folder / stage.folder / stage.artifact

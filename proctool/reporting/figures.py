@@ -1,7 +1,7 @@
 """Static figures with matplotlib (the extra `[report]`): for papers and slides.
 
-Arms are told apart by colour (Okabe and Ito's palette, safe for colour-blind readers), by line style and by marker, so
-that a figure printed in grey still reads. Bands are the range over seeds; whiskers are 95 % intervals.
+Arms differ in colour (Okabe and Ito's palette, safe for colour-blind readers), line style and marker, so that a figure
+printed in grey is readable. Bands show the range over seeds; whiskers are 95 % intervals.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 KINDS = ("png", "svg", "pdf")
 _COLOURS = ("#5b6470", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#a03c3c")
 _GREY = _COLOURS[0]
-# Cycles of different lengths, so that arms beyond the eighth are told apart too; the baseline has the first of each.
+# Cycles of different lengths, so that arms after the eighth differ too; the baseline has the first of each.
 _LINES: tuple[Any, ...] = ("--", "-", "-.", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _MARKERS = ("", "o", "s", "^", "D", "v", "P", "X", "<", "*")
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "---", "|||")
 _LEGEND_INSIDE = 5
-"""Most arms for which the legend stands within the axes."""
+"""With more arms than this, the legend is outside the axes."""
 _STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -52,7 +52,7 @@ def figures_available() -> bool:
 
 
 def figure_kinds(written: str | None) -> tuple[str, ...]:
-    """The kinds asked for by `png,svg,pdf`, `none`, or nothing: png where it can be drawn. Raises OptionError."""
+    """The kinds in `png,svg,pdf` or `none`; by default png if matplotlib is installed. Raises OptionError."""
     if written is None:
         return ("png",) if figures_available() else ()
     kinds = tuple(dict.fromkeys(each.strip().lower() for each in written.split(",")))
@@ -60,26 +60,26 @@ def figure_kinds(written: str | None) -> tuple[str, ...]:
         return ()
     for kind in kinds:
         if kind not in KINDS:
-            raise OptionError(f'figures: "{kind}" is not a kind of figure (known: {", ".join(KINDS)}, none)')
+            raise OptionError(f'figures: unknown format "{kind}"; use {", ".join(KINDS)} or none')
     if not figures_available():
-        raise OptionError('figures: they need matplotlib; pip install "proctool[report]"')
+        raise OptionError('figures: matplotlib is not installed; run pip install "proctool[report]"')
     return kinds
 
 
 def figure_paths(report: Report, folder: Path, kinds: Sequence[str]) -> list[Path]:
-    """What `write_figures` writes."""
+    """The files that `write_figures` writes."""
     return [folder / f"{name}.{kind}" for name in (_drawings(report) if kinds else ()) for kind in kinds]
 
 
 def write_figures(report: Report, folder: Path, kinds: Sequence[str] = ("png",)) -> list[Path]:
-    """Write curves, savings, the substitutive curve and diagnostics, each as every one of `kinds`; their paths.
+    """Write curves, savings, the substitutive curve and diagnostics in each of the formats `kinds`; returns the paths.
 
     Raises OptionError without matplotlib, OSError.
     """
     if not kinds:
         return []
     if not figures_available():
-        raise OptionError('figures: they need matplotlib; pip install "proctool[report]"')
+        raise OptionError('figures: matplotlib is not installed; run pip install "proctool[report]"')
     import matplotlib
 
     matplotlib.use("Agg")
@@ -100,7 +100,7 @@ def write_figures(report: Report, folder: Path, kinds: Sequence[str] = ("png",))
 
 
 def _drawings(report: Report) -> dict[str, tuple[int, tuple[float, float], Draw]]:
-    """By file name: panels side by side, width and height in inches, and what draws them."""
+    """By file name: the number of panels side by side, width and height in inches, and the drawing function."""
     many = len(report.experiment.arms) > _LEGEND_INSIDE
     curves = (7.4, 3.8) if many else (5.6, 3.6)
     drawings: dict[str, tuple[int, tuple[float, float], Draw]] = {}
@@ -142,7 +142,7 @@ def _draw_loss(report: Report, panels: list[Axes]) -> None:
     seen = np.concatenate([y[x >= last / 4] for lines in arms.values() for x, y in lines])
     room = 0.06 * float(np.ptp(seen) or 1)
     axes.set(
-        xlabel="corpus tokens", ylabel="held-out loss (nats per token)", ylim=(seen.min() - room, seen.max() + room)
+        xlabel="corpus tokens", ylabel="validation loss (nats per token)", ylim=(seen.min() - room, seen.max() + room)
     )
     axes.set_xlim(left=0)
 
@@ -167,7 +167,7 @@ def _draw_accuracy(report: Report, name: str, panels: list[Axes]) -> None:
 def _draw_curves(
     axes: Axes, arms: Mapping[str, Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]], report: Report
 ) -> None:
-    """The mean over seeds with the band of all seeds; each seed by itself where they were measured elsewhere."""
+    """The mean over seeds with the band of all seeds; separate lines if seeds were measured at different tokens."""
     for arm, lines in arms.items():
         colour = _colour(report, arm)
         look: dict[str, Any] = {"color": colour, "linestyle": _of(_LINES, report, arm), "linewidth": 1.5}
@@ -196,8 +196,8 @@ def _draw_savings(report: Report, panels: list[Axes]) -> None:
     for place, result in enumerate(others):
         saved = result.saved
         if saved is None:
-            count = f"in {result.reached} of {len(result.seeds)} seeds" if result.reached else ""
-            axes.text(0, place, f" reaches it {count}" if count else " never reaches it", va="center")
+            count = f" in {result.reached} of {len(result.seeds)} seeds"
+            axes.text(0, place, f" reached{count}" if result.reached else " never reached", va="center")
             continue
         _bar(axes, report, result.arm, place, 100 * saved.value)
         _whisker(axes, saved, place, across=True)
@@ -260,7 +260,7 @@ def _whisker(axes: Axes, found: Estimate, at: float, across: bool, scale: float 
 
 
 def _of(cycle: Sequence[Any], report: Report, arm: str) -> Any:
-    """The arm's own of a cycle whose first is the baseline's alone."""
+    """The arm's entry of a cycle; the first entry is only for the baseline."""
     place = report.experiment.arms.index(arm)
     return cycle[0] if arm == report.baseline else cycle[1 + (place - 1) % (len(cycle) - 1)]
 

@@ -1,4 +1,4 @@
-"""What goes on from the pretrained models, compared: whether an arm's gain is still there after fine-tuning."""
+"""Fine-tuned models compared: whether an arm's gain remains after fine-tuning."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from proctool.reporting.interval import Estimate, estimate
 
 @dataclass(frozen=True)
 class FinetuneResult(InPerplexity):
-    """One arm's held-out loss at the end of a fine-tuning, in nats per token of that one's corpus."""
+    """One arm's validation loss at the end of fine-tuning, in nats per token of the fine-tuning corpus."""
 
     finetune: str
     arm: str
     seeds: tuple[int, ...]
-    """Those that the baseline has too."""
+    """Seeds that the baseline has too."""
     final_loss: Estimate
     gain: Estimate
-    """The baseline's loss minus the arm's at equal tokens of the fine-tuning, paired by seed."""
+    """The baseline's loss minus the arm's at equal fine-tuning tokens, paired by seed."""
     is_baseline: bool
 
 
 def compare_finetunes(name: str, arms: Mapping[str, Mapping[int, Run]], baseline: str) -> list[FinetuneResult]:
-    """Each arm against the baseline, which comes first; seeds that only one of them has are left out."""
+    """Each arm against the baseline, which comes first; only seeds that both have count."""
     base = arms.get(baseline, {})
     results = []
     for arm in sorted(arms, key=lambda each: each != baseline):
@@ -38,6 +38,6 @@ def compare_finetunes(name: str, arms: Mapping[str, Mapping[int, Run]], baseline
 def by_finetune(
     finetunes: Mapping[str, Mapping[str, Mapping[int, Run]]], baseline: str
 ) -> list[Sequence[FinetuneResult]]:
-    """The results of each fine-tuning that the baseline has gone through."""
+    """The results of each fine-tuning that the baseline has too."""
     found = [compare_finetunes(name, arms, baseline) for name, arms in finetunes.items()]
     return [each for each in found if each]

@@ -26,13 +26,13 @@ def to_pandas(report: Report) -> pd.DataFrame:
     warmup_tokens                   procedural tokens
     NAME_accuracy                   of each diagnostic
 
-    Each measure but warmup_tokens has the ends of its 95 % interval beside it, in MEASURE_low and MEASURE_high. What
-    was not measured is missing (None or NaN). Raises OptionError where pandas is not installed.
+    Each measure except warmup_tokens has its 95 % interval in MEASURE_low and MEASURE_high. What was not measured is
+    missing (None or NaN). Raises OptionError if pandas is not installed.
     """
     try:
         import pandas as pd
     except ImportError:
-        raise OptionError("to_pandas needs pandas: pip install pandas") from None
+        raise OptionError("to_pandas: pandas is not installed; run pip install pandas") from None
     return pd.DataFrame(rows(report))
 
 

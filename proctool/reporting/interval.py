@@ -1,4 +1,4 @@
-"""Means over seeds with 95 % intervals that hold what they promise for few seeds."""
+"""Means over seeds with 95 % intervals that keep their coverage with few seeds."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _T = (
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 BOOTSTRAP_FROM = 6
-"""Seeds from which on the bootstrap is used. The mean of fewer than 6 values lies outside their own range in over 5 %
-of draws (2^(1-n)), so no resampling of them can give a 95 % interval."""
+"""With this many seeds or more, the bootstrap is used. With fewer than 6 values, the true mean lies outside their range
+in over 5 % of draws (2^(1-n)), so resampling them cannot give a 95 % interval."""
 _RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, with its 95 % interval where there are at least two."""
+    """A mean over seeds, with its 95 % interval if there are at least two."""
 
     value: float
     low: float | None
@@ -35,18 +35,18 @@ class Estimate:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval tells the mean from zero; false without one."""
+        """Whether the interval excludes zero; false without an interval."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     @property
     def negated(self) -> Estimate:
-        """Of the opposite sign."""
+        """The estimate with the opposite sign."""
         low, high = (None if end is None else -end for end in (self.high, self.low))
         return Estimate(-self.value, low, high, self.n, self.method)
 
     @property
     def exponential(self) -> Estimate:
-        """exp of the mean and of its ends: of logarithms, the geometric mean."""
+        """exp of the mean and of the interval's ends: the geometric mean if the values are logarithms."""
         low, high = (None if end is None else math.exp(end) for end in (self.low, self.high))
         return Estimate(math.exp(self.value), low, high, self.n, self.method)
 
@@ -54,9 +54,9 @@ class Estimate:
 def estimate(values: Sequence[float], *, shares: bool = False) -> Estimate:
     """The mean of independent values, one per seed. Raises ValueError for none.
 
-    From 6 values on: the percentile bootstrap at levels widened for small samples (Hesterberg, "What Teachers Should
-    Know About the Bootstrap", 2015, section 5.3). Below: Student's t. Of `shares`, which lie in [0, 1], the t interval
-    is taken on the scale of log odds around the mean (delta method), so that it stays in [0, 1] too.
+    With 6 or more values: the percentile bootstrap at levels widened for small samples (Hesterberg, "What Teachers
+    Should Know About the Bootstrap", 2015, section 5.3). With fewer: Student's t. For `shares`, which lie in [0, 1],
+    the t interval is computed on the log-odds scale around the mean (delta method), so that it stays in [0, 1].
     """
     if not values:
         raise ValueError("no values")
@@ -84,9 +84,9 @@ def _resamples(n: int) -> NDArray[np.integer[Any]]:
 
 
 def _of_share(mean: float, half: float, n: int) -> Estimate:
-    """The interval `mean` +- `half` bent to stay within 0 and 1."""
+    """The interval `mean` +- `half`, transformed to stay within 0 and 1."""
     method = "Student t of the log odds"
-    if not 0 < mean < 1:  # all seeds at 0 or all at 1: there is no spread to judge by
+    if not 0 < mean < 1:  # all seeds at 0 or all at 1: no spread is visible
         return Estimate(mean, mean, mean, n, method)
     odds, wide = math.log(mean / (1 - mean)), half / (mean * (1 - mean))
     return Estimate(mean, _logistic(odds - wide), _logistic(odds + wide), n, method)

@@ -1,4 +1,4 @@
-"""One training run's folder as numbers: its curve, what it cost, on what it ran and where its weights came from."""
+"""One training run's folder as numbers: its curve, its cost, its settings and the origin of its weights."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from proctool.untrusted import parse_json
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """One diagnostic from one arm with one seed: accuracy (share of targets right) on held-out samples."""
+    """One diagnostic from one arm with one seed: accuracy (share of correct targets) on validation samples."""
 
     tokens: tuple[int, ...]
     accuracy: tuple[float, ...]
     samples: int | None
-    """Held-out samples scored: what sampling noise there is."""
+    """Validation samples scored, which gives the sampling noise."""
     exact_match: float | None = None
-    """Share of samples with every target right, at the end."""
+    """Final share of samples with every target correct."""
     steps: int | None = None
     """Steps taken."""
     task: str | None = None
-    """The task's full specification, its scoring among it; None where the run does not say."""
+    """The task's full specification, including its scoring; None if the run does not record it."""
 
     @property
     def scoring(self) -> str | None:
-        """How the answers of arithmetic are scored: answer, or official."""
+        """How answers of arithmetic are scored: answer or official."""
         if self.task is None:
             return None
         with contextlib.suppress(OptionError):  # a task that is not installed here
@@ -48,15 +48,15 @@ class Score:
         return None
 
     def differs(self, other: Score) -> str | None:
-        """What makes accuracies incomparable, in words; None where nothing does."""
+        """What makes accuracies incomparable, in words; None if nothing does."""
         if self.task is None or other.task is None or self.task == other.task:
             return None
-        return f"task {self.task}, not {other.task}"
+        return f"task {self.task} instead of {other.task}"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What losses are measured on; they are comparable where all of it is the same, as far as it is known."""
+    """What losses are measured on. Losses are comparable if all known fields are equal."""
 
     corpus: str | None
     tokenizer: str | None
@@ -65,28 +65,28 @@ class Setting:
     """Hash of the token store."""
 
     def differs(self, other: Setting) -> str | None:
-        """What makes losses incomparable, in words; None where nothing does."""
+        """What makes losses incomparable, in words; None if nothing does."""
         for name in ("corpus", "tokenizer", "context", "content"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine is not None and theirs is not None and mine != theirs:
                 if name == "content":
-                    return f"same corpus by name with other text in it (content {mine:.12}, not {theirs:.12})"
-                return f"{name} {mine}, not {theirs}"
+                    return f"a corpus of the same name with different text (content {mine:.12} instead of {theirs:.12})"
+                return f"{name} {mine} instead of {theirs}"
         return None
 
 
 @dataclass(frozen=True)
 class Warmup:
-    """What an arm's warm-ups cost together."""
+    """The total cost of an arm's warm-ups."""
 
     tokens: float | None = 0.0
-    """None, as flops, where it is not known."""
+    """None if not known; so are the FLOPs."""
     flops: float | None = 0.0
     tasks: tuple[str, ...] = ()
 
 
 def run_of(log: MetricsLog, warmup: Warmup) -> Run | None:
-    """A pretraining run; None without a held-out loss."""
+    """A pretraining run; None without a validation loss."""
     tokens, loss = log.measured("loss")
     if not tokens or tokens[-1] <= 0:
         return None
@@ -100,7 +100,7 @@ def run_of(log: MetricsLog, warmup: Warmup) -> Run | None:
 
 
 def _per_step(log: MetricsLog) -> float | None:
-    """Tokens of a step, by the last measurement: the same whether it stopped early or not."""
+    """Tokens per step, from the last measurement, which is right even if the run stopped early."""
     return next(
         (each.tokens / each.step for each in reversed(log.evals) if each.step and each.tokens is not None), None
     )
@@ -126,7 +126,7 @@ def score_of(log: MetricsLog, samples: int | None) -> Score:
 
 
 def setting_of(log: MetricsLog) -> Setting:
-    """What a pretraining run was measured on, as far as it says."""
+    """What a pretraining run was measured on, as far as it is recorded."""
     metadata = log.start.metadata if log.start is not None else {}
     return Setting(
         metadata.get("corpus"), metadata.get("tokenizer"), metadata.get("context"), metadata.get("corpus_content")
@@ -141,7 +141,7 @@ def start_of(log: MetricsLog, warmup: Warmup) -> Start:
 
 
 def warmup_of(logs: Iterable[MetricsLog]) -> Warmup:
-    """The warm-ups with these logs together."""
+    """The total of the warm-ups with these logs."""
     tokens, flops, tasks = 0.0, 0.0, []
     known = True
     for log in logs:
@@ -156,10 +156,10 @@ def warmup_of(logs: Iterable[MetricsLog]) -> Warmup:
 
 
 def warmup_from_lineage(folder: Path, log: MetricsLog) -> Warmup:
-    """What stands behind a run folder of its own, from the lineage in its artifact and the log beside its init.
+    """The warm-up of a run outside an experiment, from its artifact's lineage and from the log of its init.
 
-    Its tokens are None where it had a donor, but neither its own artifact nor the donor's is there to say.
-    Raises ArtifactError where one of them is damaged.
+    Tokens are None if it had a donor, but neither its own artifact nor the donor's can be found.
+    Raises ArtifactError if one of them is damaged.
     """
     settings = read_settings(folder)
     init = settings.get("init")
@@ -175,7 +175,7 @@ def warmup_from_lineage(folder: Path, log: MetricsLog) -> Warmup:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """A run folder's config.json; empty where there is none that can be read."""
+    """A run folder's config.json; empty if it cannot be read."""
     try:
         found = parse_json((folder / "config.json").read_bytes(), any_text=True)
     except (OSError, ValueError):
@@ -184,7 +184,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def _parents(folder: Path, written: str | None, init: str | None) -> list[Mapping[str, Any]] | None:
-    """The donors of a run: as its own artifact records them, else as the init says them of itself."""
+    """The donors of a run: from its own artifact, else from its init."""
     for path in [user_path(written), folder / Path(written).name] if written else []:
         if path.is_file():
             return list(artifact.read_header(path).parents)
@@ -200,7 +200,7 @@ def _all(parents: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
 
 
 def _donor_flops(init: str | None, contents: set[str]) -> float | None:
-    """From the log of the run that made the init, where it is the only donor: in its run folder or in its own."""
+    """FLOPs from the log of the run that wrote the init, if that is the only donor."""
     if init is None or len(contents) != 1:
         return None
     path = user_path(init)
@@ -213,9 +213,9 @@ def _donor_flops(init: str | None, contents: set[str]) -> float | None:
 
 
 def flops_of(log: MetricsLog) -> float | None:
-    """Operations of a completed run: as recorded, else 6 per parameter and token (Kaplan et al. 2020, section 2.1).
+    """FLOPs of a completed run: as recorded, else 6 per parameter and token (Kaplan et al. 2020, section 2.1).
 
-    Where donors had to be accepted, those of every donor and every probe.
+    If donors had to be accepted, those of every donor and every probe.
     """
     if log.start is None:
         return None
@@ -230,5 +230,5 @@ def completed(folder: Path) -> MetricsLog:
     """The log of a run that has ended. Raises RunError."""
     log = read_metrics(folder)
     if log.end is None:
-        raise RunError(f"{folder}: this run is not complete (step {log.step} of {log.steps or '?'}); finish it first")
+        raise RunError(f"{folder}: the run is not complete (step {log.step} of {log.steps or '?'}); resume it first")
     return log

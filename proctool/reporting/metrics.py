@@ -1,4 +1,4 @@
-"""The metrics of a run, read as the run writes them."""
+"""The metrics of a run, read while the run writes them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Recorded = TypeVar("Recorded", TrainEvent, EvalEvent)
 class MetricsLog:
     """A run's metrics so far. `update` reads what has been written since the last call.
 
-    An interrupted run goes on from its checkpoint and writes some steps a second time: of each step the last
-    writing counts. A torn line, left by a process that was killed, is skipped; an event that holds what cannot be
-    (a step that is no number) is a RunError.
+    A resumed run starts at its checkpoint and records some steps a second time; the last record of a step counts. An
+    incomplete line, left by a killed process, is skipped; an event with an impossible value (a step that is not a
+    number) is a RunError.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,12 +38,12 @@ class MetricsLog:
         self._inode = 0
 
     def update(self) -> bool:
-        """Read what is new; whether there was anything."""
+        """Read new events; returns whether there were any."""
         try:
             with self.path.open("rb") as file:
                 written = os.fstat(file.fileno())
                 if written.st_size < self._offset or written.st_ino != self._inode:
-                    self._clear()  # written anew: a run that goes on drops what it will do again
+                    self._clear()  # rewritten: a resumed run drops the steps that it will repeat
                     self._inode = written.st_ino
                 file.seek(self._offset)
                 new = file.read()
@@ -74,12 +74,12 @@ class MetricsLog:
 
     @property
     def step(self) -> int:
-        """The last step known to be done."""
+        """The last step known to be complete."""
         return max((events[-1].step for events in (self.train, self.evals) if events), default=0)
 
     @property
     def steps(self) -> int | None:
-        """Steps the run is to take."""
+        """Total steps of the run."""
         return self.start.steps if self.start is not None else None
 
     @property
@@ -96,13 +96,13 @@ class MetricsLog:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of work so far."""
+        """Seconds of training so far, across resumes."""
         if self.end is not None and self.end.seconds is not None:
             return self.end.seconds
         return self.train[-1].seconds if self.train else None
 
     def state(self, output: Path | None = None, *, trains: bool = True) -> State:
-        """How far the run is, as `run_state` has it; a command that does not train is done once its output is there."""
+        """The run's state by `run_state`; a command that does not train is done once its output exists."""
         if not trains:
             return "done" if output is not None and content_of(output) is not None else "missing"
         return run_state(self.path.parent, began=self.start is not None, end=self.end, output=output)
@@ -118,21 +118,21 @@ class MetricsLog:
 
 
 def read_metrics(folder: Path) -> MetricsLog:
-    """The metrics of a run folder. Raises RunError where there are none."""
+    """The metrics of a run folder. Raises RunError if there are none."""
     log = MetricsLog(folder)
     if not folder.is_dir():
         raise RunError(f"{folder}: no such run folder")
     log.update()
     if log.start is None and not log.evals:
-        what = "holds no run's events" if log.path.exists() else "missing; is this the folder of a run?"
+        what = "has no events of a run" if log.path.exists() else "no such file; give the folder of a run"
         raise RunError(f"{log.path}: {what}")
     return log
 
 
 def _put(events: list[Recorded], event: Recorded) -> None:
-    """Add an event where its step belongs, in place of what an interrupted attempt had written from there on.
+    """Add an event at its step; it replaces what an interrupted attempt recorded from that step on.
 
-    Evaluations on other splits stay. Looks at the end alone, so a record of any length is read in one pass.
+    Evaluations on other splits stay. Only the end of the list is examined, so reading stays linear.
     """
     others: list[Recorded] = []
     while events and events[-1].step >= event.step:

@@ -1,9 +1,9 @@
 "use strict";
-// Draws what the JSON in #data holds. Charts are rebuilt from `state` on every change; they are small.
+// Draws the data in #data. Charts are small, so they are redrawn from `state` on every change.
 const data = JSON.parse(document.getElementById("data").textContent);
 const colour = (name) => `var(--arm-${data.arms.indexOf(name) % 8})`;
 const isBase = (name) => name === data.baseline;
-// Beyond the eighth arm colours come again, as dashes of another kind.
+// After the eighth arm, colours repeat with another dash pattern.
 const dashes = (name) => isBase(name) ? "7 4" : ["", "12 3 2 3", "2 3"][Math.floor(data.arms.indexOf(name) / 8) % 3];
 const hiddenArms = new Set(data.controls), hiddenSeeds = new Set();
 const redraws = [];
@@ -252,7 +252,7 @@ function lossSection() {
   const row = armButtons(box, data.loss.arms);
   let close = true;
   const chart = lineChart(box, {
-    id: "loss", label: "Held-out loss against corpus tokens", arms: data.loss.arms, log: false,
+    id: "loss", label: "Validation loss against corpus tokens", arms: data.loss.arms, log: false,
     level: data.loss.target, levelName: `${data.baseline}: ${data.loss.target.toFixed(3)}`, levelBelow: true, marks: data.loss.marks,
     budgets: data.loss.budgets,
     across: "corpus tokens", value: (value) => value.toFixed(3), tick: (value) => `${value}`,
@@ -285,7 +285,7 @@ function substitutionSection() {
 function diagnosticSections() {
   for (const diagnostic of data.diagnostics) {
     const box = html("section", {}, html("h2", {}, `${diagnostic.name[0].toUpperCase()}${diagnostic.name.slice(1)} accuracy`),
-      html("p", { class: "sub" }, "Share of held-out answers right, training on the diagnostic from each arm's weights; higher is better."));
+      html("p", { class: "sub" }, "Accuracy on validation samples while training on the diagnostic from each arm's weights; higher is better."));
     document.getElementById("diagnostics").append(box);
     const row = armButtons(box, diagnostic.arms);
     let close = false;

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: verdicts, curves to point at and toggle, tables, and how it was made."""
+"""One self-contained HTML page: verdicts, interactive curves, tables, and how to reproduce them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from proctool.reporting.verdict import with_interval
 from proctool.units import format_count
 
 _MANY = 6
-"""Arms that a chart shows at once without a wish."""
+"""With more arms than this, charts hide controls at first."""
 
 
 def write_page(report: Report, path: Path) -> Path:
-    """Write the page, whole or not at all. Raises OSError."""
+    """Write the page atomically. Raises OSError."""
     with artifact.replacing(path) as file:
         file.write(page(report).encode())
     return path
@@ -52,7 +52,7 @@ def page(report: Report) -> str:
         details=_details(report),
         css=_file("page.css"),
         js=_file("page.js"),
-        # A script element ends at the first `</`, wherever it stands.
+        # A script element ends at the first `</`, even inside a string.
         data=json.dumps(_data(report)).replace("</", "<\\/"),
     )
 
@@ -76,7 +76,7 @@ def _subtitle(report: Report) -> str:
 
 
 def _verdict(said: str) -> str:
-    """The first sentence carries the answer; what follows qualifies it."""
+    """The first sentence is the answer and is bold; the others qualify it."""
     first, stop, rest = said.partition(". ")
     return f"<p><b>{_text(first)}.</b> {_text(rest)}</p>" if stop else f"<p><b>{_text(said)}</b></p>"
 
@@ -85,7 +85,7 @@ def _warning(experiment: Experiment) -> str:
     if not experiment.missing:
         return ""
     names = ", ".join(experiment.missing)
-    return f'<section class="warning"><p>Not complete; left out here: {escape(names)}.</p></section>'
+    return f'<section class="warning"><p>These stages are not finished and are left out: {escape(names)}.</p></section>'
 
 
 def _data(report: Report) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _curves(arms: Iterable[tuple[str, Mapping[int, tuple[Iterable[float], Iterab
 
 
 def _controls(report: Report) -> list[str]:
-    """Arms that curves leave out until they are asked for, where there are too many to tell apart."""
+    """Control arms that charts hide until they are selected, if there are many arms."""
     arms = report.experiment.arms
     controls = [arm for arm in arms if (start := report.experiment.starts.get(arm)) is not None and start.control]
     return [arm for arm in controls if arm != report.baseline] if len(arms) > _MANY else []
@@ -172,14 +172,12 @@ def _reached(curve: Substitution) -> list[tuple[float, tuple[float, ...]]]:
 def _bars(result: ArmResult) -> list[dict[str, Any]]:
     bars = [_bar("corpus tokens", "corpus", result.saved, strong=True)]
     if result.saved is None:
-        reached = (
-            f"reaches it in {result.reached} of {len(result.seeds)} seeds" if result.reached else "never reaches it"
-        )
+        reached = f"reached in {result.reached} of {len(result.seeds)} seeds" if result.reached else "never reached"
         bars[0]["said"] = reached
     if result.saved_total is not None and result.warmup_tokens:
-        bars.append(_bar("with the warm-up's tokens", "+ warm-up", result.saved_total))
+        bars.append(_bar("including warm-up tokens", "+ warm-up", result.saved_total))
     if result.saved_flops is not None:
-        bars.append(_bar("computation, all counted", "computation", result.saved_flops))
+        bars.append(_bar("FLOPs, including the warm-up", "FLOPs", result.saved_flops))
     return bars
 
 
@@ -199,7 +197,7 @@ def _bar(name: str, short: str, found: Estimate | None, strong: bool = False) ->
 
 
 def _tables(report: Report) -> str:
-    """The summary, then every other table, each to be unfolded."""
+    """The summary, then every other table behind a fold."""
     first, *others = sheets(report) or [summary(report)]
     parts = [_scrolling(first)]
     parts += [
@@ -209,13 +207,13 @@ def _tables(report: Report) -> str:
 
 
 def _section(sheet: Sheet, kind: str = "finetuned") -> str:
-    """A section of its own: what others measured, or was measured elsewhere, never stands in a table of ours."""
+    """A section of its own: published numbers are never in a table with measured ones."""
     said = f"<h2>{escape(sheet.title)}</h2><p class='sub'>{escape(sheet.note)}</p>"
     return f"<section class='{kind}'>{said}{_scrolling(sheet)}</section>"
 
 
 def _scrolling(sheet: Sheet) -> str:
-    # A table may be wider than a phone: it scrolls by itself, by keyboard too.
+    # A table may be wider than a phone, so it scrolls by itself, also by keyboard.
     label = escape(sheet.title, quote=True)
     table = _table(sheet.heads, sheet.rows, sheet.words)
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table}</div>'
@@ -245,7 +243,7 @@ def _text(words: str) -> str:
 
 
 def _details(report: Report) -> str:
-    """The recipe, the environment, the commands and the lineage, each to be unfolded."""
+    """The recipe, the environment, the commands and the lineage, each behind a fold."""
     experiment = report.experiment
     record = experiment.record
     stages = record.stages
@@ -254,9 +252,9 @@ def _details(report: Report) -> str:
         parts.append(_fold("Recipe", f"<pre>{escape(record.source.strip())}</pre>", is_open=True))
     if stages:
         commands = "\n\n".join(shlex.join(stage.command) for stage in stages.values())
-        whole = f"<p class='sub'>All of it:</p><pre>{escape(record.command)}</pre>"
+        whole = f"<p class='sub'>The whole experiment:</p><pre>{escape(record.command)}</pre>"
         each = f"<p class='sub'>Or stage by stage:</p><pre class='wrap'>{escape(commands)}</pre>"
-        parts.append(_fold("Commands to reproduce it", whole + each))
+        parts.append(_fold("Commands to reproduce", whole + each))
         lineage = [
             [
                 stage.name,
@@ -266,14 +264,14 @@ def _details(report: Report) -> str:
             ]
             for key, stage in stages.items()
         ]
-        table = _table(["stage", "content of its artifact", "starts from", "tokens"], lineage)
+        table = _table(["stage", "artifact content", "starts from", "tokens"], lineage)
         parts.append(
             _fold("Lineage", f'<div class="scroll" tabindex="0" role="region" aria-label="Lineage">{table}</div>')
         )
     if record.environment:
         items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in record.environment.items())
         parts.append(_fold("Environment", f"<dl>{items}</dl>"))
-    return "\n".join(parts) or "<p class='sub'>Compared with <code>proctool compare</code> from run folders.</p>"
+    return "\n".join(parts) or "<p class='sub'>Made by <code>proctool compare</code> from run folders.</p>"
 
 
 def _fold(title: str, content: str, is_open: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Numbers from the literature beside those measured here, each under its own heading and never averaged together."""
+"""Published numbers next to those measured here, each under its own heading and never averaged together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHARES = ("accuracy", "exact_match")
 
 @dataclass(frozen=True)
 class PublishedNumber:
-    """One published number, with what was measured here for the same arm."""
+    """One published number with the measurement for the same arm."""
 
     what: str
     section: str
@@ -29,14 +29,14 @@ class PublishedNumber:
     arm: str
     published: float
     here: Estimate | None
-    """None where it has not been measured, or no run is as long as the published step."""
+    """None if not measured, or if no run is as long as the published step."""
     step: int | None = None
     scoring: str | None = None
-    """How it was scored here, where that is not how the published number was."""
+    """How it was scored here, if differently from the published number."""
 
 
 def published_numbers(experiment: Experiment, results: Sequence[ArmResult]) -> list[PublishedNumber]:
-    """Every number that the recipe quotes; in the order it does."""
+    """Every number that the recipe quotes, in its order."""
     found = []
     for entry in experiment.record.published or ():
         for arm, value in entry.arms.items():
@@ -56,7 +56,7 @@ def published_numbers(experiment: Experiment, results: Sequence[ArmResult]) -> l
 
 
 def _other_scoring(experiment: Experiment, entry: Published, arm: str) -> str | None:
-    """The published code scores arithmetic by its official mask alone; see evaluation/scoring.py."""
+    """The published code scores arithmetic only by its official mask; see evaluation/scoring.py."""
     scores = experiment.scores.get(entry.diagnostic or "", {}).get(arm, {})
     return next((score.scoring for score in scores.values() if score.scoring not in (None, "official")), None)
 

@@ -1,6 +1,6 @@
-"""`experiment.json`: what an experiment's folder says about itself, for reports without the recipe at hand.
+"""`experiment.json`: what an experiment's folder records about itself, so that reports do not need the recipe.
 
-`experiment/record.py` writes it. Folders travel between people, so it is checked before a report goes by it.
+`experiment/record.py` writes it. People exchange folders, so it is checked before a report uses it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ class StageRecord:
 
     name: str
     folder: str
-    """Within the experiment's own."""
+    """Name inside the experiment's folder."""
     command: tuple[str, ...]
     donor: str | None
-    """The key of the first warm-up behind it, whatever transplants lie between."""
+    """The key of its first warm-up, possibly through transplants."""
     warmups: tuple[str, ...] | None = None
-    """Those of all of them (a weight mixture has several); None in old records, where `donor` is the only one."""
+    """The keys of all its warm-ups (a weight mixture has several); None in old records, which have only `donor`."""
     parents: tuple[str, ...] | None = None
-    """The stages whose artifacts it reads; None in old records, where `donor` is the only one."""
+    """The stages whose artifacts it reads; None in old records, which have only `donor`."""
     trains: bool = True
-    """Whether it leaves metrics."""
+    """Whether it writes metrics."""
     artifact: str | None = None
     steps: int = 0
     tokens: int
@@ -41,7 +41,7 @@ class StageRecord:
 
     @property
     def donors(self) -> tuple[str, ...]:
-        """The keys of the warm-ups behind it."""
+        """The keys of its warm-ups."""
         return self._or_donor(self.warmups)
 
     @property
@@ -76,7 +76,7 @@ class ArmRecord:
     """What an arm is."""
 
     made_from: str
-    """The arm as written in the recipe, of which it is a form."""
+    """The arm in the recipe that it is a variant of."""
     control: str | None
     of: tuple[str, ...]
     """The arms that it is a control of."""
@@ -85,7 +85,7 @@ class ArmRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentRecord:
-    """All of it. For runs that are compared without an experiment it is empty but for the baseline."""
+    """The whole record. For runs compared without an experiment, only the baseline is set."""
 
     format: int = 1
     name: str | None = None
@@ -108,7 +108,7 @@ class ExperimentRecord:
     """By arm and seed."""
 
     def treatment(self, arm: str) -> Mapping[str, Any]:
-        """What the recipe does to the weights that the arm takes."""
+        """The recipe's treatment of the weights that the arm takes."""
         found: Any = self.recipe
         for key in ("arms", arm, "treatment"):
             found = found.get(key) if isinstance(found, Mapping) else None
@@ -122,22 +122,24 @@ def read_record(folder: Path) -> ExperimentRecord:
         raise RunError(f"{folder}: no such folder")
     if not path.is_file():
         if (folder / FILE).is_file():
-            raise RunError(f"{folder}: the folder of one run, not of an experiment; `proctool compare` takes runs")
-        raise RunError(f"{folder}: not the folder of an experiment ({RECORD} is missing); `proctool run` makes one")
+            raise RunError(f"{folder}: is the folder of one run, not of an experiment; use `proctool compare` for runs")
+        raise RunError(
+            f"{folder}: is not the folder of an experiment ({RECORD} is missing); `proctool run` creates one"
+        )
     try:
         record: ExperimentRecord = typed(ExperimentRecord, parse_json(path.read_bytes()))
         wrong = next(_contradictions(record), None)
     except ValueError as error:
-        wrong = str(error) if isinstance(error, Malformed) else "the whole"
+        wrong = str(error) if isinstance(error, Malformed) else "not valid JSON"
     if wrong:
         raise RunError(
-            f"{path}: damaged, or from another version of proctool ({wrong}); run the recipe again to renew it"
+            f"{path}: damaged, or from another version of proctool ({wrong}); run the recipe again to rewrite it"
         )
     return record
 
 
 def _contradictions(record: ExperimentRecord) -> Iterator[str]:
-    """The places of what has its type and cannot be: folders elsewhere, stages that there are not."""
+    """Where values have the right type but contradict each other: folders outside, stages that do not exist."""
     if record.format != 1:
         yield "format"
     for key, stage in record.stages.items():

@@ -1,42 +1,66 @@
-"""Tables written out: for a terminal, in Markdown, in LaTeX (booktabs), and the numbers behind them as tidy CSV."""
+"""Tables for a terminal, in Markdown and in LaTeX (booktabs); their numbers as tidy CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
+from proctool.columns import fitting, left_out
 from proctool.reporting.interval import Estimate
 from proctool.reporting.report import Report
 from proctool.reporting.sheets import Sheet, finetuned, sheets, substitution, summary
 
 _NAME = 20
-"""Columns of a terminal that a name may take; a longer one goes on below."""
+"""Characters of a name on one line; a longer name continues on the next line."""
 
 
-def terminal_tables(report: Report) -> list[Table]:
-    """The summary, the substitutive curve where one has several lengths, fine-tuning; for a Rich console."""
+def terminal_tables(report: Report, room: int = 80) -> list[Table]:
+    """The summary, the substitutive curve where one has several lengths, fine-tuning; for a Rich console.
+
+    `room` is the width in characters; a table that needs more loses its least important columns and names them.
+    """
     shown = [summary(report, brief=True)]
     if any(each.has_lengths for each in report.substitutions):
         shown.append(substitution(report))
     shown += finetuned(report, brief=True)
-    return [_terminal(each, report.baseline) for each in shown if each.rows]
+    return [_terminal(each, report.baseline, room) for each in shown if each.rows]
 
 
-def _terminal(sheet: Sheet, baseline: str) -> Table:
+def _terminal(sheet: Sheet, baseline: str, room: int) -> Table:
+    # Intervals go under their means, so that the table fits 80 columns.
+    rows = [[_folded(name), *(cell.replace(" [", "\n[") for cell in cells)] for name, *cells in sheet.rows]
+    heads = dict(zip(sheet.heads, sheet.heads, strict=True))
+    widths = _widths(heads, rows)
+    if len(fitting(widths, room)) < len(heads):  # heads over several lines take less
+        narrow = {name: max(map(_width, column)) for name, *column in zip(heads, *rows, strict=True)}
+        heads = {name: textwrap.fill(name, max(narrow[name], 6), break_long_words=False) for name in heads}
+        widths = _widths(heads, rows)
+    kept = fitting(widths, room, sheet.drop)
     table = Table(header_style="bold", border_style="dim", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for index, head in enumerate(sheet.heads):
-        table.add_column(head, justify="right" if index else "left", no_wrap=index == 0, overflow="fold")
-    for name, *cells in sheet.rows:
-        # Intervals go under their means, so that the table fits 80 columns.
-        under = (cell.replace(" [", "\n[") for cell in cells)
-        table.add_row(_folded(name), *under, style="dim" if name == baseline else "")
+    table.caption, table.caption_justify = left_out(widths, kept), "left"
+    for name in kept:
+        table.add_column(heads[name], justify="left" if name == sheet.heads[0] else "right", no_wrap=True)
+    for row in rows:
+        cells = [cell for name, cell in zip(heads, row, strict=True) if name in kept]
+        table.add_row(*map(Text, cells), style="dim" if row[0] == _folded(baseline) else "")
     return table
+
+
+def _widths(heads: Mapping[str, str], rows: Sequence[Sequence[str]]) -> dict[str, int]:
+    columns = zip(heads, heads.values(), *rows, strict=True)
+    return {name: max(map(_width, column)) for name, *column in columns}
+
+
+def _width(cell: str) -> int:
+    return max(map(len, cell.split("\n")))
 
 
 def _folded(name: str) -> str:
@@ -69,7 +93,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is: names may hold its marks, and HTML's."""
+    """Text with the special characters of Markdown and HTML escaped: names may contain them."""
     return re.sub(r"([\\`*_<>])", r"\\\1", " ".join(text.split()))
 
 
@@ -94,7 +118,7 @@ def latex(report: Report) -> str:
 
 def _latex_table(sheet: Sheet) -> str:
     columns = "l" * sheet.words + "r" * (len(sheet.heads) - sheet.words)
-    # A tabular of its own in each head, so that long ones break.
+    # Each head is a tabular of its own, so that long heads wrap.
     heads = [_latex_head(each, "l" if place < sheet.words else "r") for place, each in enumerate(sheet.heads)]
     lines = [
         "\\begin{table}",
@@ -200,7 +224,7 @@ def _row(quantity: str, arm: str, found: Estimate, **more: Any) -> dict[str, Any
 
 
 def _measured(report: Report) -> Iterator[dict[str, Any]]:
-    """Every held-out measurement of every seed: the curves."""
+    """Every validation measurement of every seed: the curves."""
     for arm, runs in report.experiment.runs.items():
         for seed, run in sorted(runs.items()):
             for tokens, loss in zip(run.curve.tokens, run.curve.loss, strict=True):

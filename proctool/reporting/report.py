@@ -1,4 +1,4 @@
-"""Everything a report says, computed once and shown by tables, page and figures alike."""
+"""The content of a report, computed once for tables, page and figures."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ONE_RUN = (
-    "Every arm follows its whole schedule; at the crossing its learning rate is still higher than the baseline's was "
-    "at the end: a run planned for the smaller budget would do somewhat better."
+    "At the crossing, an arm's learning rate is still higher than the baseline's was at the end, so a run planned for "
+    "the smaller budget would do somewhat better."
 )
-_BUDGETS = "Arms with several budgets, each along a whole schedule of its own, are read among their final losses."
+_BUDGETS = "For arms with several budgets, each with its own schedule, the crossing is found among their final losses."
 _T = (
-    "Student's t: it holds what it promises if seeds scatter like a normal distribution, which so few cannot show. "
-    "Accuracies on the scale of log odds"
+    "Student's t, which assumes that seeds are normally distributed; so few seeds cannot confirm that. "
+    "Accuracies on the log-odds scale"
 )
 
 
@@ -39,7 +39,7 @@ class Report:
 
     experiment: Experiment
     results: list[ArmResult]
-    """Of pretraining, the baseline first. Empty where nothing can be compared yet."""
+    """Of pretraining, the baseline first. Empty if nothing can be compared yet."""
     diagnostics: list[list[DiagnosticResult]]
     verdicts: list[str]
     notes: list[str]
@@ -48,9 +48,9 @@ class Report:
     finetunes: list[Sequence[FinetuneResult]] = field(default_factory=list)
     """By fine-tuning, the baseline first."""
     published: list[PublishedNumber] = field(default_factory=list)
-    """Numbers from the literature, each with what was measured here."""
+    """Published numbers, each with what was measured here."""
     answer: str | None = None
-    """To the recipe's question, in a sentence or two."""
+    """The answer to the recipe's question, in one or two sentences."""
 
     @property
     def sentences(self) -> list[str]:
@@ -63,7 +63,7 @@ class Report:
         return self.experiment.baseline
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """The report as JSON."""
         return {
             "name": self.experiment.record.name,
             "baseline": self.baseline,
@@ -89,14 +89,14 @@ class Report:
         }
 
     def to_pandas(self) -> pd.DataFrame:
-        """A row per arm, as `reporting.frame` describes. Raises OptionError where pandas is not installed."""
+        """A row per arm, as `reporting.frame` describes. Raises OptionError if pandas is not installed."""
         from proctool.reporting.frame import to_pandas
 
         return to_pandas(self)
 
 
 def build_report(experiment: Experiment, loss: float | None = None) -> Report:
-    """Compare what an experiment has measured so far; `loss` is the loss to be reached (default: the baseline's)."""
+    """Compare what an experiment has measured so far; `loss` is the target (default: the baseline's final loss)."""
     base = experiment.baseline
     results = compare(experiment.runs, base, loss) if base in experiment.runs else []
     diagnostics = [
@@ -141,17 +141,17 @@ def _notes(
         notes.append(_how_saved(experiment, results))
     elif experiment.runs or any(experiment.scores.values()):
         missing = experiment.baseline not in experiment.arms
-        notes += [f"Nothing of the baseline, {experiment.baseline}, is complete yet."] if missing else []
+        notes += [f"The baseline, {experiment.baseline}, has no finished run yet."] if missing else []
     for each in results:
         mine, base = (_budget(experiment, arm) for arm in (each.arm, results[0].arm))
         if abs(mine / base - 1) > 0.01:
             notes.append(
-                f"{each.arm} has a budget of {format_count(mine)} corpus tokens, the baseline one of "
-                f"{format_count(base)}: at equal tokens the schedule of one of them has not ended, for which its gain "
-                "does not allow."
+                f"{each.arm} has a budget of {format_count(mine)} corpus tokens, the baseline "
+                f"{format_count(base)}: at equal tokens one of them has not finished its schedule. The gain is not "
+                "corrected for that."
             )
     uneven = [each for each in results if set(each.seeds) != set(results[0].seeds)]
-    notes += [f"{each.arm}: over seeds {', '.join(map(str, each.seeds))} alone." for each in uneven]
+    notes += [f"{each.arm}: only over seeds {', '.join(map(str, each.seeds))}." for each in uneven]
     estimates = [each.gain for each in results if not each.is_baseline]
     estimates += [each.accuracy for group in diagnostics for each in group]
     estimates += [each.gain for group in finetunes for each in group if not each.is_baseline]
@@ -168,8 +168,8 @@ def _how_saved(experiment: Experiment, results: Sequence[ArmResult]) -> str:
     several = any(run.by_budget is not None for runs in experiment.runs.values() for run in runs.values())
     how = _BUDGETS if several else _ONE_RUN
     return (
-        f"Saved: corpus tokens to {target}, against the baseline's own, from the first crossing of the running "
-        f"minimum, interpolated in log tokens. {how} Total: with the warm-up's own tokens counted as spent. "
+        f"Saved: corpus tokens to {target}, compared with the baseline, at the first crossing of the running minimum "
+        f"of validation loss, interpolated in log tokens. {how} Saved in total: warm-up tokens are counted too. "
         "Gain: the baseline's loss minus the arm's at equal corpus tokens, in nats per token."
     )
 
@@ -177,7 +177,7 @@ def _how_saved(experiment: Experiment, results: Sequence[ArmResult]) -> str:
 def _how_sure(estimates: Sequence[Estimate]) -> list[str]:
     counts = sorted({each.n for each in estimates if each.method})
     if not counts:
-        return ["One seed each: there is no interval, and another seed may give another answer."] if estimates else []
+        return ["One seed each: there are no intervals, and another seed may give another result."] if estimates else []
     methods = []
     if counts[0] < BOOTSTRAP_FROM:
         methods.append(_T)
@@ -185,7 +185,7 @@ def _how_sure(estimates: Sequence[Estimate]) -> list[str]:
         methods.append("bootstrap over seeds, percentiles widened for small samples")
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return [
-        f"Brackets: 95 % intervals of the mean over {seeds} seeds, paired with the baseline's ({'; '.join(methods)})."
+        f"Brackets: 95 % intervals of the mean over {seeds} seeds, paired with the baseline ({'; '.join(methods)})."
     ]
 
 

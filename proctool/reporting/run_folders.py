@@ -1,4 +1,4 @@
-"""Run folders that belong to no experiment, as one: curves by the names they are given and their seeds."""
+"""Run folders outside an experiment, loaded as one: curves by given name and seed."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from proctool.training.run_place import RUN_SUFFIX
 
 
 def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
-    """Run folders of `pretrain` and `eval`, each written FOLDER or NAME=FOLDER; or one experiment's folder.
+    """Run folders of `pretrain` and `eval`, as FOLDER or NAME=FOLDER; or one experiment's folder.
 
-    One name several times is one arm: seed by seed, and with one seed several times, budget by budget. The first name
-    is the baseline unless `baseline` names another. Raises RunError, ArtifactError (a damaged file).
+    Runs of one name form one arm: of several seeds, and of several budgets if a seed repeats. The first name is the
+    baseline unless `baseline` names another. Raises RunError, ArtifactError (a damaged file).
     """
     if len(named) == 1 and (user_path(named[0]) / RECORD).is_file():
         return _with_baseline(load_experiment(user_path(named[0])), baseline)
@@ -47,13 +47,15 @@ def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
     for each in named:
         name, folder = _named_folder(each)
         if (folder / RECORD).is_file():
-            raise RunError(f"{folder}: the folder of a whole experiment; compare it alone, or name its runs")
+            raise RunError(f"{folder}: is the folder of a whole experiment; give it alone, or give its run folders")
         log = completed(folder)
         names.append(name)
         diagnostic = _diagnostic_of(folder, log)
         warmup = warmup_from_lineage(folder, log)
         if warmup.tokens is None:
-            remarks.append(f"{name}: what its warm-up cost is unknown; neither its model nor its donor's is there.")
+            remarks.append(
+                f"{name}: the cost of its warm-up is unknown, because neither its model nor its donor exists."
+            )
         starts.setdefault(name, start_of(log, warmup))
         if diagnostic is not None:
             score = _score(folder, log)
@@ -63,13 +65,13 @@ def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
             continue
         run = run_of(log, warmup)
         if run is None:
-            raise RunError(f"{log.path}: no held-out losses to compare")
+            raise RunError(f"{log.path}: has no validation loss to compare")
         of_arm = found.setdefault(name, {})
         of_arm.setdefault(_seed_of(folder, log, len(of_arm)), []).append((folder, run))
         settings.setdefault(str(folder), (folder, setting_of(log)))
     base = baseline or names[0]
     if base not in names:
-        raise RunError(f'baseline: no run is named "{base}" (there are: {", ".join(dict.fromkeys(names))})')
+        raise RunError(f'baseline: no run is named "{base}"; choose from {", ".join(dict.fromkeys(names))}')
     _check_settings(list(settings.values()))
     runs = {name: {seed: _one(name, seed, each) for seed, each in of.items()} for name, of in found.items()}
     _check_seeds(runs, base)
@@ -83,7 +85,7 @@ def _with_baseline(experiment: Experiment, baseline: str | None) -> Experiment:
     if baseline is None or baseline == experiment.baseline:
         return experiment
     if baseline not in experiment.arms:
-        raise RunError(f'baseline: no arm is named "{baseline}" (there are: {", ".join(experiment.arms)})')
+        raise RunError(f'baseline: no arm is named "{baseline}"; choose from {", ".join(experiment.arms)}')
     return dataclasses.replace(experiment, baseline=baseline)
 
 
@@ -102,20 +104,20 @@ def _diagnostic_of(folder: Path, log: MetricsLog) -> str | None:
         return None
     kind, _, name = command.partition(" ")
     if kind != "eval":
-        raise RunError(f"{folder}: a run of `proctool {command}`; runs of pretrain and of eval are compared")
+        raise RunError(f"{folder}: is a run of `proctool {command}`; only runs of pretrain and eval can be compared")
     return name
 
 
 def _score(folder: Path, log: MetricsLog) -> Score:
     score = score_of(log, read_settings(folder).get("eval_samples"))
     if not score.accuracy:
-        raise RunError(f"{log.path}: no held-out accuracies to compare")
+        raise RunError(f"{log.path}: has no validation accuracy to compare")
     return score
 
 
 def _keep(by_seed: dict[int, Any], seed: int, measured: Any, name: str, folder: Path) -> None:
     if seed in by_seed:
-        raise RunError(f"{folder}: {name} already has a run with seed {seed}; give it a name of its own: NAME={folder}")
+        raise RunError(f"{folder}: {name} already has a run with seed {seed}; give it its own name: NAME={folder}")
     by_seed[seed] = measured
 
 
@@ -124,9 +126,7 @@ def _one(name: str, seed: int, runs: Sequence[tuple[Path, Run]]) -> Run:
     seen: dict[float, Run] = {}
     for folder, run in runs:
         if run.curve.end in seen:
-            raise RunError(
-                f"{folder}: {name} already has a run with seed {seed}; give it a name of its own: NAME={folder}"
-            )
+            raise RunError(f"{folder}: {name} already has a run with seed {seed}; give it its own name: NAME={folder}")
         seen[run.curve.end] = run
     return joined(list(seen.values()))
 
@@ -144,25 +144,29 @@ def _check_settings(settings: Sequence[tuple[Path, Setting]]) -> None:
     for folder, setting in settings[1:]:
         differs = setting.differs(expected)
         if differs is not None:
-            raise RunError(f"{folder}: cannot be compared with {first}: it has the {differs}; losses would mislead")
+            raise RunError(
+                f"{folder}: losses are not comparable with those of {first}: it has {differs}; leave one out"
+            )
 
 
 def _check_task(folder: Path, score: Score, first: Path, expected: Score) -> None:
     differs = score.differs(expected)
     if differs is not None:
-        raise RunError(f"{folder}: cannot be compared with {first}: it has the {differs}; accuracies would mislead")
+        raise RunError(
+            f"{folder}: accuracies are not comparable with those of {first}: it has {differs}; leave one out"
+        )
 
 
 def _check_seeds(group: Mapping[str, Mapping[int, Any]], base: str) -> None:
     if not group:
         return
     if base not in group:
-        raise RunError(f"baseline: {base} has no run of the kind to compare {' and '.join(group)} with")
+        raise RunError(f"baseline: {base} has no run to compare {' and '.join(group)} with; choose another --baseline")
     for name, by_seed in group.items():
         if not by_seed.keys() & group[base].keys():
             raise RunError(
-                f"{name} (seeds {_listed(by_seed)}) and {base} (seeds {_listed(group[base])}) have no seed in common; "
-                "runs are compared seed by seed"
+                f"{name} (seeds {_listed(by_seed)}) and {base} (seeds {_listed(group[base])}) have no common seed; "
+                "train them with the same seeds to compare them"
             )
 
 

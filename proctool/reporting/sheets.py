@@ -1,4 +1,4 @@
-"""A report's tables, as text in cells: what each says, whatever it is written out as (see render.py, page.py)."""
+"""A report's tables as text in cells, independent of the output format (see render.py, page.py)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PARTS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 
 @dataclass(frozen=True)
 class Sheet:
-    """One table. Intervals stand in their cells as `mean [low, high]`."""
+    """One table. Cells show intervals as `mean [low, high]`."""
 
     name: str
     title: str
@@ -32,10 +32,12 @@ class Sheet:
     note: str = ""
     words: int = 1
     """Columns at the left that hold words, not numbers."""
+    drop: tuple[str, ...] = ()
+    """Columns that a narrow terminal leaves out first."""
 
 
 def summary(report: Report, brief: bool = False) -> Sheet:
-    """A row per arm with everything that matters; `brief` leaves out losses' intervals and decimals."""
+    """A row per arm with the main numbers; `brief` omits intervals of losses and decimals of accuracies."""
     base = report.baseline
     heads = ["arm"]
     if report.results:
@@ -53,19 +55,20 @@ def summary(report: Report, brief: bool = False) -> Sheet:
         if report.results:
             cells += _loss_cells(by_arm.get(arm), brief)
         rows.append((*cells, *(_accuracy(score.get(arm), 0 if brief else 1) for score in scores)))
-    return Sheet("summary", "In short", tuple(heads), tuple(rows))
+    drop = tuple(each for each in (*heads[5:6], *heads[3:4], *heads[1:2])) if report.results else ()
+    return Sheet("summary", "Summary", tuple(heads), tuple(rows), drop=drop)
 
 
 def sheets(report: Report) -> list[Sheet]:
-    """Every table that there is something for, the summary first."""
+    """Every table that has rows, the summary first."""
     made = [summary(report), saved(report), losses(report), diagnostics(report), components(report)]
     made += [substitution(report), *finetuned(report), published(report)]
     return [each for each in made if each.rows]
 
 
 def saved(report: Report) -> Sheet:
-    """Tokens to the target loss, and what of tokens and computation is saved."""
-    heads = ("arm", "seeds", "procedural tokens", "corpus tokens", "saved", "saved, warm-up counted", "FLOPs saved")
+    """Tokens to the target loss, and the saved share of tokens and FLOPs."""
+    heads = ("arm", "seeds", "procedural tokens", "corpus tokens", "saved", "saved in total", "FLOPs saved")
     rows = [
         (
             each.arm,
@@ -85,7 +88,7 @@ def saved(report: Report) -> Sheet:
 
 
 def losses(report: Report) -> Sheet:
-    """Perplexity at equal corpus tokens, on the way and at the end; the gain in nats and as a ratio."""
+    """Perplexity at equal corpus tokens, during training and at the end; the gain in nats and as a ratio."""
     runs = {each.arm: [report.experiment.runs[each.arm][seed] for seed in each.seeds] for each in report.results}
     marks = _marks([run for of in runs.values() for run in of])
     heads = ("arm", *(f"perplexity at {format_count(mark)}" for mark in marks), "gain in nats", "ratio of perplexities")
@@ -97,11 +100,11 @@ def losses(report: Report) -> Sheet:
         )
         for each in report.results
     ]
-    return Sheet("loss", "Held-out perplexity at equal corpus tokens", heads, tuple(rows))
+    return Sheet("loss", "Validation perplexity at equal corpus tokens", heads, tuple(rows))
 
 
 def _marks(runs: Sequence[Run]) -> list[float]:
-    """Tokens that every run has seen: the budgets where there are several, else parts of the smallest budget."""
+    """Tokens that every run has seen: the budgets if there are several, else fractions of the smallest budget."""
     if not runs:
         return []
     most = min(run.compared.end for run in runs)
@@ -129,7 +132,7 @@ def diagnostics(report: Report) -> Sheet:
     if rows and any(chances):
         guessed = [NONE if each is None else f"{100 * each:.1f} %" for each in chances]
         rows.append(("guessing", *guessed, *([NONE] if len(names) > 1 else [])))
-    return Sheet("diagnostics", "Accuracy on held-out samples of each diagnostic", tuple(heads), tuple(rows))
+    return Sheet("diagnostics", "Accuracy on validation samples of each diagnostic", tuple(heads), tuple(rows))
 
 
 def _mean(found: Sequence[DiagnosticResult | None]) -> str:
@@ -138,9 +141,9 @@ def _mean(found: Sequence[DiagnosticResult | None]) -> str:
 
 
 def finetuned(report: Report, brief: bool = False) -> list[Sheet]:
-    """Loss and perplexity after each fine-tuning, with the gain beside the one that pretraining ended with.
+    """Loss and perplexity after each fine-tuning, with its gain and the gain at the end of pretraining.
 
-    `brief` names the fine-tuning at the head of the arms, where a table has no title.
+    `brief` puts the title into the first head, for output without titles.
     """
     before = {each.arm: each for each in report.results}
     columns = ("seeds", "final loss", "perplexity", "gain", "ratio of perplexities", "gain before")
@@ -149,8 +152,9 @@ def finetuned(report: Report, brief: bool = False) -> list[Sheet]:
         rows = tuple(_finetuned_row(each, before.get(each.arm)) for each in results)
         title = f"After fine-tuning on {results[0].finetune}"
         heads = (title if brief else "arm", *columns)
-        note = "Losses and gains in nats per token; the gain before is at the end of pretraining, on its own corpus."
-        made.append(Sheet(f"finetuned-{place}", title, heads, rows, note))
+        note = "Losses and gains in nats per token; gain before: at the end of pretraining, on the pretraining corpus."
+        drop = ("seeds", "gain before", "ratio of perplexities", "perplexity")
+        made.append(Sheet(f"finetuned-{place}", title, heads, rows, note, drop=drop))
     return made
 
 
@@ -164,7 +168,7 @@ def _finetuned_row(result: FinetuneResult, before: ArmResult | None) -> tuple[st
 
 
 def components(report: Report) -> Sheet:
-    """Which weights carried it: arms by what they take over, where arms differ in that."""
+    """Arms by the components that they carry over, if arms differ in that."""
     starts = {arm: report.experiment.starts.get(arm) for arm in report.experiment.arms}
     warmed = {arm: start for arm, start in starts.items() if start is not None and start.tasks}
     names = [each[0].diagnostic for each in report.diagnostics]
@@ -182,16 +186,16 @@ def components(report: Report) -> Sheet:
             result = gains.get(arm)
             cells.append(NONE if result is None or result.is_baseline else _nats(result.gain))
         rows.append((*cells, *(_accuracy(results.get(arm), 1) for results in by_name)))
-    return Sheet("components", "Which weights carry it", (*heads, *names), tuple(rows), words=3)
+    return Sheet("components", "Effect by carried components", (*heads, *names), tuple(rows), words=3)
 
 
 def substitution(report: Report) -> Sheet:
-    """The substitutive curve: corpus tokens needed against procedural tokens, and the rate of exchange."""
+    """The substitutive curve: corpus tokens needed against procedural tokens, and the rates of substitution."""
     heads = ("arm", "procedural tokens", "corpus tokens needed", "replaced per procedural token", "marginal rate")
     rows: list[tuple[str, ...]] = []
     for each in report.substitutions:
         if report.experiment.starts[each.points[0].arm].control is not None:
-            continue  # their savings stand in the other tables
+            continue  # the other tables have their savings
         rows.append((report.baseline, "0", _count(each.corpus_alone), NONE, NONE))
         for point in each.points:
             needed = "never" if point.corpus is None else _count(point.corpus)
@@ -205,7 +209,7 @@ def substitution(report: Report) -> Sheet:
 
 
 def published(report: Report) -> Sheet:
-    """Published numbers, each labelled with where it stands, beside what was measured here."""
+    """Published numbers with their sources, next to what was measured here."""
     rows = [
         (
             each.what + (f", step {each.step}" if each.step is not None else ""),
@@ -216,15 +220,15 @@ def published(report: Report) -> Sheet:
         )
         for each in report.published
     ]
-    note = "Published numbers are quoted, not measured here; models, data and budgets differ where the recipe does."
+    note = "Published numbers are quoted, not measured here. Models, data and budgets differ if the recipe differs."
     scored = dict.fromkeys(f"{each.what} ({each.scoring})" for each in report.published if each.scoring)
     if scored:
         note += (
-            " The published code scores arithmetic by another mask (official: not the answer's first digit, but the "
-            f"padding after it). Scored otherwise here, so the two do not compare: {', '.join(scored)}."
+            " The published code scores arithmetic with another mask (official: without the answer's first digit, with "
+            f"the padding after it). These are scored differently here and are not comparable: {', '.join(scored)}."
         )
-    heads = ("what", "where published", "arm", "published", "measured here")
-    return Sheet("published", "Published numbers beside those measured here", heads, tuple(rows), note, words=3)
+    heads = ("what", "source", "arm", "published", "measured here")
+    return Sheet("published", "Published and measured numbers", heads, tuple(rows), note, words=3)
 
 
 def _loss_cells(result: ArmResult | None, brief: bool) -> list[str]:

@@ -1,8 +1,8 @@
-"""The substitutive curve: how many corpus tokens are needed for the same loss, against procedural tokens spent.
+"""The substitutive curve: corpus tokens needed for the same loss, against procedural tokens.
 
-Arms that differ in nothing but the length of their warm-up make one curve, which begins at the baseline: no procedural
-tokens, its own corpus tokens. The *rate of substitution* of a point is the corpus tokens that each procedural token
-replaces, on average from the baseline on; the *marginal* rate is the slope between a point and the one before.
+Arms that differ only in the length of their warm-up form one curve. It starts at the baseline, which uses no procedural
+tokens. The *rate of substitution* of a point is the number of corpus tokens that each procedural token replaces, on
+average since the baseline; the *marginal* rate is the slope between a point and the one before.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ class Point:
     procedural: float
     """Tokens of its warm-up."""
     corpus: Estimate | None
-    """Corpus tokens to the target loss; None, as below, where a seed never reaches it."""
+    """Corpus tokens to the target loss; like the fields below, None if a seed never reaches it."""
     rate: Estimate | None
-    """Corpus tokens replaced per procedural token, from the baseline on."""
+    """Corpus tokens replaced per procedural token, since the baseline."""
     marginal: Estimate | None
-    """The same from the point before on. None for the first, where it is the rate, and after one that is `at_least`."""
+    """The same since the point before. None for the first point, and after a point that is `at_least`."""
     needed: tuple[float, ...] | None
     """Corpus tokens by seed."""
     at_least: bool = False
-    """Whether a seed is there already where it is first measured: it needs at most `corpus`, the rates are at least
-    what they say."""
+    """Whether a seed is at the target at its first measurement already: `corpus` is an upper bound, the rates are lower
+    bounds."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Substitution:
 
     @property
     def has_lengths(self) -> bool:
-        """Whether there is more than one length of warm-up: a curve rather than a point."""
+        """Whether there is more than one length of warm-up, so that it is a curve."""
         return len(self.points) > 1
 
 
@@ -66,7 +66,7 @@ def substitute(arms: Arms, starts: Mapping[str, Start], baseline: str, loss: flo
 
 
 def _curve(arms: Arms, names: Sequence[str], task: str, baseline: str, loss: float | None) -> Substitution | None:
-    """Over the seeds that all its arms share with the baseline, so that slopes are paired."""
+    """The curve over the seeds that all its arms share with the baseline, so that slopes are paired."""
     base = arms[baseline]
     seeds = sorted(base.keys() & set.intersection(*(set(arms[name]) for name in names)))
     needed = {name: _needed(arms[name], base, seeds, loss) for name in (baseline, *names)}
@@ -109,5 +109,5 @@ def _needed(
 
 
 def _slope(before: Sequence[float], after: Sequence[float], spent: float) -> Estimate:
-    """Corpus tokens that fall away per procedural token, paired by seed."""
+    """Corpus tokens saved per procedural token, paired by seed."""
     return estimate([(one - other) / spent for one, other in zip(before, after, strict=True)])

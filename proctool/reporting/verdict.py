@@ -1,4 +1,4 @@
-"""The answer in plain sentences, with no more confidence than the seeds give."""
+"""The results in plain sentences, no more certain than the seeds allow."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from proctool.reporting.finetuned import FinetuneResult
 from proctool.reporting.interval import Estimate
 
 _SMALL = 0.03
-"""Savings below this share are not told from none on the word of a single seed."""
+"""With a single seed, savings below this share count as none."""
 _SMALL_LOSS = 0.005
-"""So are differences in loss below this share of it."""
+"""With a single seed, differences below this share of the loss count as none."""
 _LISTED = 5
-"""Most arms that a sentence gives the accuracy of, whether it differs or not."""
+"""With more arms than this, a sentence names only those that differ."""
 
 
 @dataclass(frozen=True)
 class Controlled:
-    """What a control shows of the arm that it is a control of."""
+    """A control compared with the arm that it is a control of."""
 
     control: ControlPair
     result: ArmResult
-    """The control's own, against the baseline."""
+    """The control against the baseline."""
     margin: Estimate | None
-    """What the arm ends better than it, in nats per token."""
+    """The control's final loss minus the arm's, in nats per token."""
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -37,14 +37,14 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def with_interval(found: Estimate, scale: float = 1.0, digits: int = 0, unit: str = " %") -> str:
-    """31 % [27, 35], or 31 % alone where there is no interval."""
+    """31 % [27, 35], or 31 % without an interval."""
     numbers = [found.value] if found.low is None or found.high is None else [found.value, found.low, found.high]
     mean, *ends = [_number(each * scale, digits) for each in numbers]
     return f"{mean}{unit} [{ends[0]}, {ends[1]}]" if ends else f"{mean}{unit}"
 
 
 def seeds_said(seeds: Sequence[int]) -> str:
-    """How many seeds stand behind a number."""
+    """How many seeds a number is based on."""
     return "1 seed, so no interval" if len(seeds) == 1 else f"{len(seeds)} seeds"
 
 
@@ -61,16 +61,16 @@ def savings_verdict(result: ArmResult, baseline: str, controls: Sequence[Control
     amount = f"{at_least}{with_interval(saved, 100)} of corpus tokens to reach {target} ({seeds})"
     clear = saved.excludes_zero if saved.low is not None else abs(saved.value) >= _SMALL
     if not clear:
-        return f"{arm} saves {amount}, which is not settled: {_unclear(saved)}{beside}.{over}"
+        return f"{arm} saves {amount}, but this is not significant: {_unclear(saved)}{beside}.{over}"
     if saved.value < 0:
         more = f"{with_interval(saved.negated, 100)} more corpus tokens to reach {target} ({seeds})"
         return f"{arm} needs {more}{beside}.{over}"
     said = f"{arm} saves {amount}{beside}."
     if result.saved_total is not None and result.warmup_tokens:
         flops = result.saved_flops
-        said += f" Counting the warm-up's own tokens it {_spent(result.saved_total)}"
+        said += f" Including warm-up tokens, it {_spent(result.saved_total)}"
         if flops is not None and abs(flops.value - result.saved_total.value) >= 0.01:
-            said += f"; in computation it {_spent(flops)}"
+            said += f"; in FLOPs, it {_spent(flops)}"
         said += "."
     return said + over
 
@@ -81,9 +81,9 @@ def _target(result: ArmResult, baseline: str) -> str:
 
 
 def _telling(controls: Sequence[Controlled]) -> list[Controlled]:
-    """The first control, and the one that comes closest to the arm where that is another.
+    """The first control and, if another one comes closer to the arm, that one too.
 
-    A claim that its weakest control supports alone would not be one. What spends more corpus is not compared.
+    A claim needs the strongest control, not the weakest. Controls that train on more corpus are not compared.
     """
     rivals = [each for each in controls if each.control.kind != "longer" and each.margin is not None]
     closest = min(rivals, key=lambda each: each.margin.value if each.margin else 0.0, default=None)
@@ -93,15 +93,15 @@ def _telling(controls: Sequence[Controlled]) -> list[Controlled]:
 def _control_saves(each: Controlled) -> str:
     name, result = f"its {each.control.words}", each.result
     if result.saved is None:
-        count = f"gets there in {result.reached} of {len(result.seeds)} seeds" if result.reached else "never gets there"
-        return f"{name} {'gets there' if result.tokens is not None else count}"
+        count = f"reaches it in {result.reached} of {len(result.seeds)} seeds" if result.reached else "never reaches it"
+        return f"{name} {'reaches it' if result.tokens is not None else count}"
     if result.saved.value < 0 and (result.saved.excludes_zero or result.saved.low is None):
         return f"{name} needs {with_interval(result.saved.negated, 100)} more"
     return f"{name} saves {with_interval(result.saved, 100)}"
 
 
 def _over(controls: Sequence[Controlled]) -> str:
-    """What is left of the gain once each control's is taken off."""
+    """How much better the arm ends than each control."""
     parts: list[str] = []
     for each in controls:
         left = each.margin
@@ -110,7 +110,7 @@ def _over(controls: Sequence[Controlled]) -> str:
         clear = is_clear(left, each.result.target_loss)
         better = left.value > 0
         amount = with_interval(left if better else left.negated, 1, 3, "" if parts else " nats per token")
-        doubt = "" if clear else " (not told from none)"
+        doubt = "" if clear else " (not significant)"
         parts.append(f"{amount} {'better' if better else 'worse'} than its {each.control.words}{doubt}")
     return f" It ends {joined(parts, 'and')}." if parts else ""
 
@@ -129,12 +129,12 @@ def _unreached(result: ArmResult, target: str, seeds: str, beside: str) -> str:
         f"never reaches {target}" if never else f"reaches {target} in {result.reached} of {len(result.seeds)} seeds"
     )
     if not is_clear(gain, result.target_loss):
-        return f"{result.arm} {reaches} and {ends} ({seeds}), which is not settled: {_unclear(gain)}{beside}."
+        return f"{result.arm} {reaches} and {ends} ({seeds}), but this is not significant: {_unclear(gain)}{beside}."
     return f"{result.arm} {reaches}: it {ends} ({seeds}){beside}."
 
 
 def _unclear(found: Estimate) -> str:
-    return "the interval includes zero" if found.low is not None else "one seed cannot tell it from chance"
+    return "the interval includes zero" if found.low is not None else "with one seed it may be chance"
 
 
 def _spent(saved: Estimate) -> str:
@@ -151,7 +151,7 @@ def diagnostic_verdict(results: Sequence[DiagnosticResult], baseline: str) -> st
     known = f"guessing gives {percent(results[0].chance)}; " if results[0].chance is not None else ""
     basis = f"({known}{seeds_said(results[0].seeds)})"
     if all(each.at_floor for each in results):
-        return f"{name}: every arm stays at the floor, so it shows nothing at this budget {basis}."
+        return f"{name}: no arm is better than guessing, so it shows nothing at this budget {basis}."
     base = [each for each in results if each.is_baseline]
     parts = [f"{baseline} ends at {percent(base[0].accuracy.value, 1)}"] if base else []
     few = len(others) <= _LISTED
@@ -159,12 +159,12 @@ def diagnostic_verdict(results: Sequence[DiagnosticResult], baseline: str) -> st
     said = f"{name}: {', '.join(parts)} {basis}."
     alike = [each.arm for each in others if not each.differs]
     if others and len(alike) == len(others):
-        return f"{said} No effect of any warm-up is established: the differences are within the noise."
-    return f"{said} No effect of {joined(alike, 'or')} is established: within the noise." if alike else said
+        return f"{said} No warm-up has a clear effect: the differences are within the noise."
+    return f"{said} {joined(alike, 'and')}: no clear effect, within the noise." if alike else said
 
 
 def finetune_verdict(results: Sequence[FinetuneResult], before: Sequence[ArmResult], baseline: str) -> str:
-    """One fine-tuning over all arms: whose gain is still there."""
+    """One fine-tuning over all arms: whose gain remains."""
     base, *others = results
     gains = {each.arm: each.gain for each in before}
     loss = base.final_loss.value
@@ -176,17 +176,17 @@ def finetune_verdict(results: Sequence[FinetuneResult], before: Sequence[ArmResu
         clear, had = is_clear(each.gain, loss), gains.get(each.arm)
         way = f"{each.arm} ends {amount} {'better' if better else 'worse'}"
         if len(each.seeds) < len(base.seeds):
-            way += f" (seeds {', '.join(map(str, each.seeds))} alone)"
+            way += f" (only seeds {', '.join(map(str, each.seeds))})"
         if not clear:
-            way += f", which is not settled: {_unclear(each.gain)}"
+            way += f", but this is not significant: {_unclear(each.gain)}"
         elif better and had is not None and had.value > 0 and is_clear(had, loss):
-            way += f": the gain that pretraining ended with, {with_interval(had, 1, 3, '')}, survives"
+            way += f": its gain at the end of pretraining, {with_interval(had, 1, 3, '')}, remains"
         said.append(way)
     return ". ".join(said) + "."
 
 
 def is_clear(found: Estimate, loss: float) -> bool:
-    """Whether a difference in loss is told from none: over seeds, or with one seed beyond a share of the loss."""
+    """Whether a difference in loss is clear: its interval excludes zero, or with one seed it exceeds _SMALL_LOSS."""
     return found.excludes_zero if found.low is not None else abs(found.value) >= _SMALL_LOSS * loss
 
 
@@ -197,7 +197,7 @@ def verdicts(
     baseline: str,
     finetunes: Sequence[Sequence[FinetuneResult]] = (),
 ) -> list[str]:
-    """Every sentence, the arms' first; a control is spoken of with the arm it is one of."""
+    """Every sentence, those of arms first; a control is part of the sentence of its arm."""
     told = {each.control.arm for each in controls}
     said = [
         savings_verdict(each, baseline, [one for one in controls if one.control.of == each.arm])

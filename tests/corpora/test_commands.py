@@ -13,7 +13,7 @@ def test_a_corpus_is_built_by_shares_merged_and_inspected(proctool, jsonl):
     assert built["train"]["documents"] + built["validation"]["documents"] == 120
     said = proctool("corpus", "inspect", "--corpus", jsonl, "--verify", "--show", 1)
     assert said.code == 0
-    assert "every hash is right" in said.err
+    assert "all hashes match" in said.err
     assert said.out
 
 

@@ -112,7 +112,7 @@ def test_a_model_that_proctool_trains_begins_after_end_of_text_and_so_does_its_e
     )  # fmt: skip
     assert said.code == 0, said.err
     said = proctool("export", "m.safetensors", "hf")
-    assert "the exported tokenizer's bos is </s> and it adds no token by itself" in said.err
+    assert "begin after </s>: the exported tokenizer has it as its BOS token" in said.err
     loaded = transformers.AutoTokenizer.from_pretrained("hf")
     assert loaded("<s>x</s>")["input_ids"] == [BOS, VOCABULARY["x"], EOS]
     assert (loaded.bos_token, loaded.eos_token, loaded.pad_token, loaded.unk_token) == (

@@ -321,7 +321,7 @@ def test_a_run_that_fails_leaves_the_others_their_results(
     monkeypatch.setattr(diagnostic_run, "run_diagnostic", failing)
     everything_fails = True
     said = proctool(*SUM, "--seeds", "0,1")
-    assert (said.code, said.err.splitlines()[-1]) == (1, "proctool: every run failed; see above")
+    assert (said.code, said.err.splitlines()[-1]) == (1, "proctool: all runs failed; see the messages above")
     everything_fails = False
     said = proctool(*SUM, "--seeds", "0,1", "--json")
     assert said.code == 1

@@ -151,7 +151,11 @@ def test_modules_and_splits_have_lines_of_their_own(
     ]  # fmt: skip
     assert found[2]["mean_over_modules"] == (6 / 8 + 1) / 2
     assert found[2]["questions_sha256"] != found[4]["questions_sha256"]
-    for shown in ("arithmetic__sums", "75.0%", "interpolate: 83.33% of 12 answers right, 87.50% as the mean"):
+    for shown in (
+        "arithmetic__sums",
+        "75.0%",
+        "interpolate: accuracy 83.33% over 12 questions, mean over modules 87.50%",
+    ):
         assert shown in said.err
 
     first = MathematicsOptions(corpus="mathematics:tree", questions=3, modules=("sums", "gcd"))

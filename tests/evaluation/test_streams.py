@@ -23,8 +23,8 @@ COMMANDS = {
     **dict.fromkeys(DIAGNOSTICS, TINY),
 }
 RESULT = {
-    "perplexity": "nats per token", "mathematics": "answers right", "blimp": "BLiMP", "interpret": "random tokens",
-    "finetune": "perplexity", **dict.fromkeys(DIAGNOSTICS, "of tokens right"),
+    "perplexity": "nats per token", "mathematics": "accuracy", "blimp": "BLiMP", "interpret": "random tokens",
+    "finetune": "perplexity", **dict.fromkeys(DIAGNOSTICS, "accuracy"),
 }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def test_a_failed_stage_is_told_and_the_rest_reported(proctool: Callable[..., An
     said = proctool("run", recipe)
     assert said.code == 1
     assert "failed  haystack-set-s0: the loss is nan at step 7; lower --lr (log: runs/tiny/haystack-set-s0-" in said.err
-    assert "not complete, left out: haystack-set-s0" in said.err
+    assert "left out, because not finished: haystack-set-s0" in said.err
     assert said.err.splitlines()[-1].startswith("proctool: 1 of 5 stages failed (haystack-set-s0)")
     assert re.search(r"^set saves (29|30|31) %", said.out, re.MULTILINE)
 

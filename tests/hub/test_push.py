@@ -119,9 +119,9 @@ def test_what_is_sure_to_fail_is_refused_before_the_export(
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (("--private",), "--private: is for --push-to-hub"),
-        (("--format", "litgpt", "--license", "mit"), "--license: is for --format hf"),
-        (("--format", "litgpt", "--push-to-hub", "a/b"), "--push-to-hub: is for --format hf"),
+        (("--private",), "--private works only with --push-to-hub"),
+        (("--format", "litgpt", "--license", "mit"), "--license works only with --format hf"),
+        (("--format", "litgpt", "--push-to-hub", "a/b"), "--push-to-hub works only with --format hf"),
         (("--license", "my own"), "give an identifier of the hub"),
         (("--language", "English!"), "give a language code, such as en"),
     ],

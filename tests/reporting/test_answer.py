@@ -56,8 +56,16 @@ FLOOR, HIGH = [0.09, 0.1, 0.09], [0.87, 0.9, 0.8]
     ("arms", "begins", "holds"),
     [
         ({"cold": THREE, "set": [1.8, 1.82, 1.81], "set-scale": [1.9, 1.92, 1.91]}, "Yes: set ends", "closest control"),
-        ({"cold": THREE, "set": [1.8, 1.82, 1.81], "set-scale": [1.81, 1.81, 1.81]}, "Not by what", "did as well"),
-        ({"cold": THREE, "set": [1.8, 1.82, 1.81], "set-scale": [1.7, 1.72, 1.71]}, "Not by what", "did better"),
+        (
+            {"cold": THREE, "set": [1.8, 1.82, 1.81], "set-scale": [1.81, 1.81, 1.81]},
+            "Not because of the warm-up data",
+            "did as well",
+        ),
+        (
+            {"cold": THREE, "set": [1.8, 1.82, 1.81], "set-scale": [1.7, 1.72, 1.71]},
+            "Not because of the warm-up data",
+            "did better",
+        ),
         ({"cold": THREE, "set": [1.8, 1.82, 1.81]}, "Yes: set ends", "No control was run"),
         ({"cold": THREE, "set": [2.2, 2.21, 2.22]}, "No: set ends", "worse than cold"),
         ({"cold": THREE, "set": [1.9, 2.1, 2.02]}, "No difference is shown: set ends", "better in 1 of 3 seeds"),
@@ -88,7 +96,7 @@ def test_losses(arms: dict[str, list[float]], begins: str, holds: str) -> None:
         ),
         (
             {"cold": FLOOR, "set": HIGH, "set-scale": [0.9, 0.8, 0.9]},
-            "Not by what",
+            "Not because of the warm-up data",
             "set-scale",
         ),
         ({"cold": [0.09, 0.1, 0.09], "set": [0.09, 0.11, 0.08]}, "No difference is shown", "set reaches"),

@@ -46,7 +46,7 @@ def test_unfinished_runs_are_left_out_and_named(experiment: Path) -> None:
     report = build_report(load_experiment(experiment))
     assert report.experiment.missing == ("hot1",)
     assert report.results[1].seeds == (0,)
-    assert "Not complete" in page(report)
+    assert "are not finished and are left out" in page(report)
     for seed in (0, 1):
         write_events(experiment / f"cold{seed}", *training(end=False))
     assert build_report(load_experiment(experiment)).results == []
@@ -119,12 +119,12 @@ def test_run_folders_are_compared_by_name_and_seed(tmp_path: Path) -> None:
     ("named", "baseline", "said"),
     [
         (["nowhere"], None, "no such run folder"),
-        (["empty"], None, "is this the folder of a run?"),
-        (["foreign"], None, "holds no run's events"),
+        (["empty"], None, "give the folder of a run"),
+        (["foreign"], None, "has no events of a run"),
         (["half"], None, "not complete (step 100 of 100)"),
         (["a", "b"], "c", 'no run is named "c"'),
         (["x=a", "x=b"], None, "already has a run with seed 0"),
-        (["a", "later"], None, "no seed in common"),
+        (["a", "later"], None, "no common seed"),
     ],
 )
 def test_runs_that_cannot_be_compared(tmp_path: Path, named: list[str], baseline: str | None, said: str) -> None:
@@ -144,7 +144,7 @@ def test_a_missing_baseline_is_said(experiment: Path) -> None:
         write_events(experiment / name, *training(end=False))
     report = build_report(load_experiment(experiment))
     assert report.results == []
-    assert "Nothing of the baseline, cold, is complete yet." in report.notes
+    assert "The baseline, cold, has no finished run yet." in report.notes
 
 
 def test_a_run_is_not_an_experiment(tmp_path: Path) -> None:

@@ -100,4 +100,4 @@ def test_an_arm_counts_once_all_its_budgets_are_done(tmp_path: Path) -> None:
     by_arm = {each.arm: each for each in report.results}
     assert by_arm["set-20k"].seeds == (0, 2)
     assert report.experiment.missing == ("set-20k-0.75-1",)
-    assert any("set-20k: over seeds 0, 2 alone" in note for note in report.notes)
+    assert any("set-20k: only over seeds 0, 2" in note for note in report.notes)

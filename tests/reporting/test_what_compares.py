@@ -29,10 +29,10 @@ def test_losses_on_other_text_or_tokens_are_not_compared(tmp_path: Path) -> None
     write_events(tmp_path / "d", *training(**same | {"context": 256}))
     write_events(tmp_path / "e", *training(**same | {"corpus_content": "bb" * 32}))
     found = (
-        ("b", "tokenizer gpt2, not bytes"),
-        ("c", "corpus c4, not python"),
-        ("d", "context 256, not 128"),
-        ("e", "other text in it .content bbbbbbbbbbbb, not aaaaaaaaaaaa"),
+        ("b", "tokenizer gpt2 instead of bytes"),
+        ("c", "corpus c4 instead of python"),
+        ("d", "context 256 instead of 128"),
+        ("e", "different text .content bbbbbbbbbbbb instead of aaaaaaaaaaaa"),
     )
     for other, said in found:
         with pytest.raises(RunError, match=said):
@@ -47,10 +47,13 @@ def test_accuracies_on_another_form_of_a_task_are_not_compared(experiment: Path,
         write_events(experiment / f"hay-hot{seed}", *training(task=other))
     report = build_report(load_experiment(experiment))
     assert [each.arm for each in report.diagnostics[0]] == ["cold"]
-    assert any("left out of haystack" in note and f"task {other}, not {task}" in note for note in report.notes)
+    assert any("left out of haystack" in note and f"task {other} instead of {task}" in note for note in report.notes)
     for name, spec in (("low", task), ("high", other), ("same", task)):
         write_events(tmp_path / name, *training(seed=0, command="eval addition", task=spec))
-    with pytest.raises(RunError, match=f"high: cannot be compared with .*low: it has the task {other}, not {task}"):
+    with pytest.raises(
+        RunError,
+        match=f"high: accuracies are not comparable with those of .*low: it has task {other} instead of {task}",
+    ):
         load_runs([str(tmp_path / "low"), str(tmp_path / "high")], None)
     assert len(build_report(load_runs([str(tmp_path / "low"), str(tmp_path / "same")], None)).diagnostics[0]) == 2
 
@@ -94,7 +97,9 @@ def test_published_accuracies_of_another_mask_are_noted(tmp_path: Path, scoring:
         write_events(root / f"hay-cold{seed}", *training(task=f"addition:digits=5,scoring={scoring}"))
     report = build_report(load_experiment(root))
     assert report.published[0].scoring == (scoring if noted else None)
-    assert ("Scored otherwise here, so the two do not compare: addition accuracy (answer)" in page(report)) is noted
+    assert (
+        "These are scored differently here and are not comparable: addition accuracy (answer)" in page(report)
+    ) is noted
 
 
 def test_an_arm_on_other_tokens_is_left_out_of_an_experiment(experiment: Path) -> None:
@@ -103,4 +108,4 @@ def test_an_arm_on_other_tokens_is_left_out_of_an_experiment(experiment: Path) -
         write_events(experiment / f"hot{seed}", *training(0.7, tokenizer="gpt2"))
     report = build_report(load_experiment(experiment))
     assert [each.arm for each in report.results] == ["cold"]
-    assert any("left out of the losses" in note and "tokenizer gpt2, not bytes" in note for note in report.notes)
+    assert any("left out of the losses" in note and "tokenizer gpt2 instead of bytes" in note for note in report.notes)

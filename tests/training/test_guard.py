@@ -43,7 +43,7 @@ def test_a_last_loss_that_is_not_finite_is_null_and_the_weights_are_written(
     for _ in range(2):  # the second finds it done
         said = proctool(*command)
         assert said.code == 0, said.err
-        assert "held-out loss nan" in said.err
+        assert "validation loss nan" in said.err
         end = parse_json(said.out)
         assert (end["loss"], end["best"]["loss"] is not None) == (None, False)
     assert artifact.read_header(Path("warm.safetensors")).metadata["metrics"]["loss"] is None

@@ -1,0 +1,48 @@
+"""Tables at any width: whole columns are dropped, characters never."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from proctool.cli import tables
+from proctool.columns import fitting, left_out
+
+WIDTHS = {"stage": 22, "key": 8, "state": 7, "steps": 5, "tokens": 6, "starts from": 13}
+
+
+@pytest.mark.parametrize("room", range(10, 90, 5))
+def test_kept_columns_fit_and_the_least_important_go_first(room: int) -> None:
+    kept = fitting(WIDTHS, room, drop=("key", "starts from"))
+    assert kept == [name for name in WIDTHS if name in kept]
+    assert kept[0] == "stage"
+    assert len(kept) == 1 or sum(WIDTHS[name] + 3 for name in kept) <= room
+    assert "key" not in kept or kept == list(WIDTHS)
+    assert "starts from" not in kept or set(WIDTHS) - set(kept) <= {"key"}
+    said = left_out(WIDTHS, kept)
+    assert (said is None) == (kept == list(WIDTHS))
+    assert said is None or all(name in said for name in WIDTHS if name not in kept)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_a_table_on_a_terminal_shows_every_cell_whole(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Console
+
+    def terminal(**given: Any) -> Console:
+        return made(**{**given, "force_terminal": True, "width": width, "color_system": None})
+
+    monkeypatch.setattr("rich.console.Console", terminal)
+    columns = {"stage": "left", "key": "left", "steps": "right", "tokens": "right", "FLOPs": "right"}
+    tables.show(columns, [("pretrain-scale-s0", "8d4d896a", 12800, "3.28M", "5.5e+12")], drop=("key", "FLOPs"))
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert max(map(len, out.splitlines())) <= width
+    table = out.partition("not shown")[0]
+    found = re.findall(r"\S+", table)
+    for name, cell in (("steps", "12800"), ("tokens", "3.28M"), ("FLOPs", "5.5e+12"), ("key", "8d4d896a")):
+        assert (name in found) == (cell in found) == (width == 80 or name not in out.partition("terminal:")[2])
