@@ -1,9 +1,9 @@
-"""BLiMP: does a model find the grammatical one of two sentences more likely? (Warstadt et al. 2020, arXiv 1912.00582)
+"""BLiMP: does a model give the grammatical one of two sentences more probability? (Warstadt et al. 2020, 1912.00582)
 
-A sentence is scored by the sum of the log-probabilities of all its tokens. The first is predicted from what the model's
-texts begin with: end-of-text, or what a foreign tokenizer begins a text with. This is the paper's "simple LM method",
-done as lm-evaluation-harness does it: a space stands before the sentence, so that its first word is the token it is in
-running text, and of two equal scores the first, right one wins.
+A sentence's score is the sum of the log-probabilities of all its tokens. The first token is predicted from the tokens
+that start every text of the model: end-of-text, or what a foreign tokenizer adds. This is the paper's "simple LM
+method" as in lm-evaluation-harness: a space precedes the sentence, so that its first word is the same token as in
+running text, and the grammatical sentence wins if both scores are equal.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ _FIELDS = ("sentence_good", "sentence_bad", "UID", "linguistics_term")
 
 @dataclass(frozen=True, kw_only=True)
 class BlimpOptions:
-    """Grammatical knowledge: how often the grammatical sentence of a minimal pair is the more likely one."""
+    """Measure grammar: how often the grammatical sentence of a minimal pair is more probable."""
 
     data: str = REPOSITORY
-    """An official .jsonl file, a folder of them, or the repository on the hub."""
+    """BLiMP's .jsonl file, a folder of them, or a dataset on the hub."""
     tokenizer: str | None = None
-    """bytes, or any tokenizer by path or name (default: the model's own)."""
+    """Tokenizer, a path or a name such as bytes (default: the model's)."""
     end_of_text: str | None = None
-    """The token that ends a text (default: the one the tokenizer names)."""
+    """Token that ends a text (default: the tokenizer's own)."""
     leading_space: bool = True
     """Put a space before each sentence, as lm-evaluation-harness does."""
     limit: int | None = None
-    """Only the first pairs of each paradigm (default: all 1000)."""
+    """Pairs per paradigm, from the first (default: all 1000)."""
     batch_size: int = 64
-    """Sentences scored at a time; the result does not depend on it."""
+    """Sentences per batch; it does not change the result."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size"):
@@ -58,7 +58,7 @@ class BlimpOptions:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sentences that differ in grammaticality alone."""
+    """Two sentences that differ only in grammaticality."""
 
     good: str
     bad: str
@@ -69,7 +69,7 @@ class Pair:
 def blimp(
     model: Path, options: BlimpOptions, listen: Callable[[int, int], None] = lambda done, of: None
 ) -> dict[str, Any]:
-    """Accuracy per paradigm and phenomenon; `listen` is told how many sentences of how many are scored.
+    """Accuracy per paradigm and phenomenon; `listen` gets the numbers of scored and of all sentences.
 
     Raises CorpusError (data), ArtifactError, ModelError (a sentence longer than the model's context).
     """
@@ -99,17 +99,17 @@ def blimp(
 
 
 def read_pairs(data: str) -> list[Pair]:
-    """The pairs in a .jsonl file, in all of a folder (by name), or in a repository of the hub. Raises CorpusError."""
+    """The pairs of a .jsonl file, of a folder of them (by name), or of a hub repository. Raises CorpusError."""
     path = user_path(data)
     if path.is_dir():
         files = sorted(path.glob("*.jsonl"))
         if not files:
-            raise CorpusError(f"{path}: no .jsonl files in this folder")
+            raise CorpusError(f"{path}: the folder has no .jsonl files; give the folder with BLiMP's files")
         return [pair for file in files for pair in _read_file(file)]
     if path.is_file():
         return list(_read_file(path))
     if is_path(data) or data.count("/") != 1 or path.suffix:
-        raise CorpusError(f"{data}: no such file or folder; BLiMP comes as .jsonl files, or from the hub: {REPOSITORY}")
+        raise CorpusError(f"{data}: no such file or folder; give BLiMP's .jsonl files, or {REPOSITORY} for the hub")
     return list(_read_hub(data))
 
 
@@ -125,7 +125,7 @@ def _read_file(path: Path) -> Iterator[Pair]:
                     raise CorpusError(f"{path} line {number}: not JSON") from None
                 yield _pair(record, f"{path} line {number}")
     if not found:
-        raise CorpusError(f"{path}: holds no pairs")
+        raise CorpusError(f"{path}: the file has no pairs")
 
 
 def _read_hub(repository: str) -> Iterator[Pair]:
@@ -140,16 +140,16 @@ def _read_hub(repository: str) -> Iterator[Pair]:
         raise
     except Exception as error:  # datasets, the hub client and the network each raise their own
         raise CorpusError(
-            f"{repository}: the hub could not give it ({first_line(error)}); give BLiMP's own .jsonl files with --data"
+            f"{repository}: cannot be loaded from the hub ({first_line(error)}); give BLiMP's .jsonl files with --data"
         ) from None
 
 
 def _pair(record: Any, where: str) -> Pair:
     if not isinstance(record, Mapping):
-        raise CorpusError(f"{where}: not a record with fields")
+        raise CorpusError(f"{where}: not a JSON object")
     for name in _FIELDS:
         if not isinstance(record.get(name), str) or not record[name].strip():
-            raise CorpusError(f'{where}: no text in its field "{name}"; a pair has {", ".join(_FIELDS)}')
+            raise CorpusError(f'{where}: the field "{name}" has no text; a pair needs {", ".join(_FIELDS)}')
     return Pair(*(record[name] for name in _FIELDS))
 
 
@@ -164,7 +164,7 @@ def _first(limit: int | None, pairs: Iterable[Pair]) -> list[Pair]:
 
 
 def encode(subject: EvalModel, texts: Sequence[str], *, leading_space: bool) -> list[Ids]:
-    """Each text's ids after those it begins with. Raises ModelError where one is longer than the model's context."""
+    """The ids of each text with its start tokens. Raises ModelError if one is longer than the model's context."""
     from proctool.models.build import require_context
 
     tokenizer = subject.tokenizer
@@ -175,7 +175,7 @@ def encode(subject: EvalModel, texts: Sequence[str], *, leading_space: bool) -> 
         for ids in tokenizer.encode_batch([space + text for text in texts])
     ]
     for text, ids in zip(texts, encoded, strict=True):
-        # The last token is predicted, never read.
+        # The last token is only predicted, not read.
         what = f'{subject.saved.path}: "{text}"'
         require_context(subject.saved.config, len(ids) - 1, what, "use a model with a longer context")
     return encoded
@@ -198,7 +198,7 @@ def log_probabilities(
 
     module = TargetLoss(model).eval()
     lengths = np.array([len(each) for each in sequences])
-    order = np.argsort(-lengths, kind="stable")  # the longest first: too little memory shows at once
+    order = np.argsort(-lengths, kind="stable")  # longest first: a lack of memory shows at once
     sums = np.zeros(len(sequences))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
@@ -217,7 +217,7 @@ def log_probabilities(
 
 
 def _shares(groups: Sequence[str], right: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
-    """For each group, by name, how many of its pairs are right."""
+    """The accuracy of each group, by name."""
     shares = {}
     for name in sorted(set(groups)):
         chosen = right[[group == name for group in groups]]

@@ -1,4 +1,4 @@
-"""Diagnostics: train on a small task from an init, report accuracy on a fixed held-out set (the paper's section 4)."""
+"""Diagnostics: train on a small task from an init, report accuracy on a fixed validation set (paper, section 4)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from proctool.training.job import Job, check_files
 from proctool.training.sources import TaskSource
 
 HELD_OUT_SEED = 0
-"""The held-out set is one and the same for every init and seed."""
+"""The validation set is the same for every init and seed."""
 
 
 def held_out(task: Task, seed: int = HELD_OUT_SEED) -> TaskSource:
-    """The held-out samples, none of which any seed trains on: streams keep their splits apart by content."""
+    """The validation samples. No seed trains on one of them: streams keep their splits apart by content."""
     return TaskSource(task, seed, "validation")
 
 
 def diagnostic_job(name: str, options: DiagnosticOptions, held_out_seed: int = HELD_OUT_SEED) -> Job:
     """The job that trains on the task `name` from `options.init`.
 
-    A `held_out_seed` of its own draws other validation samples than those that diagnostics are scored on.
+    Another `held_out_seed` gives other validation samples than those that diagnostics are scored on.
     Raises OptionError, ArtifactError, ModelError.
     """
     check_files(f"eval {name}", options, options.output)
@@ -63,7 +63,7 @@ def diagnostic_job(name: str, options: DiagnosticOptions, held_out_seed: int = H
 
 
 def _check_unseen(task: Task, donor: SavedModel) -> None:
-    """Raise OptionError when the donor was warmed on samples that may be among the held-out ones."""
+    """Raise OptionError if the donor may have been trained on the validation samples."""
     if donor.metadata.get("split") != "validation":
         return
     try:
@@ -72,17 +72,17 @@ def _check_unseen(task: Task, donor: SavedModel) -> None:
         return
     if task.name in _names(trained_on):
         raise OptionError(
-            f"{donor.path}: was warmed on the validation split of {task.name}, from which the held-out samples come; "
-            "warm it on the train split"
+            f"{donor.path}: was warmed up on the validation split of {task.name}, which this command scores on; "
+            "warm it up on the train split"
         )
 
 
 def _names(task: Task) -> set[str]:
-    """What a task is made of, by name: the tasks of a mixture, and those under a control."""
+    """The names of the tasks in a task: those of a mixture, and the task of a control."""
     parts = task.tasks if isinstance(task, Mixture) else [task.task] if isinstance(task, Control) else []
     return {task.name}.union(*map(_names, parts))
 
 
 def artifact_path(folder: Path) -> Path:
-    """Where a run of a study keeps its trained model."""
+    """The file of the trained model in a run folder."""
     return folder / "model.safetensors"

@@ -21,9 +21,9 @@ from proctool.training.job import Job
 
 
 def init_labels(inits: Sequence[str]) -> list[str]:
-    """A short name for each init: its file's, with the folder's before it where two files are named alike.
+    """A short name for each init: its file name, preceded by its folder if two files have the same name.
 
-    `none` alone stands for fresh weights.
+    `none` always means fresh weights.
     """
     paths = [user_path(init) for init in inits]
     names = [path.name if path.is_dir() else path.stem for path in paths]
@@ -40,7 +40,7 @@ def init_labels(inits: Sequence[str]) -> list[str]:
 def run_diagnostic(
     name: str, options: DiagnosticOptions, listen: Callable[[Event], None] | None = None
 ) -> tuple[EndEvent, DiagnosticRun]:
-    """Train, or resume, or find the run complete; then score the model. Raises ProctoolError."""
+    """Train or resume the run unless it is complete, then score the model. Raises ProctoolError."""
     job = diagnostic_job(name, options)
     folder = job.run_path
     if options.output is None:
@@ -92,7 +92,7 @@ def _scored(name: str, options: DiagnosticOptions, job: Job, end: EndEvent) -> D
 
 
 def _curve(folder: Path, full_size: int | None) -> tuple[CurvePoint, ...]:
-    """The evaluations on the full task: a curriculum's small samples are easier."""
+    """The evaluations at full size only: the small samples of a curriculum are easier."""
     return tuple(
         CurvePoint(
             step=event.step,

@@ -1,4 +1,4 @@
-"""A saved model under evaluation, with its tokenizer, and what a result records of them."""
+"""A saved model under evaluation with its tokenizer, and the metadata that results record."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvalModel:
-    """A model on disk and the tokenizer that makes its ids."""
+    """A model on disk and its tokenizer."""
 
     saved: SavedModel
     tokenizer: Tokenizer
     beginning: Beginning
-    """What its texts are read after: as its own tokenizer begins them, or end-of-text where proctool trained it."""
+    """The tokens before every text: those that its own tokenizer adds, or end-of-text if proctool trained it."""
 
     @property
     def context(self) -> int | None:
-        """The longest sequence the model takes, where it has a limit."""
+        """The longest sequence that the model accepts; None without a limit."""
         return context_of(self.saved.config)
 
     def model(self) -> PreTrainedModel:
-        """The model on the device at hand, in float32, not training."""
+        """The model in float32 on this process's device, in evaluation mode."""
         from proctool.training.devices import start_process
 
         return self.saved.model().eval().to(start_process().device)
@@ -58,14 +58,14 @@ def open_subject(path: Path, tokenizer: str | None, end_of_text: str | None = No
     found = load_tokenizer(tokenizer, end_of_text) if tokenizer else saved.tokenizer(end_of_text)
     if found is None:
         raise ModelError(
-            f"{path}: has no tokenizer, so it cannot read text; name the one it was trained with by --tokenizer, "
-            "or pretrain it on a corpus first"
+            f"{path}: the model has no tokenizer and cannot read text; give the tokenizer it was trained with "
+            "(--tokenizer), or pretrain the model on a corpus first"
         )
     found.require_fit(saved.config.vocab_size, str(path))
     begin = found.beginning(saved.config.model_type) if saved.begins_as_tokenizer else Beginning((), (found.eos_id,))
     if max(begin.first) >= saved.config.vocab_size:
         raise ModelError(
-            f"{path}: its tokenizer begins a text with token {max(begin.first)}, but the model's vocabulary has "
-            f"{saved.config.vocab_size} tokens; take that token out of tokenizer_config.json"
+            f"{path}: the tokenizer starts texts with token {max(begin.first)}, but the model's vocabulary has only "
+            f"{saved.config.vocab_size} tokens; remove that token from tokenizer_config.json"
         )
     return EvalModel(saved, found, begin)

@@ -1,6 +1,6 @@
-"""EleutherAI's lm-evaluation-harness on a model artifact as it is, without exporting it first (the extra `[eval]`).
+"""EleutherAI's lm-evaluation-harness on a model artifact, without an export (needs the extra `[eval]`).
 
-The harness does the asking and the scoring: its own HFLM gets our model and tokenizer from memory.
+The harness builds the prompts and scores the answers: its HFLM class gets the model and the tokenizer in memory.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ from typing import Any
 from proctool.errors import CorpusError, ModelError, OptionError, first_line
 
 _CODE = re.compile(r"!function|!!python|^\s*class\s*:|__\w+__", re.MULTILINE)
-"""What in a task's YAML would run code: Python functions and classes, and templates that reach for Python's insides."""
+"""Parts of a task's YAML that would run code: Python functions, classes, and templates with Python internals."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HarnessOptions:
-    """Tasks of EleutherAI's lm-evaluation-harness, on an artifact as it is."""
+    """Run tasks of EleutherAI's lm-evaluation-harness on a model, without an export."""
 
     tasks: tuple[str, ...] = field(default=(), metadata={"comma": True})
-    """Names of the harness's tasks, groups or tags: blimp_causative,hellaswag; patterns too: blimp_*."""
+    """Tasks, groups, tags or patterns of the harness: piqa,blimp_*."""
     data: Path | None = None
-    """A folder of .jsonl files to use instead of the hub: TASK.jsonl, or by the name of the task's data set."""
+    """Folder with TASK.jsonl or DATASET.jsonl files, instead of the hub."""
     include_path: tuple[Path, ...] = ()
-    """A folder of the harness's task YAML files of your own; may be repeated. Those that run code are refused."""
+    """Folder of your own task YAML files, without code (repeatable)."""
     limit: int | None = None
-    """Only the first samples of each task (default: all)."""
+    """Samples per task, from the first (default: all)."""
     num_fewshot: int | None = None
     """Examples in the prompt (default: the task's)."""
     batch_size: int = 32
-    """Sequences scored at a time."""
+    """Sequences per batch."""
     tokenizer: str | None = None
-    """bytes, or any tokenizer by path or name (default: the model's own)."""
+    """Tokenizer, a path or a name such as bytes (default: the model's)."""
     end_of_text: str | None = None
-    """The token that ends a text (default: the one the tokenizer names)."""
+    """Token that ends a text (default: the tokenizer's own)."""
     seed: int = 1234
-    """Draws few-shot examples and whatever else a task draws."""
+    """Seed for few-shot examples and other random choices of tasks."""
 
     def __post_init__(self) -> None:
         if not self.tasks:
-            raise OptionError("tasks: name at least one, such as --tasks blimp_causative")
+            raise OptionError("tasks: none given; give at least one, such as --tasks blimp_causative")
         for name, least in (("limit", 1), ("num_fewshot", 0), ("batch_size", 1), ("seed", 0)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise OptionError(f"{name} = {value}: must be at least {least}")
 
 
 def harness(model: Path, options: HarnessOptions) -> dict[str, Any]:
-    """Every metric of every task, as the harness reports them.
+    """Every metric of every task, as the harness reports it.
 
     Raises OptionError (no lm-eval, an unknown task), CorpusError (a task's data), ArtifactError, ModelError.
     """
     if find_spec("lm_eval") is None:
-        raise OptionError('the harness is not installed: pip install "proctool[eval]"')
+        raise OptionError('lm-evaluation-harness is not installed; run pip install "proctool[eval]"')
     from proctool.evaluation.eval_model import open_subject
     from proctool.export.folder import written_tokenizer
 
@@ -70,7 +70,7 @@ def harness(model: Path, options: HarnessOptions) -> dict[str, Any]:
     manager = _manager(options.include_path)
     names = known_tasks(options.tasks, manager)
     if options.data is not None and not options.data.is_dir():
-        raise CorpusError(f"{options.data}: no such folder; it is to hold the tasks' .jsonl files")
+        raise CorpusError(f"{options.data}: no such folder; give the folder with the tasks' .jsonl files")
     with _kept_from_side_paths():
         tasks = _load(names, manager, options.data)
         tokenizer = written_tokenizer(subject.saved, subject.tokenizer).hf
@@ -90,10 +90,11 @@ def harness(model: Path, options: HarnessOptions) -> dict[str, Any]:
             )
         except AssertionError:  # the harness's only check of lengths
             raise ModelError(
-                f"{model}: its context of {subject.context} tokens cannot hold an answer of these tasks"
+                f"{model}: its context of {subject.context} tokens is too short for an answer of these tasks; use a "
+                "model with a longer context"
             ) from None
         except (ValueError, RuntimeError, IndexError) as error:  # the harness has no errors of its own
-            raise ModelError(f"{model}: the harness stopped: {first_line(error)}") from None
+            raise ModelError(f"{model}: lm-evaluation-harness failed: {first_line(error)}") from None
     return {
         "event": "harness",
         **subject.metadata(),
@@ -116,14 +117,16 @@ def _manager(include: Sequence[Path]) -> Any:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and (path.suffix in (".yaml", ".yml") or "yaml" in path.name):
                 if found := _CODE.search(path.read_text(encoding="utf-8", errors="replace")):
-                    raise OptionError(f"{path}: runs code ({found.group().strip()}); proctool never does that")
+                    raise OptionError(
+                        f"{path}: runs code ({found.group().strip()}), which proctool does not allow; remove it"
+                    )
                 if re.search(r"^\s*include\s*:\s*[./~]*/", path.read_text(errors="replace"), re.MULTILINE):
-                    raise OptionError(f"{path}: includes a file of another folder; put it beside this one")
+                    raise OptionError(f"{path}: includes a file of another folder; copy that file into this folder")
     return TaskManager(include_path=[str(folder) for folder in include])
 
 
 def known_tasks(wanted: Iterable[str], manager: Any) -> list[str]:
-    """The tasks that names and patterns stand for. Raises OptionError, with what is near, on an unknown one."""
+    """The tasks that names and patterns match. Raises OptionError with similar names on an unknown one."""
     known: list[str] = manager.all_tasks
     found: list[str] = []
     for name in wanted:
@@ -148,13 +151,13 @@ def _load(names: Sequence[str], manager: Any, data: Path | None) -> list[Any]:
             )
         except Exception as error:  # datasets, the hub client and the network each raise their own
             raise CorpusError(
-                f"{name}: its data cannot be had ({first_line(error)}); give .jsonl files with --data FOLDER"
+                f"{name}: its data cannot be loaded ({first_line(error)}); give .jsonl files with --data FOLDER"
             ) from None
     return tasks
 
 
 def _leaves(names: Iterable[str], manager: Any) -> Iterator[str]:
-    """Tasks, groups and tags taken apart into single tasks, without touching any data."""
+    """The single tasks in tasks, groups and tags, without loading data."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     for name in names:
@@ -169,29 +172,31 @@ def _leaves(names: Iterable[str], manager: Any) -> Iterator[str]:
 
 
 def _with_file(name: str, manager: Any, data: Path) -> Any:
-    """A task of the harness over a local file, whatever data set it names. Raises CorpusError, OptionError."""
+    """A task of the harness with a local file as its data. Raises CorpusError, OptionError."""
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks._yaml_loader import load_yaml
 
     path = manager.task_index[name].yaml_path
     settings = load_yaml(path, resolve_func=True)
     if "class" in settings or "custom_dataset" in settings:
-        raise OptionError(f"{name}: makes its data itself; it cannot take a file of --data")
+        raise OptionError(f"{name}: the task creates its data itself and cannot use --data; leave the task out")
     candidates = [data / f"{stem}.jsonl" for stem in (name, settings.get("dataset_name")) if stem]
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
-        raise CorpusError(f"{data}: no {' or '.join(candidate.name for candidate in candidates)} for the task {name}")
+        raise CorpusError(
+            f"{data}: no {' or '.join(candidate.name for candidate in candidates)} for the task {name}; add that file"
+        )
     split = settings.get("test_split") or settings.get("validation_split") or settings.get("training_split")
     own = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": {split: str(file)}}}
     try:
         return ConfigurableTask(config={**settings, **own})
     except Exception as error:  # datasets and jinja raise their own
-        raise CorpusError(f"{file}: not the data of {name}: {first_line(error)}") from None
+        raise CorpusError(f"{file}: does not fit the task {name}: {first_line(error)}") from None
 
 
 @contextlib.contextmanager
 def _kept_from_side_paths() -> Iterator[None]:
-    """Metrics that `evaluate` would fetch as code from the hub are not fetched; git is not asked for a commit."""
+    """Keep `evaluate` from loading metrics as code from the hub, and the harness from asking git for a commit."""
     import datasets
     import evaluate
     import lm_eval.evaluator
@@ -199,7 +204,7 @@ def _kept_from_side_paths() -> Iterator[None]:
     datasets.disable_progress_bars()
     instead = (
         (evaluate.config, "HF_EVALUATE_OFFLINE", True),
-        # It would describe whatever repository the user stands in, and complain where that is none.
+        # It would record the repository in the user's working folder, or warn if there is none.
         (lm_eval.evaluator, "get_git_commit_hash", lambda: None),
     )
     with contextlib.ExitStack() as after:
@@ -210,6 +215,6 @@ def _kept_from_side_paths() -> Iterator[None]:
 
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, Any]:
-    """{"acc,none": .5} as {"acc": .5}, filters named where they are not the only one."""
+    """{"acc,none": .5} as {"acc": .5}; other filters keep their names."""
     kept = {key: value for key, value in values.items() if isinstance(value, int | float) and "," in key}
     return {key.removesuffix(",none"): value for key, value in kept.items()}

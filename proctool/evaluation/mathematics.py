@@ -1,9 +1,9 @@
-"""DeepMind Mathematics: greedy answers, right when they are right in every character (Saxton et al. 2019).
+"""DeepMind Mathematics: greedy answers, correct if every character is correct (Saxton et al. 2019).
 
 The model reads a question and its newline, as in training, after the tokens that a foreign tokenizer puts before every
-text. It writes until end-of-text or as many tokens as the longest right answer has; whoever writes on is wrong.
-Questions of one length are answered together over a key-value cache: without filling there is nothing that an answer
-could depend on but its question.
+text. It generates until end-of-text, at most as many tokens as the longest correct answer; longer answers are wrong.
+Questions of equal length form a batch with a key-value cache. There is no padding, so an answer depends only on its
+question.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ if TYPE_CHECKING:
 
 SPLITS = ("interpolate", "extrapolate")
 _MADE = 20
-"""Questions of each module where they are made on the spot: sympy takes its time."""
+"""Questions per module if they are generated, because sympy is slow."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its right answer."""
+    """A question with its correct answer."""
 
     split: str
     module: str
     question: str
-    """With the newline that ends it."""
+    """With its final newline."""
     answer: str
 
 
 def mathematics(
     model: Path, options: MathematicsOptions, listen: Callable[[int, int], None] = lambda done, of: None
 ) -> list[dict[str, Any]]:
-    """A line of results for each module, then one for each split; `listen` is told how many questions are answered.
+    """A line of results for each module, then one for each split; `listen` gets the number of answered questions.
 
     Raises ArtifactError, CorpusError, ModelError (a question and its answer do not fit the model's context).
     """
@@ -93,17 +93,17 @@ def _digest(asked: Sequence[Question]) -> str:
 
 
 def read_questions(options: MathematicsOptions) -> Iterator[Question]:
-    """The questions that are asked, module after module. Raises CorpusError where there are none."""
+    """The questions to ask, module after module. Raises CorpusError if there are none."""
     base, _, variant = options.corpus.partition(":")
     if base != "mathematics":
-        raise CorpusError(f"{options.corpus}: not mathematics; give mathematics, or mathematics:FOLDER")
+        raise CorpusError(f"{options.corpus}: not a mathematics corpus; give mathematics or mathematics:FOLDER")
     folder = variant and not variant.isdecimal()  # a number is of questions for training
     splits = SPLITS if options.split == "both" else (options.split,)
     modules: dict[str, dict[str, Any]] = {
         split: _tree(options, split) if folder else dict(questions.modules()[split]) for split in splits
     }
     if lacking := next((split for split in splits if not modules[split]), None):
-        raise CorpusError(f"{options.corpus}: no {lacking} questions")
+        raise CorpusError(f"{options.corpus}: has no {lacking} questions; choose another --split")
     names = {name for each in modules.values() for name in each}
     if unknown := next((part for part in options.modules if not any(part in name for name in names)), None):
         raise CorpusError(
@@ -118,7 +118,7 @@ def read_questions(options: MathematicsOptions) -> Iterator[Question]:
                 found = True
                 yield question
     if not found:
-        raise CorpusError(f"{options.corpus}: no questions in {', '.join(sorted(names))}")
+        raise CorpusError(f"{options.corpus}: has no questions in {', '.join(sorted(names))}")
 
 
 def _tree(options: MathematicsOptions, split: str) -> dict[str, File]:
@@ -133,7 +133,7 @@ def _of_file(options: MathematicsOptions, split: str, module: str, file: File) -
         if document.problem and options.skip_bad:
             continue
         if document.problem or document.answer is None:
-            raise CorpusError(document.problem or f"{file.path}: a question without an answer")
+            raise CorpusError(document.problem or f"{file.path}: has a question without an answer")
         yield Question(split, module, _text(document.content, file.path), _text(document.answer, file.path))
 
 
@@ -152,9 +152,9 @@ def _made(options: MathematicsOptions, split: str, module: str) -> Iterator[Ques
 def answer_all(
     subject: EvalModel, asked: Sequence[Question], batch_size: int, listen: Callable[[int, int], None]
 ) -> list[str | None]:
-    """What the model answers to each question, None where it does not come to an end.
+    """The model's answer to each question; None if it does not end in time.
 
-    Raises ModelError where a question with its answer does not fit the model's context.
+    Raises ModelError if a question with its answer does not fit the model's context.
     """
     tokenizer = subject.tokenizer
     begin = np.array(subject.beginning.added, np.uint32)
@@ -163,9 +163,9 @@ def answer_all(
     most = np.array([len(ids) for ids in tokenizer.encode_batch([each.answer for each in asked])])
     lengths = np.array([len(ids) for ids in prompts])
     longest = int(np.argmax(lengths + most))
-    # The closing end-of-text is predicted, never read.
+    # The final end-of-text is only predicted, not read.
     what = f"{subject.saved.path}: a question with its answer ({asked[longest].module})"
-    advice = "leave such questions out by --modules, or use a model with a longer context"
+    advice = "choose other --modules, or use a model with a longer context"
     require_context(subject.saved.config, int(lengths[longest] + most[longest]), what, advice)
     model = subject.model()
     answers: list[str | None] = [None] * len(asked)
@@ -191,10 +191,10 @@ def greedy(
     eos_id: int,
     vocab_size: int | None = None,
 ) -> list[list[int]]:
-    """The likeliest token again and again: prompts (B, L) -> for each row up to `most` ids (B,), end-of-text included.
+    """Greedy decoding: prompts (B, L) -> for each row up to `most` ids (B,), including end-of-text.
 
-    transformers knows what each family keeps of what it has read; what a folder's generation_config.json asks for
-    (sampling, penalties) is left out. Ids from `vocab_size` on, which pad the embeddings, are never chosen.
+    transformers manages the cache of each family; settings in a folder's generation_config.json (sampling, penalties)
+    are ignored. Ids from `vocab_size` on, which only pad the embeddings, are never chosen.
     """
     import torch
     from transformers import GenerationConfig

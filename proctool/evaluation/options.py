@@ -1,4 +1,4 @@
-"""What evaluations can be told. Each field is a flag and a key in --config files. No torch here."""
+"""Options of evaluations. Each field is a flag and a key in --config files. Does not import torch."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DiagnosticOptions(InitOptions, TaskTrainingOptions):
-    """Train a model on a diagnostic task and report its accuracy on a fixed held-out set."""
+    """Train a model on a diagnostic task and report its accuracy on a fixed validation set."""
 
     task_options: ClassVar[tuple[str, ...]] = ()
     """Fields that are the diagnostic task's own options."""
     line: ClassVar[str] = ""
     """One line of help."""
     laptop: ClassVar[Mapping[str, Any]] = {}
-    """What `--scale laptop` sets in place of the published settings."""
+    """What `--scale laptop` sets instead of the published settings."""
     model: str = "diagnostic"
     """A preset, layers x heads x width (4x4x64), config.json or OWNER/NAME."""
     components: tuple[str, ...] = field(default=("attention", "mlp", "norms", "positions"), metadata={"comma": True})
-    """What to carry over from it: attention, mlp, norms, positions; or none, for the embeddings' start alone."""
+    """Components to carry over: attention, mlp, norms, positions; or none."""
     embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] = "mean"
-    """Start of the token embeddings: fresh, scale (fresh at the donor's scale), mean, sample or copy."""
+    """Start of token embeddings; scale: fresh at the donor's scale."""
     steps: int = 10_000
     """Optimiser steps."""
     batch_size: int = 1000
-    """Samples in one optimiser step, over all micro-batches and processes."""
+    """Samples per optimiser step, over micro-batches and processes."""
     ramp_steps: int = 500
     """Steps over which the learning rate rises from 0 to its peak."""
     final_lr: float = 0.0
-    """Where cosine, linear and wsd end, as a fraction of the peak."""
+    """Final learning rate as a fraction of the peak (not for constant)."""
     beta2: float = 0.999
     """AdamW's second-moment decay."""
     weight_decay: float = 1e-3
-    """AdamW's decay; norms, biases and embeddings are never decayed."""
+    """AdamW's weight decay; never for norms, biases and embeddings."""
     eval_samples: int = 4000
-    """Held-out samples."""
+    """Validation samples."""
     eval_every: int = 500
-    """Steps between evaluations on the fixed held-out set."""
+    """Steps between evaluations on the fixed validation set."""
     output: Path | None = field(default=None, metadata=INCIDENTAL)
-    """Write the trained model here too."""
+    """Also write the trained model to this file."""
 
 
 _LAPTOP: Mapping[str, Any] = {
@@ -60,59 +60,59 @@ _LAPTOP: Mapping[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class HaystackOptions(DiagnosticOptions):
-    """Train on haystack from an init; report recall on held-out samples."""
+    """Train on haystack from an init; report recall on validation samples."""
 
     task_options = ("pairs", "vocab")
-    line = "Train on haystack from an init; report recall on held-out samples."
+    line = "Train on haystack; report recall on validation samples."
     laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "pairs": 8, "vocab": 64}
 
     pairs: int | None = None
-    """Most key-value pairs in a sample (default: the published 30; 8 with --scale laptop)."""
+    """Key-value pairs at most (default: 30; 8 with --scale laptop)."""
     vocab: int | None = None
-    """Vocabulary size (default: the published 256; 64 with --scale laptop)."""
+    """Vocabulary size (default: 256; 64 with --scale laptop)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArithmeticOptions(DiagnosticOptions):
-    """Train on sums or products from an init; report the digits and the answers that are right."""
+    """Train on sums or products from an init; report accuracy and exact match."""
 
     task_options = ("digits", "scoring")
 
     digits: int | None = None
-    """Digits of each number (default: the published 5; 3 with --scale laptop)."""
+    """Digits of each number (default: 5; 3 with --scale laptop)."""
     scoring: Literal["answer", "official"] = "answer"
-    """What is trained and scored: the answer and its stop; or, official, what the published code does by mistake: all
-    of the answer but its first digit, the stop, and the padding after it."""
+    """Targets: the answer and its stop, or the published code's mask, which
+    leaves out the first digit and includes padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdditionOptions(ArithmeticOptions):
-    """Train on addition, most significant digit first, from an init; report the digits and answers that are right."""
+    """Train on addition, most significant digit first, from an init; report accuracy and exact match."""
 
-    line = "Train on addition from an init; report digits and whole answers right."
+    line = "Train on addition; report accuracy and exact match."
     laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "digits": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReversedAdditionOptions(ArithmeticOptions):
-    """Train on addition, least significant digit first, from an init; report the digits and answers that are right."""
+    """Train on addition, least significant digit first, from an init; report accuracy and exact match."""
 
-    line = "Train on addition, least significant digit first, from an init; report digits and whole answers right."
+    line = "Train on addition with the lowest digit first."
     laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "digits": 3}
 
     digits: int | None = None
-    """Digits of each number (default: the published 10; 3 with --scale laptop)."""
+    """Digits of each number (default: 10; 3 with --scale laptop)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MultiplicationOptions(ArithmeticOptions):
-    """Train on multiplication from an init; report the digits and answers that are right."""
+    """Train on multiplication from an init; report accuracy and exact match."""
 
-    line = "Train on multiplication from an init; report digits and whole answers right."
+    line = "Train on multiplication; report accuracy and exact match."
     laptop: ClassVar[Mapping[str, Any]] = {**_LAPTOP, "digits": 2, "model": "2x4x64", "batch_size": 64}
 
     digits: int | None = None
-    """Digits of each number (default: the published 5; 2 with --scale laptop)."""
+    """Digits of each number (default: 5; 2 with --scale laptop)."""
     model: str = "4x8x512"
     """A preset, layers x heads x width (4x4x64), config.json or OWNER/NAME."""
     tie: bool | None = False
@@ -120,15 +120,15 @@ class MultiplicationOptions(ArithmeticOptions):
     init_std: float | None = 0.02
     """Standard deviation of fresh weights."""
     batch_size: int = 64
-    """Samples in one optimiser step, over all micro-batches and processes."""
+    """Samples per optimiser step, over micro-batches and processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SortingOptions(DiagnosticOptions):
-    """Train on sorting from an init; report the numbers and lists that are right."""
+    """Train on sorting from an init; report accuracy and exact match."""
 
     task_options = ("items", "symbols")
-    line = "Train on sorting from an init; report numbers and whole lists right."
+    line = "Train on sorting; report accuracy and exact match."
     laptop: ClassVar[Mapping[str, Any]] = _LAPTOP
 
     items: int | None = None
@@ -144,12 +144,12 @@ DIAGNOSTICS: Mapping[str, type[DiagnosticOptions]] = {
     "multiplication": MultiplicationOptions,
     "sorting": SortingOptions,
 }
-"""What `proctool eval NAME` trains on, with the options of each; recipes read it too."""
+"""The diagnostics of `proctool eval NAME` with their options; recipes use them too."""
 
 
 def diagnostic_task(name: str, options: DiagnosticOptions) -> Task:
     """The task that a diagnostic trains on. Raises OptionError."""
-    from proctool.procedural.registry import build_task  # numpy, which help does without
+    from proctool.procedural.registry import build_task  # imports numpy, which help does not need
 
     given = {option: getattr(options, option) for option in options.task_options}
     return build_task(name, {option: value for option, value in given.items() if value is not None})
@@ -176,27 +176,26 @@ def probe_options(options: WarmupOptions) -> DiagnosticOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
-    """Which inits and seeds a diagnostic is run with. Beside DiagnosticOptions, on the command line alone."""
+    """The inits and seeds of a diagnostic. Only for the command line, in addition to DiagnosticOptions."""
 
     init: tuple[str, ...] = ()
-    """A warmed model (an artifact or a Hugging Face folder), or none for fresh weights; may be repeated (default:
-    none)."""
+    """Warmed model, or none for fresh weights (repeatable; default: none)."""
     seeds: tuple[int, ...] = field(default=(), metadata={"comma": True})
-    """Run every init with each of these seeds, such as 0,1,2 (default: the one of --seed)."""
+    """Seeds to run every init with: 0,1,2 (default: that of --seed)."""
     scale: Literal["paper", "laptop"] = "paper"
-    """Settings to start from: the published ones, or 1500 steps of smaller batches, mostly on smaller samples, which
-    one core does in minutes; other options win over them."""
+    """Base settings: the published ones, or smaller ones that take minutes
+    on one core; other options override them."""
     jobs: int = 1
-    """Runs at a time, each in a process of its own with its share of the cores."""
+    """Parallel runs, each in its own process."""
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
             raise OptionError(f"jobs = {self.jobs}: must be at least 1")
         for name, given in (("init", self.init), ("seeds", self.seeds)):
             if twice := sorted({str(each) for each in given if given.count(each) > 1}):
-                raise OptionError(f"{name}: {twice[0]} is named twice")
+                raise OptionError(f"{name}: {twice[0]} is given twice; give it once")
         if negative := [seed for seed in self.seeds if seed < 0]:
-            raise OptionError(f"seeds: {negative[0]}: must be at least 0")
+            raise OptionError(f"seeds: {negative[0]} is negative; seeds must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,35 +203,34 @@ class PerplexityOptions:
     """Loss per token, per byte and per position of a model on a corpus."""
 
     corpus: str = "python"
-    """A corpus by name (python, ...), or a file or folder of text."""
+    """A corpus by name, a file, folder or pattern, or a hub id."""
     text_field: str | None = None
-    """Field of a record with its text, such as text or meta.text."""
+    """Field that holds a record's text, such as text or meta.text."""
     validation: str | None = None
-    """Corpus for validation; its validation split, or all of it."""
+    """Separate validation corpus: its validation split, or all of it."""
     skip_bad: bool = False
-    """Leave out documents that cannot be read instead of stopping."""
+    """Skip documents that cannot be read instead of stopping."""
     split: str = "validation"
-    """train, validation, or another that the corpus has."""
+    """Split to score: train, validation, or another of the corpus."""
     documents: int | None = None
-    """Score only so many of the split's documents, the first ones (default: all)."""
+    """Documents to score, from the first (default: all)."""
     tokenizer: str | None = None
-    """bytes, or any tokenizer by path or name (default: the model's own)."""
+    """Tokenizer, a path or a name such as bytes (default: the model's)."""
     end_of_text: str | None = None
-    """The token that ends a text (default: the one the tokenizer names)."""
+    """Token that ends a text (default: the tokenizer's own)."""
     context: int | None = None
-    """Most tokens read at once (default: as many as the model takes)."""
+    """Longest window in tokens (default: the model's context)."""
     stride: int | None = None
-    """Tokens between the beginnings of two windows of a longer document: smaller gives each token more context at
-    more cost; none is scored twice (default: the context)."""
+    """Tokens between windows of a long document (default: the context);
+    a smaller stride gives each token more context."""
     per_position: Path | None = None
-    """Write the loss at every position of a window to this CSV file, and show it by ranges."""
+    """Write the loss at each position to this CSV file, and print it."""
     apart_from: str | None = None
-    """Refuse to score when a document stands in the train split of this corpus too, such as what the model was
-    trained on."""
+    """Stop if a document is in the train split of this corpus too."""
     batch_size: int = 32
-    """Windows scored at a time."""
+    """Windows per batch."""
     cache_dir: Path | None = None
-    """Where what is known of hub datasets is kept (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
+    """Hub cache folder (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
 
     def __post_init__(self) -> None:
         for name in ("documents", "context", "stride", "batch_size"):
@@ -242,24 +240,24 @@ class PerplexityOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class MathematicsOptions:
-    """Answers to DeepMind Mathematics questions, decoded greedily: the share that is right in every character."""
+    """Accuracy of greedy answers to DeepMind Mathematics questions; an answer counts if every character is correct."""
 
     corpus: str = "mathematics"
-    """mathematics for questions made on the spot, or mathematics:FOLDER for the official tree of files."""
+    """mathematics (generated questions), or mathematics:FOLDER (files)."""
     split: Literal["interpolate", "extrapolate", "both"] = "interpolate"
-    """Questions as hard as those of training, or with larger numbers, more terms, ...; or both."""
+    """Questions as hard as in training, harder ones, or both."""
     questions: int | None = None
-    """Questions of each module, the first ones (default: all of a tree; 20 where they are made)."""
+    """Questions per module (default: all in files; 20 if generated)."""
     modules: tuple[str, ...] = field(default=(), metadata={"comma": True})
-    """Only modules whose name contains one of these: algebra, numbers__gcd, ... (default: all)."""
+    """Only modules with one of these in their name: algebra,gcd."""
     tokenizer: str | None = None
-    """characters, bytes, or any tokenizer by path or name (default: the model's own)."""
+    """Tokenizer, a path or a name such as characters (default: the model's)."""
     skip_bad: bool = False
-    """Leave out questions that cannot be read instead of stopping."""
+    """Skip questions that cannot be read instead of stopping."""
     end_of_text: str | None = None
-    """The token that ends a text (default: the one the tokenizer names)."""
+    """Token that ends a text (default: the tokenizer's own)."""
     batch_size: int = 64
-    """Questions answered at a time."""
+    """Questions per batch."""
 
     def __post_init__(self) -> None:
         for name in ("questions", "batch_size"):

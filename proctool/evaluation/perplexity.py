@@ -1,14 +1,14 @@
 """Loss of a saved model on a corpus, document by document: per token, per byte, per position.
 
-Of a document `The cat.` a model reads and predicts, with # for end-of-text:
+For a document `The cat.`, with # for end-of-text, a model reads and predicts:
 
     read      # T h e _ c a t .
     predict   T h e _ c a t . #
 
-So every token is predicted once, the first from end-of-text, as in training, where another document ends before it.
-A model that came with its tokenizer reads what that begins a text with instead, such as <s>.
-Losses of all tokens, the closing end-of-text included, over the bytes of the text give bits per byte: a code length of
-the same text for every tokenizer. Documents longer than the context are read in windows.
+So every token is predicted once. The first is predicted from end-of-text, as in training, where another document ends
+before it. A model with its own tokenizer reads that tokenizer's start tokens instead, such as <s>. Bits per byte are
+the losses of all tokens, including the final end-of-text, over the bytes of the text: a code length that does not
+depend on the tokenizer. Documents longer than the context are read in windows.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from proctool.training.loss import TargetLoss
 
 _POOL = 32
-"""Batches of windows sorted by length together, so that little of a batch is filling."""
+"""Batches of windows that are sorted by length together, so that batches have little padding."""
 _AT_ONCE = 256
 """Documents encoded together."""
 
 
 class Window(NamedTuple):
-    """A stretch of a document: its ids (context + 1 at most), and which of them are scored here. (L,) each"""
+    """A part of a document: its ids (at most context + 1), and which of them are scored here. (L,) each"""
 
     ids: NDArray[np.int64]
     scored: NDArray[np.bool_]
@@ -61,14 +61,14 @@ class Totals:
 
 @dataclass
 class Tally:
-    """What was read of a corpus so far."""
+    """Counts of what was read so far."""
 
     documents: int = 0
     bytes: int = 0
     lossy: int = 0
-    """Documents whose ids do not give back what is scored."""
+    """Documents that cannot be decoded exactly from their ids."""
     not_utf8: int = 0
-    """Those among them that are not UTF-8, and that the tokenizer reads as U+FFFD."""
+    """Documents among them that are not UTF-8, so that the tokenizer reads U+FFFD."""
     first_lossy: int | None = None
     digest: Any = field(default_factory=hashlib.sha256)
 
@@ -96,10 +96,10 @@ def _is_utf8(content: bytes) -> bool:
 def perplexity(
     model: Path, options: PerplexityOptions, listen: Callable[[int], None] = lambda documents: None
 ) -> dict[str, Any]:
-    """Score every document of a split (or the first few); `listen` is told how many are done.
+    """Score every document of a split (or the first few); `listen` gets the number of scored documents.
 
-    Raises ArtifactError, CorpusError, ModelError (its loss is no finite number, the context is above the model's, ...);
-    OptionError for a stride that cannot be.
+    Raises ArtifactError, CorpusError, ModelError (the loss is not finite, the context exceeds the model's, ...), and
+    OptionError (a stride above the context).
     """
     from proctool.evaluation.eval_model import open_subject
     from proctool.models.build import require_context
@@ -110,7 +110,7 @@ def perplexity(
     require_context(subject.saved.config, context, "context: a window", "lower --context")
     stride = options.stride or context
     if stride > context:
-        raise OptionError(f"stride = {stride}: longer than the context of {context}, so tokens would be left out")
+        raise OptionError(f"stride = {stride}: longer than the context of {context}; use at most {context}")
     corpus = _opened(options.corpus, options, options.validation)
     if options.split not in corpus.splits:
         raise CorpusError(f'corpus {corpus.name} has no split "{options.split}"; it has {", ".join(corpus.splits)}')
@@ -129,12 +129,12 @@ def perplexity(
         listen(read.documents)
     if not totals.windows:
         raise CorpusError(
-            f"corpus {corpus.name}: its {options.split} split is empty: it has no document with text; give more "
-            "documents, or score all of a corpus with --validation"
+            f"corpus {corpus.name}: its {options.split} split has no document with text; choose another --split, or "
+            "score all of a corpus with --validation"
         )
     nats, targets = float(totals.at.sum()), int(totals.count_at.sum())
     if not math.isfinite(nats):
-        raise ModelError(f"{model}: its loss is not a finite number, so its weights are not those of a sound model")
+        raise ModelError(f"{model}: the loss is not finite; its weights are damaged or its training diverged")
     metadata = subject.saved.metadata
     return {
         "event": "perplexity",
@@ -182,19 +182,19 @@ def _opened(name: str, options: PerplexityOptions, validation: str | None = None
 
 
 def _documents(corpus: Corpus, options: PerplexityOptions) -> Iterator[Document]:
-    """The documents to score: those of the split that have text, the first few where so many are asked for."""
+    """The documents to score: those of the split with text, at most `options.documents`."""
     found = (document for document in corpus.documents(options.split) if document.size)
     return itertools.islice(found, options.documents)
 
 
 def check_apart(documents: Iterator[Document], other: Corpus, options: PerplexityOptions) -> None:
-    """Raise CorpusError when a document's contents stand in the train split of `other` too."""
+    """Raise CorpusError if a document is also in the train split of `other`."""
     mine = {document.digest for document in documents}
     shared = {digest for document in other.documents("train") if (digest := document.digest) in mine}
     if shared:
         raise CorpusError(
-            f"{options.corpus}: {len(shared)} of its {len(mine)} different documents in {options.split} are in the "
-            f"train split of {other.name} too, so they would not be held out; take them out, or leave out --apart-from"
+            f"{options.corpus}: {len(shared)} of {len(mine)} different documents in its {options.split} split are also "
+            f"in the train split of {other.name}; remove them, or leave out --apart-from"
         )
 
 
@@ -213,9 +213,9 @@ def _windows(
 
 
 def cut(ids: NDArray[np.int64], scored: NDArray[np.bool_], context: int, stride: int) -> Iterator[Window]:
-    """Windows that begin every `stride` ids and read `context` of them; each id is scored where it is predicted first.
+    """Windows that start every `stride` ids and read `context` of them; each id is scored in the first window with it.
 
-    ids (n,), scored (n,) -> windows of up to context + 1 ids, the last of which is predicted and not read.
+    ids (n,), scored (n,) -> windows of up to context + 1 ids; the last id is only predicted, not read.
     """
     done = 0
     for begin in range(0, len(ids) - 1, stride):
@@ -235,7 +235,7 @@ def _score(module: TargetLoss, windows: list[Window], totals: Totals, eos_id: in
     from proctool.procedural.samples import Samples
     from proctool.training.batch import Batch
 
-    # Filling stands behind what is read, where no prediction sees it.
+    # Padding follows the ids, so no prediction sees it.
     tokens = np.full((len(windows), max(len(window.ids) for window in windows)), eos_id, np.uint32)
     scored = np.zeros(tokens.shape, bool)
     ends = np.zeros(tokens.shape, bool)

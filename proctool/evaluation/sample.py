@@ -1,4 +1,4 @@
-"""What a model writes after a prompt."""
+"""Text that a model generates after a prompt."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class SampleOptions:
     """Print what a model writes after a prompt."""
 
     prompt: str = ""
-    """Text to go on from (default: the beginning of a text)."""
+    """Text to continue (default: start a new text)."""
     tokens: int = 100
-    """New tokens at most; end-of-text stops earlier."""
+    """Maximum number of new tokens; end-of-text stops earlier."""
     samples: int = 1
-    """Texts to write."""
+    """Texts to generate."""
     temperature: float = 0.8
-    """Divides the logits; 0 takes the likeliest token each time."""
+    """Sampling temperature; 0 is greedy decoding."""
     top_k: int = 0
-    """Draw among the k likeliest tokens only; 0: among all."""
+    """Sample from the k most probable tokens; 0: from all."""
     top_p: float = 1.0
-    """Draw among the likeliest tokens with this share of probability."""
+    """Sample from the most probable tokens up to this probability."""
     seed: int = 0
-    """Draws the tokens."""
+    """Seed for sampling."""
     tokenizer: str | None = None
-    """bytes, characters, a folder or a hub id (default: the model's)."""
+    """Tokenizer, a path or a name such as bytes (default: the model's)."""
 
     def __post_init__(self) -> None:
         for name, least in (("tokens", 1), ("samples", 1), ("top_k", 0), ("seed", 0)):
@@ -43,8 +43,8 @@ class SampleOptions:
 def sample(subject: EvalModel, options: SampleOptions) -> dict[str, Any]:
     """`samples` continuations of the prompt, as text.
 
-    Raises OptionError where prompt and new tokens exceed the context, or the prompt has characters that the
-    tokenizer does not know.
+    Raises OptionError if prompt and new tokens exceed the context, or if the tokenizer does not know a character of
+    the prompt.
     """
     import torch
     from transformers import GenerationConfig
@@ -53,7 +53,7 @@ def sample(subject: EvalModel, options: SampleOptions) -> dict[str, Any]:
     ids = [*subject.beginning.first, *written]
     if subject.context is not None and len(ids) + options.tokens > subject.context:
         raise OptionError(
-            f"tokens = {options.tokens}: the prompt has {len(ids)} and the context is {subject.context}; "
+            f"tokens = {options.tokens}: the prompt has {len(ids)} tokens and the context is {subject.context}; "
             f"use at most {max(0, subject.context - len(ids))}"
         )
     model, eos = subject.model(), subject.tokenizer.eos_id

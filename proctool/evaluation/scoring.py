@@ -1,7 +1,8 @@
-"""A trained model scored under each of the masks that a diagnostic knows.
+"""A trained model scored with each mask of a diagnostic.
 
-The published code tests the *input* token where it means the target (the paper's section 6): of `4 7 + 8 5 = 1 3 2 !`
-it neither trains nor scores the 1, and scores the padding after the stop. Its accuracies compare with `official` alone.
+The published code checks the *input* token instead of the target (paper, section 6): in `4 7 + 8 5 = 1 3 2 !` it
+neither trains nor scores the 1, and it scores the padding after the stop. Its accuracies are comparable only with
+`official`.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ SCORINGS = ("answer", "official")
 
 
 def by_scoring(task: Task) -> dict[str, Task]:
-    """The task under each mask it can be scored with: the same sequences, other targets."""
+    """The task with each of its masks: the same sequences with other targets."""
     if isinstance(task, Arithmetic):
         return {name: dataclasses.replace(task, scoring=name) for name in SCORINGS}  # type: ignore[arg-type]
     return {"answer": task}
 
 
 def scores_of(model: Path, task: Task, samples: int, batch: int) -> dict[str, RunScores]:
-    """The measures of a saved model on the held-out samples, by scoring, in fp32. Raises ArtifactError, ModelError."""
+    """The scores of a saved model on the validation samples, by mask, in fp32. Raises ArtifactError, ModelError."""
     from proctool.training.devices import accelerator_of
     from proctool.training.evaluate import evaluate
     from proctool.training.loss import TargetLoss

@@ -1,4 +1,4 @@
-"""Diagnostics over seeds: for each init, means with intervals, at the end and over the steps."""
+"""Diagnostics over seeds: for each init, means with intervals of the final scores and of the curve."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from proctool.results import CurvePoint, DiagnosticRun, DiagnosticSummary, MeanP
 
 
 def summarise(runs: Sequence[DiagnosticRun]) -> list[DiagnosticSummary]:
-    """The inits in their order, each over its seeds.
+    """A summary of each init over its seeds, in the order of the inits.
 
-    A run that stopped early (`--until`) counts with its last evaluation from there on. Under a curriculum, the curve
-    begins where the last of the runs has reached the full size.
+    A run that stopped early (`--until`) keeps its last evaluation for later steps. With a curriculum, the curve starts
+    when all runs have reached the full size.
     """
     by_init: dict[str, list[DiagnosticRun]] = {}
     for run in runs:

@@ -57,7 +57,7 @@ def test_finetuning_skips_too(proctool, bad, model, tmp_path, monkeypatch):
     assert "--skip-bad" in proctool(*words).line
     assert "1 bad document skipped" in proctool(*words, "--skip-bad").err
     assert proctool("eval", "finetune", "py150", "--data", bad, "--init", model, "--skip-bad").line.startswith(
-        "proctool: skip_bad: is for wikitext"
+        "proctool: skip_bad: works only with wikitext"
     )
 
 

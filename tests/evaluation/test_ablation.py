@@ -131,7 +131,7 @@ def test_the_mean_of_a_constant_output_changes_nothing(tmp_path: Path) -> None:
 def test_samples_that_do_not_fit_are_one_line(proctool: Callable[..., Said], tmp_path: Path) -> None:
     save_model(tmp_path / "m.safetensors", tiny("gpt2"), {})
     for arguments, message in [
-        (("--task", "haystack"), "has a vocabulary of 23 tokens, haystack"),
+        (("--task", "haystack"), "has a vocabulary of 23 tokens, but haystack"),
         (("--task", "identity:inputs=20,symbols=10"), "does not fit the model's context of 12 tokens"),
         (("--task", "nothing"), 'unknown task "nothing"'),
         (("--task", "dyck", "--corpus", "x"), "heads are measured on one of them"),

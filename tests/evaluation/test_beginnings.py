@@ -163,4 +163,6 @@ def test_a_beginning_beyond_the_models_vocabulary_is_one_line(proctool: Callable
     (folder / "tokenizer.json").write_text(json.dumps({**definition, "post_processor": None}))
     said = proctool("eval", "perplexity", "hf", "--corpus", "python")
     assert said.code == 1
-    assert f"begins a text with token {len(VOCABULARY)}, but the model's vocabulary has {len(VOCABULARY)}" in said.line
+    assert (
+        f"starts texts with token {len(VOCABULARY)}, but the model's vocabulary has only {len(VOCABULARY)}" in said.line
+    )

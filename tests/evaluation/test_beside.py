@@ -46,8 +46,8 @@ def test_two_models_are_drawn(proctool: Callable[..., Said], tmp_path: Path) -> 
 def test_a_picture_of_two_needs_a_folder_and_a_task(proctool: Callable[..., Said], tmp_path: Path) -> None:
     save_model(tmp_path / "m", tiny("gpt2"), {})
     for arguments, message in [
-        (("--beside", "m"), "beside: two models are drawn on samples of tasks"),
-        (("--beside-task", "dyck"), "beside_task: give the model that reads it"),
+        (("--beside", "m"), "beside: needs --figures FOLDER"),
+        (("--beside-task", "dyck"), "beside_task: needs --beside MODEL"),
     ]:
         said = proctool("eval", "interpret", "m", *arguments)
         assert (said.code, message in said.line) == (1, True)

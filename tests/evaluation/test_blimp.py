@@ -86,11 +86,11 @@ WHOLE = {"sentence_good": "a", "sentence_bad": "b", "UID": "u", "linguistics_ter
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lines(WHOLE, {**WHOLE, "UID": None}), 'line 2: no text in its field "UID"'),
+        (lines(WHOLE, {**WHOLE, "UID": None}), 'line 2: the field "UID" has no text'),
         (lines({key: value for key, value in WHOLE.items() if key != "sentence_bad"}), '"sentence_bad"'),
         (lines(WHOLE, "", "{"), "line 3: not JSON"),
         (lines([1]), "line 1: not a record"),
-        ("\n", "holds no pairs"),
+        ("\n", "has no pairs"),
         (lines({**WHOLE, "sentence_bad": "long " * 20}), "does not fit the model's context of"),
     ],
 )
@@ -109,7 +109,7 @@ def test_what_cannot_be_asked_is_one_line(proctool: Callable[..., Said], tmp_pat
     for model, data, message in [
         ("m.safetensors", "nowhere.jsonl", "no such file or folder"),
         ("m.safetensors", "empty", "no .jsonl files"),
-        ("m.safetensors", "nyu-mll/blimp", "the hub could not give it"),
+        ("m.safetensors", "nyu-mll/blimp", "cannot be loaded from the hub"),
         ("warm.safetensors", pairs, "has no tokenizer"),
         ("gone.safetensors", pairs, "no such file"),
     ]:

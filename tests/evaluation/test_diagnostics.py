@@ -373,8 +373,8 @@ def test_a_single_run_gives_both_scorings_and_is_the_same_as_in_a_study(proctool
 MISTAKES = {
     "official haystack": (("eval", "haystack", "--set", "scoring=official"), 'unknown option "scoring"'),
     "seed and seeds": ((*SUM, "--seed", 1, "--seeds", "1,2"), "seed: give either"),
-    "seeds twice": ((*SUM, "--seeds", "1,2,1"), "seeds: 1 is named twice"),
-    "inits twice": ((*SUM, "--init", "none", "--init", "none"), "init: none is named twice"),
+    "seeds twice": ((*SUM, "--seeds", "1,2,1"), "seeds: 1 is given twice"),
+    "inits twice": ((*SUM, "--init", "none", "--init", "none"), "init: none is given twice"),
     "no number": ((*SUM, "--seeds", "1,x"), "seeds[1]: 'x'"),
     "negative seed": ((*SUM, "--seeds", "-1"), "seeds: -1"),
     "no jobs": ((*SUM, "--seeds", "0,1", "--jobs", 0), "jobs = 0"),

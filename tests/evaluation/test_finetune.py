@@ -95,11 +95,11 @@ def test_mistakes_are_one_line(proctool: Callable[..., Said], tmp_path: Path) ->
     for arguments, message in [
         (("colo", "--init", "m.safetensors"), 'did you mean "cola"?'),
         (("cola", "--init", "m.safetensors", "--data", bad), '"7" is not one of the classes 0, 1'),
-        (("cola", "--init", "m.safetensors", "--data", short), "line 1: 2 columns, where 4 are needed"),
+        (("cola", "--init", "m.safetensors", "--data", short), "line 1: has 2 columns, but needs 4"),
         (("mrpc", "--init", "m.safetensors", "--data", data), "no train.tsv or msr_paraphrase_train.txt"),
-        (("rte", "--init", "m.safetensors"), "the hub could not give it"),
+        (("rte", "--init", "m.safetensors"), "cannot be loaded from the hub"),
         (("py150", "--init", "m.safetensors"), "needs the folder"),
-        (("cola", "--data", data), "name the one to use by --tokenizer"),
+        (("cola", "--data", data), "give one with --tokenizer"),
         (
             ("cola", "--init", "m.safetensors", "--data", data, "--context", 99),
             "of 99 tokens does not fit the model's context of 48",

@@ -67,7 +67,7 @@ def test_mistakes_are_one_line(proctool: Callable[..., Said], tmp_path: Path) ->
         (("--tasks", "blimp_causative", "--data", "gone"), "gone: no such folder"),
         (("--tasks", "blimp_causative", "--data", "empty"), "no blimp_causative.jsonl or causative.jsonl"),
         (("--tasks", "mine", "--include-path", "code"), "runs code (!function)"),
-        ((), "tasks: name at least one"),
+        ((), "tasks: none given"),
     ]:
         said = proctool("eval", "harness", "m.safetensors", *arguments)
         assert said.code == 1, arguments

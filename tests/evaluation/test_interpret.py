@@ -175,7 +175,10 @@ def test_what_cannot_be_looked_at_is_one_line(proctool: Callable[..., Said], tmp
         ),
         (("m.safetensors", "--length", 1), "length = 1: must be at least 2"),
         (("m.safetensors", "--length", 4, "--against", "llama.safetensors"), "no layer of llama"),
-        (("m.safetensors", "--length", 4, "--against", "fresh", "--against", "fresh"), "would be called fresh"),
+        (
+            ("m.safetensors", "--length", 4, "--against", "fresh", "--against", "fresh"),
+            "two models have the name fresh",
+        ),
         (("mamba.safetensors", "--length", 4), "no attention to look at"),
         (("gone.safetensors",), "no such file"),
     ]:

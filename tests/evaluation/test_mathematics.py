@@ -213,7 +213,7 @@ def test_what_cannot_be_asked_is_one_line(proctool: Callable[..., Said], tmp_pat
         ("m", "empty", (), "give the top folder of the official files"),
         ("m", "tree", ("--questions", 0), "questions = 0: must be at least 1"),
         ("m", "tree", ("--split", "test"), None),
-        ("short", "tree", (), "of 40 tokens does not fit the model's context of 39 tokens; leave such questions out"),
+        ("short", "tree", (), "of 40 tokens does not fit the model's context of 39 tokens; choose other --modules"),
         ("warm", "tree", (), "has no tokenizer"),
         ("gone", "tree", (), "no such file"),
     ]:

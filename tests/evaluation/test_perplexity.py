@@ -240,7 +240,7 @@ def test_what_cannot_be_measured_is_one_line(proctool: Callable[..., Said], tmp_
     (tmp_path / "one.txt").write_text("One document, which is for training.")
     on = ("--corpus", corpus, "--split", "train")
     for model, arguments, message in [
-        ("m.safetensors", ("--corpus", "one.txt"), "corpus one.txt: its validation split is empty"),
+        ("m.safetensors", ("--corpus", "one.txt"), "corpus one.txt: its validation split has no document"),
         ("m.safetensors", ("--corpus", corpus, "--split", "test"), 'has no split "test"; it has train, validation'),
         (
             "m.safetensors",
@@ -276,4 +276,4 @@ def test_a_model_that_loses_all_measure_is_one_line(
     assert found["perplexity"] is None  # more than a number can say
     said = proctool("eval", "perplexity", "wild.safetensors", *on)
     assert said.code == 1
-    assert "wild.safetensors: its loss is not a finite number" in said.line
+    assert "wild.safetensors: the loss is not finite" in said.line

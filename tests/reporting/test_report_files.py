@@ -177,7 +177,7 @@ def test_a_donor_that_is_gone_leaves_its_cost_unknown(tmp_path: Path) -> None:
     report = build_report(load_runs([str(tmp_path / "cold"), str(folder)], None))
     assert report.results[1].saved is not None
     assert report.results[1].saved_total is None
-    assert any("what its warm-up cost is unknown" in note for note in report.notes)
+    assert any("the cost of its warm-up is unknown" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])

@@ -43,7 +43,7 @@ def test_scores_stand_beside_each_evaluation_and_change_no_weight(tmp_path: Path
     assert [point.step for point in points] == [0, 4, 8, 12]
     assert all(len(point.own) == len(point.repeated) == 4 for point in points)
     assert points[0].repeated[0]["induction"] != points[-1].repeated[0]["induction"]
-    with pytest.raises(RunError, match="records no heads"):
+    with pytest.raises(RunError, match="has no head scores"):
         read_course(tmp_path / "plain")
 
 

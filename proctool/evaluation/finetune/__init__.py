@@ -1,4 +1,4 @@
-"""Fine-tuning as in the paper (section 5): WikiText perplexity, GLUE tasks, PY150 token accuracy, by the one loop."""
+"""Fine-tuning as in the paper (section 5): WikiText perplexity, GLUE tasks, PY150 token accuracy."""
 
 from __future__ import annotations
 

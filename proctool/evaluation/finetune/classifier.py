@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 class ClassLoss(TargetLoss):
-    """Cross-entropy of the classes; forward and scores are those of TargetLoss, with the class head as head."""
+    """Cross-entropy of the classes: TargetLoss with the class head as its head."""
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.model.score(hidden).float()  # type: ignore[no-any-return]
 
     def _require_own_logits(self) -> None:
-        pass  # the class head is the whole of it
+        pass  # the class head has no logit post-processing
 
 
 class GradeLoss(ClassLoss):
-    """Squared error of grades. "Right" is within half a grade."""
+    """Squared error of grades. A grade is correct within 0.5."""
 
     def _loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         return functional.mse_loss(self._logits(hidden).squeeze(-1), labels / GRADES, reduction="sum")
@@ -44,14 +44,14 @@ class GradeLoss(ClassLoss):
 
 
 def classifier_config(config: PretrainedConfig, labels: int) -> PretrainedConfig:
-    """`config` with that many outputs of the class head (1 for grades)."""
+    """`config` with `labels` outputs of the class head (1 for grades)."""
     made = copy.deepcopy(config)
     made.num_labels = labels
     return made
 
 
 def build_classifier(config: PretrainedConfig, seed: int) -> PreTrainedModel:
-    """A fresh model with a class head, drawn from `seed`. Raises ModelError where the family has none."""
+    """A fresh model with a class head, initialised from `seed`. Raises ModelError if the family has none."""
     from transformers import AutoModelForSequenceClassification
 
     with torch.random.fork_rng(devices=[]):
@@ -59,19 +59,19 @@ def build_classifier(config: PretrainedConfig, seed: int) -> PreTrainedModel:
         try:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise ModelError(f"{config.model_type}: no model with a class head: {error}") from None
+            raise ModelError(f"{config.model_type}: transformers has no classifier of this family: {error}") from None
     if not hasattr(model, "score"):
-        raise ModelError(f"{config.model_type}: its class head is not one on the last token")
+        raise ModelError(f"{config.model_type}: unsupported classifier: its head does not read the last token")
     return model
 
 
 def take_body(model: PreTrainedModel, donor: PreTrainedModel) -> None:
-    """Copy all but the head of `donor`, whose body is the same, into `model`."""
+    """Copy the body of `donor` (all but its head) into `model`, which has the same body."""
     model.base_model.load_state_dict(donor.base_model.state_dict())
 
 
 def outputs(module: ClassLoss, samples: Samples, batch_size: int) -> NDArray[np.float64]:
-    """The class found for each sample, or its grade: (samples,)."""
+    """The predicted class or grade of each sample: (samples,)."""
     from proctool.procedural.samples import Samples as Part
     from proctool.training.batch import Batch
 

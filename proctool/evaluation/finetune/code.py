@@ -1,9 +1,9 @@
 """PY150 as token completion (Raychev et al. 2016; CodeXGLUE, Lu et al. 2021, arXiv 2102.04664).
 
-The official preprocessed files, train.txt, dev.txt and test.txt, hold a program a line: `<s> import os <EOL> ... </s>`,
-code tokens with a space between. Our models read them with the tokenizer they have: <EOL> becomes a line break, and a
-code token is right when every piece that the tokenizer cuts it into is. Line breaks and the marks at both ends are not
-scored, as in CodeXGLUE; nor is a token that is cut by a sample's edge.
+The official preprocessed files, train.txt, dev.txt and test.txt, have one program per line: `<s> import os <EOL> ...
+</s>`, with spaces between code tokens. Our models read them with their own tokenizer: <EOL> becomes a line break, and a
+code token is correct if all its pieces are correct. As in CodeXGLUE, line breaks and the marks at both ends are not
+scored. A code token that is cut by a sample's edge is not scored either.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ _FILES = {"train": ("train.txt",), "held out": ("test.txt", "dev.txt")}
 
 @dataclass(frozen=True)
 class Programs:
-    """Rows of programs one after another, and the code token that each piece belongs to; (rows, context) both."""
+    """Rows of consecutive programs, and the code token that each piece belongs to; (rows, context) both."""
 
     tokens: NDArray[np.uint32]
     owner: NDArray[np.int64]
-    """The number of the code token; -1 where nothing is scored."""
+    """The number of the code token; -1 if it is not scored."""
 
     @property
     def samples(self) -> Samples:
-        """All but the first token of each row to be predicted."""
+        """Samples with all tokens of a row except the first as targets."""
         targets = np.ones(self.tokens.shape, bool)
         targets[:, 0] = False
         return Samples(self.tokens, targets)
 
 
 def read_programs(folder: Path, split: str, tokenizer: Tokenizer, context: int) -> Programs:
-    """One split as rows of `context` tokens, a program's end marked by end-of-text. Raises CorpusError."""
+    """One split as rows of `context` tokens, with end-of-text after each program. Raises CorpusError."""
     path = next((folder / name for name in _FILES[split] if (folder / name).is_file()), None)
     if path is None:
-        raise CorpusError(f"{folder}: no {' or '.join(_FILES[split])}; PY150 comes as CodeXGLUE's preprocessed files")
+        raise CorpusError(f"{folder}: no {' or '.join(_FILES[split])}; give the folder of CodeXGLUE's PY150 files")
     ids: list[NDArray[Any]] = []
     owners: list[NDArray[np.int64]] = []
     count = 0
@@ -55,7 +55,9 @@ def read_programs(folder: Path, split: str, tokenizer: Tokenizer, context: int) 
             if not words:
                 continue
             if words[0] != "<s>" or words[-1] != "</s>":
-                raise CorpusError(f"{path} line {number}: not a program of PY150, which is written <s> ... </s>")
+                raise CorpusError(
+                    f"{path} line {number}: not a PY150 program, which starts with <s> and ends with </s>"
+                )
             pieces, scored = _pieces(words[1:-1])
             encoded = [*tokenizer.encode_batch(pieces), np.array([tokenizer.eos_id])]
             for part, counts in zip(encoded, [*scored, False], strict=True):
@@ -65,13 +67,13 @@ def read_programs(folder: Path, split: str, tokenizer: Tokenizer, context: int) 
     flat = np.concatenate(ids).astype(np.uint32) if ids else np.zeros(0, np.uint32)
     rows = len(flat) // context
     if not rows:
-        raise CorpusError(f"{path}: less than one sample of {context} tokens; shorten --context")
+        raise CorpusError(f"{path}: has less than one sample of {context} tokens; lower --context")
     shape = (rows, context)
     return Programs(flat[: rows * context].reshape(shape), np.concatenate(owners)[: rows * context].reshape(shape))
 
 
 def _pieces(words: list[str]) -> tuple[list[str], list[bool]]:
-    """Text of each code token, with the space before it where it does not begin a line, and whether it is scored."""
+    """The text of each code token, with a space before it unless it starts a line, and whether it is scored."""
     texts, scored, begins = [], [], True
     for word in words:
         is_break = word == "<EOL>"
@@ -82,7 +84,7 @@ def _pieces(words: list[str]) -> tuple[list[str], list[bool]]:
 
 
 def token_accuracy(module: TargetLoss, programs: Programs, batch_size: int) -> dict[str, float]:
-    """Share of whole code tokens that are predicted right, and how many were scored."""
+    """The share of code tokens predicted correctly, and the number scored."""
     import torch
 
     from proctool.training.batch import Batch
@@ -108,6 +110,6 @@ def token_accuracy(module: TargetLoss, programs: Programs, batch_size: int) -> d
     hits = np.bincount(owner[scored] - first, right.reshape(-1)[scored])
     cut = np.bincount(owner[scored] - first, edge.reshape(-1)[scored]) > 0
     if owner[-1] >= 0:
-        cut[owner[-1] - first] = True  # it may go on after the last row
+        cut[owner[-1] - first] = True  # it may continue after the last row
     whole = (size > 0) & ~cut
     return {"token_accuracy": float((hits == size)[whole].mean()), "code_tokens": int(whole.sum())}

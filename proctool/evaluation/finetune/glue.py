@@ -1,7 +1,7 @@
-"""GLUE's tasks as they are published (Wang et al. 2019, arXiv 1804.07461): tab-separated files, or the hub's records.
+"""GLUE's tasks as published (Wang et al. 2019, arXiv 1804.07461): tab-separated files, or records from the hub.
 
-A sample of a classification is the text, end-of-text, and the class as the one target: its prediction is made at the
-last token of the text, where a causal model has seen all of it.
+A classification sample is the text, end-of-text, and the class as the only target. It is predicted at the last token
+of the text, where a causal model has seen the whole text.
 
     tokens   s s s EOT t t EOT C _      (n, length): two texts here, one without the second; C a class, not a token
     targets  . . . .   . . .   x .
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 REPOSITORY = "nyu-mll/glue"
 GRADES = 1000
-"""Grades of STS-B are kept as whole thousandths where classes stand."""
+"""Grades of STS-B are stored as integers in thousandths, in place of classes."""
 
 
 @dataclass(frozen=True)
 class GlueTask:
-    """Where the texts and the label of a task stand, and how it is scored."""
+    """The columns of a task's texts and label, and its metrics."""
 
     texts: tuple[str, ...]
-    """Columns of the official files (a number where they have no header)."""
+    """Columns of the official files (numbers if the files have no header)."""
     label: str
     labels: tuple[str, ...] | None
-    """Classes as the files write them, in the hub's order; None: a grade from 0 to 5."""
+    """Classes as written in the files, in the hub's order; None for grades from 0 to 5."""
     metrics: tuple[str, ...]
     hub: tuple[str, ...] = ("sentence1", "sentence2")
     train: tuple[str, ...] = ("train.tsv",)
@@ -63,7 +63,7 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts, one or two to an example, and their classes (or grades, in thousandths)."""
+    """One or two texts per example, and the classes (or grades in thousandths)."""
 
     texts: list[tuple[str, ...]]
     labels: list[int]
@@ -81,7 +81,7 @@ def read_examples(name: str, data: str, held_out: bool) -> Examples:
         examples.texts.append(texts)
         examples.labels.append(_class(task, label, where))
     if not examples.labels:
-        raise CorpusError(f"{data}: no examples of {name} in it")
+        raise CorpusError(f"{data}: has no examples of {name}")
     return examples
 
 
@@ -105,7 +105,7 @@ def _rows(task: GlueTask, folder: Path, held_out: bool) -> Iterator[tuple[str, t
     names = task.held_out if held_out else task.train
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
-        raise CorpusError(f"{folder}: no {' or '.join(names)} in this folder")
+        raise CorpusError(f"{folder}: the folder has no {' or '.join(names)}; give the folder with the task's files")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines() if path.stat().st_size else []
     except UnicodeDecodeError as error:
@@ -117,19 +117,21 @@ def _rows(task: GlueTask, folder: Path, held_out: bool) -> Iterator[tuple[str, t
         header = lines[0].split("\t") if lines else []
         for column in wanted:
             if column not in header:
-                raise CorpusError(f'{path}: no column "{column}" in its first line')
+                raise CorpusError(f'{path}: the first line has no column "{column}"; give the official file')
         places, first = [header.index(column) for column in wanted], 2
     for number, line in enumerate(lines[first - 1 :], first):
         cells = line.split("\t")
         if len(cells) <= max(places):
-            raise CorpusError(f"{path} line {number}: {len(cells)} columns, where {max(places) + 1} are needed")
+            raise CorpusError(f"{path} line {number}: has {len(cells)} columns, but needs {max(places) + 1}")
         *texts, label = (cells[place] for place in places)
         yield f"{path} line {number}", tuple(texts), label
 
 
 def _hub_rows(name: str, repository: str, held_out: bool) -> Iterator[tuple[str, tuple[str, ...], Any]]:
     if repository.count("/") != 1 or repository.startswith((".", "/")):
-        raise CorpusError(f"{repository}: no such folder; GLUE comes as folders of .tsv files, or from {REPOSITORY}")
+        raise CorpusError(
+            f"{repository}: no such folder; give a folder with GLUE's .tsv files, or {REPOSITORY} for the hub"
+        )
     import datasets
 
     datasets.disable_progress_bars()
@@ -138,15 +140,15 @@ def _hub_rows(name: str, repository: str, held_out: bool) -> Iterator[tuple[str,
         records: Sequence[Mapping[str, Any]] = datasets.load_dataset(repository, name, split=split)
     except Exception as error:  # datasets, the hub client and the network each raise their own
         raise CorpusError(
-            f"{repository}: the hub could not give it ({first_line(error)}); "
-            "give a folder of GLUE's own files with --data"
+            f"{repository}: cannot be loaded from the hub ({first_line(error)}); "
+            "give a folder with GLUE's files with --data"
         ) from None
     for number, record in enumerate(records, 1):
         yield f"{repository} {name} record {number}", tuple(record[key] for key in TASKS[name].hub), record["label"]
 
 
 def encode(examples: Examples, tokenizer: Tokenizer, longest: int) -> Samples:
-    """Samples of at most `longest` tokens, the class included; long texts lose their ends, the longer text first."""
+    """Samples of at most `longest` tokens including the class; long texts are cut at the end, the longer text first."""
     parts = [tokenizer.encode_batch([texts[k] for texts in examples.texts]) for k in range(len(examples.texts[0]))]
     rows = []
     for texts in zip(*parts, strict=True):

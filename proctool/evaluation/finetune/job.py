@@ -1,4 +1,4 @@
-"""The jobs that fine-tune, and the scores of what they wrote."""
+"""Fine-tuning jobs, and the scores of the models that they write."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TASKS = ("wikitext", *glue.TASKS, "py150")
 
 
 class SampleRows:
-    """Samples in memory as a source: in an order that is drawn anew each epoch, or as they are."""
+    """Samples in memory as a source: in a new random order each epoch, or in their own order."""
 
     def __init__(self, samples: Samples, vocab_size: int, seed: int | None, metadata: dict[str, Any]) -> None:
         from proctool.corpora.order import RowOrder
@@ -56,7 +56,7 @@ class SampleRows:
 
 @dataclass(frozen=True)
 class Finetuning:
-    """A job, and how the model that it writes is scored on the whole held-out set."""
+    """A job, and the function that scores its model on the whole validation set."""
 
     job: Job
     held_out: Samples
@@ -64,21 +64,21 @@ class Finetuning:
 
 
 def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None] | None = None) -> Finetuning:
-    """What fine-tunes on `task`. Raises OptionError, ArtifactError, CorpusError, ModelError."""
+    """The job that fine-tunes on `task`. Raises OptionError, ArtifactError, CorpusError, ModelError."""
     if task not in TASKS:
-        raise OptionError(f'"{task}" is not a task to fine-tune on{config.suggestion(task, TASKS)}')
+        raise OptionError(f'unknown fine-tuning task "{task}"{config.suggestion(task, TASKS)}')
     check_files(f"eval finetune {task}", options, options.output)
     saved = None if options.init == "none" else open_model(user_path(options.init))
     end = options.end_of_text
     tokenizer = load_tokenizer(options.tokenizer, end) if options.tokenizer else saved.tokenizer(end) if saved else None
     if tokenizer is None:
-        raise ModelError(f"{options.init}: has no tokenizer; name the one to use by --tokenizer")
+        raise ModelError(f"{options.init}: has no tokenizer; give one with --tokenizer")
     made = _config(saved, tokenizer, options)
     context = options.context or context_of(made) or 1024
     require_context(made, context, "context: a sample", "lower --context")
     for name in ("skip_bad", "validation"):
         if getattr(options, name) and task != "wikitext":
-            raise OptionError(f"{name}: is for wikitext; {task} has files of its own, leave the option out")
+            raise OptionError(f"{name}: works only with wikitext; {task} has its own files; leave the option out")
     start = _Start(task, options, saved, tokenizer, made, context)
     return _on_glue(start) if task in glue.TASKS else _on_text(start, progress)
 
@@ -151,7 +151,7 @@ def _on_glue(start: _Start) -> Finetuning:
     task, options, context = start.task, start.options, start.context
     data = options.data or glue.REPOSITORY
     if context < 8:
-        raise OptionError(f"context = {context}: too short for the sentences of {task}")
+        raise OptionError(f"context = {context}: too short for the sentences of {task}; use at least 8")
     splits = {
         held_out: glue.encode(glue.read_examples(task, data, held_out), start.tokenizer, context)
         for held_out in (False, True)
@@ -188,7 +188,7 @@ def _on_text(start: _Start, progress: Callable[..., None] | None) -> Finetuning:
     notes: tuple[str, ...] = ()
     if start.task == "py150":
         if options.data is None:
-            raise OptionError("data: py150 needs the folder of CodeXGLUE's train.txt and test.txt: --data FOLDER")
+            raise OptionError("data: py150 needs CodeXGLUE's train.txt and test.txt; give their folder with --data")
         train = read_programs(user_path(data), "train", tokenizer, context).samples
         programs = read_programs(user_path(data), "held out", tokenizer, context)
         held_out = programs.samples

@@ -17,26 +17,26 @@ def accuracy(found: Values, true: Values) -> float:
 
 
 def f1(found: Values, true: Values) -> float:
-    """Harmonic mean of precision and recall of class 1; 0 where it is neither found nor there."""
+    """Harmonic mean of precision and recall of class 1; 0 if it is neither predicted nor present."""
     hits = float(((found == 1) & (true == 1)).sum())
     both = float((found == 1).sum() + (true == 1).sum())
     return 2 * hits / both if both else 0.0
 
 
 def matthews(found: Values, true: Values) -> float:
-    """Matthews' correlation of two classes (1975); 0 where one side knows a single class."""
+    """Matthews' correlation of two classes (1975); 0 if one side has a single class."""
     return pearson((found == 1).astype(float), (true == 1).astype(float))
 
 
 def pearson(found: Values, true: Values) -> float:
-    """Linear correlation; 0 where one side does not vary."""
+    """Linear correlation; 0 if one side is constant."""
     a, b = found - found.mean(), true - true.mean()
     size = math.sqrt(float(a @ a) * float(b @ b))
     return float(a @ b) / size if size > 0 else 0.0
 
 
 def spearman(found: Values, true: Values) -> float:
-    """Correlation of ranks; equal values share the mean of theirs."""
+    """Correlation of ranks; equal values share their mean rank."""
     return pearson(_ranks(found), _ranks(true))
 
 

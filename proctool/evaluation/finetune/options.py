@@ -1,4 +1,4 @@
-"""What `proctool eval finetune` can be told. No torch here."""
+"""Options of `proctool eval finetune`. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from proctool.training.options import INCIDENTAL, TrainingOptions
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(TrainingOptions):
-    """Fine-tune a whole model on wikitext, a GLUE task or py150, and score it on all of the held-out set."""
+    """Fine-tune a whole model on wikitext, a GLUE task or py150, and score it on the whole validation set."""
 
     init: str = "none"
-    """A model with its tokenizer: an artifact or a Hugging Face folder; none: fresh weights of --model."""
+    """Model with its tokenizer; none: fresh weights of --model."""
     data: str | None = None
-    """A folder with the official files, a corpus for wikitext, or a repository on the hub (default: the task's)."""
+    """Folder of official files, a corpus or a hub id (default: the hub's)."""
     validation: str | None = None
-    """wikitext: corpus for validation; all of --data is then training."""
+    """wikitext: separate validation corpus; all of --data is training."""
     skip_bad: bool | None = None
-    """wikitext: leave out documents that cannot be read."""
+    """wikitext: skip documents that cannot be read."""
     tokenizer: str | None = None
-    """bytes, or any tokenizer by path or name (default: the model's own; needed with --init none)."""
+    """Tokenizer, a path or name (default: the model's; --init none needs it)."""
     end_of_text: str | None = None
-    """The token that ends a text (default: the one the tokenizer names)."""
+    """Token that ends a text (default: the tokenizer's own)."""
     context: int | None = None
-    """Tokens in a sample at most (default: the model's context)."""
+    """Tokens per sample at most (default: the model's context)."""
     dropout: float = 0.1
-    """Dropout everywhere the family has it."""
+    """Dropout rate, wherever the family has dropout."""
     lr: float = 5e-5
     """Peak learning rate."""
     weight_decay: float = 0.01
-    """AdamW's decay; norms, biases and embeddings are never decayed."""
+    """AdamW's weight decay; never for norms, biases and embeddings."""
     beta2: float = 0.999
     """AdamW's second-moment decay."""
     schedule: Literal["constant", "cosine", "linear", "wsd"] = "linear"
-    """Learning rate after the ramp; wsd holds it, then falls linearly over the last fifth."""
+    """Learning rate after the ramp; wsd decays over the last fifth."""
     final_lr: float = 0.0
-    """Where cosine, linear and wsd end, as a fraction of the peak."""
+    """Final learning rate as a fraction of the peak (not for constant)."""
     cache_dir: Path | None = field(default=None, metadata=INCIDENTAL)
-    """Where token stores are kept (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
+    """Token store folder (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
     output: Path = field(default=Path("finetuned.safetensors"), metadata=INCIDENTAL)
-    """The fine-tuned model to write."""
+    """Model file to write."""

@@ -1,4 +1,4 @@
-"""What single heads do and what the model loses without them; how far weights are from where training began."""
+"""What single attention heads do, what the model loses without them, and how far weights moved in training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["InterpretOptions", "interpret_model", "interpret_run", "is_run"]
 
 
 def interpret_run(folder: Path, options: InterpretOptions) -> dict[str, Any]:
-    """Head scores over the training of a run, as `--track-heads` recorded them, and their picture where it is wanted.
+    """Head scores over the training of a run, recorded by `--track-heads`, and a figure of them if asked for.
 
     Raises RunError, OptionError.
     """
@@ -39,14 +39,14 @@ def _require_matplotlib(options: InterpretOptions) -> None:
     from proctool.errors import OptionError
 
     if options.figures is not None and importlib.util.find_spec("matplotlib") is None:
-        raise OptionError('pictures need matplotlib: pip install "proctool[report]"')
+        raise OptionError('figures: matplotlib is not installed; run pip install "proctool[report]"')
 
 
 def interpret_model(model: Path, options: InterpretOptions) -> dict[str, Any]:
-    """Head scores, weight distances from each model of `options.against`, and pictures where they are wanted.
+    """Head scores, weight distances from each model of `options.against`, and figures if asked for.
 
-    Raises ArtifactError, ModelError (no attention to look at, a model of another architecture, samples that do not fit
-    the model), CorpusError, OptionError.
+    Raises ArtifactError, ModelError (no attention, a model of another architecture, samples that do not fit the
+    model), CorpusError, OptionError.
     """
     from proctool.artifact import versions
     from proctool.evaluation.interpret.ablation import ablate
@@ -59,7 +59,7 @@ def interpret_model(model: Path, options: InterpretOptions) -> dict[str, Any]:
     _require_matplotlib(options)
     saved = open_model(model)
     others = open_against(saved, options.against, options.seed)
-    probe = make_probe(saved, options)  # refused before the weights are read
+    probe = make_probe(saved, options)  # checks options before the weights are read
     loaded = saved.model().to(start_process().device)
     heads = score_model(loaded, probe, str(model))
     ablation = ablate(loaded, probe, heads, options) if options.ablate is not None else None
@@ -88,7 +88,7 @@ def interpret_model(model: Path, options: InterpretOptions) -> dict[str, Any]:
 
 
 def _beside(saved: SavedModel, loaded: PreTrainedModel, probe: Probe, options: InterpretOptions) -> list[Path]:
-    """The picture of two models, each on a sample of its own task."""
+    """The figure of two models, each on a sample of its own task."""
     from proctool.evaluation.interpret.beside import panel
     from proctool.evaluation.interpret.pictures import draw_beside
     from proctool.evaluation.interpret.probes import task_probe

@@ -1,9 +1,8 @@
-"""What a model loses without single attention heads, and without more and more of them.
+"""What a model loses without single attention heads, and without an increasing number of them.
 
-The output of a head, before it goes through the output projection, is replaced by zeros or by its mean over all
-positions of the samples. Heads are then removed one after another: those with the lowest entropy first, those with the
-highest first, and in random orders as the control. If the heads that look at few positions do the work, accuracy falls
-sooner in the first order than in the others.
+The output of a head, before the output projection, is replaced by zeros or by its mean over all positions of the
+samples. Then heads are removed one after another: lowest entropy first, highest entropy first, and in random orders as
+the control. If heads with focused attention do the work, accuracy falls sooner in the first order than in the others.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Head = tuple[int, int]
 
 _BATCH = 32
 _POINTS = 24
-"""Most numbers of removed heads that a curve is measured at."""
+"""Maximum number of points of a curve."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,11 @@ class Removal:
     """"lowest entropy", "highest entropy" or "random"."""
     seed: int | None
     curve: tuple[Without, ...]
-    """From no head to all of them."""
+    """From no heads removed to all of them."""
 
     @property
     def mean_accuracy(self) -> float:
-        """Over the curve: low where the heads that matter go first."""
+        """Over the curve: low if the important heads are removed first."""
         return float(np.mean([each.accuracy for each in self.curve]))
 
     @property
@@ -67,14 +66,14 @@ class Removal:
 
 @dataclass(frozen=True)
 class Ablation:
-    """What each head is worth, and what its entropy says of that."""
+    """The effect of removing each head, and its correlation with the head's entropy."""
 
     by: str
     whole: Without
     single: dict[Head, Without]
     removals: tuple[Removal, ...]
     correlation: float | None
-    """Spearman's, over heads, between entropy and the rise of the loss without the head; None where all are alike."""
+    """Spearman's correlation over heads of entropy and rise in loss without the head; None if either is constant."""
 
     def as_json(self) -> dict[str, Any]:
         """All of it."""
@@ -101,9 +100,9 @@ class Ablation:
 
 
 def ablate(model: PreTrainedModel, probe: Probe, heads: Heads, options: InterpretOptions) -> Ablation:
-    """Remove heads of a model in memory, which is left as it was. `heads` are its scores on the same samples.
+    """Remove heads of a model in memory, then restore it. `heads` are its scores on the same samples.
 
-    Raises ModelError where proctool does not know where a family joins its heads.
+    Raises ModelError if proctool does not know the output projection of a family.
     """
     means = _mean_outputs(model, probe) if options.ablate == "mean" else {}
 
@@ -136,7 +135,7 @@ def ablate(model: PreTrainedModel, probe: Probe, heads: Heads, options: Interpre
 def removing(
     model: PreTrainedModel, removed: Sequence[Head], means: dict[int, torch.Tensor] | None = None
 ) -> Iterator[None]:
-    """The model without the heads `removed`, while the block lasts: their outputs are zeros, or the `means` given.
+    """Run the block with the heads `removed`: their outputs are zeros, or the given `means`.
 
     means  by layer: (heads * size,)
     """
@@ -163,7 +162,7 @@ def removing(
 
 
 def _mean_outputs(model: PreTrainedModel, probe: Probe) -> dict[int, torch.Tensor]:
-    """Means of the joined outputs over all positions that the predictions depend on, by layer: (heads * size,)"""
+    """Means of the concatenated head outputs over all positions that predictions use, by layer: (heads * size,)"""
     sums: dict[int, torch.Tensor] = {}
     count = 0
     hooks = []

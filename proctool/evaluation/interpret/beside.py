@@ -1,4 +1,4 @@
-"""Two models' attention side by side, each on a sample of its own task: what a donor brings, what becomes of it."""
+"""The attention of two models side by side, each on a sample of its own task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from proctool.procedural.registry import Task
 
 _MOST_TOKENS = 32
-"""Tokens of a sample that are drawn: their names must stay readable."""
+"""At most this many tokens of a sample are drawn, so that their names stay readable."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,16 @@ class Panel:
 
     title: str
     words: tuple[str, ...]
-    """The tokens, as they are written."""
+    """The tokens as text."""
     layers: tuple[int, ...]
     patterns: NDArray[np.float32]
     """(layers, heads, L, L), from row to column."""
     marks: NDArray[np.bool_]
-    """Where a head should look to predict the next token: brackets that it closes, earlier copies of it. (L, L)"""
+    """Where a head should attend to predict the next token: the bracket it closes, or earlier copies of it. (L, L)"""
 
 
 def panel(model: PreTrainedModel, probe: Probe, task: Task, title: str) -> Panel:
-    """A sample that fits the picture, or the beginning of one. Raises ModelError without attention."""
+    """A panel of a sample that fits the figure, or of its beginning. Raises ModelError without attention."""
     from proctool.models.head_scores import score_model
     from proctool.procedural.render import spelling
     from proctool.procedural.samples import Samples

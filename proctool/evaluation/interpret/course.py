@@ -1,4 +1,4 @@
-"""Head scores over training, as `--track-heads` recorded them: beside accuracy, when does a head come to work?"""
+"""Head scores over training, recorded by `--track-heads`: when does a head start to work, compared with accuracy?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proctool.errors import RunError
 from proctool.events import FILE, EvalEvent, HeadsEvent, read_events
 
 SHOWN = {"induction": False, "previous_token": False, "lookup": True, "normalised_entropy": True}
-"""Scores that are followed, and whether they are those on the run's own samples."""
+"""The scores shown, and whether they are measured on the run's own samples."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class CoursePoint:
     """Scores of each head on the run's validation samples."""
 
     def best(self, name: str) -> dict[str, Any] | None:
-        """The head with the highest score (for entropy, the lowest); None where no head has it."""
+        """The head with the highest score (for entropy, the lowest); None if no head has it."""
         rows = [row for row in (self.own if SHOWN[name] else self.repeated) if row.get(name) is not None]
         sign = -1 if name.endswith("entropy") else 1
         return max(rows, key=lambda row: sign * row[name], default=None)
@@ -39,7 +39,7 @@ def is_run(path: Path) -> bool:
 
 
 def read_course(folder: Path) -> list[CoursePoint]:
-    """The evaluations of a run at which its heads were scored. Raises RunError."""
+    """The evaluations of a run that scored its heads. Raises RunError."""
     evaluations: dict[int, EvalEvent] = {}
     heads: dict[tuple[int, bool], HeadsEvent] = {}
     for event in read_events(folder):
@@ -57,7 +57,9 @@ def read_course(folder: Path) -> list[CoursePoint]:
         if {(step, False), (step, True)} <= heads.keys()
     ]
     if not found:
-        raise RunError(f"{folder}: records no heads; train with --track-heads, or give a model instead of a run folder")
+        raise RunError(
+            f"{folder}: has no head scores; train with --track-heads, or give a model instead of a run folder"
+        )
     return found
 
 

@@ -1,10 +1,10 @@
-"""How far a model's weights are from those of others: of the fresh model it began as, of the warmed one.
+"""How far a model's weights are from those of other models, such as its fresh start or its warmed donor.
 
-relative   Frobenius norm of the difference, over that of the other's weights
-cosine     between the two, all weights of the part as one vector
-spectral   largest singular value of the difference over the other's, the mean over the part's matrices
-kept       with `fresh` among the others: the part of the way fresh -> other that is still there in the model,
-           <model - fresh, other - fresh> / |other - fresh|^2; 1 all of it, 0 nothing
+relative   Frobenius norm of the difference over that of the other's weights
+cosine     cosine similarity, with all weights of the part as one vector
+spectral   largest singular value of the difference over the other's, as the mean over the part's matrices
+kept       only with `fresh` among the others: the share of the change fresh -> other that the model still has,
+           <model - fresh, other - fresh> / |other - fresh|^2; 1: all of it, 0: nothing
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Distances:
 
 
 def open_against(saved: SavedModel, names: Sequence[str], seed: int) -> dict[str, Other]:
-    """Weights by the name that results give them: "fresh", or a file's stem. Raises ArtifactError, OptionError."""
+    """Weights by their name in results: "fresh", or a file's stem. Raises ArtifactError, OptionError."""
     from proctool.models.build import build_model
     from proctool.models.saved import open_model
 
@@ -63,13 +63,13 @@ def open_against(saved: SavedModel, names: Sequence[str], seed: int) -> dict[str
             label = Path(name).stem
             other = Other(found.weights(), found.content)
         if label in others:
-            raise OptionError(f"against: two models would be called {label}; rename one of the files")
+            raise OptionError(f"against: two models have the name {label}; rename one of the files")
         others[label] = other
     return others
 
 
 def compare_weights(saved: SavedModel, others: Mapping[str, Other]) -> Distances:
-    """Distances per layer and component, and per tensor. Raises ModelError where nothing can be compared."""
+    """Distances per layer and component, and per tensor. Raises ModelError if nothing can be compared."""
     import torch
 
     from proctool.models.build import outline
@@ -86,7 +86,10 @@ def compare_weights(saved: SavedModel, others: Mapping[str, Other]) -> Distances
             shared = [name for name in own if name in other.weights and other.weights[name].shape == own[name].shape]
             left_out[label] = sorted(own.keys() - set(shared))
             if not any(places[name].layer is not None for name in shared):
-                raise ModelError(f"{saved.path}: no layer of {label} has weights of the same names and shapes")
+                raise ModelError(
+                    f"{saved.path}: no layer of {label} has weights of the same names and shapes; "
+                    "compare models of one architecture"
+                )
             groups: dict[Place, list[str]] = {}
             for name in shared:
                 groups.setdefault(places[name], []).append(name)

@@ -1,4 +1,4 @@
-"""What `proctool eval interpret` can be told. No torch here."""
+"""Options of `proctool eval interpret`. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,42 +14,44 @@ PICTURES = ("heads", "attention", "distances", "ablation", "course", "beside")
 
 @dataclass(frozen=True, kw_only=True)
 class InterpretOptions:
-    """Look into a model: what each attention head does, and how far its weights are from those it came from."""
+    """Show what each attention head does, and how far weights are from those of other models."""
 
     against: tuple[str, ...] = ()
-    """A model to measure weight distances from, or fresh (the model as drawn from its own seed); may be repeated."""
+    """Model to measure weight distances from, or fresh (repeatable)."""
     length: int = 25
     """Random tokens in the sequence that is repeated."""
     repeats: int | None = None
-    """Times it stands in a sample (default: 4, or as often as the context holds, at least twice)."""
+    """Repeats per sample, at least 2 (default: 4, if the context allows)."""
     task: str | None = None
-    """Measure on this task's validation samples instead: haystack:pairs=30, dyck:k=16."""
+    """Measure on validation samples of this task instead: dyck:k=16."""
     corpus: str | None = None
     """Measure on documents of this corpus or text file instead."""
     samples: int = 32
-    """Samples to average the heads' scores over."""
+    """Samples to average head scores over."""
     ablate: Literal["zero", "mean"] | None = None
-    """Loss without each head: its output set to zero, or to its mean."""
+    """Remove each head: set its output to zero, or to its mean."""
     orders: int = 3
-    """Random orders of removal that --ablate compares with entropy's."""
+    """Random orders of removal for --ablate, as the control."""
     beside: str | None = None
-    """With --figures and --task: draw this model's attention beside it."""
+    """Second model to draw next to this one (--figures and --task)."""
     beside_task: str | None = None
-    """The task whose sample the model of --beside reads (default: --task)."""
+    """Task for the model of --beside (default: that of --task)."""
     seed: int = 0
-    """Draws samples and orders; fresh weights, where no seed is recorded."""
+    """Seed for samples and orders, and for fresh weights without a seed."""
     figures: Path | None = None
-    """Write pictures into this folder; it is made where it does not exist."""
+    """Folder to write figures to; it is created if needed."""
     kind: tuple[Literal["png", "svg", "pdf"], ...] = field(default=("png",), metadata={"comma": True})
-    """Formats of the pictures."""
+    """Figure formats."""
 
     def __post_init__(self) -> None:
         for name, least in (("length", 2), ("repeats", 2), ("samples", 1), ("orders", 0), ("seed", 0)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise OptionError(f"{name} = {value}: must be at least {least}")
         if self.beside is not None and (self.figures is None or self.task is None):
-            raise OptionError("beside: two models are drawn on samples of tasks; give --figures FOLDER and --task SPEC")
+            raise OptionError(
+                "beside: needs --figures FOLDER and --task SPEC, whose samples both models read; add them"
+            )
         if self.beside_task is not None and self.beside is None:
-            raise OptionError("beside_task: give the model that reads it with --beside")
+            raise OptionError("beside_task: needs --beside MODEL; add it, or leave --beside-task out")
         if self.task is not None and self.corpus is not None:
-            raise OptionError("task and corpus: heads are measured on one of them; leave the other out")
+            raise OptionError("task and corpus: heads are measured on one of them; give only one")

@@ -25,7 +25,7 @@ _MOST_PANELS = 64
 def draw(
     heads: Heads, distances: Distances, ablation: Ablation | None, folder: Path, kinds: Sequence[str]
 ) -> list[Path]:
-    """Write heads, attention and, where there are any, distances and ablation, in each of the formats `kinds`."""
+    """Write figures of heads, attention and, if given, distances and ablation, in each of the formats `kinds`."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -76,7 +76,7 @@ def _scores(heads: Heads) -> Any:
 
 
 def draw_course(points: Sequence[CoursePoint], folder: Path, kinds: Sequence[str]) -> list[Path]:
-    """Accuracy over training and, below it, each head's scores, in each of the formats `kinds`."""
+    """Write accuracy over training and, below it, each head's scores, in each of the formats `kinds`."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -108,7 +108,10 @@ def draw_course(points: Sequence[CoursePoint], folder: Path, kinds: Sequence[str
 
 
 def draw_beside(panels: Sequence[Panel], folder: Path, kinds: Sequence[str]) -> list[Path]:
-    """Attention of two models, a block of heads for each; rings where the head should look, in the formats `kinds`."""
+    """Write the attention of two models, a block of heads for each, in the formats `kinds`.
+
+    Rings show where a head should attend.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -145,7 +148,7 @@ def _rows(point: CoursePoint, own: bool) -> Sequence[dict[str, Any]]:
 
 
 def _patterns(heads: Heads) -> Any:
-    """Attention on the first sample: from row to column, a panel for each head; lines where the repetition begins."""
+    """Attention on the first sample, from row to column, one panel per head; lines show where repeats start."""
     from matplotlib import pyplot
 
     layers, number = min(heads.patterns.shape[0], 12), min(heads.patterns.shape[1], 12)
@@ -164,7 +167,7 @@ def _patterns(heads: Heads) -> Any:
 
 
 def _ablation(heads: Heads, ablation: Ablation) -> Any:
-    """Each head's entropy and the loss without it; accuracy as heads are removed, a line for each order."""
+    """Entropy of each head against the loss without it; accuracy as heads are removed, one line per order."""
     from matplotlib import pyplot
 
     figure, (single, curves) = pyplot.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
@@ -176,7 +179,7 @@ def _ablation(heads: Heads, ablation: Ablation) -> Any:
             if heads.entropy.size <= _MOST_PANELS:
                 single.annotate(f"{layer}.{head}", (entropy, rise), (4, 3), textcoords="offset points", fontsize=7)
     single.axhline(0, color="#5b6470", linewidth=0.6)
-    single.set(xlabel="entropy of attention (nats)", ylabel="rise of the loss without the head")
+    single.set(xlabel="entropy of attention (nats)", ylabel="rise in loss without the head")
     colours = {"lowest entropy": _COLOURS[1], "highest entropy": _COLOURS[0], "random": "#9aa3ad"}
     for order in reversed(ablation.removals):
         label = f"{order.order} first" if order.seed is None else "random order"
@@ -193,7 +196,7 @@ def _ablation(heads: Heads, ablation: Ablation) -> Any:
 
 
 def _distances(distances: Distances) -> Any:
-    """Relative distance and cosine by layer, a line for each component, a row for each other model."""
+    """Relative distance and cosine by layer, one line per component, one row per other model."""
     from matplotlib import pyplot
 
     rows = [row for row in distances.rows if row["layer"] is not None]
@@ -201,7 +204,7 @@ def _distances(distances: Distances) -> Any:
     components = list(dict.fromkeys(row["component"] for row in rows))
     measures: list[tuple[str, str]] = [("relative", "relative distance"), ("cosine", "cosine")]
     if any(row.get("kept") is not None for row in rows):
-        measures.append(("kept", "kept of the way from fresh"))
+        measures.append(("kept", "share of the change kept"))
     size = (3.0 * len(measures) + 0.4, 2.4 * len(labels) + 0.4)
     figure, grid = pyplot.subplots(len(labels), len(measures), figsize=size, layout="constrained", squeeze=False)
     for axes_row, label in zip(grid, labels, strict=True):

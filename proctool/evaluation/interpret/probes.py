@@ -1,4 +1,4 @@
-"""What heads are measured on: random tokens that are repeated, samples of a task, or documents of a corpus."""
+"""The samples that heads are measured on: repeated random tokens, samples of a task, or documents of a corpus."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from proctool.models.saved import SavedModel
 
 _MOST_TOKENS = 512
-"""Tokens of a document that are read: patterns grow with their square."""
+"""At most this many tokens of a document are read, because attention patterns grow with their square."""
 
 
 def make_probe(saved: SavedModel, options: InterpretOptions) -> Probe:
-    """The samples that the options ask for.
+    """The samples given by the options.
 
-    Raises ModelError where they do not fit the model, OptionError, CorpusError.
+    Raises ModelError if they do not fit the model, OptionError, CorpusError.
     """
     name = str(saved.path)
     if options.task is not None:
@@ -44,15 +44,15 @@ def task_probe(config: PretrainedConfig, options: InterpretOptions, name: str) -
     task = parse_tasks(options.task or "")
     if task.vocab_size > config.vocab_size:
         raise ModelError(
-            f"{name}: has a vocabulary of {config.vocab_size} tokens, {task.spec} has {task.vocab_size}; "
-            "choose a task that the model was trained on"
+            f"{name}: has a vocabulary of {config.vocab_size} tokens, but {task.spec} needs {task.vocab_size}; "
+            "choose a task with fewer symbols, such as the one it was trained on"
         )
     require_context(config, task.length, f"{name}: a sample of {task.spec}", "choose a shorter one")
     return Probe(Stream(task, options.seed, "validation").read(0, options.samples), task.spec)
 
 
 def _corpus(saved: SavedModel, options: InterpretOptions) -> Probe:
-    """The beginnings of the first documents of a corpus, each token but the first a target."""
+    """The beginnings of the first documents of a corpus; all tokens except the first are targets."""
     from proctool.corpora.catalog import open_corpus
     from proctool.evaluation.eval_model import open_subject
 
@@ -63,7 +63,7 @@ def _corpus(saved: SavedModel, options: InterpretOptions) -> Probe:
     documents = (document for document in corpus.documents(split) if document.size)
     contents = [document.content for document in itertools.islice(documents, options.samples)]
     if not contents:
-        raise CorpusError(f"{corpus.name}: its split {split} holds no documents")
+        raise CorpusError(f"{corpus.name}: its {split} split has no documents with text; give another corpus")
     ids = [[*subject.beginning.first, *found][:longest] for found in subject.tokenizer.encode_batch(contents)]
     tokens = np.full((len(ids), max(map(len, ids))), subject.tokenizer.eos_id, np.uint32)
     targets = np.zeros(tokens.shape, bool)
