@@ -160,7 +160,7 @@ MISTAKES = {
     "missing data": (("warmup", "--data", "no.safetensors"), "no.safetensors: no such file"),
     "missing init": ((*PRETRAIN, "no.safetensors"), "no.safetensors: no such file"),
     "unknown component": ((*PRETRAIN, "warm.safetensors", "--components", "atention"), 'did you mean "attention"'),
-    "another width": ((*PRETRAIN, "warm.safetensors", "--model", "2x2x32"), "16 width, the target 32"),
+    "another width": ((*PRETRAIN, "warm.safetensors", "--model", "2x2x32"), "16 width, but the target has 32"),
     "another vocabulary": ((*HAYSTACK, "warm.safetensors", "--embeddings", "copy"), "rows cannot be copied"),
     "missing folder": (("generate", "set", "-o", "no/set.safetensors"), "the folder no does not exist"),
     "missing folder for a model": (("warmup", "--task", "set", "-o", "no/w.safetensors"), "the folder"),

@@ -34,10 +34,11 @@ def model_config(
 ) -> PretrainedConfig:
     """The configuration of `spec` (see `parse_model`) for a vocabulary and a context (in tokens).
 
-    A configuration file gives its own family and shape; `family` applies to shapes and presets. Its larger vocabulary
-    is kept as padding if `padded`; a `Notice` tells what else of it is not obeyed. A folder with weights is tied or
-    untied as they are. `init_std` (standard deviation of fresh weights) and `tie` (the head is the token embedding)
-    replace those of the configuration, or of `start_of` a shape. Raises ModelError, ArtifactError.
+    A configuration file gives its own family and shape; `family` applies to shapes and presets. If `padded`, a larger
+    vocabulary of the file stays as padding. A `Notice` names other settings that are not used. For a folder with
+    weights, the weights decide whether the head is tied. `init_std` (standard deviation of fresh weights) and `tie`
+    (the head shares the token embedding) replace those of the configuration, or of `start_of` a shape. Raises
+    ModelError, ArtifactError.
     """
     found = parse_model(spec)
     values: dict[str, Any]
@@ -51,8 +52,8 @@ def model_config(
         positions = written_sizes(spec).context
         if positions not in (None, context):
             notice(
-                f"{found}: max_position_embeddings is {positions}, but the model gets {context}, "
-                "the length of its samples"
+                f"{found}: max_position_embeddings is {positions}, but the model uses {context}, the length of its "
+                "samples"
             )
         if tie is None and _has_own_head(Path(spec), family, values):
             tie = False
@@ -68,11 +69,11 @@ def model_config(
 
 
 def _vocabulary(path: Path, written: Any, needed: int, padded: bool) -> int:
-    """Rows of the embeddings where a configuration file names `written` and the data has `needed` tokens."""
+    """Rows of the embeddings, if a configuration file has `written` and the data has `needed` tokens."""
     if written in (None, needed):
         return needed
     if not padded:
-        notice(f"{path}: vocab_size is {written}, but the model gets {needed}, the vocabulary of its data")
+        notice(f"{path}: vocab_size is {written}, but the model uses {needed}, the vocabulary of its data")
         return needed
     if written < needed:
         raise ModelError(
@@ -84,7 +85,7 @@ def _vocabulary(path: Path, written: Any, needed: int, padded: bool) -> int:
 
 
 def _has_own_head(folder: Path, family: str, values: Mapping[str, Any]) -> bool:
-    """Whether a folder's weights hold a head that its configuration takes for the embeddings."""
+    """Whether a folder's weights have a separate head although its configuration ties it to the embeddings."""
     from proctool.models.fit import own_head
     from proctool.models.folder import has_weights, read_folder
 
@@ -96,7 +97,7 @@ def _has_own_head(folder: Path, family: str, values: Mapping[str, Any]) -> bool:
 
 
 def with_head(config: PretrainedConfig, *, tied: bool) -> PretrainedConfig:
-    """A copy of `config` whose head is the token embedding, or a tensor of its own."""
+    """A copy of `config` with a head that shares the token embedding, or has its own tensor."""
     made = copy.deepcopy(config)
     for each in (made, made.get_text_config()):
         each.tie_word_embeddings = tied
@@ -108,17 +109,19 @@ _INIT_STDS = ("initializer_range", "init_std")
 
 
 def set_init_std(config: PretrainedConfig, init_std: float) -> None:
-    """Set the standard deviation of fresh weights. Raises ModelError for a family that has no such number."""
+    """Set the standard deviation of fresh weights. Raises ModelError for a family without such a setting."""
     text = config.get_text_config()
     for name in _INIT_STDS:
         if hasattr(text, name):
             setattr(text, name, init_std)
             return
-    raise ModelError(f"{config.model_type}: has no standard deviation of fresh weights to set; leave out init_std")
+    raise ModelError(
+        f"{config.model_type}: has no setting for the standard deviation of fresh weights; leave out init_std"
+    )
 
 
 def set_dropout(config: PretrainedConfig, dropout: float) -> None:
-    """Set dropout everywhere the family has it."""
+    """Set every dropout rate of the family."""
     for name in _DROPOUTS:
         if hasattr(config, name):
             setattr(config, name, dropout)
@@ -138,16 +141,16 @@ def _family_values(shape: Shape, family: str) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A transformers config.json as a mapping. Raises ModelError when it is not one or asks to run code."""
+    """A transformers config.json as a mapping. Raises ModelError if it is not one, or if it needs remote code."""
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError("too large")
         values = parse_json(path.read_bytes())
         require_shallow(values, 50)
     except ValueError:
-        raise ModelError(f"{path}: not a JSON configuration") from None
+        raise ModelError(f"{path}: not valid JSON; give a transformers config.json") from None
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
-        raise ModelError(f"{path}: not a transformers configuration (no model_type)")
+        raise ModelError(f"{path}: not a transformers configuration: it has no model_type; add it")
     try:
         _require_known(values["model_type"])
         require_sane(values["model_type"], values)
@@ -167,7 +170,7 @@ def config_of(family: str, values: Mapping[str, Any]) -> PretrainedConfig:
     try:
         return AutoConfig.for_model(family, **_with_infinities(values))
     except Exception as error:  # transformers checks configurations in many ways and with many exceptions
-        raise ModelError(f"{family}: transformers refuses this configuration: {error}") from None
+        raise ModelError(f"{family}: transformers rejects this configuration: {error}") from None
 
 
 def _require_known(family: str) -> None:
@@ -175,11 +178,11 @@ def _require_known(family: str) -> None:
 
     if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         known = strict.suggestion(family, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-        raise ModelError(f'"{family}" is not a causal language model of transformers{known}')
+        raise ModelError(f'"{family}" is not a causal language model family in transformers{known}')
 
 
 def _with_infinities(value: Any) -> Any:
-    """transformers writes what JSON has no number for as {"__float__": "Infinity"}."""
+    """Numbers that JSON does not have, which transformers writes as {"__float__": "Infinity"}."""
     if isinstance(value, Mapping):
         if value.keys() == {"__float__"}:
             return float(value["__float__"])
@@ -188,7 +191,7 @@ def _with_infinities(value: Any) -> Any:
 
 
 def build_model(config: PretrainedConfig, seed: int) -> PreTrainedModel:
-    """A model in float32 with weights drawn from `seed`. The caller's random state is left as it was."""
+    """A model in float32 with weights initialised from `seed`. The caller's random state does not change."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -214,13 +217,13 @@ def outline(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def context_of(config: PretrainedConfig) -> int | None:
-    """The longest sequence the model takes, where its configuration limits it."""
+    """The longest sequence that the model accepts; None if its configuration has no limit."""
     found = getattr(config, "max_position_embeddings", None)
     return int(found) if found else None
 
 
 def require_context(config: PretrainedConfig, tokens: int, what: str, advice: str = "") -> None:
-    """Raise ModelError unless the model takes a sequence of `tokens` tokens, which people call `what`."""
+    """Raise ModelError unless the model accepts a sequence of `tokens` tokens; `what` names it in the message."""
     limit = context_of(config)
     if limit is not None and tokens > limit:
         advice = advice or "use shorter samples, or a model with a longer context"

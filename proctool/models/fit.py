@@ -1,7 +1,7 @@
-"""Whether a folder's tensors are those of the model that its configuration describes, found without reading them.
+"""Check that a folder's tensors fit the model that its configuration describes, without reading them.
 
-transformers renames, merges and drops tensors while it loads a model. Here it loads outlines in place of tensors, and
-each tells whether it was asked for: so every tensor is read, known to be computed anew, or named as unused.
+transformers renames, merges and drops tensors while it loads a model. Here it loads placeholders instead of tensors,
+and each records whether it was used. So every tensor is read, known to be computed by the model, or reported as unused.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 
 _REAL = ("F64", "F32", "F16", "BF16")
 
-# Tensors that models compute for themselves and that older files hold all the same: tables of rotary positions,
-# position numbers, causal masks (told from biases by their shape).
+# Tensors that models compute themselves but that older files store: tables of rotary positions, position ids, and
+# causal masks (which differ from biases in shape).
 _RECOMPUTED = re.compile(r"(^|\.)(rotary\w*\.(inv_freq|cos_cached|sin_cached)|position_ids)$")
 _MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias)$")
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a folder's tensors and its configuration agree."""
+    """The result of comparing a folder's tensors with its configuration."""
 
     config: PretrainedConfig
-    """The configuration, untied where the files hold a head of its own."""
+    """The configuration, untied if the files have a separate head."""
     own_head: str | None
-    """The tensor of a head that the configuration takes for the embeddings and that differs from them."""
+    """The tensor of a head that differs from the embeddings although the configuration ties them."""
     unused: tuple[str, ...]
-    """Tensors that the model has no place for."""
+    """Tensors that do not exist in the model."""
 
 
 def fit(config: PretrainedConfig, weights: FolderWeights) -> Fit:
-    """Compare the tensors of a folder with the model of its configuration. No weights but a tied head's are read.
+    """Compare the tensors of a folder with the model of its configuration. Reads no weights except a tied head's.
 
-    Raises ArtifactError naming tensors that are missing, of another shape, or not floating-point numbers.
+    Raises ArtifactError with the names of tensors that are missing, misshapen, or not floating-point numbers.
     """
     require_memory(config)
     where = str(weights.path)
@@ -55,7 +55,7 @@ def fit(config: PretrainedConfig, weights: FolderWeights) -> Fit:
     asked: set[str] = set()
     stand_ins = {name: _StandIn(name, tensor, asked) for name, tensor in weights.tensors.items()}
     _, loading = _load(model, config, stand_ins, weights)
-    # Not only what transformers calls unexpected: of that it leaves out what its families always drop.
+    # More than transformers reports as unexpected, which omits tensors that its families always drop.
     unread = {name: tensor for name, tensor in weights.tensors.items() if name not in asked}
     unread = {name: tensor for name, tensor in unread.items() if not _is_recomputed(name, tensor)}
     if loading["missing_keys"]:
@@ -81,10 +81,10 @@ def own_head(
     read: Callable[[str], torch.Tensor],
     where: str,
 ) -> str | None:
-    """The tensor of a head that `config` takes for the embeddings but that differs from them; None without one.
+    """The tensor of a head that differs from the embeddings although `config` ties them; None without one.
 
-    `sha256(name)` and `read(name)` give a tensor's hash and its values. Raises ArtifactError for tensors that the
-    family always shares and that differ.
+    `sha256(name)` and `read(name)` give a tensor's hash and its values. Raises ArtifactError if tensors differ that
+    the family always shares.
     """
     rows = (getattr(config.get_text_config(), "vocab_size", None),)
     if sum(len(each.shape) == 2 for each in tensors.values() if each.shape[:1] == rows) < 2:
@@ -94,7 +94,8 @@ def own_head(
         return None
     if _differing(outline(with_head(config, tied=False)), tensors, sha256, read):
         raise ArtifactError(
-            f"{where}: tensor {found} differs from the one that {config.model_type} models share it with"
+            f"{where}: tensor {found} differs from the tensor that {config.model_type} models share it with; "
+            "download or write the folder again"
         )
     return found
 
@@ -123,7 +124,7 @@ def _differing(
 
 
 def _stored(name: str, tensors: Mapping[str, Any], model: PreTrainedModel) -> str | None:
-    """What the files call the model's tensor `name`: with or without the prefix of the body, or moved as a whole."""
+    """The name in the files of the model's tensor `name`: with or without the prefix of the body, or renamed."""
     base = f"{model.base_model_prefix}."
     for each in (name, name.removeprefix(base), base + name):
         if each in tensors:
@@ -134,7 +135,7 @@ def _stored(name: str, tensors: Mapping[str, Any], model: PreTrainedModel) -> st
 
 
 class _StandIn:
-    """Stands for a tensor while transformers loads a model; notes that it was asked for."""
+    """A placeholder for a tensor while transformers loads a model; it records that it was used."""
 
     def __init__(self, name: str, stored: StoredTensor, asked: set[str]) -> None:
         self._name, self._asked = name, asked
@@ -174,14 +175,14 @@ def _load(
             raise ArtifactError(f"{weights.path}: {odd}") from None
         why = "they cannot be merged or split" if "above report" in str(error) else str(error)
         raise ArtifactError(
-            f"{weights.path}: transformers cannot make a {config.model_type} model of its tensors "
+            f"{weights.path}: transformers cannot build a {config.model_type} model from its tensors "
             f"({some_of(sorted(weights.tensors))}): {why}"
         ) from None
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """transformers reports on what it loads; here the same is said in a line, or is an error."""
+    """Capture the loading report of transformers, which becomes one line or an error here."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -212,8 +213,8 @@ def _require_real(weights: FolderWeights, asked: set[str], model: PreTrainedMode
 def _quantised(names: Sequence[str], tensors: Mapping[str, StoredTensor]) -> str:
     kinds = ", ".join(sorted({tensors[name].dtype for name in names}))
     return (
-        f"{_tensors(names)} {'holds' if len(names) == 1 else 'hold'} {kinds} numbers, as quantised weights do; "
-        "proctool reads F32, F16, BF16 and F64 weights: dequantise the model first"
+        f"{_tensors(names)} {'has' if len(names) == 1 else 'have'} {kinds} values, so the weights are quantised; "
+        "dequantise the model first (proctool reads F32, F16, BF16 and F64)"
     )
 
 
@@ -224,8 +225,8 @@ def _missing(missing: set[str], unread: Mapping[str, StoredTensor], model: PreTr
     prefix = _prefix(missing, unread, model)
     if prefix:
         return (
-            f"its tensors' names begin with {prefix} ({some_of(sorted(unread), 1)}); write a folder without that: "
-            f"proctool export FOLDER NEW --strip-prefix {prefix}"
+            f"its tensor names start with {prefix} ({some_of(sorted(unread), 1)}); remove the prefix with "
+            f"`proctool export FOLDER NEW --strip-prefix {prefix}`"
         )
     said = f"{_tensors(sorted(missing))} {'is' if len(missing) == 1 else 'are'} missing"
     head = model.get_output_embeddings()
@@ -233,12 +234,12 @@ def _missing(missing: set[str], unread: Mapping[str, StoredTensor], model: PreTr
     if missing <= names:
         said += "; if the head is the embeddings, set tie_word_embeddings to true in config.json"
     elif unread:
-        said += f"; the files hold {some_of(sorted(unread))} instead"
+        said += f"; the files have {some_of(sorted(unread))} instead"
     return said
 
 
 def _prefix(missing: set[str], unread: Mapping[str, StoredTensor], model: PreTrainedModel) -> str | None:
-    """What stands before the names of most of the missing tensors, as wrappers of models leave it."""
+    """The prefix that a wrapper added to the names of most missing tensors."""
     wanted = missing | {name.removeprefix(f"{model.base_model_prefix}.") for name in missing}
     counted: Counter[str] = Counter()
     for name in unread:
@@ -252,7 +253,7 @@ def _prefix(missing: set[str], unread: Mapping[str, StoredTensor], model: PreTra
 
 
 def _mismatch(name: str, found: tuple[int, ...], wanted: tuple[int, ...], model: PreTrainedModel) -> str:
-    said = f"tensor {name} has shape {found}, and config.json makes it {wanted}"
+    said = f"tensor {name} has shape {found}, but config.json needs {wanted}"
     embedding = model.get_input_embeddings().weight
     if wanted == tuple(embedding.shape) and found[1:] == wanted[1:]:
         said += f"; set vocab_size to {found[0]}"
@@ -260,7 +261,7 @@ def _mismatch(name: str, found: tuple[int, ...], wanted: tuple[int, ...], model:
 
 
 def _of_odd_shape(tensors: Mapping[str, StoredTensor]) -> str | None:
-    """Of tensors that are alike but for the numbers in their names, one whose shape is not the others'."""
+    """Among tensors whose names differ only in numbers, one whose shape differs from the others'."""
     groups: dict[str, Counter[tuple[int, ...]]] = {}
     for name, tensor in tensors.items():
         groups.setdefault(re.sub(r"(?<=\.)\d+(?=\.)", "0", name), Counter())[tensor.shape] += 1
@@ -268,7 +269,7 @@ def _of_odd_shape(tensors: Mapping[str, StoredTensor]) -> str | None:
         shapes = groups[re.sub(r"(?<=\.)\d+(?=\.)", "0", name)]
         usual = shapes.most_common(1)[0][0]
         if tensor.shape != usual:
-            return f"tensor {name} has shape {tensor.shape}, and those like it {usual}"
+            return f"tensor {name} has shape {tensor.shape}, but similar tensors have {usual}"
     return None
 
 

@@ -18,14 +18,14 @@ def _first(config: PretrainedConfig, names: tuple[str, ...]) -> Any:
 
 
 def chosen_experts(config: PretrainedConfig) -> int:
-    """Experts that work on one token; 1 where there are none."""
+    """Experts per token; 1 without experts."""
     return int(_first(config, _CHOSEN) or 1)
 
 
 def active_parameters(model: PreTrainedModel) -> int:
-    """Parameters that a token is multiplied with: the chosen experts of all, the head, no look-up tables.
+    """Parameters that multiply a token: the chosen experts and the head, but no look-up tables.
 
-    Norms and biases are left out; they add, and count for nothing beside matrices.
+    Norms and biases are left out: they are negligible compared with matrices.
     """
     from torch import nn
 
@@ -45,16 +45,16 @@ def active_parameters(model: PreTrainedModel) -> int:
 def training_flops(model: PreTrainedModel, tokens: int, length: int) -> int:
     """Floating-point operations of training on `tokens` tokens in samples of `length`, forward and backward.
 
-    6 for each active parameter and token; attention's products 6 x layers x length x heads x (key size + value size)
-    for each token, as counted by Chowdhery et al. (PaLM, https://arxiv.org/abs/2204.02311, appendix B): the causal
-    half is not taken off, a sliding window is. The head is counted at every position; where few are targets, less is
-    done. What gradient checkpointing computes again is not counted.
+    6 per active parameter and token; for attention 6 x layers x length x heads x (key size + value size) per token, as
+    in Chowdhery et al. (PaLM, https://arxiv.org/abs/2204.02311, appendix B): the causal mask is not subtracted, a
+    sliding window is. The head is counted at every position, which is too much if few positions are targets.
+    Recomputation by gradient checkpointing is not counted.
     """
     return int(tokens * (6 * active_parameters(model) + _attention(model, length)))
 
 
 def _attention(model: PreTrainedModel, length: int) -> int:
-    """Of attention's two products, for one token."""
+    """Operations of attention's two matrix products, for one token."""
     from proctool.models.components import components
 
     config = model.config

@@ -1,4 +1,4 @@
-"""A Hugging Face folder's weights as they lie on disk: which files are read, which tensors they hold, their hashes."""
+"""A Hugging Face folder's weights on disk: which files are read, their tensors and hashes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a safetensors file; `name` is what the file calls it."""
+    """One tensor of a safetensors file; `name` is its name in the file."""
 
     file: Path
     name: str
@@ -76,7 +76,7 @@ class FolderWeights:
 
 
 def read_folder(folder: Path, strip: Sequence[str] = ()) -> FolderWeights:
-    """The tensors of `folder`, the prefixes `strip` taken off their names, one after the other.
+    """The tensors of `folder`, with the prefixes `strip` removed from their names, one after the other.
 
     Raises ArtifactError for an adapter, a missing or damaged file, a broken link, a folder with two sets of weights,
     and a prefix that no tensor has.
@@ -84,7 +84,7 @@ def read_folder(folder: Path, strip: Sequence[str] = ()) -> FolderWeights:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if (folder / name).exists():
             raise ArtifactError(
-                f"{folder}: holds an adapter ({name}), not a whole model; merge it into its model first"
+                f"{folder}: has an adapter ({name}) instead of a whole model; merge it into its model first"
             )
     names, stray = _files(folder)
     for name in ("config.json", *names):
@@ -94,7 +94,9 @@ def read_folder(folder: Path, strip: Sequence[str] = ()) -> FolderWeights:
         _, entries = read_layout(folder / name)
         for tensor, (dtype, shape, _, _) in entries.items():
             if tensor in tensors:
-                raise ArtifactError(f"{folder}: tensor {tensor} is in both {tensors[tensor].file.name} and {name}")
+                raise ArtifactError(
+                    f"{folder}: tensor {tensor} is in both {tensors[tensor].file.name} and {name}; remove one"
+                )
             tensors[tensor] = StoredTensor(folder / name, tensor, dtype, shape)
     for prefix in strip:
         tensors = _stripped(folder, tensors, prefix)
@@ -102,16 +104,16 @@ def read_folder(folder: Path, strip: Sequence[str] = ()) -> FolderWeights:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a folder holds safetensors weights, and not a configuration alone."""
+    """Whether a folder has safetensors weights, not only a configuration."""
     return any((folder / name).is_file() for name in (WEIGHTS, INDEX))
 
 
 def require_file(path: Path) -> None:
     """Raise ArtifactError unless `path` is a regular file or a link to one."""
     if path.is_symlink() and not path.exists():
-        raise ArtifactError(f"{path}: a broken link to {path.readlink()}; restore that file or copy it here")
+        raise ArtifactError(f"{path}: is a broken link to {path.readlink()}; restore that file or copy it here")
     if path.exists() and not path.is_file():
-        raise ArtifactError(f"{path}: not a file")
+        raise ArtifactError(f"{path}: is not a file")
     if not path.exists():
         raise ArtifactError(f"{path.parent}: has no {path.name}")
 
@@ -123,17 +125,19 @@ def _files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
     if WEIGHTS in there and indexed != [WEIGHTS]:
         if twice := [name for name in indexed if name in there]:
             raise ArtifactError(
-                f"{folder}: holds two sets of weights, {WEIGHTS} and the {len(indexed)} files of {INDEX} "
+                f"{folder}: has two sets of weights, {WEIGHTS} and the {len(indexed)} files of {INDEX} "
                 f"({twice[0]}, ...); remove one set"
             )
         indexed = []
     if not indexed and not (folder / WEIGHTS).is_symlink() and WEIGHTS not in there:
-        raise ArtifactError(f"{folder}: has no {WEIGHTS}; weights in other forms than safetensors are never read")
+        raise ArtifactError(
+            f"{folder}: has no {WEIGHTS}; proctool reads only safetensors, so convert the weights first"
+        )
     files = indexed or [WEIGHTS]
     links = {name for name in files if (folder / name).is_symlink()}
     if absent := [name for name in files if name not in there and name not in links]:
         raise ArtifactError(
-            f"{folder}: {INDEX} names {len(files)} files, of which {some_of(absent)} "
+            f"{folder}: {INDEX} lists {len(files)} files, of which {some_of(absent)} "
             f"{'is' if len(absent) == 1 else 'are'} missing; download the folder again"
         )
     return files, tuple(name for name in there if name not in files)
@@ -148,22 +152,24 @@ def _indexed(folder: Path) -> list[str]:
             raise ValueError("too large")
         names = set(parse_json(index.read_bytes())["weight_map"].values())
         if not names or not all(isinstance(name, str) for name in names):
-            raise ValueError("names that are no text")
+            raise ValueError("names that are not text")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ArtifactError(f"{index}: damaged ({error})") from None
+        raise ArtifactError(f"{index}: damaged ({error}); download the folder again") from None
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ArtifactError(f"{index}: names {name!r}, which is no safetensors file of its own folder")
+            raise ArtifactError(f"{index}: lists {name!r}, which is not a safetensors file of this folder")
     return sorted(names)
 
 
 def _stripped(folder: Path, tensors: Mapping[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:
     if not any(name.startswith(prefix) for name in tensors):
-        raise ArtifactError(f"{folder}: no tensor's name begins with {prefix!r}; they are {some_of(sorted(tensors))}")
+        raise ArtifactError(f"{folder}: no tensor name starts with {prefix!r}; they are {some_of(sorted(tensors))}")
     renamed: dict[str, StoredTensor] = {}
     for name, tensor in tensors.items():
         short = name.removeprefix(prefix)
         if short in renamed:
-            raise ArtifactError(f"{folder}: without {prefix!r} two tensors are called {short}")
+            raise ArtifactError(
+                f"{folder}: without {prefix!r}, two tensors have the name {short}; strip another prefix"
+            )
         renamed[short] = tensor
     return renamed

@@ -1,4 +1,4 @@
-"""What known GPUs can do at most, and what they hold, from their makers' data sheets."""
+"""Peak speeds and memory of known GPUs, from their manufacturers' data sheets."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _A10G = "https://d1.awsstatic.com/product-marketing/ec2/NVIDIA_AWS_A10G_DataShee
 _H800 = "https://lenovopress.lenovo.com/lp1814-thinksystem-nvidia-h800-pcie-gen5-gpu"
 _MI300X = "https://www.amd.com/en/products/accelerators/instinct/mi300/mi300x.html"
 
-# Of several that a short name fits, the first is meant.
+# If a short name fits several GPUs, the first is used.
 GPUS = (
     GPU("GB300", 80e12, 1250e12, 2500e12, 279, _NVIDIA + "gb300-nvl72/"),
     GPU("B300", 75e12, 1125e12, 2250e12, 268, _NVIDIA + "hgx/"),
@@ -83,27 +83,27 @@ GPUS = (
 )
 
 _OTHER_CHIPS = {"laptop", "d"}
-"""Words after the name of a GPU that make it another, smaller one: RTX 4090 D, RTX 4090 Laptop GPU."""
+"""Words after a GPU's name that mean another, smaller GPU: RTX 4090 D, RTX 4090 Laptop GPU."""
 
 
 def find_gpu(name: str) -> GPU:
-    """The GPU of a name as people write it: h100, a100-40gb, "RTX 4090", 4090. Raises OptionError."""
+    """The GPU with a name in any usual spelling: h100, a100-40gb, "RTX 4090", 4090. Raises OptionError."""
     asked = _words(name)
     exact = [gpu for gpu in GPUS if _words(gpu.name) == asked]
     if found := exact or [gpu for gpu in GPUS if asked and asked <= _words(gpu.name)]:
         return found[0]
     known = [gpu.name.lower().replace(" ", "-") for gpu in GPUS]
-    raise OptionError(f'gpu: "{name}" is not known{config.suggestion(name.lower().replace(" ", "-"), known)}')
+    raise OptionError(f'gpu: unknown GPU "{name}"{config.suggestion(name.lower().replace(" ", "-"), known)}')
 
 
 def peak_flops(device_name: str, precision: str, multiprocessors: int | None = None) -> float | None:
     """The peak of a GPU by its name (as torch writes it) in fp32, tf32, bf16 or fp16; None if unknown.
 
-    A slice of a GPU (MIG) has the share of the peak that its `multiprocessors` are of the whole GPU's.
+    A slice of a GPU (MIG) has the same share of the peak as of the multiprocessors.
     """
     words = _words(device_name)
     fitting = [gpu for gpu in GPUS if _words(gpu.name) <= words]
-    # A card that says nothing of its memory: its sizes are equally fast.
+    # A name without the memory size: all sizes have the same speed.
     fitting = fitting or [gpu for gpu in GPUS if _words(gpu.name.split()[0]) <= words and gpu.name.endswith("GB")]
     best = max(fitting, key=lambda gpu: len(_words(gpu.name)), default=None)
     if best is None or words & _OTHER_CHIPS:

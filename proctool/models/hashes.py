@@ -1,4 +1,4 @@
-"""SHA-256 of every tensor in a safetensors file; those of large files are remembered."""
+"""SHA-256 of every tensor in a safetensors file; hashes of large files are cached."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from proctool.artifact import read_layout, replacing
 from proctool.errors import ArtifactError
 
 REMEMBERED_FROM = 256 << 20
-"""Bytes of a file from which its hashes are kept: smaller ones are hashed in less than a second."""
+"""Hashes of files of at least this many bytes are cached: smaller files take less than a second."""
 
 _SETTLED = 2.0
-"""Seconds since its last change before a file is remembered: a change within the clock's step leaves the time alone."""
+"""A file is cached only this many seconds after its last change: two quick changes may have the same time stamp."""
 
 
 def tensor_hashes(path: Path) -> dict[str, str]:
@@ -52,10 +52,10 @@ def _hashed(path: Path) -> dict[str, str]:
         try:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:
-            raise ArtifactError(f"{path}: was cut short while it was being read") from None
+            raise ArtifactError(f"{path}: the file became shorter while it was read") from None
         with mapped, memoryview(mapped) as view:
             if len(view) < max((last for _, _, _, last in entries.values()), default=0):
-                raise ArtifactError(f"{path}: was cut short while it was being read")
+                raise ArtifactError(f"{path}: the file became shorter while it was read")
             found = {}
             for name, (_, _, first, last) in entries.items():
                 with view[first:last] as data:

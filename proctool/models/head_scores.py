@@ -1,22 +1,22 @@
 """Scores of single attention heads, by default on random tokens that are repeated.
 
-A sample is a sequence of `length` random tokens (all different where the vocabulary allows), `repeats` times over.
-Nothing in it can be predicted before the second time, and from then on everything can, by looking back.
+A sample is a sequence of `length` random tokens (all different if the vocabulary allows), repeated `repeats` times.
+The first pass cannot be predicted; every later pass can, by attending to earlier ones.
 
-induction       attention paid to the tokens that follow earlier occurrences of the present one, over the positions
-                that have any; on repeated tokens, those from the second time on: the "prefix matching score" of
-                Olsson et al. 2022 (arXiv 2209.11895, appendix)
-lookup          attention paid, where a target is predicted, to earlier occurrences of that target: on repeated tokens,
-                induction; on a task, whether the head looks where the answer stands
-previous_token  attention paid to the token before, from the second token on (the same)
-entropy         of the attention of a position, in nats, from the second token on: 0 looks at one position alone
-normalised_entropy  the same over the logarithm of the number of positions that can be seen: 1 looks everywhere alike
-copying         does what the head reads from a token raise that token's own logit? Sum of the eigenvalues of its OV
-                circuit through embedding and unembedding over the sum of their magnitudes: 1 copies, -1 suppresses
-                (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). The gains of the norms on
-                the way are included, their centring and scaling left out.
+induction       attention to the tokens that follow earlier occurrences of the current token, over positions with such
+                occurrences; on repeated tokens, from the second pass on: the "prefix matching score" of Olsson et al.
+                2022 (arXiv 2209.11895, appendix)
+lookup          attention to earlier occurrences of the target that is predicted: on repeated tokens, the same as
+                induction; on a task, whether the head attends to the answer
+previous_token  attention to the token before, from the second token on
+entropy         entropy of a position's attention in nats, from the second token on; 0: attends to one position
+normalised_entropy  the same over the logarithm of the number of visible positions; 1: attends uniformly
+copying         whether attending to a token raises that token's own logit: the sum of the eigenvalues of the head's OV
+                circuit through embedding and unembedding over the sum of their magnitudes; 1: copies, -1: suppresses
+                (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). Includes the gains of the
+                norms in between, but not their centring and scaling.
 
-Attention is a share, so an idle head that spreads it evenly has small scores too: `even` says what it would have.
+Attention sums to 1, so a head with uniform attention has small scores too: `even` gives them.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
     from proctool.models.probes import Probe
 
 _TOGETHER = 1 << 17
-"""Entries of one head's patterns that are held at once."""
+"""Entries of one head's patterns in memory at a time."""
 ATTENDED = ("induction", "lookup", "previous_token", "entropy", "normalised_entropy")
-"""Scores of where a head looks, in the order of `_attended`."""
+"""Scores of what a head attends to, in the order of `_attended`."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """Scores by layer and head, NaN where a layer has no such thing; (layers, heads)."""
+    """Scores by layer and head, NaN if a head does not have the score; (layers, heads)."""
 
     layers: tuple[int, ...]
-    """Those with attention, which are the rows of the scores."""
+    """Layers with attention: the rows of the scores."""
     induction: NDArray[np.float64]
     lookup: NDArray[np.float64]
     previous_token: NDArray[np.float64]
@@ -57,11 +57,11 @@ class Heads:
     normalised_entropy: NDArray[np.float64]
     copying: NDArray[np.float64]
     even: dict[str, float | None]
-    """The scores of a head that attends to all tokens alike; copying left out."""
+    """The scores of a head with uniform attention, without copying."""
     loss_first: float | None
-    """Nats per token the first time, from the second token on; None for samples that are not repeated tokens."""
+    """Loss of the first pass in nats per token, from the second token on; None unless samples are repeated tokens."""
     loss: float
-    """Nats per target: on repeated tokens, those from the second time on."""
+    """Loss in nats per target; on repeated tokens, from the second pass on."""
     accuracy: float
     """Share of targets that have the highest logit."""
     patterns: NDArray[np.float32]
@@ -261,6 +261,6 @@ def _gain(norm: nn.Module | None, model: PreTrainedModel) -> Tensor:
     weight = getattr(norm, "weight", None)
     if weight is None:
         return torch.ones(model.config.hidden_size, dtype=torch.float64, device=model.device)
-    # Gemma's norms keep their gain less one.
+    # Gemma's norms store the gain minus one.
     shifted = str(model.config.model_type).startswith("gemma")
     return weight.detach().double() + (1.0 if shifted else 0.0)  # type: ignore[no-any-return]

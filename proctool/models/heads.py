@@ -1,6 +1,6 @@
-"""Single attention heads: which rows of which tensors are whose, where a layer joins them, and how they attend.
+"""Single attention heads: their rows in the tensors, the output projection of a layer, and attention patterns.
 
-Layers and heads are counted from 0. Heads that share a key and a value (grouped-query attention) are a group.
+Layers and heads are counted from 0. Heads that share a key and a value (grouped-query attention) form a group.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class HeadMap:
     group: int
     """Heads that share a key and a value; 1 in plain attention."""
     layers: tuple[int, ...]
-    """Those with attention."""
+    """Layers with attention."""
     rows: dict[str, HeadRows]
     """By the tensor's name."""
     free_queries: bool
@@ -69,10 +69,12 @@ class HeadMap:
 
 
 def head_count(model: PreTrainedModel) -> int:
-    """Attention heads in a layer. Raises ModelError where the configuration does not say."""
+    """Attention heads in a layer. Raises ModelError if the configuration does not have the number."""
     heads = getattr(model.config, "num_attention_heads", None)
     if not isinstance(heads, int) or heads < 1:
-        raise ModelError(f"{model.config.model_type}: the configuration does not say how many heads a layer has")
+        raise ModelError(
+            f"{model.config.model_type}: the configuration has no number of attention heads; add num_attention_heads"
+        )
     return heads
 
 
@@ -86,7 +88,9 @@ def output_projections(model: PreTrainedModel) -> dict[int, nn.Module]:
         child = next((getattr(attention, each) for each in _OUTPUTS if hasattr(attention, each)), None)
         weight = getattr(child, "weight", None)
         if child is None or weight is None or weight.shape[_inputs_of(child)] % heads:
-            raise ModelError(f"{model.config.model_type}: proctool does not know where {name} joins its heads")
+            raise ModelError(
+                f"{model.config.model_type}: the output projection of {name} is unknown, so heads are not supported"
+            )
         found[layer] = child
     return found
 
@@ -139,7 +143,7 @@ def head_map(model: PreTrainedModel) -> HeadMap:
 
 
 def _unknown(kind: str, name: str) -> ModelError:
-    return ModelError(f"{kind}: proctool does not know how {name} lays out its heads")
+    return ModelError(f"{kind}: proctool does not know the head layout of {name}, so single heads are not supported")
 
 
 def _inputs_of(module: nn.Module) -> int:
@@ -152,7 +156,7 @@ def _inputs_of(module: nn.Module) -> int:
 def _groups(config: Any, heads: int) -> int:
     if config.model_type == "gpt_bigcode":
         if not config.multi_query:
-            raise ModelError("gpt_bigcode: proctool knows its heads with multi_query alone")
+            raise ModelError("gpt_bigcode: single heads are supported only with multi_query")
         return 1
     found = getattr(config, "num_key_value_heads", None) or heads
     return int(found) if heads % int(found) == 0 else heads

@@ -1,4 +1,4 @@
-"""Samples on which attention heads are measured; among them random tokens that are repeated."""
+"""Samples for measuring attention heads, such as repeated random tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _USUAL_REPEATS = 4  # Olsson et al.
 
 @dataclass(frozen=True)
 class Probe:
-    """Samples on which heads are measured; a loss and an accuracy on their targets can be too."""
+    """Samples for measuring heads; their targets also give a loss and an accuracy."""
 
     samples: Samples
     label: str

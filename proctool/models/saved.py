@@ -1,4 +1,4 @@
-"""Models as files: proctool's artifacts, and the Hugging Face folders they are exported to and taken from."""
+"""Models as files: proctool's artifacts and Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _LISTED = 5
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model on disk: its configuration and where it came from. Weights are read by `weights`.
+    """A model on disk: its configuration and origin. `weights` reads the weights.
 
-    Where configuration and weights disagree about the head, the weights are right: `config` is untied if they hold a
-    head of its own.
+    If configuration and weights disagree about the head, the weights decide: `config` is untied if they have a
+    separate head.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class SavedModel:
     """None for a Hugging Face folder."""
     folder: FolderWeights | None = None
     own_head: str | None = None
-    """The tensor of a head that the recorded configuration takes for the embeddings."""
+    """The tensor of a separate head although the recorded configuration ties it to the embeddings."""
     unused: tuple[str, ...] = ()
     """Tensors in the folder that the model has no place for."""
     repository: HubModel | None = None
@@ -90,10 +90,10 @@ class SavedModel:
         return found
 
     def tokenizer(self, end_of_text: str | None = None) -> Tokenizer | None:
-        """The tokenizer that gives this model's ids; None for a model of procedural data, which has none.
+        """The model's tokenizer; None for a model of procedural data, which has none.
 
         `end_of_text` is the token that ends a text (default: the tokenizer's own).
-        Raises CorpusError, ArtifactError when it cannot be loaded.
+        Raises CorpusError or ArtifactError if it cannot be loaded.
         """
         from proctool.corpora.carried import load_record
         from proctool.corpora.subwords import holds_tokenizer, load_subwords
@@ -124,7 +124,7 @@ class SavedModel:
 
     @property
     def parent(self) -> Artifact | Mapping[str, Any]:
-        """How a child's lineage names this model."""
+        """How the lineage of derived models names this model."""
         if self.artifact is not None:
             return self.artifact
         told: dict[str, Any] = {"oddities": oddities} if (oddities := self.oddities()) else {}
@@ -133,7 +133,7 @@ class SavedModel:
         return {"name": self.name, "kind": "huggingface", "content": self.content, **told, "parents": []}
 
     def _from_folder(self) -> PreTrainedModel:
-        assert self.folder is not None, "a model that is not on disk has no weights to read"
+        assert self.folder is not None, "the model is not on disk, so it has no weights to read"
         model = load_folder(Fit(self.config, self.own_head, self.unused), self.folder)
         settings = self.path / "generation_config.json"
         if settings.exists() or settings.is_symlink():
@@ -143,7 +143,7 @@ class SavedModel:
             try:
                 model.generation_config = GenerationConfig.from_pretrained(self.path, local_files_only=True)
             except Exception as error:  # transformers checks these settings in many ways
-                raise ArtifactError(f"{settings}: transformers refuses these settings: {error}") from None
+                raise ArtifactError(f"{settings}: transformers rejects these settings: {error}") from None
         return model
 
 
@@ -191,11 +191,13 @@ def open_model(path: Path, strip_prefix: Sequence[str] = ()) -> SavedModel:
     saved = _open_folder(path, strip_prefix) if path.is_dir() else _open_artifact(path)
     saved = replace(saved, repository=repository)
     if strip_prefix and saved.artifact is not None:
-        raise ArtifactError(f"{path}: an artifact of proctool, whose tensors have no prefix to strip")
+        raise ArtifactError(
+            f"{path}: is an artifact of proctool, whose tensors have no prefix to strip; leave the option out"
+        )
     if saved.own_head:
         notice(
             f"{path}: the configuration ties the head to the embeddings, but {saved.own_head} differs from them; "
-            "the model keeps that head"
+            "the model keeps its separate head"
         )
     if saved.unused:
         some = f"{len(saved.unused)} tensors are" if len(saved.unused) > 1 else "1 tensor is"
@@ -207,7 +209,7 @@ def open_model(path: Path, strip_prefix: Sequence[str] = ()) -> SavedModel:
 
 def _open_folder(path: Path, strip_prefix: Sequence[str]) -> SavedModel:
     if not (path / "config.json").is_file() and not (path / "config.json").is_symlink():
-        raise ArtifactError(f"{path}: neither a model artifact nor a Hugging Face folder (no config.json)")
+        raise ArtifactError(f"{path}: is neither a model artifact nor a Hugging Face folder (it has no config.json)")
     weights = read_folder(path, strip_prefix)
     values = read_config(path / "config.json")
     try:
@@ -221,7 +223,7 @@ def _open_artifact(path: Path) -> SavedModel:
     found = artifact.open_artifact(path, "model")
     recorded = found.metadata.get("config")
     if not isinstance(recorded, dict) or not isinstance(recorded.get("model_type"), str):
-        raise ArtifactError(f"{path}: a model without its configuration; make the file again")
+        raise ArtifactError(f"{path}: the model has no configuration; create the file again")
     values = dict(recorded)
     try:
         config = config_of(values.pop("model_type"), values)
@@ -250,9 +252,10 @@ def load_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], so
     with torch.no_grad():
         for name, tensor in wanted.items():
             if tensor.is_floating_point() and not weights[name].is_floating_point():
-                raise ModelError(f"{source}: tensor {name} holds {weights[name].dtype}, not real numbers")
+                raise ModelError(f"{source}: tensor {name} has type {weights[name].dtype}, not floating-point numbers")
             if weights[name].shape != tensor.shape:
                 raise ModelError(
-                    f"{source}: tensor {name} has shape {tuple(weights[name].shape)}, the model {tuple(tensor.shape)}"
+                    f"{source}: tensor {name} has shape {tuple(weights[name].shape)}, "
+                    f"but the model needs {tuple(tensor.shape)}"
                 )
             tensor.copy_(weights[name])

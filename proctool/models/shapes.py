@@ -1,4 +1,4 @@
-"""Models by name: layers x heads x width, or a preset. No torch here, so that help and plans stay quick."""
+"""Models by name: layers x heads x width, or a preset. Does not import torch, so that help and plans stay fast."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Shape:
     def init_std(self) -> float:
         """Standard deviation of fresh weights: GPT-2's .02 at its width of 768, and 1 / sqrt(width) from there.
 
-        GPT-2's own number at a smaller width starts a model so small that it learns slowly at first.
+        With GPT-2's own number, the weights of a narrow model are so small that it learns slowly at first.
         """
         return GPT2_INIT_STD * math.sqrt(768 / self.width)
 
@@ -44,12 +44,12 @@ GPT2_INIT_STD = 0.02
 
 @dataclass(frozen=True)
 class ModelStart:
-    """How a model given by shape or preset begins."""
+    """The initialisation of a model given by shape or preset."""
 
     init_std: float
     """Standard deviation of fresh weights."""
     tied: bool | None = None
-    """Whether the head is the token embedding again; None: as the family has it."""
+    """Whether the head shares the token embedding; None: the family's default."""
 
 
 PRESETS = {
@@ -67,15 +67,15 @@ CONFIGURATIONS = {file.stem: file for file in sorted(_CONFIGURED.glob("*.json"))
 """Presets of newer families: published shapes, for any vocabulary, without scaled rotary positions."""
 
 PUBLISHED_STARTS: Mapping[str, ModelStart] = {"diagnostic": ModelStart(GPT2_INIT_STD, tied=False)}
-"""Presets that start as published and not as their width suggests. Source: the paper's code."""
+"""Presets with their published initialisation instead of the default for their width. Source: the paper's code."""
 
 _WRITTEN = re.compile(r"(\d+)x(\d+)x(\d+)")
 MOST = Shape(MOST_LAYERS, MOST_HEADS, MOST_WIDTH)
 
 
 def parse_model(spec: str) -> Shape | Path:
-    """A preset, a shape `layers x heads x width` such as 2x4x16, or the path of a transformers configuration: a file, a
-    folder, or what the hub's cache holds of a model of the hub (of which nothing else is read).
+    """A preset, a shape `layers x heads x width` such as 2x4x16, or the path of a transformers configuration: a file,
+    a folder, or a hub model's configuration in the hub's cache.
 
     Raises ModelError, HubError.
     """
@@ -88,7 +88,7 @@ def parse_model(spec: str) -> Shape | Path:
         if min(shape.layers, shape.heads, shape.width) < 1:
             raise ModelError(f"model {spec}: layers, heads and width must be at least 1")
         if shape.layers > MOST.layers or shape.heads > MOST.heads or shape.width > MOST.width:
-            raise ModelError(f"model {spec}: larger than {MOST}; is that layers x heads x width?")
+            raise ModelError(f"model {spec}: exceeds the limit of {MOST}; write layers x heads x width")
         if shape.width % shape.heads:
             raise ModelError(f"model {spec}: width {shape.width} is not a multiple of its {shape.heads} heads")
         return shape
@@ -107,7 +107,7 @@ def parse_model(spec: str) -> Shape | Path:
 
 
 def start_of(spec: str) -> ModelStart | None:
-    """How the shape or preset `spec` begins; None for a configuration, which says it itself. Raises ModelError."""
+    """The initialisation of the shape or preset `spec`; None for a configuration. Raises ModelError."""
     found = parse_model(spec)
     return PUBLISHED_STARTS.get(spec, ModelStart(found.init_std)) if isinstance(found, Shape) else None
 
@@ -118,14 +118,14 @@ DEFAULT_CONTEXT, LONGEST_DEFAULT_CONTEXT = 128, 2048
 
 @dataclass(frozen=True)
 class Written:
-    """Sizes that a configuration file names; None where it does not."""
+    """Sizes in a configuration file; None if it does not have them."""
 
     vocab_size: int | None = None
     context: int | None = None
 
 
 def written_sizes(spec: str) -> Written:
-    """What the configuration file or folder `spec` says of sizes; nothing for a shape, a preset or a damaged file."""
+    """Sizes in the configuration file or folder `spec`; empty for a shape, a preset or a damaged file."""
     values = _written(spec) or {}
     found = [
         next((values[key] for key in keys if type(values.get(key)) is int and values[key] > 0), None)
@@ -135,7 +135,7 @@ def written_sizes(spec: str) -> Written:
 
 
 def written_digest(spec: str) -> str | None:
-    """SHA-256 of what the configuration file or folder `spec` says; None for a shape, a preset or a damaged file."""
+    """SHA-256 of the contents of the configuration `spec`; None for a shape, a preset or a damaged file."""
     values = _written(spec)
     return None if values is None else hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -152,5 +152,5 @@ def _written(spec: str) -> dict[str, Any] | None:
 
 
 def default_context(spec: str) -> int:
-    """Tokens in a row of a model that is trained without a word about them."""
+    """The default number of tokens per row for a model."""
     return min(written_sizes(spec).context or DEFAULT_CONTEXT, LONGEST_DEFAULT_CONTEXT)

@@ -1,8 +1,8 @@
-"""Move exactly the weights you mean from donors into a model, and say what moved, what did not, and why.
+"""Copy chosen weights from donors into a model, and report what was copied, what was not, and why.
 
-`proctool.transplant` (the function) builds and writes a model; here is the rest: the plan without the act, the
-transplant into a model in memory that training starts from, and the words both are told in. (The package is not
-itself named `transplant` because that name, in `proctool`, is the function.)
+The function `proctool.transplant` builds and writes a model. This package has the rest: the plan, the transplant into a
+model in memory that training starts from, and the descriptions of both. (It is not named `transplant`, because
+`proctool.transplant` is the function.)
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _ELSEWHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Each name from its module when it is asked for: `proctool transplant --help` needs the options alone."""
+    """Import each name when it is used: `proctool transplant --help` needs only the options."""
     if name in __all__:
         return getattr(importlib.import_module(_ELSEWHERE.get(name, "proctool.transplantation.engine")), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Options of a transplant as what they mean for a target: layers, heads, treatments."""
+"""Options of a transplant, resolved for a target: layers, heads, treatments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from proctool.units import parse_number
 
 
 def layer_sets(written: Sequence[str], carried: Iterable[str], target: Target) -> dict[str, frozenset[int]]:
-    """The layers asked for, by component. Raises OptionError."""
+    """The chosen layers, by component. Raises OptionError."""
     ranges = by_component("layers", written, carried)
     return {name: parse_layers(each, target.anatomy.layers) for name, each in ranges.items()}
 
@@ -23,14 +23,16 @@ def layer_sets(written: Sequence[str], carried: Iterable[str], target: Target) -
 def chosen_heads(
     written: Sequence[str] | None, carried: Iterable[str], ranges: Mapping[str, frozenset[int]], target: Target
 ) -> frozenset[Head] | None:
-    """The heads that alone are carried of attention; None for all. Raises OptionError, ModelError."""
+    """The attention heads to carry; None for all. Raises OptionError, ModelError."""
     if written is None:
         return None
     check_carried("heads", "attention", carried)
     chosen = choose_heads(written, target.head_map(), target.seed)
     outside = {head for head in chosen if head[0] not in ranges.get("attention", {head[0]})}
     if outside:
-        raise OptionError(f"heads: {head_names(frozenset(outside))[0]} is outside the layers that are carried")
+        raise OptionError(
+            f"heads: {head_names(frozenset(outside))[0]} is not in the carried layers; add its layer to --layers"
+        )
     return chosen
 
 

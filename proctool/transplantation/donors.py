@@ -1,4 +1,4 @@
-"""Models on disk that tensors are taken from, one at a time."""
+"""Models on disk whose tensors are read one at a time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 
 
 class Donor:
-    """Reads a saved model tensor by tensor. An artifact's tensors are copied piece by piece, or memory-mapped and let
-    go again, so that a transplant holds a few at a time; a Hugging Face folder is loaded whole, by transformers."""
+    """Reads a saved model tensor by tensor. An artifact's tensors are copied in pieces, or memory-mapped and released,
+    so that a transplant holds a few at a time; transformers loads a Hugging Face folder as a whole."""
 
     def __init__(self, saved: SavedModel) -> None:
         self.saved = saved
         self.label = saved.name
-        """What people call it; longer where two donors' files are named alike."""
+        """Its name in messages; longer if two donors' files have the same name."""
         self.config: Any = saved.config
         self.depth = int(getattr(saved.config, "num_hidden_layers", 0))
 
@@ -40,7 +40,7 @@ class Donor:
 
     @functools.cached_property
     def places(self) -> dict[str, Place]:
-        """The component of every tensor that is saved. Raises ModelError for a family whose parts are not known."""
+        """The component of every saved tensor. Raises ModelError for a family with unknown modules."""
         parts = anatomy(outline(self.config))
         return parts.parameters | parts.buffers
 
@@ -56,9 +56,9 @@ class Donor:
         return self.saved.weights()
 
     def read(self, name: str) -> torch.Tensor:
-        """One tensor in float32, not to be written to, its hash checked.
+        """One tensor in float32 with its hash checked; do not write to it.
 
-        Raises ArtifactError when it is damaged, ModelError when it holds NaN or infinities, or no real numbers.
+        Raises ArtifactError if it is damaged, ModelError if it has NaN or infinities, or no floating-point numbers.
         """
         tensor = self._folder[name] if self.saved.artifact is None else self._mapped(name)
         self._require_finite(name, tensor)
@@ -69,12 +69,12 @@ class Donor:
 
         if values.numel() and not all(torch.isfinite(bound) for bound in torch.aminmax(values)):
             raise ModelError(
-                f"{self.saved.path}: tensor {name} holds values that are not finite (NaN or infinity); "
-                "nothing was carried over"
+                f"{self.saved.path}: tensor {name} has NaN or infinite values; nothing was carried over; use another "
+                "donor"
             )
 
     def verbatim(self, name: str) -> TensorCopy | None:
-        """One tensor to be copied from file to file, with the checks of `read`; None where it is not in float32."""
+        """One tensor to copy from file to file, with the checks of `read`; None if it is not in float32."""
         import torch
 
         if self.saved.artifact is None or self.saved.artifact.tensors[name].dtype != "F32":
@@ -91,22 +91,22 @@ class Donor:
         assert self.saved.artifact is not None
         info = self.saved.artifact.tensors[name]
         if info.dtype not in _FLOATS:
-            raise ModelError(f"{self.saved.path}: tensor {name} holds {info.dtype}, not real numbers")
+            raise ModelError(f"{self.saved.path}: tensor {name} has type {info.dtype}, not floating-point numbers")
         kind = getattr(torch, _FLOATS[info.dtype])
         size = info.stop - info.start
         if size == 0:
             return torch.empty(info.shape, dtype=kind)
         begin = info.start - info.start % mmap.ALLOCATIONGRANULARITY
         with self.saved.path.open("rb") as file:
-            # Private copy-on-write: torch wants writable memory, and the file is never written through. The mapping
-            # is of this tensor only and ends with it: pages of a whole file would count as this process's memory.
+            # Copy-on-write, because torch needs writable memory, and the file must not change. The mapping covers only
+            # this tensor and ends with it: pages of a whole file would count as memory of this process.
             try:
                 mapping = mmap.mmap(file.fileno(), info.stop - begin, access=mmap.ACCESS_COPY, offset=begin)
             except ValueError:
-                raise ArtifactError(f"{self.saved.path}: was cut short while it was being read") from None
+                raise ArtifactError(f"{self.saved.path}: the file became shorter while it was read") from None
         data = memoryview(mapping)[info.start - begin :]
         if hashlib.sha256(data).hexdigest() != info.sha256:
             raise ArtifactError(
-                f"{self.saved.path}: tensor {name} is damaged (its hash does not match); make the file again"
+                f"{self.saved.path}: tensor {name} is damaged (its hash does not match); create the file again"
             )
         return torch.frombuffer(data, dtype=kind, count=size // kind.itemsize).reshape(info.shape)

@@ -1,4 +1,4 @@
-"""Carrying out a plan: into a model in memory, or into a file, tensor by tensor."""
+"""Executing a plan: into a model in memory, or into a file, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 BODY = ("attention", "mlp", "norms")
-"""What the paper carries into language pretraining (section 3)."""
+"""The components that the paper carries into language pretraining (section 3)."""
 
 OPTIONAL = ("norms", "positions")
-"""Components that some families do without: rotary positions and norms without weights have nothing to carry."""
+"""Components without weights in some families: rotary positions, norms without weights."""
 
 
 def transplant_into(
@@ -54,13 +54,13 @@ def transplant_into(
     heads: Sequence[str] | None = None,
     seed: int = 0,
 ) -> list[Origin]:
-    """Carry the components `carried` of `donor` into `model`, in place, and start its embeddings as asked.
+    """Copy the components `carried` of `donor` into `model`, in place, and start its embeddings by `embeddings`.
 
-    `layers` are ranges such as "0-5", or "mlp=0-5"; `heads`, such as "1.2" or "random:2", are those that alone are
-    carried of attention. Beside others, `positions` and `norms` are passed over where a
-    family has none with weights. Returns the origin of every tensor, in the model's order. Raises ModelError when
-    families or shapes differ, or the donor holds a value that is not finite; OptionError when nothing would be
-    carried. The model is changed only after everything was checked.
+    `layers` are ranges such as "0-5" or "mlp=0-5"; `heads`, such as "1.2" or "random:2", limits attention to those
+    heads. `positions` and `norms` are skipped if the family has none with weights, unless nothing else is carried.
+    Returns the origin of every tensor, in the model's order. Raises ModelError if families or shapes differ or if the
+    donor has values that are not finite, and OptionError if nothing would be carried. The model changes only after all
+    checks.
     """
     import torch
 
@@ -80,8 +80,8 @@ def transplant_into(
     made = {step.origin.tensor: step.make() for step in steps if step.make}
     if embeddings == "mean" and "head" not in there:
         notice(
-            "embeddings mean: all rows start equal, and in a tied model tokens that are never predicted stay alike; "
-            "use --no-tie or --embeddings scale"
+            "embeddings mean: all rows start equal, and in a tied model the rows of tokens that are never predicted "
+            "stay equal; use --no-tie or --embeddings scale"
         )
     require_writable(type(model).__name__, tensors, made)
     with torch.no_grad():
@@ -92,16 +92,16 @@ def transplant_into(
 
 @dataclass(frozen=True)
 class Transplant:
-    """A planned transplant: what every tensor of the new model will be. Nothing is read or written until asked."""
+    """A planned transplant: the origin of every tensor of the new model. Reads and writes nothing by itself."""
 
     options: TransplantOptions
     target: Target
     steps: tuple[Step, ...]
     donors: tuple[Donor, ...]
     notes: tuple[str, ...]
-    """What a reader should know: settings in which donors differ from the target."""
+    """Notes for users: settings in which donors differ from the target."""
     left: tuple[Leftover, ...] = ()
-    """Tensors of carried components that stay behind."""
+    """Tensors of carried components that do not exist in the target."""
 
     @property
     def origins(self) -> list[Origin]:
@@ -109,12 +109,12 @@ class Transplant:
         return [step.origin for step in self.steps]
 
     def values(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every tensor by name, made when its turn comes. Raises ArtifactError, ModelError."""
+        """Every tensor by name, computed when it is reached. Raises ArtifactError, ModelError."""
         for step in self.steps:
             yield step.origin.tensor, self._value(step)
 
     def write(self, output: Path) -> Artifact:
-        """Write the model artifact, holding a few tensors in memory at a time; all or nothing."""
+        """Write the model artifact atomically, with only a few tensors in memory at a time."""
         same: dict[str, TensorCopy] = {}
         makers: dict[str, Callable[[], torch.Tensor]] = {}
         for step in self.steps:
@@ -159,7 +159,7 @@ class Transplant:
         return metadata | self._tokenizer()
 
     def _tokenizer(self) -> dict[str, Any]:
-        """The tokenizer whose tokens the embeddings stand for, where they were copied, as an artifact records it."""
+        """The artifact record of the tokenizer that copied embeddings belong to; empty without copied embeddings."""
         embedding = next(origin for origin in self.origins if origin.component == "embeddings")
         if embedding.source == "base" and self.target.base is not None:
             return self.target.base.saved.tokenizer_record()
@@ -175,7 +175,7 @@ class Transplant:
 
 @contextmanager
 def _ahead(makers: Mapping[str, Callable[[], torch.Tensor]]) -> Iterator[dict[str, Callable[[], torch.Tensor]]]:
-    """The makers, to be called in the order of their names; the next two are run in another thread meanwhile."""
+    """The makers, to call in the order of their names; another thread runs the next two ahead."""
     order = iter(sorted(makers))
     waiting: deque[Future[torch.Tensor]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="transplant") as thread:
@@ -195,20 +195,20 @@ def _ahead(makers: Mapping[str, Callable[[], torch.Tensor]]) -> Iterator[dict[st
 
 
 def transplant(**options: Any) -> Artifact:
-    """Build a model from parts of others and write it: `proctool transplant`, from Python.
+    """Build a model from components of other models and write it, like `proctool transplant`.
 
-    The keyword arguments are the fields of `TransplantOptions`, which explains them:
+    The keyword arguments are the fields of `TransplantOptions`:
 
         proctool.transplant(attention="set.safetensors", mlp="eca.safetensors", output="mixed.safetensors")
 
-    Returns the artifact that was written. Raises OptionError, ModelError, ArtifactError; then nothing was written.
+    Returns the written artifact. Raises OptionError, ModelError, ArtifactError, and then writes nothing.
     """
     chosen = config.build(TransplantOptions, options, "transplant")
     return plan_transplant(chosen).write(chosen.output)
 
 
 def plan_transplant(options: TransplantOptions) -> Transplant:
-    """Decide and check everything, by configurations and shapes alone, reading no weights.
+    """Plan and check everything from configurations and shapes, without reading weights.
 
     Raises OptionError, ModelError, ArtifactError.
     """
@@ -218,7 +218,7 @@ def plan_transplant(options: TransplantOptions) -> Transplant:
     def donor(path: str) -> Donor:
         is_on_hub = model_id(user_path(path)) is not None
         if not is_on_hub and not user_path(path).exists():
-            raise ArtifactError(f"{path}: no such file; a donor is a model artifact or a Hugging Face folder")
+            raise ArtifactError(f"{path}: no such file; give a model artifact, a Hugging Face folder or a hub id")
         key = path if is_on_hub else str(user_path(path).resolve())
         if key not in opened:
             opened[key] = Donor(open_model(user_path(path)))
@@ -229,19 +229,19 @@ def plan_transplant(options: TransplantOptions) -> Transplant:
         if written := getattr(options, component):
             given[component] = tuple(donor(path.strip()) for path in written[0].split(","))
             if len(set(given[component])) != len(given[component]):
-                raise OptionError(f"{component}: the same donor is given twice in {written[0]}")
+                raise OptionError(f"{component}: the same donor is given twice in {written[0]}; give it once")
     way = options.embeddings
     embeddings_from = donor(options.embeddings_from) if options.embeddings_from else None
     if embeddings_from is not None and way in (None, "fresh"):
-        raise OptionError("embeddings_from: say how with --embeddings copy, mean, sample or scale")
+        raise OptionError("embeddings_from: needs --embeddings copy, mean, sample or scale; add one")
     if embeddings_from is None and way not in (None, "fresh"):
         if len(opened) != 1:
-            raise OptionError(f"embeddings: {way} from which donor? Name it with --embeddings-from FILE")
+            raise OptionError(f"embeddings: {way} needs one donor; give it with --embeddings-from FILE")
         embeddings_from = next(iter(opened.values()))
     donors = tuple(opened.values())
     _tell_apart(donors)
     if not donors:
-        raise OptionError("transplant: no donor is given; name one with --attention, --mlp, --norms, ... FILE")
+        raise OptionError("transplant: no donor is given; give one with --attention, --mlp, --norms, ... FILE")
     base = Donor(open_model(user_path(options.base))) if options.base else None
     model = outline(base.config if base else _configuration(options, donors[0]))
     target = target_of(model, lambda name: draw(model, name, options.seed), options.seed, base)
@@ -268,7 +268,7 @@ def plan_transplant(options: TransplantOptions) -> Transplant:
 
 
 def _tell_apart(donors: Sequence[Donor]) -> None:
-    """Donors' files are often named alike in folders of their own."""
+    """Give donors distinct labels: their files often have the same name in different folders."""
     for label in (lambda path: f"{path.absolute().parent.name}/{path.name}", str):
         names = [donor.label for donor in donors]
         for donor in donors:
@@ -280,17 +280,17 @@ def _check_whole(target: Target, base: Donor) -> None:
     for name, shape in target.shapes.items():
         if base.shapes.get(name) != shape:
             found = f"has shape {base.shapes[name]}, not {shape}" if name in base.shapes else "is missing"
-            raise ModelError(f"{base.saved.path}: tensor {name} {found}, against its own configuration")
+            raise ModelError(f"{base.saved.path}: tensor {name} {found}, which contradicts its configuration")
 
 
 def _configuration(options: TransplantOptions, first: Donor) -> PretrainedConfig:
-    """What a target without a base looks like: as asked, or as the first donor."""
+    """The configuration of a target without a base: from the options, else the first donor's."""
     written = Written() if options.model is None else written_sizes(options.model)
     vocab_size = options.vocab_size or written.vocab_size or int(first.config.vocab_size)
     context = options.context or written.context or context_of(first.config)
     if options.model is not None:
         if context is None:
-            raise OptionError(f"context: {first} has no limit to take over; give --context")
+            raise OptionError(f"context: {first} has no context limit to use; give --context")
         family = first.config.model_type
         return model_config(options.model, vocab_size=vocab_size, context=context, family=family, padded=False)
     made = copy.deepcopy(first.config)
@@ -301,7 +301,7 @@ def _configuration(options: TransplantOptions, first: Donor) -> PretrainedConfig
 
 
 def as_json(planned: Transplant) -> dict[str, Any]:
-    """The plan for machines: totals, notes, and the origin of every tensor."""
+    """The plan as JSON: totals, notes, and the origin of every tensor."""
     return {
         "command": "transplant",
         "output": str(planned.options.output),

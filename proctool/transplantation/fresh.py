@@ -1,4 +1,4 @@
-"""Fresh weights one tensor at a time, for models too large to build whole."""
+"""Fresh weights one tensor at a time, for models too large to build as a whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def seeded(seed: int, name: str) -> torch.Generator:
-    """Random numbers for one tensor, independent of every other's."""
+    """A random generator for one tensor, independent of all others."""
     import torch
 
     return torch.Generator().manual_seed(_number(seed, name))
@@ -26,9 +26,9 @@ def _number(seed: int, name: str) -> int:
 def draw(model: PreTrainedModel, name: str, seed: int) -> torch.Tensor:
     """The fresh value of the tensor `name` of an `outline`: a function of `seed`, `name` and the configuration only.
 
-    transformers' own initialiser of the family is run on the module that holds the tensor and on those around it,
-    innermost first as it always runs, while every other tensor stays without memory. Raises ModelError for a
-    tensor that the family's initialiser leaves alone.
+    The family's initialiser in transformers runs on the module of the tensor and on the modules around it, innermost
+    first as usual, while every other tensor stays without memory. Raises ModelError for a tensor that the
+    initialiser does not set.
     """
     import torch
     from transformers import PreTrainedModel
@@ -39,7 +39,7 @@ def draw(model: PreTrainedModel, name: str, seed: int) -> torch.Tensor:
     place: dict[str, Any] = owner._parameters if own in owner._parameters else owner._buffers
     outlined: torch.Tensor = place[own]
     if not outlined.is_floating_point():
-        raise ModelError(f"{model.config.model_type}: {name} holds whole numbers, which cannot be drawn alone")
+        raise ModelError(f"{model.config.model_type}: {name} has integers, which cannot be initialised randomly")
     value = torch.full(outlined.shape, torch.nan)
     place[own] = torch.nn.Parameter(value, requires_grad=False) if place is owner._parameters else value
     try:
@@ -48,14 +48,14 @@ def draw(model: PreTrainedModel, name: str, seed: int) -> torch.Tensor:
             for depth in reversed(range(len(modules))):
                 around = [module for module in modules[: depth + 1] if isinstance(module, PreTrainedModel)]
                 around[-1]._init_weights(modules[depth])
-        # An initialiser may put another parameter in place.
+        # An initialiser may replace the parameter.
         held: torch.Tensor = place[own]
         value = held.detach()
     finally:
         place[own] = outlined
     if value.isnan().any():
         raise ModelError(
-            f"{model.config.model_type}: {name} is not drawn by the family's initialiser; "
+            f"{model.config.model_type}: the family's initialiser does not set {name}; "
             "take its component from a donor, or give a base model with --base FILE"
         )
     return value

@@ -1,4 +1,4 @@
-"""What stays behind of donors: tensors of a carried component that the target has no place for."""
+"""Donor tensors that are not carried: those of a carried component that do not exist in the target."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from proctool.transplantation.plan import Graft, Target
 
 @dataclass(frozen=True)
 class Leftover:
-    """Tensors of a donor's component; the donor is named by its label."""
+    """Tensors of a donor's component; `donor` is the donor's label."""
 
     donor: str
     component: str
     tensors: tuple[str, ...]
 
     def words(self) -> str:
-        """The line that people read."""
-        have, stay = ("tensor has", "stays") if len(self.tensors) == 1 else ("tensors have", "stay")
+        """The note for users."""
+        do, are = ("tensor does", "is") if len(self.tensors) == 1 else ("tensors do", "are")
         return (
-            f"{self.donor}: {len(self.tensors)} {self.component} {have} no place in the model and {stay} behind: "
+            f"{self.donor}: {len(self.tensors)} {self.component} {do} not exist in the model and {are} not carried: "
             f"{some_of(self.tensors)}"
         )
 
     def record(self) -> dict[str, Any]:
-        """As JSON: the first few names, and how many there are."""
+        """As JSON: the first few names and the number of tensors."""
         return {
             "donor": self.donor,
             "component": self.component,
@@ -38,9 +38,9 @@ class Leftover:
 
 
 def leftovers(target: Target, grafts: Sequence[Graft], rows_of: Donor | None) -> list[Leftover]:
-    """What stays behind of the components that are carried, and of a head where `rows_of` gives its embeddings.
+    """Tensors of carried components that do not exist in the target; with `rows_of`, of embeddings and head too.
 
-    Layers are not looked at one by one: which of them are carried is said by the options.
+    Names are compared without layer numbers, because the options choose the layers.
     """
     places = {_kind(target, name) for name in target.places}
     carried = [(donor, graft.component) for graft in grafts for donor in graft.donors]

@@ -1,4 +1,4 @@
-"""Where each tensor of a model comes from: facts that travel through metrics, artifacts and --json, and their words."""
+"""Where each tensor of a model comes from, as data for metrics, artifacts and --json, and as words."""
 
 from __future__ import annotations
 
@@ -15,9 +15,21 @@ from proctool.models.components import COMPONENTS
 from proctool.transplantation.treatments import Treatment
 
 NOT_TAKEN = ("fresh", "base")
-"""Sources of tensors that no donor gives."""
+"""Sources of tensors that do not come from a donor."""
 
 _NOT_TAKEN_BECAUSE = {
+    "not-carried": "{component} is not carried",
+    "outside-layers": "{component} outside the chosen layers",
+    "past-donor": "after the last layer of {donors}",
+    "outside-heads": "{component} of layers without a chosen head",
+    "shared-by-heads": "{component} that all heads of a layer share",
+    "drawn-by-default": "fresh, because --embeddings is not given",
+    "as-started": "embeddings are not changed",
+    "drawn-anew": "fresh, by --embeddings",
+    "vocabulary-bias": "a bias over the vocabulary",
+    "no-rule": "the mapping has no rule for it",
+}
+_OLD_PROSE = {
     "not-carried": "{component} not among the carried components",
     "outside-layers": "{component} outside the layers asked for",
     "past-donor": "past the last layer of {donors}",
@@ -29,17 +41,24 @@ _NOT_TAKEN_BECAUSE = {
     "vocabulary-bias": "a bias over the vocabulary",
     "no-rule": "no rule of the mapping covers it",
 }
+"""The same in the words of proctool 0.1, whose artifacts recorded them."""
 _EMBEDDINGS = {
-    "scale": "fresh, with the deviation of {donors}",
-    "mean": "every row the mean of {donors}",
-    "sample": "rows drawn from {donors}",
+    "scale": "fresh, with the standard deviation of {donors}",
+    "mean": "every row is the mean of {donors}",
+    "sample": "random rows of {donors}",
     "copy": "the rows of {donors}",
+}
+_OLD_EMBEDDINGS = {
+    "scale": "fresh, with the deviation of ",
+    "mean": "every row the mean of ",
+    "sample": "rows drawn from ",
+    "copy": "the rows of ",
 }
 
 
 @dataclass(frozen=True)
 class DonorTensor:
-    """A tensor of a donor or a base, which is named by its label."""
+    """A tensor of a donor or a base model; `donor` is the model's label."""
 
     donor: str
     tensor: str
@@ -47,25 +66,25 @@ class DonorTensor:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How tensors of one component come to be; tensors that are made alike share it."""
+    """How tensors of one component are made; tensors made in the same way share it."""
 
     component: str
     source: str
-    """"fresh", "base"; or how the donor's is taken: "carried", "altered", "cut", "extended", or one of `EMBEDDINGS`."""
+    """"fresh", "base"; or for donors' tensors "carried", "altered", "cut", "extended", or one of `EMBEDDINGS`."""
     donors: tuple[str, ...] = ()
     """Labels of the donors; several are averaged."""
     why: str | None = None
-    """Why no donor gives it, a key of `_NOT_TAKEN_BECAUSE`."""
+    """Why it does not come from a donor, a key of `_NOT_TAKEN_BECAUSE`."""
     treatment: Treatment = field(default_factory=Treatment)
     depth_map: str | None = None
-    """How layers are matched, where donor and target differ in depth."""
+    """How layers are matched, if donor and target differ in depth."""
     heads: tuple[str, ...] = ()
-    """The heads that are carried, such as 1.2 for head 2 of layer 1; the others stay as they start. Empty: all."""
+    """The carried heads, such as 1.2 for head 2 of layer 1; the others are not changed. Empty: all heads."""
     positions: tuple[int, int] | None = None
-    """Positions of the donor and of the target, where they differ."""
+    """Positions of the donor and of the target, if they differ."""
 
     def words(self) -> str:
-        """The line that people read."""
+        """A description for users."""
         donors = " and ".join(self.donors)
         if self.why is not None:
             return _NOT_TAKEN_BECAUSE.get(self.why, self.why).format(component=self.component, donors=donors)
@@ -73,11 +92,11 @@ class Provenance:
             return ""
         if self.source in _EMBEDDINGS:
             return _EMBEDDINGS[self.source].format(donors=donors)
-        said = f"average, from {donors}" if len(self.donors) > 1 else f"from {donors}"
+        said = f"average of {donors}" if len(self.donors) > 1 else f"from {donors}"
         if self.depth_map is not None:
             said += f", layers by {self.depth_map}"
         if self.heads:
-            said += f", {'head' if len(self.heads) == 1 else 'heads'} {', '.join(self.heads)} alone"
+            said += f", only {'head' if len(self.heads) == 1 else 'heads'} {', '.join(self.heads)}"
         if self.positions is not None:
             theirs, ours = self.positions
             said += (
@@ -89,7 +108,7 @@ class Provenance:
         return f"{said}; {', '.join(done)}" if done else said
 
     def record(self) -> dict[str, Any]:
-        """As JSON, without what is left at its default."""
+        """As JSON, without fields at their defaults."""
         found: dict[str, Any] = {"component": self.component, "source": self.source}
         if self.donors:
             found["donors"] = list(self.donors)
@@ -114,11 +133,11 @@ class Origin:
     layer: int | None
     provenance: Provenance
     given: tuple[DonorTensor, ...] = ()
-    """The tensors that it is made from."""
+    """The tensors it is made from."""
 
     @property
     def component(self) -> str:
-        """The part of the model that it belongs to."""
+        """The component it belongs to."""
         return self.provenance.component
 
     @property
@@ -128,7 +147,7 @@ class Origin:
 
     @property
     def size(self) -> int:
-        """Numbers in the tensor."""
+        """Number of values in the tensor."""
         return math.prod(self.shape)
 
     def record(self) -> dict[str, Any]:
@@ -139,7 +158,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Carried:
-    """The tensors of a component that are made alike, together."""
+    """The tensors of a component that are made in the same way, as totals."""
 
     provenance: Provenance
     tensors: int
@@ -151,7 +170,7 @@ class Carried:
 
 
 def summary(origins: Sequence[Origin]) -> list[Carried]:
-    """One row per component and provenance, in the order of `COMPONENTS`; what is of no component comes last."""
+    """One row per component and provenance, in the order of `COMPONENTS`; tensors without a component come last."""
     tensors = Counter(origin.provenance for origin in origins)
     sizes: Counter[Provenance] = Counter()
     for origin in origins:
@@ -167,7 +186,7 @@ def records(rows: Iterable[Carried]) -> list[dict[str, Any]]:
 
 
 def read_carried(rows: Any) -> list[Carried]:
-    """What `records` wrote, also by versions that wrote sentences; rows of any other form are left out."""
+    """What `records` wrote, including old versions that wrote sentences; rows of any other form are skipped."""
     found = []
     for row in rows if isinstance(rows, list) else ():
         provenance = read_provenance(row)
@@ -201,7 +220,7 @@ def read_provenance(row: Any) -> Provenance | None:
 
 
 def component_words(components: Any) -> list[tuple[str, str]]:
-    """Each component of a transplanted model's metadata and the words for where it comes from."""
+    """Each component in a transplanted model's metadata, with the description of its origin."""
     said = []
     for component, rows in components.items() if isinstance(components, Mapping) else ():
         if isinstance(rows, str):  # written by proctool 0.1
@@ -221,14 +240,14 @@ def _changed(treatment: Treatment) -> dict[str, Any]:
 
 
 def _from_prose(component: str, source: str, prose: str) -> Provenance:
-    """What proctool 0.1 wrote as a sentence: `average, from a and b, layers by repeat; shuffled, noise of 0.1 ...`."""
+    """Read a sentence of proctool 0.1: `average, from a and b, layers by repeat; shuffled, noise of 0.1 ...`."""
     if source in NOT_TAKEN:
         if prose == "other vocabulary; fresh by --embeddings":
             return Provenance(component, source, why="drawn-by-default")
-        known = {words.format(component=component, donors=""): why for why, words in _NOT_TAKEN_BECAUSE.items()}
+        known = {words.format(component=component, donors=""): why for why, words in _OLD_PROSE.items()}
         return Provenance(component, source, why=known.get(prose, prose or None))
     if source in _EMBEDDINGS:
-        return Provenance(component, source, donors=(prose.removeprefix(_EMBEDDINGS[source].format(donors="")),))
+        return Provenance(component, source, donors=(prose.removeprefix(_OLD_EMBEDDINGS[source]),))
     told, _, done = prose.partition("; ")
     donors, _, more = told.removeprefix("average, ").removeprefix("from ").partition(", ")
     positions = re.search(r"the first (\d+) of (\d+) positions|(\d+) positions stretched over (\d+)", more)

@@ -1,4 +1,4 @@
-"""Deciding, before anything is read or written, where every tensor of the target comes from."""
+"""Deciding where every tensor of the target comes from, before anything is read or written."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
-# What must agree for a component's weights to mean the same: (in words, in the configuration, for which components).
+# Settings that must be equal for a component's weights to fit: (in words, in the configuration, for which components).
 _SHAPE = (
     ("width", "hidden_size", COMPONENTS),
     ("heads", "num_attention_heads", ("attention",)),
     ("key-value heads", "num_key_value_heads", ("attention",)),
 )
-# What changes the function that the same weights compute; worth a line where it differs.
+# Settings that change what the same weights compute; users get a note if one differs.
 _FUNCTION = (
     "hidden_act", "activation_function", "hidden_activation", "rope_parameters", "layer_norm_epsilon",
     "layer_norm_eps", "rms_norm_eps", "sliding_window", "num_experts_per_tok", "attn_logit_softcapping",
@@ -50,39 +50,39 @@ class Graft:
     component: str
     donors: tuple[Donor, ...]
     layers: frozenset[int] | None = None
-    """Only these layers of the target. None: all, and what stands outside the layers (the last norm) too."""
+    """Only these layers of the target. None: all, and tensors outside the layers (the last norm) too."""
     treatment: Treatment = field(default_factory=Treatment)
     heads: frozenset[Head] | None = None
-    """Of attention, only these heads; what all heads of a layer share stays as it starts. None: all of it."""
+    """For attention, only these heads; tensors that all heads of a layer share are not changed. None: everything."""
     factors: Factors | None = None
-    """Of attention, what the queries are multiplied by, where the treatment sharpens it."""
+    """For attention, the factors of the queries, if the treatment sharpens it."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The model to be filled."""
+    """The model to fill."""
 
     config: Any
     anatomy: Anatomy
     shapes: dict[str, tuple[int, ...]]
     fresh: Callable[[str], torch.Tensor]
     start: Callable[[str], torch.Tensor]
-    """The value a tensor has where nothing is carried: fresh, or the base model's."""
+    """A tensor's value before the transplant: fresh, or the base model's."""
     base: Donor | None
     seed: int
     head_map: Callable[[], HeadMap]
-    """Whose the rows of attention are. Raises ModelError."""
+    """The head of each row of attention. Raises ModelError."""
 
     @property
     def places(self) -> dict[str, Place]:
-        """Every tensor that is saved: parameters in the model's order, then buffers."""
+        """Every saved tensor: parameters in the model's order, then buffers."""
         return self.anatomy.parameters | self.anatomy.buffers
 
 
 def target_of(
     model: PreTrainedModel, fresh: Callable[[str], torch.Tensor], seed: int, base: Donor | None = None
 ) -> Target:
-    """`model` (meta device will do) as a target. Raises ModelError for a family whose parts are not known."""
+    """`model` (may be on the meta device) as a target. Raises ModelError for a family with unknown modules."""
     parts = anatomy(model)
     tensors: dict[str, Any] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: tuple(tensors[name].shape) for name in (*parts.parameters, *parts.buffers)}
@@ -100,12 +100,12 @@ def target_of(
 
 @dataclass(frozen=True)
 class Step:
-    """One tensor's origin, and how it is made; `make` is None where it stays as it starts."""
+    """One tensor's origin and the function that makes it; `make` is None if it is not changed."""
 
     origin: Origin
     make: Callable[[], torch.Tensor] | None
     same: tuple[Donor, str] | None = None
-    """The tensor that it is, unchanged: then there is no need to make it."""
+    """The tensor that it copies without a change, so that `make` is not needed."""
 
 
 def plan(
@@ -117,19 +117,19 @@ def plan(
 ) -> list[Step]:
     """A step for every tensor of `target`, in the model's order. Shapes are compared, no weights are read.
 
-    `embeddings` is one of `EMBEDDINGS`, or None to leave them as they start. Raises OptionError when nothing would
-    be carried, or a component has no tensors in the target; ModelError when a donor's family
-    or shapes do not fit, naming the tensor.
+    `embeddings` is one of `EMBEDDINGS`, or None to leave them unchanged. Raises OptionError if nothing would be carried
+    or if a component has no tensors in the target, and ModelError with the tensor's name if a donor's family or
+    shapes do not fit.
     """
     if embeddings is not None and embeddings not in EMBEDDINGS:
         raise OptionError(f'embeddings: "{embeddings}"{config.suggestion(embeddings, EMBEDDINGS)}')
     starts = embeddings if embeddings_from is not None else None
     if not grafts and starts in (None, "fresh"):
-        raise OptionError("components: nothing would be carried over; name at least one component")
+        raise OptionError("components: nothing would be carried over; give at least one component")
     by_component: dict[str, Graft] = {}
     for graft in grafts:
         if graft.component in ("embeddings", "head"):
-            raise OptionError("components: token embeddings move by --embeddings copy (or scale, mean, sample)")
+            raise OptionError("components: use --embeddings copy (or scale, mean, sample) for token embeddings")
         by_component[graft.component] = graft
         for donor in graft.donors:
             _check_fits(target, donor, graft.component, depth_map)
@@ -146,26 +146,27 @@ def plan(
     for component in by_component:
         if not any(step.make and step.origin.component == component for step in steps):
             raise OptionError(
-                f"{component}: nothing would be carried: the {target.config.model_type} target has no {component} there"
+                f"{component}: the {target.config.model_type} target has no {component} to carry in the chosen layers; "
+                "leave it out"
             )
     return steps
 
 
 def differences(target: Target, donors: Sequence[Donor]) -> list[str]:
-    """Settings in which donors differ from the target that change what the same weights compute, a line each."""
+    """A note for each setting of a donor that differs from the target and changes what the same weights compute."""
     said = []
     for donor in donors:
         for name in _FUNCTION:
             ours, theirs = getattr(target.config, name, None), getattr(donor.config, name, None)
             if ours != theirs:
-                said.append(f"{donor}: was trained with {name} = {theirs}, the target has {ours}")
+                said.append(f"{donor}: was trained with {name} = {theirs}, but the target has {ours}")
     return said
 
 
 def _check_family(target: Target, donor: Donor) -> None:
     ours, theirs = target.config.model_type, donor.config.model_type
     if ours != theirs:
-        raise ModelError(f"{donor.saved.path}: a {theirs} model; the target is {ours}")
+        raise ModelError(f"{donor.saved.path}: is a {theirs} model, but the target is {ours}; use one family for both")
 
 
 def _check_fits(target: Target, donor: Donor, component: str, depth_map: str | None) -> None:
@@ -173,13 +174,13 @@ def _check_fits(target: Target, donor: Donor, component: str, depth_map: str | N
     path, depth = donor.saved.path, target.anatomy.layers
     if donor.depth != depth and depth_map is None and component != "positions":
         raise ModelError(
-            f"{path}: has {donor.depth} layers, the target {depth}: weights cannot be carried over; "
-            "give the target as many layers, or match them with `proctool transplant --depth-map repeat`"
+            f"{path}: has {donor.depth} layers, but the target has {depth}; use the same number of layers, or match "
+            "them with `proctool transplant --depth-map repeat`"
         )
     for label, key, which in _SHAPE:
         ours, theirs = getattr(target.config, key, None), getattr(donor.config, key, None)
         if ours != theirs and component in which:
-            raise ModelError(f"{path}: has {theirs} {label}, the target {ours}: weights cannot be carried over")
+            raise ModelError(f"{path}: has {theirs} {label}, but the target has {ours}; use models of equal {label}")
 
 
 def _start(target: Target, name: str, place: Place, why: str, donors: tuple[str, ...] = ()) -> Step:
@@ -210,7 +211,7 @@ def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: s
                 return _start(target, name, place, "past-donor", (str(donor),))
             theirs = parts.in_layer(name, layer)
         if theirs not in donor.shapes:
-            raise ModelError(f"{donor.saved.path}: has no tensor {theirs}, which the target needs")
+            raise ModelError(f"{donor.saved.path}: has no tensor {theirs}, which the target needs; use another donor")
         sources.append((donor, theirs))
     altered = len(sources) > 1 or graft.treatment != Treatment() or part is not None
     source = "altered" if altered else "carried"
@@ -223,8 +224,8 @@ def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: s
             continue
         if place.component != "positions" or found[1:] != shape[1:]:
             raise ModelError(
-                f"{donor.saved.path}: tensor {theirs} has shape {found}, the target {shape}: "
-                "weights cannot be carried over"
+                f"{donor.saved.path}: tensor {theirs} has shape {found}, but the target needs {shape}; "
+                "use models of equal shape"
             )
         rows, offset = shape[0], parts.position_offset
         source = "cut" if found[0] > rows else "extended"
@@ -244,7 +245,7 @@ def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: s
         if part is None or rows_of is None:
             return graft.treatment.apply(given, start, fresh, random, sharpen)
         whole = start().clone()
-        # Treatments see the rows of these heads alone, so that a shuffle mixes nothing of the others in.
+        # Treatments see only the rows of these heads, so that a shuffle does not mix in others.
         own = functools.partial(rows_along, axis=rows_of.axis, part=part)
         treated = graft.treatment.apply(
             [own(each) for each in given], lambda: own(start()), lambda: own(fresh()), random, sharpen
@@ -266,14 +267,14 @@ def _grafted(target: Target, name: str, place: Place, graft: Graft, depth_map: s
 
 
 def rows_along(value: torch.Tensor, axis: int, part: NDArray[np.bool_]) -> torch.Tensor:
-    """The rows `part` of a tensor along `axis`, which becomes the first."""
+    """The rows `part` of a tensor along `axis`, which becomes the first axis."""
     import torch
 
     return value.movedim(axis, 0)[torch.from_numpy(part)]
 
 
 def _embedding(target: Target, name: str, place: Place, way: str | None, donor: Donor | None) -> Step:
-    """The step of the token embedding or of what belongs to an untied head (a bias over the vocabulary too)."""
+    """The step of the token embedding, of an untied head, or of a bias over the vocabulary."""
     start = _start(target, name, place, "drawn-by-default")
     shape = target.shapes[name]
     if way is None:
@@ -292,12 +293,13 @@ def _embedding(target: Target, name: str, place: Place, way: str | None, donor: 
     found = donor.shapes[theirs]
     if way == "copy" and found[0] != shape[0]:
         raise ModelError(
-            f"{donor.saved.path}: vocabulary of {found[0]}, the target has {shape[0]}: rows cannot be "
+            f"{donor.saved.path}: has a vocabulary of {found[0]}, but the target has {shape[0]}, so rows cannot be "
             "copied; use --embeddings fresh, scale, mean or sample"
         )
     if way != "scale" and found[1:] != shape[1:]:
         raise ModelError(
-            f"{donor.saved.path}: tensor {theirs} has shape {found}, the target {shape}: weights cannot be carried over"
+            f"{donor.saved.path}: tensor {theirs} has shape {found}, but the target needs {shape}; "
+            "use --embeddings scale or fresh"
         )
 
     def make() -> torch.Tensor:

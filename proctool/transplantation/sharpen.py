@@ -1,7 +1,7 @@
-"""Attention made sharper: query weights and biases times a factor, for all heads or for each its own.
+"""Sharper attention: query weights and biases times a factor, the same for all heads or one per head.
 
-Attention logits are linear in the query, so the factor multiplies them, and the entropy of attention falls as it grows.
-`match` finds the factor of each head, layer after layer, at which its entropy on random tokens is the donor's.
+Attention logits are linear in the query, so the factor multiplies them; a larger factor lowers the entropy of
+attention. `match` finds a factor for each head, layer after layer, that gives it the donor's entropy on random tokens.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Factors = Callable[[int], NDArray[np.float64]]
 def sharpened(
     value: torch.Tensor, rows: HeadRows, factors: NDArray[np.float64], part: NDArray[np.bool_] | None = None
 ) -> torch.Tensor:
-    """`value` with its query rows times their heads' factors; or, of `value`, the rows `part` along its first axis."""
+    """`value` with its query rows multiplied by their heads' factors. With `part`, `value` has only those rows."""
     import torch
 
     scale = np.ones(len(rows.role))
@@ -49,20 +49,20 @@ def sharpened(
 
 
 class Sharpening:
-    """The factors of a planned transplant; those that match the donor's entropy are found when first asked for."""
+    """The factors of a planned transplant; those that match the donor's entropy are computed on first use."""
 
     def __init__(self, how: float | str, target: Target, donors: Sequence[Donor]) -> None:
         self._how, self._target, self._donors = how, target, donors
         self._found: dict[int, NDArray[np.float64]] | None = None
         self.steps: Sequence[Step] = ()
-        """The whole plan, from which a model is made to be measured."""
+        """The whole plan, to build the model that is measured."""
         if not target.head_map().free_queries:
             raise ModelError(
-                f"sharpen: a {target.config.model_type} model normalises its queries, so a factor on their weights "
-                "changes nothing; leave --sharpen out"
+                f"sharpen: {target.config.model_type} models normalise queries, so a factor has no effect; "
+                "leave --sharpen out"
             )
         if how == MATCH and len(donors) > 1:
-            raise OptionError("sharpen: match needs a single donor of attention; give a factor, or one donor")
+            raise OptionError("sharpen: match needs exactly one donor of attention; give one donor, or a factor")
 
     def factors(self, layer: int) -> NDArray[np.float64]:
         """The factor of each head of a layer: (heads,). Raises ModelError, ArtifactError."""
@@ -70,7 +70,7 @@ class Sharpening:
         if self._how != MATCH:
             return np.full(known.heads, float(self._how))
         if self._found is None:
-            self._found = {each: np.ones(known.heads) for each in known.layers}  # for the model to be measured
+            self._found = {each: np.ones(known.heads) for each in known.layers}  # for the model that is measured
             self._found = matching_factors(self._model(), self._donors[0], known, self._target.seed)
         return self._found[layer]
 
@@ -87,9 +87,9 @@ class Sharpening:
 
 
 def matching_factors(model: PreTrainedModel, donor: Donor, known: HeadMap, seed: int) -> dict[int, NDArray[np.float64]]:
-    """Factors by layer with which the heads of `model`, which is changed, have the entropies of the donor's: (heads,)
+    """Factors by layer that give the heads of `model` the donor's entropies: (heads,). Changes `model`.
 
-    Where no factor does, the nearest bound is taken.
+    A head that no factor matches gets the nearest bound.
     """
     import torch
 
@@ -117,7 +117,7 @@ def matching_factors(model: PreTrainedModel, donor: Donor, known: HeadMap, seed:
 
 
 def _entropies(model: PreTrainedModel, ids: torch.Tensor) -> NDArray[np.float64]:
-    """Mean entropy of each head, the first position left out: (layers, heads)."""
+    """Mean entropy of each head, without the first position: (layers, heads)."""
     with eager(model):
         shown, _ = patterns(model, ids)
     return np.array([entropies(each)[..., 1:].mean((0, 2)).numpy() for each in shown])

@@ -1,7 +1,7 @@
-"""What may be done to a tensor on its way from donor to target: controls, embedding starts, other contexts.
+"""How tensors can be changed between donor and target: controls, embedding starts, other contexts.
 
-All are functions of tensors in float32. `fresh` draws the target's tensor anew; `start` makes the value it has where
-nothing is carried, which is the fresh one unless there is a base model.
+All functions work on tensors in float32. `fresh` draws a new tensor of the target; `start` gives its value before the
+transplant, which is the fresh one unless there is a base model.
 """
 
 from __future__ import annotations
@@ -19,54 +19,54 @@ if TYPE_CHECKING:
 EMBEDDINGS = ("fresh", "scale", "mean", "sample", "copy")
 """Starts for the token embeddings (and an untied head):
 
-fresh   as the target drew them
-scale   as the target drew them, times one number, so that their standard deviation is the donor's
-mean    every row the mean of the donor's rows (the paper's "full transfer", section 4)
-sample  each row one of the donor's rows, drawn from the seed
-copy    the donor's own rows, which asks for the same vocabulary size
+fresh   random rows
+scale   random rows, scaled to the donor's standard deviation
+mean    every row is the mean of the donor's rows (the paper's "full transfer", section 4)
+sample  every row is a random row of the donor
+copy    the donor's rows; needs the same vocabulary size
 """
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """Controls, applied in this order to the donor's tensor (several donors: to their average)."""
+    """Controls, applied in this order to the donor's tensor, or to the average of several donors."""
 
     shuffle: bool = False
     """Permute the tensor's values: the same distribution, no structure (the paper's per-tensor shuffle)."""
     match_scale: bool = False
-    """Take a fresh tensor instead and give it the donor's standard deviation: only the scale is carried."""
+    """Use a fresh tensor with the donor's standard deviation: only the scale is carried."""
     sharpen: float | Literal["match"] = 1.0
-    """Multiply the queries of attention by this factor; match: by each head's own, to have the donor's entropy."""
+    """Multiply the queries of attention by this factor; match: one factor per head, to reach the donor's entropy."""
     noise: float = 0.0
-    """Add Gaussian noise, its deviation this fraction of the tensor's root mean square (noise-to-signal ratio)."""
+    """Add Gaussian noise with this fraction of the tensor's root mean square as its deviation (noise-to-signal)."""
     alpha: float = 1.0
-    """How far to go from the start (0) to what was made so far (1), linearly."""
+    """Linear interpolation from the start (0) to the result so far (1)."""
 
     def __post_init__(self) -> None:
         if self.shuffle and self.match_scale:
-            raise OptionError("shuffle and match-scale: the same component cannot be both; choose one")
+            raise OptionError("shuffle and match-scale: a component can have only one of them; choose one")
         if self.sharpen != "match" and not 0 < self.sharpen < math.inf:
-            raise OptionError(f"sharpen = {self.sharpen:g}: a factor above 0 on the queries, or match")
+            raise OptionError(f"sharpen = {self.sharpen:g}: must be a factor above 0, or match")
         if self.noise < 0:
-            raise OptionError(f"noise = {self.noise:g}: a fraction of the weights' size, at least 0")
+            raise OptionError(f"noise = {self.noise:g}: must be at least 0, as a fraction of the weights' size")
         if not 0 <= self.alpha <= 1:
             raise OptionError(f"alpha = {self.alpha:g}: must be from 0 (the start) to 1 (the donor)")
 
     def words(self) -> list[str]:
-        """What is done, for people; nothing for a plain carry."""
+        """A description for users; empty without a control."""
         said = []
         if self.shuffle:
             said.append("shuffled")
         if self.match_scale:
             said.append("scale only")
         if self.sharpen == "match":
-            said.append("as sharp as the donor's, head by head")
+            said.append("sharpened to the donor's entropy per head")
         elif self.sharpen != 1:
             said.append(f"queries times {self.sharpen:g}")
         if self.noise:
-            said.append(f"noise of {self.noise:g} of its size")
+            said.append(f"with noise of {self.noise:g} of its size")
         if self.alpha < 1:
-            said.append(f"{self.alpha:g} of the way from the start")
+            said.append(f"interpolated {self.alpha:g} from the start")
         return said
 
     def apply(
@@ -77,7 +77,7 @@ class Treatment:
         random: torch.Generator,
         sharpen: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """The target's tensor from its donors' tensors, all of one shape; `sharpen` is what sharpens this one."""
+        """The target's tensor from its donors' tensors, all of one shape; `sharpen` sharpens it."""
         import torch
 
         made = given[0] if len(given) == 1 else torch.stack(list(given)).mean(0)
@@ -94,9 +94,9 @@ class Treatment:
 
 
 def with_deviation(fresh: torch.Tensor, given: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    """`fresh` with the standard deviation of `given` (which may be of another shape), about its own mean.
+    """`fresh` with the standard deviation of `given` (which may have another shape), around its own mean.
 
-    Norms and biases start as constants, without a direction to scale: they get Gaussian ones about their constant.
+    Norms and biases start as constants, which cannot be scaled: they get Gaussian values around the constant.
     """
     import torch
 
@@ -114,7 +114,7 @@ def embedding_rows(
     fresh: Callable[[], torch.Tensor],
     random: torch.Generator,
 ) -> torch.Tensor:
-    """`rows` rows of embedding by one of `EMBEDDINGS`, from the donor's (V, C)."""
+    """`rows` embedding rows by one of `EMBEDDINGS`, from the donor's (V, C)."""
     import torch
 
     if way == "copy":
@@ -130,10 +130,10 @@ def embedding_rows(
 
 
 def resize_positions(given: torch.Tensor, rows: int, offset: int) -> torch.Tensor:
-    """Position embeddings (P, C) for `rows` rows: the first of them, or stretched over all by linear interpolation.
+    """Position embeddings (P, C) for `rows` rows: the first rows, or stretched by linear interpolation.
 
-    The first and the last position keep their vectors when stretched. The `offset` rows before the first position
-    are carried as they are.
+    Stretching keeps the vectors of the first and the last position. The `offset` rows before the first position are
+    copied.
     """
     import torch
 

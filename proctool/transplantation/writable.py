@@ -1,4 +1,4 @@
-"""Whether tensors of a module in memory can take the values made for them, asked before any is changed."""
+"""Check that tensors of a module in memory can take their new values, before any is changed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def require_writable(label: str, tensors: Mapping[str, torch.Tensor], made: Mapping[str, torch.Tensor]) -> None:
-    """Raise ModelError, naming the tensor, unless every value of `made` fits the tensor of its name.
+    """Raise ModelError with the tensor's name unless every value of `made` fits the tensor of its name.
 
-    Tensors without memory, sharded ones, those of inference mode and whole numbers cannot take weights; nor can a
-    number format whose largest number a value exceeds.
+    Tensors on the meta device, sharded tensors, inference tensors and integers cannot take weights; nor can a number
+    format that is too small for a value.
     """
     import torch
     from torch.distributed.tensor import DTensor
@@ -27,9 +27,13 @@ def require_writable(label: str, tensors: Mapping[str, torch.Tensor], made: Mapp
         if isinstance(tensor, DTensor):
             raise ModelError(f"{label}: {name} is sharded; carry weights before the module is sharded")
         if tensor.is_inference():
-            raise ModelError(f"{label}: {name} was made in inference mode, which forbids changes")
+            raise ModelError(
+                f"{label}: {name} was created in inference mode and cannot change; create it outside of it"
+            )
         if not tensor.is_floating_point():
-            raise ModelError(f"{label}: {name} holds {tensor.dtype}, not floating-point numbers")
+            raise ModelError(f"{label}: {name} has type {tensor.dtype}, not floating-point numbers")
         largest = float(value.abs().max()) if value.numel() else 0.0
         if largest > torch.finfo(tensor.dtype).max:
-            raise ModelError(f"{label}: {name} holds {tensor.dtype}, which cannot hold a weight of {largest:.3g}")
+            raise ModelError(
+                f"{label}: {name} has type {tensor.dtype}, which cannot hold a weight of {largest:.3g}; use float32"
+            )

@@ -89,7 +89,7 @@ WHOLE = {"sentence_good": "a", "sentence_bad": "b", "UID": "u", "linguistics_ter
         (lines(WHOLE, {**WHOLE, "UID": None}), 'line 2: the field "UID" has no text'),
         (lines({key: value for key, value in WHOLE.items() if key != "sentence_bad"}), '"sentence_bad"'),
         (lines(WHOLE, "", "{"), "line 3: not JSON"),
-        (lines([1]), "line 1: not a record"),
+        (lines([1]), "line 1: not a JSON object"),
         ("\n", "has no pairs"),
         (lines({**WHOLE, "sentence_bad": "long " * 20}), "does not fit the model's context of"),
     ],

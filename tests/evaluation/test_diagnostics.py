@@ -287,7 +287,7 @@ def test_a_study_is_not_started_by_every_process_of_a_launch(
     monkeypatch.setattr("proctool.cli.run.execute_stages", lambda *_: pytest.fail("it is started"))
     said = proctool(*SUM, "--seeds", "0,1")
     assert said.code == 1
-    assert "a study starts its own processes" in said.line
+    assert "several inits or seeds cannot run under torchrun" in said.line
     assert not Path("runs").exists()
 
 

@@ -123,14 +123,14 @@ def test_a_length_is_added_only_where_no_file_came(proctool: Callable[..., Said]
     settings = folder / "tokenizer_config.json"
     with_values(settings, model_max_length=int(1e30))
     before = settings.read_bytes()
-    assert "tokenizer_config.json stays as it came, without model_max_length; the model reads 64 tokens" in (
+    assert "tokenizer_config.json is unchanged and sets no model_max_length; the model reads at most 64 tokens" in (
         proctool("export", "hf", "one").err
     )
     assert Path("one/tokenizer_config.json").read_bytes() == before
     settings.unlink()
     if ends:
         (folder / "special_tokens_map.json").write_text('{"eos_token": "</s>"}')
-    assert "stays as it came" not in proctool("export", "hf", "two").err
+    assert "is unchanged" not in proctool("export", "hf", "two").err
     assert transformers.AutoTokenizer.from_pretrained("two").model_max_length == 64
     assert Path("two/tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes() or not ends
 

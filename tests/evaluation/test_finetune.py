@@ -98,7 +98,7 @@ def test_mistakes_are_one_line(proctool: Callable[..., Said], tmp_path: Path) ->
         (("cola", "--init", "m.safetensors", "--data", short), "line 1: has 2 columns, but needs 4"),
         (("mrpc", "--init", "m.safetensors", "--data", data), "no train.tsv or msr_paraphrase_train.txt"),
         (("rte", "--init", "m.safetensors"), "cannot be loaded from the hub"),
-        (("py150", "--init", "m.safetensors"), "needs the folder"),
+        (("py150", "--init", "m.safetensors"), "py150 needs CodeXGLUE"),
         (("cola", "--data", data), "give one with --tokenizer"),
         (
             ("cola", "--init", "m.safetensors", "--data", data, "--context", 99),

@@ -112,7 +112,7 @@ def test_bytes_that_are_not_utf8_are_counted_as_they_are_and_named(
     assert found["lossy"] == {"documents": 3, "not_utf8": 3, "first": 1}
     said = proctool("eval", "perplexity", "m.safetensors", "--corpus", "src", "--split", "train")
     assert "3 of the 3 documents are not UTF-8" in said.err
-    assert "do not compare" in said.err
+    assert "not comparable" in said.err
     exact = perplexity(
         save_speaker(tmp_path / "b.safetensors"), PerplexityOptions(corpus=str(tmp_path / "src"), split="train")
     )

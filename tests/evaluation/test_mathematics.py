@@ -226,4 +226,4 @@ def test_what_cannot_be_asked_is_one_line(proctool: Callable[..., Said], tmp_pat
     save_speaker(tmp_path / "fits.safetensors", tokenizer=CHARACTERS, context=40)
     assert proctool("eval", "mathematics", "fits.safetensors", "--corpus", "mathematics:tree").code == 0
     said = proctool("eval", "mathematics", "m.safetensors", "--corpus", "python")
-    assert (said.code, "python: not mathematics" in said.line) == (1, True)
+    assert (said.code, "python: not a mathematics" in said.line) == (1, True)

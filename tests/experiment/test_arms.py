@@ -285,7 +285,10 @@ def test_launch_sets_the_precision_of_every_stage(root: Path) -> None:
             {"arms": {"x": WARM | {"treatment": {"sharpen": "much"}}}},
             "arms.x.treatment.sharpen: 'much' is not a number",
         ),
-        ({"arms": {"x": WARM | {"treatment": {"sharpen": -1}}}}, "arms.x.treatment: sharpen = -1: a factor above 0"),
+        (
+            {"arms": {"x": WARM | {"treatment": {"sharpen": -1}}}},
+            "arms.x.treatment: sharpen = -1: must be a factor above 0",
+        ),
         ({"budgets": [0.5]}, "budgets: needs `setting: substitutive`"),
         ({"setting": "substitutive"}, "budgets: missing"),
         ({"setting": "substitutive", "budgets": [0.5, 2]}, "budgets = [0.5, 2.0]: write distinct shares"),

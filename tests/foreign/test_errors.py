@@ -163,7 +163,7 @@ BAD: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], dict[str,
         with_nan,
         {},
         ModelError,
-        r"layers\.1\.mlp\.down_proj\.weight holds values that are not finite",
+        r"layers\.1\.mlp\.down_proj\.weight has NaN or infinite values",
     ),
     "layers": (lambda: titan("split"), lambda: source("llama"), {"layers": 2}, OptionError, "layers: 2 reaches out"),
     "nothing": (

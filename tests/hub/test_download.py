@@ -105,7 +105,7 @@ def test_a_local_path_wins(hub: Stub, llama: Path, proctool: Callable[..., Said]
         ("org/llama@v2", 'the hub has no revision "v2" of this model'),
         ("org/gated", "the hub refuses access; ask for access"),
         ("org/empty", "org/empty: has no config.json on the hub"),
-        ("org/pickled", "has no model.safetensors; weights in other forms than safetensors are never read"),
+        ("org/pickled", "has no model.safetensors; proctool reads only safetensors"),
     ],
 )
 @pytest.mark.parametrize("command", ["export", "init"])

@@ -225,7 +225,7 @@ _BROKEN: dict[str, tuple[Callable[[Weights], Weights], str]] = {
     ),
     "another vocabulary": (
         lambda weights: weights | {EMBEDDING: torch.ones(30, 16)},
-        rf"tensor {EMBEDDING} has shape \(30, 16\), and config.json makes it \(23, 16\); set vocab_size to 30",
+        rf"tensor {EMBEDDING} has shape \(30, 16\), but config.json needs \(23, 16\); set vocab_size to 30",
     ),
     "another width": (
         lambda weights: weights | {"model.norm.weight": torch.ones(5)},
@@ -234,21 +234,21 @@ _BROKEN: dict[str, tuple[Callable[[Weights], Weights], str]] = {
     **{
         f"quantised as {kind}": (
             lambda weights, kind=kind: _quantised(weights, kind),
-            "2 tensors .*layers.0.mlp.up_proj.weight.* numbers, as quantised weights",
+            "2 tensors .*layers.0.mlp.up_proj.weight.* values, so the weights are quantised",
         )
         for kind in (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2)
     },
     "quantised with scales": (
         lambda weights: _quantised(weights, torch.int8) | {"model.layers.0.mlp.up_proj.SCB": torch.ones(64)},
-        "layers.0.mlp.up_proj.weight.* hold I8 numbers, as quantised weights",
+        "layers.0.mlp.up_proj.weight.* have I8 values, so the weights are quantised",
     ),
     "packed": (
         lambda weights: _renamed(_quantised(weights, torch.int32), "up_proj.weight", "up_proj.qweight"),
-        "up_proj.qweight.* hold I32 numbers, as quantised weights",
+        "up_proj.qweight.* have I32 values, so the weights are quantised",
     ),
     "another family": (
         lambda weights: _renamed(weights, "mlp", "feed"),
-        "6 tensors .*are missing; the files hold model.layers.0.feed",
+        "6 tensors .*are missing; the files have model.layers.0.feed",
     ),
 }  # fmt: skip
 
@@ -342,7 +342,7 @@ def _break(folder: Path) -> None:
         (_twice, "is in both model-00001-.* and model-00002-"),
         (_adapter, "an adapter"),
         (_remove, "of which model-00002-of-.* is missing"),
-        (_break, "model-00002-of-.*: a broken link to gone.safetensors"),
+        (_break, "model-00002-of-.*: is a broken link to gone.safetensors"),
     ],
 )
 def test_files_that_do_not_make_one_model_are_refused(spoil: Callable[[Path], None], said: str, folder: Path) -> None:

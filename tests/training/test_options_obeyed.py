@@ -64,8 +64,8 @@ def test_what_a_warmup_does_not_obey_is_said(proctool: Run) -> None:
     path = configuration(vocab_size=300, max_position_embeddings=64)
     told = proctool("warmup", "--task", "set:inputs=2,symbols=4", "--model", path, "--steps", 1, "--eval-samples", 4)
     assert told.code == 0, told.err
-    assert "vocab_size is 300, but the model gets" in told.err
-    assert "max_position_embeddings is 64, but the model gets" in told.err
+    assert "vocab_size is 300, but the model uses" in told.err
+    assert "max_position_embeddings is 64, but the model uses" in told.err
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_another_context_is_said_and_the_same_is_not(proctool: Run, text: Path) 
     assert "max_position_embeddings" not in told.err
     assert open_model(Path("m")).config.max_position_embeddings == 12
     told = pretrain(proctool, text, "--model", path, "--context", 8, "--resume", "never")
-    assert "llama.json: max_position_embeddings is 12, but the model gets 8" in told.err
+    assert "llama.json: max_position_embeddings is 12, but the model uses 8" in told.err
 
 
 # -- padded vocabularies and copied rows --

@@ -79,7 +79,7 @@ def test_heads_that_share_a_key_are_carried_together(tmp_path: Path) -> None:
     model = build_model(config_of("llama", GROUPED), 1)
     known = head_map(model)
     assert (known.heads, known.group) == (4, 2)
-    with pytest.raises(OptionError, match=r"1\.2 shares a key and a value with 1\.3; name all of 1\.2 and 1\.3"):
+    with pytest.raises(OptionError, match=r"1\.2 shares a key and a value with 1\.3; give all of 1\.2 and 1\.3"):
         choose_heads(["1.2", "0.0", "0.1"], known, 0)
     donor = open_model(donor_of(tmp_path, model))
     target, before = build_model(config_of("llama", GROUPED), 2), build_model(config_of("llama", GROUPED), 2)
@@ -93,7 +93,7 @@ def test_heads_that_share_a_key_are_carried_together(tmp_path: Path) -> None:
         "q_proj": [2, 3], "k_proj": [1], "v_proj": [1]
     }  # fmt: skip
     assert len(choose_heads(["random:2"], known, 3)) == 2
-    with pytest.raises(OptionError, match="draw a multiple"):
+    with pytest.raises(OptionError, match="use a multiple"):
         choose_heads(["random:1"], known, 0)
 
 
@@ -108,13 +108,13 @@ def test_random_heads_are_the_seeds_and_never_those_left_out() -> None:
 @pytest.mark.parametrize(
     ("heads", "message"),
     [
-        (["2.0"], "heads: 2.0 is not in the model, which has heads 0 to 1 in layers 0, 1"),
+        (["2.0"], "heads: the model has no head 2.0; it has heads 0 to 1 in layers 0, 1"),
         (["1"], '"1" is not a head'),
         (["-1.0"], '"-1.0" is not a head'),
-        (["1.0", "1.0"], "named twice"),
+        (["1.0", "1.0"], "given twice"),
         (["random:4", "-0.0"], "only 3 heads are left"),
         (["random:0"], "is not a head"),
-        ([], "none is named"),
+        ([], "no head is given"),
     ],
 )
 def test_heads_that_are_not_there_are_refused(heads: Sequence[str], message: str) -> None:
@@ -145,11 +145,11 @@ def test_the_commands_carry_heads_and_say_so(proctool: Callable[..., Said], tmp_
     ("options", "message"),
     [
         ({"heads": ("0.1",), "mlp": ("D",)}, "heads: attention is not carried"),
-        ({"heads": ("0.1",), "attention": ("D",), "layers": ("1",)}, "heads: 0.1 is outside the layers"),
+        ({"heads": ("0.1",), "attention": ("D",), "layers": ("1",)}, "heads: 0.1 is not in the carried layers"),
         ({"sharpen": "2", "mlp": ("D",)}, "sharpen: attention is not carried"),
-        ({"sharpen": "0", "attention": ("D",)}, "attention: sharpen = 0: a factor above 0"),
+        ({"sharpen": "0", "attention": ("D",)}, "attention: sharpen = 0: must be a factor above 0"),
         ({"sharpen": "more", "attention": ("D",)}, "sharpen: 'more' is not a number"),
-        ({"sharpen": "match", "attention": ("D,E",)}, "match needs a single donor"),
+        ({"sharpen": "match", "attention": ("D,E",)}, "match needs exactly one donor"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_made(tmp_path: Path, options: dict, message: str) -> None:
@@ -211,5 +211,5 @@ def test_matched_sharpness_has_the_donors_entropy_head_by_head(tmp_path: Path) -
 
 def test_where_queries_are_normalised_a_factor_is_refused(tmp_path: Path) -> None:
     save_model(tmp_path / "m.safetensors", tiny("qwen3"), {})
-    with pytest.raises(ModelError, match="normalises its queries"):
+    with pytest.raises(ModelError, match="normalise queries"):
         plan_transplant(TransplantOptions(attention=(str(tmp_path / "m.safetensors"),), sharpen="2"))

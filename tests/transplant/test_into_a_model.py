@@ -74,7 +74,7 @@ def test_embedding_starts(tmp_path: Path, way: str) -> None:
 
 def test_copied_embeddings_ask_for_the_same_vocabulary(tmp_path: Path) -> None:
     donor = make(tmp_path, 1)
-    with pytest.raises(ModelError, match="vocabulary of 30, the target has 41"):
+    with pytest.raises(ModelError, match="vocabulary of 30, but the target has 41"):
         transplant_into(fresh(), donor, BODY, embeddings="copy")
     target = fresh(vocab_size=VOCAB)
     transplant_into(target, donor, BODY, embeddings="copy")
@@ -162,10 +162,10 @@ class InMemory(SavedModel):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "3x2x16"}, "has 3 layers, the target 2"),
-        ({"model": "2x2x32"}, "has 32 width, the target 16"),
-        ({"model": "2x4x16"}, "has 4 heads, the target 2"),
-        ({"family": "llama"}, "a llama model; the target is gpt2"),
+        ({"model": "3x2x16"}, "has 3 layers, but the target has 2"),
+        ({"model": "2x2x32"}, "has 32 width, but the target has 16"),
+        ({"model": "2x4x16"}, "has 4 heads, but the target has 2"),
+        ({"family": "llama"}, "is a llama model, but the target is gpt2"),
     ],
 )
 def test_donors_of_another_shape_are_refused(tmp_path: Path, change: dict[str, str], message: str) -> None:
@@ -210,10 +210,10 @@ def test_what_the_target_has_no_place_for_is_said(tmp_path: Path) -> None:
     with pytest.warns(Notice) as said:
         transplant_into(build_model(plain, 2), donor, BODY, embeddings="copy")
     assert [str(each.message) for each in said] == [
-        "d: 8 attention tensors have no place in the model and stay behind: "
+        "d: 8 attention tensors do not exist in the model and are not carried: "
         + ", ".join(f"model.layers.0.self_attn.{name}_proj.bias" for name in "qkv")
         + " and 5 more",
-        "d: 1 head tensor has no place in the model and stays behind: lm_head.weight",
+        "d: 1 head tensor does not exist in the model and is not carried: lm_head.weight",
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error", Notice)
