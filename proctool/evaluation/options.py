@@ -81,8 +81,7 @@ class ArithmeticOptions(DiagnosticOptions):
     digits: int | None = None
     """Digits of each number (default: 5; 3 with --scale laptop)."""
     scoring: Literal["answer", "official"] = "answer"
-    """Targets: the answer and its stop, or the published code's mask, which
-    leaves out the first digit and includes padding."""
+    """Score answer and stop, or the published code's mask (official)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,8 +182,7 @@ class StudyOptions:
     seeds: tuple[int, ...] = field(default=(), metadata={"comma": True})
     """Seeds to run every init with: 0,1,2 (default: that of --seed)."""
     scale: Literal["paper", "laptop"] = "paper"
-    """Base settings: the published ones, or smaller ones that take minutes
-    on one core; other options override them."""
+    """Base settings: as published, or for minutes on one core (laptop)."""
     jobs: int = 1
     """Parallel runs, each in its own process."""
 
@@ -221,8 +219,7 @@ class PerplexityOptions:
     context: int | None = None
     """Longest window in tokens (default: the model's context)."""
     stride: int | None = None
-    """Tokens between windows of a long document (default: the context);
-    a smaller stride gives each token more context."""
+    """Tokens between windows of long documents (default: the context)."""
     per_position: Path | None = None
     """Write the loss at each position to this CSV file, and print it."""
     apart_from: str | None = None

@@ -72,7 +72,7 @@ def parse_components(names: Sequence[str], option: str = "components") -> tuple[
         if name not in COMPONENTS:
             raise OptionError(f'{option}: "{name}" is not a component{config.suggestion(name, COMPONENTS)}')
     if len(set(names)) != len(names):
-        raise OptionError(f"{option}: {', '.join(names)}: the same component is named twice")
+        raise OptionError(f"{option}: {', '.join(names)}: the same component is given twice; give it once")
     return tuple(name for name in COMPONENTS if name in names)
 
 
@@ -201,10 +201,10 @@ def train_only(model: PreTrainedModel, names: Sequence[str]) -> int:
     found = {place.component for place in places.values()}
     for name in names:
         if name not in found:
-            tied = " (the head is the token embedding again)" if name == "head" else ""
-            raise OptionError(f"train: a {model.config.model_type} model of this shape has no {name}{tied}")
+            tied = " (the head shares the token embedding)" if name == "head" else ""
+            raise OptionError(f"train: this {model.config.model_type} model has no {name}{tied}; leave it out")
     if not names:
-        raise OptionError("train: nothing would be trained; name at least one component")
+        raise OptionError("train: nothing would be trained; give at least one component")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(places[name].component in names)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

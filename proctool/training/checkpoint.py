@@ -68,16 +68,18 @@ class Checkpoints:
             return None
         if saved.metadata.get("format") != _FORMAT:
             raise RunError(
-                f"{saved.path}: made by another version of proctool; finish with that one, or --resume never"
+                f"{saved.path}: made by another version of proctool; finish with that version, or use --resume never"
             )
         if saved.metadata["processes"] != self.accelerator.num_processes:
             raise RunError(
                 f"{saved.path}: made by {saved.metadata['processes']} processes, resumed by "
-                f"{self.accelerator.num_processes}; use as many, or --resume never"
+                f"{self.accelerator.num_processes}; use the same number, or --resume never"
             )
         if saved.metadata.get("layout") != self.engine.layout:
             made, now = (each or "DDP or FSDP2" for each in (saved.metadata.get("layout"), self.engine.layout))
-            raise RunError(f"{saved.path}: made under {made}, resumed under {now}; launch as before, or --resume never")
+            raise RunError(
+                f"{saved.path}: made under {made}, resumed under {now}; launch as before, or use --resume never"
+            )
         tensors = artifact.read_torch(saved, check=False)  # `latest` has just checked every hash
         self.engine.restore(_under(tensors, "model/"), _under(tensors, "optimiser/"))
         mine = _under(tensors, f"random/{self.accelerator.process_index}/")

@@ -26,9 +26,9 @@ class GrowthRule:
     """Added to it each time."""
     measure: str = "accuracy"
     value: float = 0.99
-    """The measure that the held-out set of the present size must reach."""
+    """The score that the validation set of the current size must reach."""
     patience: int | None = None
-    """Grow too after this many evaluations without a better held-out loss."""
+    """Also grow after this many evaluations without a better validation loss."""
 
 
 def parse_curriculum(written: str) -> GrowthRule:
@@ -49,16 +49,16 @@ def parse_curriculum(written: str) -> GrowthRule:
                 raise OptionError(f"{key} must be at least 1")
         except OptionError as error:
             raise OptionError(
-                f'curriculum: "{part.strip()}": {error}; write for example start=2,step=2,accuracy=.99'
+                f'curriculum: "{part.strip()}": {error}; write start=2,step=2,accuracy=.99, for example'
             ) from None
     if len(measures) > 1:
-        raise OptionError(f'curriculum = "{written}": one of {" and ".join(measures)} is enough')
+        raise OptionError(f'curriculum = "{written}": give only one of {" and ".join(measures)}')
     return GrowthRule(**values)
 
 
 @dataclass(frozen=True)
 class CurriculumStage:
-    """Samples of one size, and the held-out ones that belong to them."""
+    """Samples of one size, and the validation samples of that size."""
 
     size: int | None
     """The value of the task's size option; None outside a curriculum."""
@@ -128,7 +128,9 @@ def task_course(task: Task, written: str | None, sources: Callable[[Task], tuple
         if [(role, ids.start) for role, ids in smaller.layout.items()] != [
             (role, ids.start) for role, ids in task.layout.items()
         ]:
-            raise OptionError(f"curriculum: the tokens of {task.spec} would change their meaning with its size")
+            raise OptionError(
+                f"curriculum: not supported for {task.spec}: its tokens change their meaning with the size"
+            )
         lessons.append(CurriculumStage(size, *sources(smaller)))
     return Curriculum(lessons, rule)
 

@@ -40,7 +40,7 @@ def deterministic(asked: bool | None) -> Iterator[None]:
         if operation is None:
             raise
         raise RunError(
-            f"deterministic: torch's {operation[1]} has no deterministic algorithm here; leave --deterministic out"
+            f"deterministic: torch has no deterministic algorithm for {operation[1]} here; leave --deterministic out"
         ) from None
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])

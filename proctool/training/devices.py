@@ -41,7 +41,7 @@ def start_process() -> PartialState:
     atexit.unregister(_leave)
     prepare_allocator()
     launch()  # refused in one line where Accelerate would not know what to do
-    if flag("ACCELERATE_USE_FSDP"):  # else transformers gives donors' weights to one process alone
+    if flag("ACCELERATE_USE_FSDP"):  # otherwise only one process gets donors' weights
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     on_cpu = computes_on_cpu()
     try:
@@ -72,7 +72,7 @@ def _leave() -> None:
 
 def computes_on_cpu() -> bool:
     """Whether this launch computes on CPUs."""
-    # Accelerate by itself takes the processes of a torchrun on CPUs for strangers to each other.
+    # By default, Accelerate treats the processes of a torchrun on CPUs as unrelated processes.
     return flag("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
@@ -86,14 +86,14 @@ def make_accelerator(options: TrainingOptions) -> Accelerator:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     kind = accelerator.distributed_type
     if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
-        raise RunError("the launch asks for FSDP 1; add --fsdp_version 2")
+        raise RunError("FSDP 1 is not supported; launch with --fsdp_version 2")
     if kind == DistributedType.FSDP and options.precision == "fp16":
-        raise RunError("precision = fp16: not with sharded models; use bf16")
+        raise RunError("precision = fp16: not supported with sharded models; use bf16")
     if kind in (DistributedType.MEGATRON_LM, DistributedType.XLA):
-        raise RunError(f"the launch asks for {kind.value}; use DDP, FSDP2 (--use_fsdp --fsdp_version 2) or DeepSpeed")
+        raise RunError(f"{kind.value} is not supported; use DDP, FSDP2 (--use_fsdp --fsdp_version 2) or DeepSpeed")
     layout = getattr(accelerator, "parallelism_config", None)
     if layout is not None and any(getattr(layout, f"{name}_size", 1) > 1 for name in ("tp", "cp", "sp")):
-        raise RunError("the launch asks for tensor, context or sequence parallelism; use DDP, FSDP2 or DeepSpeed")
+        raise RunError("tensor, context and sequence parallelism are not supported; use DDP, FSDP2 or DeepSpeed")
     return accelerator
 
 
@@ -159,8 +159,8 @@ def losing_peers_is_one_line() -> Iterator[None]:
         if launch().processes == 1 or not any(word in said for word in _GONE):
             raise
         raise RunError(
-            f"process {launch().rank}: another process of this run has died or cannot be reached; "
-            "its own output says why. The same launch goes on from the last checkpoint"
+            f"process {launch().rank}: another process of this run died or cannot be reached; its own output says why. "
+            "Launch again to resume from the last checkpoint"
         ) from error
 
 

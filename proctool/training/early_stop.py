@@ -1,4 +1,4 @@
-"""Held-out measures and what hangs on them: the best evaluation so far, and stopping before the last step."""
+"""Validation scores and what depends on them: the best evaluation so far, and stopping early."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def has_reached(scores: Scores, measure: str, value: float) -> bool:
 
 @dataclass
 class EarlyStop:
-    """Watches the held-out scores of a run. `best` and `waited` are its state, kept in checkpoints."""
+    """Watches the validation scores of a run. `best` and `waited` are its state, kept in checkpoints."""
 
     until: str | None
     patience: int | None
@@ -45,7 +45,7 @@ class EarlyStop:
     """Evaluations since then."""
 
     def sees(self, scores: Scores, step: int, tokens: int) -> bool:
-        """Take in an evaluation; whether it is the best so far."""
+        """Record an evaluation; returns whether it is the best so far."""
         if math.isfinite(scores.loss) and (self.best is None or scores.loss < self.best.loss):
             self.best = scores.at(step, tokens)
             self.waited = 0
@@ -54,18 +54,18 @@ class EarlyStop:
         return False
 
     def reason(self, scores: Scores, *, in_full: bool = True) -> str | None:
-        """Why to stop after these scores; None to go on. Unless they are `in_full`, what is waited for cannot come."""
+        """The reason to stop after these scores; None to continue. `until` applies only at full size (`in_full`)."""
         if self.until is not None and in_full:
             measure, value = parse_until(self.until)
             if has_reached(scores, measure, value):
                 return f"{measure} {getattr(scores, measure):.4g} has reached {value:g}"
         if self.patience is not None and self.waited >= self.patience:
             least = f"than {self.best.loss:.4g}" if self.best else "that is a number"
-            return f"no better held-out loss {least} in {self.waited} evaluations"
+            return f"no better validation loss {least} in {self.waited} evaluations"
         return None
 
     def begin_again(self) -> None:
-        """Forget what was seen: later scores do not compare with it."""
+        """Forget earlier scores: later ones are not comparable with them."""
         self.best, self.waited = None, 0
 
     def state(self) -> dict[str, Any]:

@@ -100,16 +100,18 @@ def found(precision: str, compiles: bool, deterministic: bool | None = False) ->
 def refuse(precision: str) -> None:
     """Raise RunError for what would change the result against the run's options."""
     if flag(_MEGATRON):
-        raise RunError(f"the launch asks for Megatron-LM; {_LAYOUTS}")
+        raise RunError(f"Megatron-LM is not supported; {_LAYOUTS}")
     if flag(_SAGEMAKER) and os.environ.get("ACCELERATE_SAGEMAKER_DISTRIBUTED_TYPE", "NO") != "NO":
-        raise RunError("the launch asks for SageMaker's data parallelism; start with torchrun")
+        raise RunError("SageMaker's data parallelism is not supported; start with torchrun")
     if flag(_PARALLELISM) and any(os.environ.get(f"PARALLELISM_CONFIG_{each}_SIZE", "1") != "1" for each in _AXES):
-        raise RunError(f"the launch asks for tensor, context or sequence parallelism; {_LAYOUTS}")
+        raise RunError(f"tensor, context and sequence parallelism are not supported; {_LAYOUTS}")
     for name, kind in ((_FSDP, "FSDP"), (_PARALLELISM, "parallelism")):
         if flag(name) and launch().processes == 1:
-            raise RunError(f"the launch asks for {kind} in a single process; start several with accelerate launch")
+            raise RunError(f"{kind} needs several processes, but the launch has one; start more with accelerate launch")
     if flag(_FSDP) and os.environ.get("FSDP_IGNORED_MODULES"):
-        raise RunError("the launch asks FSDP to ignore modules, whose gradients would not be added up; leave it out")
+        raise RunError(
+            "FSDP's ignored modules are not supported, because their gradients are not reduced; remove that setting"
+        )
     tf32 = os.environ.get("NVIDIA_TF32_OVERRIDE")
     if (tf32 == "1" and precision == "fp32") or (tf32 == "0" and precision != "fp32"):
         raise RunError(f"NVIDIA_TF32_OVERRIDE={tf32} overrides --precision {precision}; unset it")

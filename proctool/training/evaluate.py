@@ -1,4 +1,4 @@
-"""Loss and accuracy on a fixed set of held-out samples."""
+"""Loss and accuracy on a fixed set of validation samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over a held-out set."""
+    """Means over a validation set."""
 
     loss: float
     """Nats per target token."""
@@ -83,7 +83,7 @@ def means(totals: Tensor, samples: int) -> Scores:
 def _mine(
     accelerator: Accelerator, source: Source, samples: int, batch: int, together: bool
 ) -> Iterator[tuple[Samples, bool]]:
-    """This process's parts of the held-out samples, and whether they count.
+    """This process's parts of the validation samples, and whether they count.
 
     With a sharded model all processes must run it equally often (`together`): one that has no share left takes a
     sample again.

@@ -40,7 +40,7 @@ def finished_step(folder: Path) -> int:
     """The step that the run in `folder` ended at, and that --extend continues from. Raises RunError, OSError."""
     end = next((event for event in reversed(read_events(folder)) if isinstance(event, EndEvent)), None)
     if end is None:
-        raise RunError(f"{folder}: holds no finished run to extend; train it first, without --extend")
+        raise RunError(f"{folder}: has no finished run to extend; train it first, without --extend")
     return end.step
 
 
@@ -51,7 +51,7 @@ def extension(where: str, found: Mapping[str, Any], wanted: Mapping[str, Any], e
     """
     done = end.step
     if wanted["steps"] <= done:
-        raise RunError(f"{where}: has done {done} steps already; --extend needs --steps above that")
+        raise RunError(f"{where}: has {done} steps already; --extend needs more --steps than that")
     before = found.get(EXTENDED_FROM, [])
     entry = {"step": done, "steps": found["steps"], "content": end.content}
     covered = scheduled_steps(found["steps"], [*before, entry])
@@ -76,6 +76,6 @@ def note(settings: Mapping[str, Any], extended_from: Sequence[Mapping[str, Any]]
         return ""
     covered = scheduled_steps(settings["steps"], extended_from)
     return (
-        f"the {settings['schedule']} schedule was made for {covered} steps; steps after that keep its final rate "
+        f"the {settings['schedule']} schedule was made for {covered} steps; later steps keep its final rate "
         f"{_final_rate(settings, covered):.3g}, unlike a run of {settings['steps']} steps from the start"
     )

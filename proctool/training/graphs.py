@@ -111,7 +111,7 @@ class GraphStep(Step):
             except RuntimeError as error:
                 self._capture = None
                 self.engine.forget_gradients()
-                self._note(f"CUDA graphs do not work here ({first_line(error)}); going on without them")
+                self._note(f"CUDA graphs do not work here ({first_line(error)}); continuing without them")
         if step.replay is not None:
             step.replay()
         elif self._capture is not None:

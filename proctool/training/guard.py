@@ -36,12 +36,12 @@ class Objection:
         what = "the loss" if self.quantity == "loss" else "the gradient's norm"
         if self.limit is None:
             return f"{what} is {self.value}"
-        return f"{what} of {self.value:.3g} is over {self.limit:g} times its median of {self.usual:.3g}"
+        return f"{what} of {self.value:.3g} is more than {self.limit:g} times its median of {self.usual:.3g}"
 
     def advice(self) -> str:
         """How to go on."""
         if self.limit is not None:
-            return "to go on regardless, give a larger --spike or none; or lower --lr or --clip in another --run-dir"
+            return "to continue anyway, use a larger --spike or none; or lower --lr or --clip in another --run-dir"
         return "lower --lr, or raise --ramp-steps or lower --clip"
 
 

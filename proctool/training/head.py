@@ -223,6 +223,6 @@ def _compiled(kernel: Kernel, device: torch.device, dtype: torch.dtype, stride: 
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        notice(f"the loss runs without torch.compile, which does not work here ({first_line(error)})")
+        notice(f"the loss runs without torch.compile, which fails here ({first_line(error)})")
         return None
     return compiled

@@ -47,7 +47,7 @@ class HeadTracker:
         from torch.distributed.tensor import DTensor
 
         if any(isinstance(each, DTensor) or not each.numel() for each in self._model.parameters()):
-            raise ModelError("track_heads: the weights are spread over processes; train on one, or leave it out")
+            raise ModelError("track_heads: not supported for sharded weights; train in one process, or leave it out")
         for own, probe in self._probes.items():
             scores = score_model(self._model, probe, "track_heads").as_json()
             self._run.record(HeadsEvent(step=event.step, samples=probe.label, own=own, heads=scores["heads"]))

@@ -33,7 +33,7 @@ def logits_of(module: nn.Module, tokens: Tensor) -> Tensor:
         output: Any = module(tokens, use_cache=False) if cached else module(tokens)
     except IndexError as error:  # an embedding that is too small
         raise ModelError(
-            f"{type(module).__name__}: its embeddings do not hold token ids up to {int(tokens.max())} or "
+            f"{type(module).__name__}: its embeddings are too small for token ids up to {int(tokens.max())} or for "
             f"{tokens.shape[1]} positions ({error})"
         ) from None
     logits = getattr(output, "logits", output)
@@ -53,7 +53,7 @@ def target_logits(module: nn.Module, batch: Batch) -> Tensor:
     if batch.labels.numel() and int(batch.labels.max()) >= logits.shape[-1]:
         raise ModelError(
             f"{type(module).__name__}: has logits for {logits.shape[-1]} tokens, but token {int(batch.labels.max())} "
-            "is to be predicted; give the model a vocabulary as large as the task's"
+            "is a target; give the model a vocabulary at least as large as the task's"
         )
     return logits.flatten(0, 1).index_select(0, batch.positions).float()
 

@@ -29,7 +29,7 @@ def open_init(options: InitOptions) -> SavedModel | None:
     path = user_path(str(options.init))
     if not path.exists() and model_id(path) is None:
         raise ArtifactError(
-            f"{path}: no such file; --init takes a warmed model, a Hugging Face folder, OWNER/NAME on the hub, or none"
+            f"{path}: no such file; give --init a warmed model, a Hugging Face folder, OWNER/NAME on the hub, or none"
         )
     return open_model(path)
 
@@ -48,11 +48,11 @@ def rows_for(donor: SavedModel | None, options: InitOptions, tokenizer: Tokenize
     others = other_tokens(tokenizer, theirs)
     if others.ordinary:
         raise OptionError(
-            f"embeddings: {others.ordinary} of the {tokenizer.vocab_size} tokens of {tokenizer.spec} are others in the "
+            f"embeddings: {others.ordinary} of the {tokenizer.vocab_size} tokens of {tokenizer.spec} differ in the "
             f"tokenizer of {donor.path}, so its rows cannot be copied; use its tokenizer, or --embeddings mean"
         )
     if others.special:
-        notice(f"{donor.path}: {others.special} special tokens are others in its tokenizer; their rows are copied too")
+        notice(f"{donor.path}: {others.special} special tokens differ in its tokenizer; their rows are copied too")
     return max(tokenizer.vocab_size, int(donor.config.vocab_size))
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def check_files(command: str, options: TrainingOptions, output: Path | None) -> None:
-    """Refuse, before any work, a run that would overwrite what it reads or what proctool did not write.
+    """Stop, before any work, a run that would overwrite its inputs or files that proctool did not write.
 
     Raises ArtifactError, OptionError, RunError.
     """
@@ -76,7 +76,7 @@ class Job:
     rows: int | None = None
     """Rows of a finite corpus, from which epochs are counted."""
     remark: str = ""
-    """Something to be said before the run, such as that the budget repeats the corpus."""
+    """A note before the run, for example that the budget repeats the corpus."""
     listeners: Sequence[Callable[[Event], None]] = field(default=())
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class Job:
         require_context(self.config, self.source.length, "a sample")
         if self.source.vocab_size > self.config.vocab_size:
             raise ModelError(
-                f"a vocabulary of {self.source.vocab_size} does not fit the model's {self.config.vocab_size}"
+                f"the data's vocabulary of {self.source.vocab_size} does not fit the model's {self.config.vocab_size}"
             )
         if self.options.train is not None:
             from proctool.models.build import outline
@@ -132,7 +132,7 @@ class Job:
         return held_out_samples(self.held_out, self.options.eval_samples)
 
     def _remarks(self) -> list[str]:
-        """What is worth knowing before the run."""
+        """Notes before the run."""
         remarks = [self.remark] if self.remark else []
         if self._eval_samples < self.options.eval_samples:
             remarks.append(
@@ -245,7 +245,7 @@ class Job:
         options = compile_chosen(self.options, flops)
         cut = cut_for(options, model, self.source.length, device, run.events())
         if is_chosen(options) and not cut.fits:
-            run.say("the free memory is less than this run is estimated to take, so it may run out of memory")
+            run.say("the run may run out of memory: its estimate is more than the memory that is free now")
         compiles = bool(options.compile) or torch.cuda.is_available()  # the loss is compiled there
         surroundings = environment.found(options.precision, compiles, options.deterministic)
         for line in [*surroundings.lines, *self._remarks()]:

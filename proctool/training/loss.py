@@ -82,8 +82,8 @@ class TargetLoss(nn.Module):
         self.model.train(was_training)
         if not torch.allclose(own, ours, rtol=1e-2, atol=1e-3, equal_nan=True):
             raise ModelError(
-                f"{config.model_type}: this family bends its logits in a way that proctool does not know, "
-                "so its loss would be wrong; the family is not supported with this configuration"
+                f"{config.model_type}: unsupported logit post-processing, so the loss would be wrong; "
+                "use another configuration or family"
             )
 
     def _loss(self, hidden: Tensor, labels: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""What a training command can be told. Each field is a flag, a key in --config files and in recipes.
+"""Options of training commands. Each field is a flag, a key in --config files and a key in recipes.
 
-No torch here: help and dry runs read these classes.
+Does not import torch: help and dry runs read these classes.
 """
 
 from __future__ import annotations
@@ -54,35 +54,35 @@ class TrainingOptions:
     family: str = "gpt2"
     """Architecture family for shapes and presets: gpt2, llama, qwen3, ..."""
     tie: bool | None = None
-    """Use the token embeddings as the output head too (default: as the model says; shapes do)."""
+    """Share the token embeddings with the head (default: the model's)."""
     init_std: float | None = None
-    """Standard deviation of fresh weights (default for shapes: .02 * sqrt(768 / width))."""
+    """Standard deviation of fresh weights (shapes: .02 * sqrt(768/width))."""
     dropout: float = 0.0
-    """Dropout everywhere the family has it."""
+    """Dropout rate, wherever the family has dropout."""
     steps: int = 1000
     """Optimiser steps."""
     batch_size: int = 32
-    """Samples in one optimiser step, over all micro-batches and processes."""
+    """Samples per optimiser step, over micro-batches and processes."""
     accumulate: int = 1
-    """Micro-batches that one step is cut into, to save memory; the result is the same."""
+    """Micro-batches per step, to save memory; same result."""
     micro_batch: int | Literal["auto"] | None = None
-    """Samples at once on a device, in place of --accumulate; auto: as many as fit."""
+    """Samples per device at a time; auto: as many as fit."""
     lr: float = 1e-3
     """Peak learning rate."""
     schedule: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
-    """Learning rate after the ramp; wsd holds it, then falls linearly over the last fifth."""
+    """Learning rate after the ramp; wsd decays over the last fifth."""
     ramp_steps: int = 0
     """Steps over which the learning rate rises from 0 to its peak."""
     final_lr: float = 0.1
-    """Where cosine, linear and wsd end, as a fraction of the peak."""
+    """Final learning rate as a fraction of the peak (not for constant)."""
     weight_decay: float = 0.1
-    """AdamW's decay; norms, biases and embeddings are never decayed."""
+    """AdamW's weight decay; never for norms, biases and embeddings."""
     beta2: float = 0.95
     """AdamW's second-moment decay."""
     clip: float = 1.0
-    """Largest gradient norm; 0 leaves gradients as they are."""
+    """Maximum gradient norm; 0 turns clipping off."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    """Autocast precision; weights and optimiser stay fp32. tf32 is fp32 with faster, coarser products on GPUs."""
+    """Autocast precision (weights stay fp32); tf32: faster, less exact."""
     compile: bool | None = None
     """Compile layers with torch.compile (default: in long runs on GPUs)."""
     cuda_graph: bool = field(default=True, metadata=INCIDENTAL)
@@ -90,43 +90,43 @@ class TrainingOptions:
     producers: int | None = field(default=None, metadata=INCIDENTAL)
     """Processes making small models' batches on GPUs (default: cores - 1)."""
     gradient_checkpointing: bool | Literal["auto"] = False
-    """Recompute activations in the backward pass: on, off, or auto (only if needed to fit)."""
+    """Recompute activations: on, off, or auto (only if memory needs it)."""
     deterministic: bool | None = None
     """Use only algorithms that repeat bit for bit on GPUs (slower)."""
     train: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
-    """Train only these components, the rest stays as it starts: attention, mlp, norms, ... (default: everything)."""
+    """Train only these components: attention,mlp,norms (default: all)."""
     seed: int = 0
-    """Draws the fresh weights, the data's order and dropout."""
+    """Seed for fresh weights, data order and dropout."""
     eval_every: int = 100
-    """Steps between evaluations on the fixed held-out set."""
+    """Steps between evaluations on the fixed validation set."""
     eval_samples: int = 512
-    """Held-out samples (corpus rows) in that set."""
+    """Validation samples (corpus rows)."""
     until: str | None = None
-    """Stop once a held-out measure is reached: accuracy=.99, exact_match=.9 or loss=1.5."""
+    """Stop at a validation score: accuracy=.99, exact_match=.9, loss=1.5."""
     patience: int | None = None
-    """Stop after this many evaluations without a better held-out loss."""
+    """Stop after this many evaluations without a better loss."""
     save: Literal["last", "best", "both"] | None = None
-    """Weights to write: the last, the best by held-out loss, or both, the best as NAME-best (default: last)."""
+    """Weights to write: last, best by validation loss (NAME-best with both)."""
     track_heads: bool = field(default=False, metadata=INCIDENTAL)
     """Record the scores of every attention head at each evaluation."""
     spike: float | None = field(default=None, metadata=INCIDENTAL)
-    """Stop, with a checkpoint, at a gradient this many times the median of the last 100 steps' (default: go on)."""
+    """Stop at a gradient norm this many times the median of 100 steps."""
     log_every: int = field(default=10, metadata=INCIDENTAL)
     """Steps between lines in metrics.jsonl."""
     checkpoint_every: int = field(default=500, metadata=INCIDENTAL)
-    """Steps between checkpoints; a signal always leaves one."""
+    """Steps between checkpoints; a signal always writes one."""
     keep_checkpoints: int = field(default=2, metadata=INCIDENTAL)
-    """Latest checkpoints to keep; all go when the run is complete."""
+    """Latest checkpoints to keep; a finished run removes them all."""
     resume: Literal["auto", "never"] = field(default="auto", metadata=INCIDENTAL)
-    """Go on from the run folder's checkpoint, or start afresh and discard it."""
+    """Resume from the run folder's checkpoint, or discard it (never)."""
     extend: bool = field(default=False, metadata=INCIDENTAL)
     """Continue a finished run from its last state up to --steps."""
     keep_state: bool | None = field(default=None, metadata=INCIDENTAL)
     """Keep the final state for --extend (default: if below 64 MiB)."""
     run_dir: Path | None = field(default=None, metadata=INCIDENTAL)
-    """Folder for metrics and checkpoints (default: NAME.run by the output)."""
+    """Folder for metrics and checkpoints (default: NAME.run of the output)."""
     track: tuple[str, ...] | None = field(default=None, metadata={"comma": True} | INCIDENTAL)
-    """Send metrics to these too: tensorboard, wandb, trackio, or any that Accelerate knows (default: none)."""
+    """Also send metrics to trackers of Accelerate: tensorboard, wandb, ..."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -140,7 +140,7 @@ class TrainingOptions:
         if self.producers is not None and self.producers < 0:
             raise OptionError(f"producers = {self.producers}: must be at least 0; 0 makes batches in a thread")
         if self.extend and self.resume == "never":
-            raise OptionError("extend: continues a run, and --resume never discards it; leave one of them out")
+            raise OptionError("extend: continues a run, but --resume never discards it; leave one of them out")
         if self.deterministic is False:  # as where it is not given: settings of older runs do not have it
             object.__setattr__(self, "deterministic", None)
         if self.until is not None:
@@ -150,7 +150,7 @@ class TrainingOptions:
         if self.spike is not None and not 1 < self.spike < math.inf:
             raise OptionError(f"spike = {self.spike:g}: must be above 1; 10 is usual")
         if self.train is not None and not parse_components(self.train, "train"):
-            raise OptionError("train: nothing would be trained; name at least one component")
+            raise OptionError("train: nothing would be trained; give at least one component")
         if not 0 < self.lr < math.inf:
             raise OptionError(f"lr = {self.lr}: must be positive, and finite")
         if self.init_std is not None and not 0 < self.init_std < 10:
@@ -160,7 +160,7 @@ class TrainingOptions:
         if not 0 <= self.beta2 < 1:
             raise OptionError(f"beta2 = {self.beta2}: must be from 0 to below 1")
         if self.final_lr > 1:
-            raise OptionError(f"final_lr = {self.final_lr}: a fraction of the peak, at most 1")
+            raise OptionError(f"final_lr = {self.final_lr}: must be at most 1, as a fraction of the peak")
         default = type(self).__dataclass_fields__["ramp_steps"].default
         if self.ramp_steps > self.steps and self.ramp_steps == default:
             # A published default, such as the 500 of diagnostics, in a short try-out.
@@ -171,7 +171,7 @@ class TrainingOptions:
         if self.batch_size % self.accumulate:
             raise OptionError(f"accumulate = {self.accumulate}: does not divide batch_size = {self.batch_size}")
         if self.micro_batch is not None and self.accumulate > 1:
-            raise OptionError("micro_batch and accumulate both cut a step; leave one of them out")
+            raise OptionError("micro_batch and accumulate both set the micro-batch; leave one of them out")
         if isinstance(self.micro_batch, int) and (self.micro_batch < 1 or self.batch_size % self.micro_batch):
             raise OptionError(f"micro_batch = {self.micro_batch}: does not divide batch_size = {self.batch_size}")
 
@@ -201,7 +201,7 @@ class TaskTrainingOptions(TrainingOptions):
     """Options of training on a task, whose samples can be made shorter or longer."""
 
     curriculum: str | None = None
-    """Begin with short samples, such as start=2,step=2,accuracy=.99: grow when that is reached (default: full size)."""
+    """Grow samples at a score, such as start=2,step=2,accuracy=.99."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,22 +214,21 @@ class WarmupOptions(TaskTrainingOptions):
     """Train a model on procedural data."""
 
     task: tuple[str, ...] = ()
-    """Task specification such as set:inputs=24,symbols=100; repeat it, with weights (set*0.5), for a mixture."""
+    """Task such as set:inputs=24; repeat for a mixture (set*0.5)."""
     data: Path | None = None
     """A file made by `proctool generate`, instead of --task."""
     context: int | None = None
-    """Positions of the model (default: the task's length); longer leaves room for later use."""
+    """Context of the model in tokens (default: the task's length)."""
     schedule: Literal["constant", "cosine", "linear", "wsd"] = "constant"
-    """Learning rate after the ramp; wsd holds it, then falls linearly over the last fifth."""
+    """Learning rate after the ramp; wsd decays over the last fifth."""
     batch_size: int = 64
-    """Samples in one optimiser step, over all micro-batches and processes."""
+    """Samples per optimiser step, over micro-batches and processes."""
     steps: int = 600
     """Optimiser steps."""
     accept: Acceptance | None = None
-    """Train donors until one passes this short diagnostic, such as
-    haystack or haystack:above=.15,tries=10 (default: no condition)."""
+    """Train donors until one passes: haystack:above=.15,tries=10."""
     output: Path = field(default=Path("warm.safetensors"), metadata=INCIDENTAL)
-    """The warmed model to write."""
+    """Model file to write."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -238,31 +237,31 @@ class WarmupOptions(TaskTrainingOptions):
         if self.accept is not None and self.seed >= REDRAWN_SEEDS:
             raise OptionError(f"seed = {self.seed}: with accept it must be below {REDRAWN_SEEDS}")
         if bool(self.task) == (self.data is not None):
-            raise OptionError("warmup needs either --task SPEC or --data FILE, and not both")
+            raise OptionError("warmup: give either --task SPEC or --data FILE")
         if self.curriculum is not None and self.data is not None:
-            raise OptionError("curriculum: needs --task; the samples of a --data file have their size")
+            raise OptionError("curriculum: needs --task, because the samples of a --data file have a fixed size")
 
     def positions(self, length: int) -> int:
-        """Positions of the model, for samples of `length` tokens. Raises OptionError where those do not fit."""
+        """Context of the model for samples of `length` tokens. Raises OptionError if they do not fit."""
         if self.context is not None and self.context < length:
-            raise OptionError(f"context = {self.context}: shorter than the task's samples of {length} tokens")
+            raise OptionError(f"context = {self.context}: samples have {length} tokens; use at least {length}")
         return self.context or length
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitOptions:
-    """How a training run starts from a warmed model."""
+    """Options for starting from a warmed model."""
 
     init: str | None = None
     """A warmed model: an artifact, a folder or OWNER/NAME (default: none)."""
     components: tuple[str, ...] = field(default=("attention", "mlp", "norms"), metadata={"comma": True})
-    """What to carry over from it: attention, mlp, norms, positions; or none, for the embeddings' start alone."""
+    """Components to carry over: attention, mlp, norms, positions; or none."""
     embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] = "fresh"
-    """Start of the token embeddings: fresh, scale (fresh at the donor's scale), mean, sample or copy."""
+    """Start of token embeddings; scale: fresh at the donor's scale."""
     layers: tuple[str, ...] | None = None
-    """Carry only these layers: 0-5,8 for every component, mlp=0-5 for one; may be repeated (default: all)."""
+    """Carry only these layers: 0-5,8, or mlp=0-5 (repeatable)."""
     heads: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
-    """Of attention, carry only these heads: 1.2,0.3, or random:2."""
+    """Carry only these attention heads: 1.2,0.3 (layer.head), random:2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,25 +269,25 @@ class PretrainOptions(InitOptions, TrainingOptions):
     """Train a model on a corpus, from scratch or from a warmed model."""
 
     corpus: str = "python"
-    """A corpus by name (python, ...), or a file or folder of text."""
+    """A corpus by name, a file, folder or pattern, or a hub id."""
     text_field: str | None = None
-    """Field of a record with its text, such as text or meta.text."""
+    """Field that holds a record's text, such as text or meta.text."""
     validation: str | None = None
-    """Corpus for validation; its documents are left out of training."""
+    """Separate validation corpus; its documents are kept out of training."""
     skip_bad: bool | None = None
-    """Leave out documents that cannot be read instead of stopping."""
+    """Skip documents that cannot be read instead of stopping."""
     tokenizer: str = "bytes"
     """bytes, or any tokenizer by path or name."""
     end_of_text: str | None = None
-    """The token that ends a text (default: the one the tokenizer names)."""
+    """Token that ends a text (default: the tokenizer's own)."""
     context: int = cast(int, None)
-    """Tokens in one row (default: what the configuration of --model allows, at most 2048; 128 without one)."""
+    """Tokens per row (default: the model's, at most 2048; shapes: 128)."""
     budget: int | None = None
-    """Take only this many tokens of the corpus."""
+    """Use only this many tokens of the corpus."""
     cache_dir: Path | None = field(default=None, metadata=INCIDENTAL)
-    """Where token stores are kept (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
+    """Token store folder (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
     output: Path = field(default=Path("model.safetensors"), metadata=INCIDENTAL)
-    """The pretrained model to write."""
+    """Model file to write."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

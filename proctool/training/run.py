@@ -5,7 +5,7 @@ NAME.run/metrics.jsonl    one JSON object per event, flushed
 NAME.run/run.log          what was started with which versions, and how it ended
 NAME.run/state-00001000.safetensors    the final state of a complete run, which --extend continues from
 NAME.run/checkpoints/     step-00000500.safetensors: weights, optimiser, random states; complete or absent
-                           best-00000400.safetensors: the weights with the best held-out loss, where they are wanted
+                           best-00000400.safetensors: the weights with the best validation loss, if asked for
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ class RunFolder:
 
     def _claim(self, extend: bool) -> None:
         found = read_form(self.path)
-        # A run that was refused before its first step leaves nothing that could be lost.
+        # A run that stopped before its first step is safe to overwrite.
         if (self.path / FILE).exists() or self._steps():
             if found is None:
                 raise RunError(
-                    f"{self.path / SETTINGS}: damaged or missing, so this run cannot go on; "
+                    f"{self.path / SETTINGS}: damaged or missing, so this run cannot be resumed; "
                     "choose another --run-dir, or --resume never to discard it"
                 )
             if changed := changed_settings(found, self._settings):
@@ -90,13 +90,13 @@ class RunFolder:
                 if key == "parents":
                     were, are = (_contents(each.get(key)) for each in (found, self._settings))
                     raise RunError(
-                        f"{self.path}: belongs to a run from other weights ({were}, not {are}); "
+                        f"{self.path}: belongs to a run from other weights ({were} instead of {are}); "
                         "choose another --run-dir, or --resume never to discard it"
                     )
                 if key in ("init_std", "tie"):
                     raise RunError(
                         f"{self.path}: belongs to a run with {key} = {found.get(key)}, not {self._settings.get(key)}; "
-                        f"{_started(key, found.get(key))} to go on with it, or choose another --run-dir"
+                        f"{_started(key, found.get(key))} to resume it, or choose another --run-dir"
                     )
                 if key == "source.code":
                     raise RunError(
@@ -111,7 +111,7 @@ class RunFolder:
                     + "choose another --run-dir, or --resume never to discard it"
                 )
         elif extend:
-            raise RunError(f"{self.path}: holds no finished run to extend; train it first, without --extend")
+            raise RunError(f"{self.path}: has no finished run to extend; train it first, without --extend")
         else:
             write_form(self.path, self._settings)
 
@@ -120,19 +120,19 @@ class RunFolder:
         end = self.last_end()
         if end is None:
             raise RunError(
-                f"{self.path}: this run has not finished its {found.get('steps')} steps; finish it with the command "
-                "that began it, then extend it"
+                f"{self.path}: this run has not finished its {found.get('steps')} steps; resume it with the command "
+                "that started it, then extend it"
             )
         entry = extension(str(self.path), found, self._settings, end)
         state = self._state(entry["step"])
         if not state.exists():
             raise RunError(
-                f"{self.path}: keeps no training state, so it cannot be extended; train with --keep-state to keep it, "
+                f"{self.path}: has no training state, so it cannot be extended; train with --keep-state to keep it, "
                 "or start a new run from the model with --init"
             )
         kept = artifact.open_artifact(state, "checkpoint")
         if kept.metadata.get("settings") != _lasting(found):
-            raise RunError(f"{state}: the training state of another run; remove it, and start this run anew")
+            raise RunError(f"{state}: is the training state of another run; remove it, and start this run again")
         artifact.verify(kept)
         write_form(self.path, {**self._settings, EXTENDED_FROM: [*found.get(EXTENDED_FROM, []), entry]})
 
@@ -200,7 +200,7 @@ class RunFolder:
         self._tell(event)
 
     def say(self, note: str) -> None:
-        """Tell the listeners something that is no part of the run's record."""
+        """Tell the listeners something that the run does not record."""
         self._tell(NoteEvent(note=note))
 
     def _tell(self, event: Event) -> None:
@@ -249,7 +249,7 @@ class RunFolder:
                 found = artifact.open_artifact(path, "checkpoint")
                 artifact.verify(found)
             except ArtifactError as error:
-                self.say(f"passing over a damaged checkpoint: {error}")
+                self.say(f"skipping a damaged checkpoint: {error}")
                 continue
             return found
         if self.extended_from and (state := self._state(self.extended_from[-1]["step"])).exists():

@@ -69,14 +69,13 @@ def changed_settings(found: Mapping[str, Any], settings: Mapping[str, Any]) -> l
 def require_run_folder(folder: Path) -> None:
     """Raise RunError unless `folder` is missing, empty, or a run folder."""
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder}: is a file; --run-dir takes a folder")
+        raise RunError(f"{folder}: is a file; give a folder as --run-dir")
     if folder.is_symlink() and not folder.exists():
-        raise RunError(f"{folder}: is a link to nothing; choose another --run-dir")
+        raise RunError(f"{folder}: is a broken link; choose another --run-dir")
     if holds_nothing(folder) or read_form(folder) is not None or _lost_form(folder):
         return
     raise RunError(
-        f"{folder}: exists, is not empty and is not a run folder of proctool; "
-        "choose another --run-dir, or an empty folder"
+        f"{folder}: is not empty and is not a run folder of proctool; choose another --run-dir, or an empty folder"
     )
 
 

@@ -21,7 +21,7 @@ _RUNS = Path("runs")
 def run_folder_of(output: Path) -> Path:
     """The run folder that belongs to an output: `a/m.run` for `a/m.safetensors`. Raises ArtifactError."""
     if not output.name:
-        raise ArtifactError(f"{output}: is a folder; --output takes the name of a file to write")
+        raise ArtifactError(f"{output}: is a folder; give a file name as --output")
     return output.with_name(output.name.removesuffix(".safetensors") + RUN_SUFFIX)
 
 

@@ -33,7 +33,7 @@ def check_trackers(names: Sequence[str]) -> None:
             raise OptionError(f'track: unknown tracker "{name}"{config.suggestion(name, LOGGER_TYPE_TO_CLASS)}')
         is_registered = LOGGER_TYPE_TO_CLASS[name].__module__ != "accelerate.tracking"  # by its user, not built in
         if not is_registered and importlib.util.find_spec(name) is None:
-            raise OptionError(f"track: {name} is not installed; pip install {name.replace('_', '-')}")
+            raise OptionError(f"track: {name} is not installed; run pip install {name.replace('_', '-')}")
 
 
 @contextlib.contextmanager
@@ -104,4 +104,6 @@ class _Sender:
 
     def _lose(self, error: Exception) -> None:
         self._failed = True
-        self._run.say(f"{self._name} gets no more metrics ({type(error).__name__}: {error}); metrics.jsonl does")
+        self._run.say(
+            f"{self._name} failed and gets no more metrics ({type(error).__name__}: {error}); metrics.jsonl still does"
+        )

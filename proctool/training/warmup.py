@@ -27,7 +27,7 @@ def warmup_job(options: WarmupOptions, kind: type[Job] = Job) -> Job:
         source = FileSource(options.data)
         if source.file.split == _HELD_OUT:
             raise OptionError(
-                f"{options.data}: holds samples of the {_HELD_OUT} split, which a warm-up is measured on; "
+                f"{options.data}: has samples of the {_HELD_OUT} split, which scores a warm-up; "
                 "generate it with --split train"
             )
         parents = [source.file.artifact]

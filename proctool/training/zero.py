@@ -60,7 +60,7 @@ class ZeroEngine(Engine):
                 )
             except (ValueError, AssertionError) as error:  # its own checks of the configuration
                 said = " ".join(str(error).split())
-                raise RunError(f"DeepSpeed does not take its configuration: {said[:300]}") from None
+                raise RunError(f"DeepSpeed rejects its configuration: {said[:300]}") from None
         self.optimiser = self._deepspeed.basic_optimizer
 
     def add_gradients(self, batch: Batch, targets: int | Tensor, is_last: bool) -> Tensor:
@@ -131,8 +131,8 @@ class ZeroEngine(Engine):
             row = value[self.accelerator.process_index] if value.dim() else value
             if part is None or (row.dim() and row.shape != part.shape):
                 raise RunError(
-                    "the checkpoint was made with another DeepSpeed configuration, which cut the state up otherwise; "
-                    "launch as before, or --resume never"
+                    "the checkpoint was made with another DeepSpeed configuration and another sharding layout; "
+                    "launch as before, or use --resume never"
                 )
             row = row.to(part.device)
             if key == "weights":
@@ -151,7 +151,7 @@ class ZeroEngine(Engine):
 def _configuration(options: TrainingOptions, accelerator: Accelerator) -> dict[str, Any]:
     """The launch's DeepSpeed configuration with the run's own numbers in it. Raises RunError."""
     if not torch.distributed.is_initialized():
-        raise RunError("the launch asks for DeepSpeed in a single process; start it by accelerate launch or torchrun")
+        raise RunError("DeepSpeed needs a launcher; start with accelerate launch or torchrun")
     try:
         with _quietly():
             import deepspeed  # noqa: F401
@@ -159,7 +159,7 @@ def _configuration(options: TrainingOptions, accelerator: Accelerator) -> dict[s
 
             config: dict[str, Any] = DeepSpeedPlugin().deepspeed_config
     except ImportError:
-        raise RunError("the launch asks for DeepSpeed, which is not installed; pip install deepspeed") from None
+        raise RunError("DeepSpeed is not installed; run pip install deepspeed") from None
     except (ValueError, OSError) as error:
         raise RunError(f"the DeepSpeed configuration: {error}") from None
     except (AttributeError, TypeError):
@@ -168,7 +168,7 @@ def _configuration(options: TrainingOptions, accelerator: Accelerator) -> dict[s
         raise RunError(f"the DeepSpeed configuration: {_NO_SECTIONS}")
     for section, instead in (("optimizer", "--lr, --beta2, --weight-decay"), ("scheduler", "--schedule")):
         if section in config:
-            raise RunError(f"the DeepSpeed configuration has {section}, which is the run's own ({instead}); remove it")
+            raise RunError(f"the DeepSpeed configuration has {section}, which options set ({instead}); remove it")
     zero = config["zero_optimization"] = {k: v for k, v in config["zero_optimization"].items() if v != "auto"}
     if zero.get("stage") not in (1, 2, 3):
         raise RunError(
@@ -176,7 +176,7 @@ def _configuration(options: TrainingOptions, accelerator: Accelerator) -> dict[s
             "sharding, launch for DDP"
         )
     if any(zero.get(f"offload_{what}", {}).get("device") == "nvme" for what in ("optimizer", "param")):
-        raise RunError("the DeepSpeed configuration offloads to nvme, where checkpoints cannot be made of; use cpu")
+        raise RunError("the DeepSpeed configuration offloads to nvme, which cannot be checkpointed; use cpu")
     share = options.samples_at_once(accelerator.num_processes)
     own = {
         "train_batch_size": (options.batch_size, "--batch-size"),
@@ -187,7 +187,9 @@ def _configuration(options: TrainingOptions, accelerator: Accelerator) -> dict[s
     for key, (value, option) in own.items():
         given = config.pop(key, "auto")
         if given not in ("auto", value) and (key, given) != ("gradient_accumulation_steps", 1):
-            raise RunError(f'{key} = {given} in the DeepSpeed configuration, {value} by {option}; write "auto" there')
+            raise RunError(
+                f'{key} = {given} in the DeepSpeed configuration, but {value} by {option}; write "auto" there'
+            )
     # Accumulation is the loop's; DeepSpeed is told with each micro-batch whether it is a step's last.
     config |= {"train_micro_batch_size_per_gpu": share, "gradient_clipping": options.clip or 0.0}
     # DeepSpeed's Adam for offloading multiplies its powers of beta up, so that a resumed run's would differ.
@@ -199,11 +201,11 @@ def _configuration(options: TrainingOptions, accelerator: Accelerator) -> dict[s
         if section.get("enabled") and options.precision != half:
             raise RunError(f"{half} is enabled in the DeepSpeed configuration; give --precision {half} too")
     if options.precision == "fp16":
-        raise RunError("precision = fp16: not with DeepSpeed; use bf16")
+        raise RunError("precision = fp16: not supported with DeepSpeed; use bf16")
     if options.compile:
-        raise RunError("compile: not with DeepSpeed")
+        raise RunError("compile: not supported with DeepSpeed; leave it out")
     if options.train is not None and config.get("bf16", {}).get("enabled"):
-        raise RunError("train: bf16 in the DeepSpeed configuration would round the weights that stay; remove it there")
+        raise RunError("train: bf16 in the DeepSpeed configuration would round the frozen weights; remove it there")
     return config
 
 

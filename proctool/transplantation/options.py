@@ -30,18 +30,15 @@ class TransplantOptions:
     mixer: tuple[str, ...] = ()
     """Donor of token mixers other than attention, such as Mamba layers."""
     embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] | None = None
-    """Start of token embeddings; scale: fresh at the donor's scale
-    (default: the base's, or fresh)."""
+    """Start of token embeddings (default: the base's, or fresh)."""
     embeddings_from: str | None = None
     """Donor of the embeddings (default: the only donor)."""
     layers: tuple[str, ...] = ()
-    """Carry only these layers of the target: 0-5,8, or mlp=0-5 for one
-    component (repeatable)."""
+    """Carry only these target layers: 0-5,8, or mlp=0-5 (repeatable)."""
     heads: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
     """Carry only these attention heads: 1.2,0.3 (layer.head), random:2."""
     depth_map: Literal["repeat", "stretch", "first"] | None = None
-    """If depths differ, layer i of T takes donor layer i mod D (repeat),
-    i * D / T (stretch), or i (first)."""
+    """If depths differ, take donor layer i mod D, i * D / T, or i."""
     shuffle: tuple[str, ...] = field(default=(), metadata={"comma": True})
     """Control: permute the values of these components' tensors."""
     match_scale: tuple[str, ...] = field(default=(), metadata={"comma": True})

@@ -140,7 +140,7 @@ def test_options_that_cannot_be_are_refused(spec: str, model: Any, options: dict
     [
         (lambda: build_model(configuration("set:inputs=3,symbols=12"), 0), "9 tokens does not fit"),
         (lambda: build_model(configuration("set:inputs=4,symbols=11"), 0), "the task has 14 tokens but the model has"),
-        (lambda: Plain(5), "do not hold token ids up to"),
+        (lambda: Plain(5), "are too small for token ids up to"),
         (lambda: nn.Sequential(nn.Embedding(14, 3), nn.Flatten(1)), r"not logits of shape"),
         (lambda: nn.Sequential(nn.Embedding(14, 3)), "has logits for 3 tokens"),
         (lambda: Plain().requires_grad_(False), "no parameters to train"),

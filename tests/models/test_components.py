@@ -137,7 +137,7 @@ def test_freezing_leaves_exactly_the_named_components_to_train(names: tuple[str,
     ("family", "names", "message"),
     [
         ("llama", ["positions"], "has no positions"),
-        ("gpt2", ["head"], "the head is the token embedding again"),
+        ("gpt2", ["head"], "the head shares the token embedding"),
         ("gpt2", ["mixer"], "has no mixer"),
         ("gpt2", ["atention"], 'train: "atention" is not a component'),
         ("gpt2", ["mlp", "mlp"], "twice"),

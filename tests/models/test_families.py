@@ -62,7 +62,7 @@ def test_a_family_that_bends_its_logits_otherwise_is_refused(monkeypatch: pytest
     model = tiny("llama")
     whole = model.forward
     monkeypatch.setattr(model, "forward", lambda **given: _halved(whole(**given)))
-    with pytest.raises(ModelError, match="bends its logits"):
+    with pytest.raises(ModelError, match="unsupported logit post-processing"):
         TargetLoss(model)
 
 

@@ -125,5 +125,5 @@ def test_the_advice_of_another_start_is_what_goes_on(tmp_path: Path, before: Any
 
 
 def test_an_output_without_a_name_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="takes the name of a file"):
+    with pytest.raises(ArtifactError, match="give a file name"):
         run_folder_of(Path(""))

@@ -437,7 +437,7 @@ def test_when_one_process_of_a_run_dies_the_other_stops(dies: int, tmp_path: Pat
     ranks[dies].communicate()
     code, said = ended(ranks[1 - dies])
     assert code == 1
-    assert f"process {1 - dies}: another process of this run has died" in said.splitlines()[-1]
+    assert f"process {1 - dies}: another process of this run died" in said.splitlines()[-1]
     assert not (tmp_path / "run.safetensors").exists()
     for process in _started_by_hand(tmp_path, _free_port(), *command("run")):
         assert ended(process)[0] == 0

@@ -153,7 +153,7 @@ def test_a_record_of_another_form_is_refused(change: dict[str, object], where: s
     (tmp_path / "experiment.json").write_text(json.dumps(good | change))
     with pytest.raises(
         RunError,
-        match=rf"experiment\.json: damaged, or from another version of proctool \(({where}|the whole)\)",
+        match=rf"experiment\.json: damaged, or from another version of proctool \(({where}|not valid JSON)\)",
     ):
         load_experiment(tmp_path)
 

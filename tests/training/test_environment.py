@@ -117,14 +117,14 @@ def test_what_may_change_the_rounding_is_said_and_recorded(
 @pytest.mark.parametrize(
     ("variables", "changes", "said"),
     [
-        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, {}, "asks for Megatron-LM"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, {}, "Megatron-LM is not supported"),
         (
             {"ACCELERATE_USE_SAGEMAKER": "true", "ACCELERATE_SAGEMAKER_DISTRIBUTED_TYPE": "DATA_PARALLEL"},
             {},
             "torchrun",
         ),
-        ({"ACCELERATE_USE_FSDP": "true"}, {}, "FSDP in a single process"),
-        ({"ACCELERATE_USE_FSDP": "1"}, {}, "FSDP in a single process"),
+        ({"ACCELERATE_USE_FSDP": "true"}, {}, "FSDP needs several processes"),
+        ({"ACCELERATE_USE_FSDP": "1"}, {}, "FSDP needs several processes"),
         ({"ACCELERATE_USE_FSDP": "maybe"}, {}, "ACCELERATE_USE_FSDP=maybe: neither true nor false"),
         ({"ACCELERATE_USE_CPU": "maybe"}, {}, "ACCELERATE_USE_CPU=maybe: neither true nor false"),
         (
@@ -132,7 +132,7 @@ def test_what_may_change_the_rounding_is_said_and_recorded(
             {},
             "asks for tensor, context",
         ),
-        ({"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, {}, "asks for parallelism in a single process"),
+        ({"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, {}, "parallelism needs several processes"),
         ({"NVIDIA_TF32_OVERRIDE": "1"}, {}, "NVIDIA_TF32_OVERRIDE=1 overrides --precision fp32"),
         ({"NVIDIA_TF32_OVERRIDE": "0"}, {"precision": "bf16"}, "NVIDIA_TF32_OVERRIDE=0 overrides --precision bf16"),
         ({"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}, {}, "ONEDNN_DEFAULT_FPMATH_MODE=BF16 overrides --precision fp32"),

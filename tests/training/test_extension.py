@@ -130,7 +130,7 @@ def test_what_cannot_be_extended_is_refused_and_left_as_it_is(tmp_path: Path) ->
         train(tmp_path, steps=20)
     with pytest.raises(RunError, match="lr = "):
         train(tmp_path, steps=20, lr=1.0, extend=True)
-    with pytest.raises(RunError, match="has done 12 steps already"):
+    with pytest.raises(RunError, match="has 12 steps already"):
         train(tmp_path, steps=8, extend=True)
     with pytest.raises(OptionError, match="--resume never"):
         options(tmp_path, extend=True, resume="never")
@@ -140,7 +140,7 @@ def test_what_cannot_be_extended_is_refused_and_left_as_it_is(tmp_path: Path) ->
     with pytest.raises(ArtifactError, match="5 bytes are missing"):
         train(tmp_path, steps=20, extend=True)
     state.unlink()
-    with pytest.raises(RunError, match=r"keeps no training state.*--keep-state"):
+    with pytest.raises(RunError, match=r"has no training state.*--keep-state"):
         train(tmp_path, steps=20, extend=True)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["steps"] == 12
 
@@ -181,7 +181,7 @@ def test_a_state_of_a_discarded_run_is_never_continued(tmp_path: Path) -> None:
 def test_a_dry_run_says_what_it_would_extend(proctool: Callable[..., Said]) -> None:
     words = ("warmup", "--task", "set:inputs=4", "--model", "1x1x8", "--batch-size", 2, "--eval-samples", 2)
     longer = (*words, "--steps", 5, "--extend", "--dry-run")
-    assert "warm.run: holds no finished run to extend" in proctool(*longer).line
+    assert "warm.run: has no finished run to extend" in proctool(*longer).line
     assert proctool(*words, "--steps", 3).code == 0
     assert "extends    the run below, from step 3\n" in proctool(*longer).err
     assert json.loads(proctool(*longer, "--json").out)["extends_from"] == 3

@@ -95,7 +95,7 @@ def test_where_recording_fails_the_run_goes_on_and_says_so(
     assert contents(tmp_path / "failing.safetensors") == contents(tmp_path / "plain.safetensors")
     notes = [event.note for event in read_events(tmp_path / "failing") if isinstance(event, NoteEvent)]
     assert notes == [
-        "CUDA graphs do not work here (operation not permitted when stream is capturing); going on without them"
+        "CUDA graphs do not work here (operation not permitted when stream is capturing); continuing without them"
     ]
 
 

@@ -139,7 +139,7 @@ def test_rows_of_another_tokenizer_of_one_size_are_not_copied(
     again = (*shape, "--init", "m", "--embeddings", "copy", "-o", "n")
     refused = pretrain(proctool, text, *again, "--tokenizer", tokenizers[1])
     assert refused.code == 1
-    assert "are others in the tokenizer of m, so its rows cannot be copied" in refused.line
+    assert "differ in the tokenizer of m, so its rows cannot be copied" in refused.line
     assert pretrain(proctool, text, *again, "--tokenizer", tokenizers[0]).code == 0
 
 

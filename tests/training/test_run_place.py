@@ -98,7 +98,7 @@ def test_an_interrupted_run_of_an_earlier_version_goes_on_in_its_folder(tmp_path
     again, said = run(asked)
     assert (again, "already complete in runs/m" in notes(said)) == (end, True)
     longer = dataclasses.replace(asked, steps=16, extend=True, schedule="constant")
-    with pytest.raises(RunError, match=r"a/m\.run: holds no finished run"):
+    with pytest.raises(RunError, match=r"a/m\.run: has no finished run"):
         run(dataclasses.replace(longer, lr=0.5))
     assert run(longer)[0].step == 16
     assert not run_folder_of(asked.output).exists() or not list(run_folder_of(asked.output).glob("*.jsonl"))

@@ -92,7 +92,7 @@ def test_a_bad_step_under_deepspeed_leaves_the_checkpoint_before_it(tmp_path: Pa
     changes = {"lr": 1e30, "ramp_steps": 0, "clip": 0.0, "weight_decay": 0.0, "checkpoint_every": 1}
     stopped = launched(tmp_path, "zero", {"zero_optimization": {"stage": 2}}, "bad", **changes)
     assert stopped.returncode != 0
-    assert "ZeRO 2 knew after the step alone" in stopped.stderr
+    assert "ZeRO 2 detected it only after the step" in stopped.stderr
     saved = artifact.read_header(max((tmp_path / "bad" / "checkpoints").iterdir()))
     tensors = artifact.read_torch(saved)
     assert all(bool(tensor.isfinite().all()) for name, tensor in tensors.items() if name.startswith("optimiser/"))

@@ -95,12 +95,14 @@ def test_a_tracker_that_fails_is_left_behind(tmp_path: Path) -> None:
     job.listeners = [notes.append]
     assert job.run().step == 12
     said = [event.note for event in notes if isinstance(event, NoteEvent)]
-    assert said == ["notebook gets no more metrics (ConnectionError: the server is down); metrics.jsonl does"]
+    assert said == [
+        "notebook failed and gets no more metrics (ConnectionError: the server is down); metrics.jsonl still does"
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("notbook", 'did you mean "notebook"'), ("mlflow", "mlflow is not installed; pip install mlflow")],
+    [("notbook", 'did you mean "notebook"'), ("mlflow", "mlflow is not installed; run pip install mlflow")],
 )
 def test_a_tracker_that_cannot_be_had_is_refused(
     tmp_path: Path, name: str, said: str, monkeypatch: pytest.MonkeyPatch
