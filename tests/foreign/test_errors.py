@@ -165,7 +165,13 @@ BAD: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], dict[str,
         ModelError,
         r"layers\.1\.mlp\.down_proj\.weight has NaN or infinite values",
     ),
-    "layers": (lambda: titan("split"), lambda: source("llama"), {"layers": 2}, OptionError, "layers: 2 reaches out"),
+    "layers": (
+        lambda: titan("split"),
+        lambda: source("llama"),
+        {"layers": 2},
+        OptionError,
+        "layers: 2 exceeds the model",
+    ),
     "nothing": (
         lambda: titan("split"),
         lambda: source("llama"),
@@ -279,7 +285,7 @@ def _int8(model: Any) -> None:
 def test_whole_numbers_take_no_weights() -> None:
     donor, target = (build_model(model_config("1x2x16", vocab_size=12, context=9), seed) for seed in (0, 1))
     _int8(target)
-    with pytest.raises(ModelError, match=r"h\.0\.mlp\.c_fc\.weight holds torch\.int8, not floating-point"):
+    with pytest.raises(ModelError, match=r"h\.0\.mlp\.c_fc\.weight has type torch\.int8, not floating-point"):
         proctool.transplant_into(target, donor)
 
 

@@ -283,7 +283,7 @@ def test_a_prefix_is_named_and_stripped_on_request(
     rewrite(folder, {prefix + name: each for name, each in weights.items()})
     refused = proctool("export", folder, "new")
     assert refused.code == 1
-    assert f"begin with {prefix}" in refused.line
+    assert f"start with {prefix}" in refused.line
     assert f"--strip-prefix {prefix}" in refused.line
     assert proctool("export", folder, "new", "--strip-prefix", prefix).code == 0
     assert torch.equal(logits(open_model(Path("new")).model()), expected)
@@ -294,7 +294,7 @@ def test_prefixes_come_off_one_after_the_other(folder: Path) -> None:
     rewrite(folder, {f"module._orig_mod.{name}": each for name, each in weights.items()})
     saved = open_model(folder, ["module.", "_orig_mod."])
     assert saved.folder.tensors.keys() == weights.keys()
-    with pytest.raises(ArtifactError, match=r"begins with 'other\.'"):
+    with pytest.raises(ArtifactError, match=r"starts with 'other\.'"):
         open_model(folder, ["other."])
 
 
@@ -395,7 +395,7 @@ def test_a_changed_folder_is_another_run_and_stands_in_the_lineage(
     rewrite(folder, {name: 2 * each for name, each in weights.items()})
     refused = _result(proctool, text)
     assert refused.code == 1
-    assert f"from other weights ({parent['content'][:12]}, not {open_model(folder).content[:12]})" in refused.line
+    assert f"from other weights ({parent['content'][:12]} instead of {open_model(folder).content[:12]})" in refused.line
     planned = plan_transplant(TransplantOptions(attention=(str(folder),)))
     assert planned.donors[0].content == open_model(folder).content != parent["content"]
     rewrite(folder, weights)

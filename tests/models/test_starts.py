@@ -73,7 +73,7 @@ def test_a_configuration_keeps_its_own_start_unless_told(tmp_path: Path) -> None
 
 def test_a_family_without_a_deviation_refuses_one() -> None:
     odd: Any = SimpleNamespace(model_type="odd", get_text_config=SimpleNamespace)
-    with pytest.raises(ModelError, match="odd: has no standard deviation"):
+    with pytest.raises(ModelError, match="odd: has no setting for the standard deviation"):
         set_init_std(odd, 0.1)
 
 
@@ -120,7 +120,7 @@ def test_equal_rows_under_a_tied_head_are_warned_of(
 )
 def test_the_advice_of_another_start_is_what_goes_on(tmp_path: Path, before: Any, now: Any, advice: str) -> None:
     warmup_job(options(tmp_path, steps=2, **before)).run()
-    with pytest.raises(RunError, match=f"; {advice} to go on with it"):
+    with pytest.raises(RunError, match=f"; {advice} to resume it"):
         warmup_job(options(tmp_path, steps=2, **now)).run()
 
 

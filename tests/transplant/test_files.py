@@ -193,7 +193,7 @@ def test_several_donors_are_averaged(donors: dict[str, Weights]) -> None:
 )
 def test_depth_maps(donors: dict[str, Weights], way: str, layers: int, expected: list[int | None]) -> None:
     options = {"attention": "a.safetensors", "norms": "a.safetensors", "model": f"{layers}x2x16"}
-    with pytest.raises(ModelError, match=f"has 2 layers, the target {layers}.*--depth-map"):
+    with pytest.raises(ModelError, match=f"has 2 layers, but the target has {layers}.*--depth-map"):
         build(**options)
     mixed = build(**options, depth_map=way)
     for layer, source in enumerate(expected):

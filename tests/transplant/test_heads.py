@@ -126,7 +126,7 @@ def test_the_commands_carry_heads_and_say_so(proctool: Callable[..., Said], tmp_
     donor_of(tmp_path, tiny("gpt2", 1))
     said = proctool("transplant", "--attention", "donor.safetensors", "--heads", "1.1,0.0", "--shuffle", "attention")
     assert said.code == 0, said.err
-    assert "from donor.safetensors, heads 0.0, 1.1 alone; shuffled" in said.err
+    assert "from donor.safetensors, only heads 0.0, 1.1; shuffled" in said.err
     made = open_artifact(tmp_path / "mixed.safetensors", "model")
     given, weights = open_model(tmp_path / "donor.safetensors").weights(), read_torch(made)
     origin = made.metadata["origins"]["transformer.h.1.attn.c_proj.weight"]

@@ -30,10 +30,35 @@ OTHERS = [
 ]
 
 
+OLD = {
+    "scale": "fresh, with the deviation of a.safetensors",
+    "mean": "every row the mean of a.safetensors",
+    "sample": "rows drawn from a.safetensors",
+    "copy": "the rows of a.safetensors",
+    "cut": "from a, the first 61 of 128 positions",
+    "extended": "from a, 32 positions stretched over 61 by interpolation",
+    "fresh": "mlp not among the carried components",
+    "base": "mlp outside the layers asked for",
+}
+
+
+def old_sentence(made: Provenance) -> str:
+    """What version 0.1 wrote."""
+    if made.source in OLD:
+        return OLD[made.source]
+    said = f"{'average, ' if len(made.donors) > 1 else ''}from {' and '.join(made.donors)}"
+    said += ", layers by repeat" if made.depth_map else ""
+    treatment = made.treatment
+    done = ["shuffled"] * treatment.shuffle + ["scale only"] * treatment.match_scale
+    done += ["noise of 0.1 of its size"] * (treatment.noise == 0.1)
+    done += [f"{treatment.alpha} of the way from the start"] * (treatment.alpha < 1)
+    return f"{said}; {', '.join(done)}" if done else said
+
+
 @pytest.mark.parametrize("made", TAKEN + OTHERS, ids=lambda made: made.words())
 def test_a_record_and_an_old_sentence_give_the_provenance_again(made: Provenance) -> None:
     assert read_provenance(made.record()) == made
-    sentence = {"component": made.component, "source": made.source, "reason": made.words()}
+    sentence = {"component": made.component, "source": made.source, "reason": old_sentence(made)}
     assert read_provenance(sentence) == made
 
 
