@@ -237,7 +237,7 @@ class WarmupOptions(TaskTrainingOptions):
         if self.accept is not None and self.seed >= REDRAWN_SEEDS:
             raise OptionError(f"seed = {self.seed}: with accept it must be below {REDRAWN_SEEDS}")
         if bool(self.task) == (self.data is not None):
-            raise OptionError("warmup: give either --task SPEC or --data FILE")
+            raise OptionError("give either --task SPEC or --data FILE, not both")
         if self.curriculum is not None and self.data is not None:
             raise OptionError("curriculum: needs --task, because the samples of a --data file have a fixed size")
 

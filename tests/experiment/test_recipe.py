@@ -52,7 +52,7 @@ def test_arms_inherit_and_override() -> None:
         ({"arms": {"x": {"warmup": {"task": "sett"}}}}, 'arms.x.warmup.task: unknown task "sett"'),
         ({"arms": {"x": {"warmup": {"task": "set:inputz=8"}}}}, 'arms.x.warmup.task: set: unknown option "inputz"'),
         ({"arms": {"x": {"warmup": {"task": "set:inputs=64"}}}}, "context = 64: samples have"),
-        ({"arms": {"x": {"warmup": {"lr": 1e-3}}}}, "arms.x.warmup: warmup needs either"),
+        ({"arms": {"x": {"warmup": {"lr": 1e-3}}}}, "arms.x.warmup: give either"),
         ({"arms": {"x": {"components": ["mlp"]}}}, "arms.x.components: there is no warm-up"),
         (
             {"arms": {"x": {"warmup": {"task": "set:inputs=8"}, "components": ["atention"]}}},

@@ -53,7 +53,10 @@ def test_it_is_a_setting_that_older_runs_need_not_have(tmp_path: Path) -> None:
 def test_an_operation_without_such_an_algorithm_is_one_line() -> None:
     before = state()
     with (
-        pytest.raises(RunError, match=r"^deterministic: torch's put_ .*; leave --deterministic out$"),
+        pytest.raises(
+            RunError,
+            match=r"^deterministic: torch has no deterministic algorithm for put_ .*; leave --deterministic out$",
+        ),
         deterministic(True),
     ):
         torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))

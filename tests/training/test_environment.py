@@ -130,7 +130,7 @@ def test_what_may_change_the_rounding_is_said_and_recorded(
         (
             {"ACCELERATE_USE_PARALLELISM_CONFIG": "true", "PARALLELISM_CONFIG_TP_SIZE": "2"},
             {},
-            "asks for tensor, context",
+            "tensor, context and sequence parallelism",
         ),
         ({"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, {}, "parallelism needs several processes"),
         ({"NVIDIA_TF32_OVERRIDE": "1"}, {}, "NVIDIA_TF32_OVERRIDE=1 overrides --precision fp32"),

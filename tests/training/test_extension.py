@@ -183,6 +183,6 @@ def test_a_dry_run_says_what_it_would_extend(proctool: Callable[..., Said]) -> N
     longer = (*words, "--steps", 5, "--extend", "--dry-run")
     assert "warm.run: has no finished run to extend" in proctool(*longer).line
     assert proctool(*words, "--steps", 3).code == 0
-    assert "extends    the run below, from step 3\n" in proctool(*longer).err
+    assert "extends     the run folder below, from step 3\n" in proctool(*longer).err
     assert json.loads(proctool(*longer, "--json").out)["extends_from"] == 3
     assert "extends" not in proctool(*words, "--steps", 3, "--dry-run").err

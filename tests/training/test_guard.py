@@ -63,7 +63,7 @@ def test_a_spike_is_measured_against_the_median() -> None:
     again = Guard(10)
     again.restore(guard.state())
     assert (spike := guard.objection(_judged(guard, 10.5))) == Objection("norm", 10.5, limit=10, usual=1.0)
-    assert "over 10 times its median of 1" in spike.words()
+    assert "more than 10 times its median of 1" in spike.words()
     assert again.objection(_judged(again, 10.5)) == spike
     assert not _judged(Guard(None), 1e30).is_bad
     assert (bad := guard.objection(_judged(guard, float("inf"), loss=float("nan")))) is not None

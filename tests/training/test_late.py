@@ -63,7 +63,7 @@ def test_a_run_read_late_is_the_same_to_the_bit(tmp_path: Path, monkeypatch: pyt
     ("factor", "step", "said"),
     [
         (float("nan"), 30, "the gradient's norm is nan at step 30"),
-        (1e4, 33, "over 30 times its median"),
+        (1e4, 33, "more than 30 times its median"),
     ],
 )
 def test_a_bad_step_read_late_stops_as_one_read_at_once(

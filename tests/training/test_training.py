@@ -213,7 +213,7 @@ def test_a_run_refused_before_its_first_step_leaves_the_folder_free(tmp_path: Pa
 def test_settings_of_two_meanings_or_none_are_damaged(tmp_path: Path, text: str) -> None:
     warmup_job(options(tmp_path)).run()
     (tmp_path / "run" / "config.json").write_text(f'{{"proctool_run": 1, {text}}}')
-    with pytest.raises(RunError, match="damaged or missing, so this run cannot go on"):
+    with pytest.raises(RunError, match="damaged or missing, so this run cannot be resumed"):
         warmup_job(options(tmp_path)).run()
 
 
