@@ -224,8 +224,8 @@ class AcceptedWarmup(Job):
             self._write(path, outputs_of(self.options, best.folder / _DONOR)[0][1], tries)
         seen = ", ".join(f"{_accuracy(each):.1%}" for each in tries)
         return (
-            f"accept: none of {len(tries)} donors got {gate.above:.1%} of {gate.diagnostic} right after {gate.steps} "
-            f"steps (seen: {seen}); the best is kept as {path}. Give accept more tries, or a lower above"
+            f"accept: none of {len(tries)} donors reached {gate.diagnostic} accuracy {gate.above:.1%} after "
+            f"{gate.steps} steps (reached: {seen}); the best one is {path}; give accept more tries, or a lower above"
         )
 
 

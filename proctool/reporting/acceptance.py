@@ -30,12 +30,12 @@ def _note(names: Sequence[str], tries: Sequence[TryEvent]) -> str:
     were = "was" if len(accepted) == 1 else "were"
     said = (
         f"{', '.join(names)}: {len(accepted)} of {len(tries)} donors {were} accepted "
-        f"by a probe on {tries[0].diagnostic} (at least {tries[0].above:.1%} right; {_seen('accepted', accepted)}"
+        f"by a probe on {tries[0].diagnostic} (accuracy of at least {tries[0].above:.1%}; {_seen('accepted', accepted)}"
     )
     said += f"; {_seen('rejected', rejected)})." if rejected else ")."
     return (
-        f"{said} The warm-up's tokens count every donor and every probe. Probes train and are scored on samples of "
-        "their own, not on those of the diagnostic."
+        f"{said} The warm-up's tokens count every donor and every probe. Probes train and score on their own "
+        "samples, not on those of the diagnostic."
     )
 
 

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from proctool.errors import OptionError
 from proctool.reporting import figures as figure_module
@@ -48,6 +49,18 @@ def test_markdown_is_well_formed(report: Report) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
     assert HOSTILE not in text
     assert len(terminal_tables(report)) == 1
+
+
+@pytest.mark.parametrize("room", [120, 80, 60, 40])
+def test_a_narrow_terminal_loses_columns_and_no_characters(exchange: Report, room: int) -> None:
+    console = Console(width=room, file=io.StringIO(), force_terminal=True, color_system=None)
+    for table in terminal_tables(exchange, room):
+        console.print(table)
+    out = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\N{HORIZONTAL ELLIPSIS}" not in out
+    assert max(map(len, out.splitlines())) <= room
+    assert ("not shown in this narrow terminal" in out) == (room < 80)
+    assert "gain" in out
 
 
 def test_published_numbers_stand_apart(exchange: Report) -> None:
