@@ -36,7 +36,7 @@ def test_every_donor_and_probe_counts(tmp_path: Path) -> None:
     notes = [note for note in report.notes if "donors" in note]
     assert len(notes) == 1
     assert notes[0].startswith(
-        f"{HOSTILE}: 2 of 4 donors were accepted by a probe on haystack (accuracy of at least 15.0%; DUMMYht;"
+        f"{HOSTILE}: 2 of 4 donors were accepted by a probe on haystack (accuracy of at least 15.0%;"
     )
     assert "accepted: 50.0%, 31.0%; rejected: 6.0%, 7.0%)." in notes[0]
     assert not [note for note in plain.notes if "donors" in note]
