@@ -26,7 +26,10 @@ _KERNELS = {
 
 
 def doctor(
-    folder: Annotated[Path, typer.Option(help="Folder for runs; its disk is measured.", **AS_PATH)] = Path(),
+    folder: Annotated[
+        Path,
+        typer.Option(help="Folder for runs, to measure its disk (default: this one).", show_default=False, **AS_PATH),
+    ] = Path(),
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON on standard output.")] = False,
 ) -> None:
     """Check this machine's software, device, speed and folders, and give advice."""
