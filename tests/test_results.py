@@ -56,7 +56,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, damage: str) -> None:
     run = measured(0, 0.5)
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps(to_json(run)) + "\n" + DAMAGED[damage](run) + "\n")
-    with pytest.raises(RunError, match=r"results\.jsonl: line 2 is not a result"):
+    with pytest.raises(RunError, match=r"results\.jsonl: line 2 is damaged or not a result"):
         read_results(path)
 
 

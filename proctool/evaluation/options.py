@@ -37,7 +37,7 @@ class DiagnosticOptions(InitOptions, TaskTrainingOptions):
     batch_size: int = 1000
     """Samples per optimiser step, over micro-batches and processes."""
     ramp_steps: int = 500
-    """Steps over which the learning rate rises from 0 to its peak."""
+    """Steps over which the learning rate rises (a tenth of runs under 500 steps)."""
     final_lr: float = 0.0
     """Final learning rate as a fraction of the peak (not for constant)."""
     beta2: float = 0.999

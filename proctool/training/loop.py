@@ -284,6 +284,8 @@ def _size(lesson: CurriculumStage) -> dict[str, Any]:
 def _stopped_by(objection: Objection, step: int, run: RunFolder, engine: Engine) -> str:
     kept = f"a checkpoint from before it, of step {step}, is in {run.path}" if step else "nothing was done before it"
     if engine.steps_early:
-        f"{engine.layout} detected it only after the step; the last checkpoint in {run.path}, if any, is from "
-        "before it"
+        kept = (
+            f"{engine.layout} detected it only after the step; the last checkpoint in {run.path}, if any, is from "
+            "before it"
+        )
     return f"{objection.words()} at step {step + 1}; {kept}; {objection.advice()}"

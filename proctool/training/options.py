@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from proctool import config as strict
-from proctool.errors import OptionError, notice
+from proctool.errors import OptionError
 from proctool.models.components import parse_components
 from proctool.models.shapes import default_context
 from proctool.training.accept import REDRAWN_SEEDS, Acceptance
@@ -165,7 +165,6 @@ class TrainingOptions:
         if self.ramp_steps > self.steps and self.ramp_steps == default:
             # A published default, such as the 500 of diagnostics, in a short try-out.
             object.__setattr__(self, "ramp_steps", max(1, self.steps // 10))
-            notice(f"ramp_steps: the default of {default} is more than the {self.steps} steps; using {self.ramp_steps}")
         if self.ramp_steps > self.steps:
             raise OptionError(f"ramp_steps = {self.ramp_steps}: more than the {self.steps} steps of the run")
         if self.batch_size % self.accumulate:

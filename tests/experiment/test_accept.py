@@ -66,7 +66,7 @@ def test_dry_run_and_plan_say_that_tries_multiply_the_cost(root: Path, proctool:
     Path("r.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     for words in (("run", "r.yaml", "--dry-run"), ("plan", "r.yaml")):
         said = proctool(*words)
-        assert "warmup-set: the cost of one donor and its probe; up to 10 are trained" in said.out, said.err
+        assert "warmup-set: the cost of one donor and its probe; up to 10 donors are trained" in said.out, said.err
 
 
 def test_controls_are_not_selected(root: Path) -> None:

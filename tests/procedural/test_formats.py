@@ -172,8 +172,8 @@ def test_an_unknown_ending_is_one_line_that_lists_the_known(proctool: Run, given
 BAD = {
     "no task": (("set:inputz=3",), "inputz"),
     "no control": (("shufle(set)",), "shufle"),
-    "text without a tokenizer": (("set:small", "--as-text"), "needs a --tokenizer"),
-    "a tokenizer without text": (("set:small", "--tokenizer", "bytes"), "add --as-text"),
+    "text without a tokenizer": (("set:small", "--as-text"), "needs --tokenizer"),
+    "a tokenizer without text": (("set:small", "--tokenizer", "bytes"), "only with --as-text"),
     "text in a table": (("set:small", "--as-text", "--tokenizer", "bytes", "-o", "x.parquet"), "JSON Lines"),
     "too few words": (("set", "--as-text", "--tokenizer", "bytes"), "bytes: has 62 usable words"),
 }

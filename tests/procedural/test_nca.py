@@ -31,7 +31,9 @@ def test_rules_lie_in_the_band(spec: str) -> None:
 @pytest.mark.parametrize("band", ["complexity=0.95", "complexity=0.5,most_complexity=0.5001", "most_complexity=0.501"])
 def test_a_band_without_rules_is_one_line(band: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proctool.procedural.nca._MOST_CANDIDATES", 10)
-    with pytest.raises(OptionError, match=r"complexity = [\d.]+, most_complexity = [\d.]+: 0 of \d+ rules") as caught:
+    with pytest.raises(
+        OptionError, match=r"complexity = [\d.]+, most_complexity = [\d.]+: only 0 of \d+ rules"
+    ) as caught:
         parse_spec(f"nca:grid=4,states=2,{band}").sample(rng(0), 1)
     assert "\n" not in str(caught.value)
 

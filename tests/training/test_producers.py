@@ -147,7 +147,7 @@ def test_a_process_that_is_killed_is_one_line() -> None:
 
 def test_what_a_task_says_in_a_process_is_said_here() -> None:
     source = TaskSource(parse_tasks("set:inputs=1,symbols=4"), seed=0, split="test")
-    with pytest.raises(RunError, match=r"^set:inputs=1,symbols=4: too few different sequences"):
+    with pytest.raises(RunError, match=r"^set:inputs=1,symbols=4: has too few different sequences"):
         next(by_processes(source, 0, 50))
 
 

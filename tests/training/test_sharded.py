@@ -132,5 +132,5 @@ def test_deepspeed_configurations_that_the_loop_cannot_do_are_refused(
 
 def test_deepspeed_in_a_single_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(RunError, match="start it by accelerate launch or torchrun"):
+    with pytest.raises(RunError, match="start with accelerate launch or torchrun"):
         warmup_job(options(tmp_path)).run()
