@@ -106,5 +106,5 @@ def test_steps_open_no_files(tmp_path: Path) -> None:
     job = warmup_job(options(tmp_path, steps=60, eval_every=10, log_every=1, checkpoint_every=5))
     job.listeners = [lambda event: open_files.append(len(os.listdir("/dev/fd"))) if event.kind == "train" else None]
     job.run()
-    # While a thread writes a checkpoint it has files open; a leak would raise the least number too.
-    assert min(open_files[-10:]) <= min(open_files[10:20])
+    # A thread that writes a checkpoint has files open for a moment; a leak would add one for each checkpoint.
+    assert min(open_files[-10:]) <= min(open_files[10:20]) + 3  # of twelve checkpoints
