@@ -45,12 +45,12 @@ def _of_losses(best: ArmResult, baseline: str, controls: Sequence[Controlled], a
     seeds = f"({seeds_said(best.seeds)})"
     if not is_clear(best.gain, best.target_loss):
         return _unsettled(ends, best.seeds, best.better, asked)
-    if not better:
-        return f"{_start('No', asked)}{ends} {seeds}."
     rivals = [each for each in controls if each.margin is not None and each.control.kind != "longer"]
     if len(best.seeds) == 1:
         more = "two more seeds" if rivals else "two more seeds and its controls"
         return f"Seen in one seed only: {ends}. Run {more} before you rely on it."
+    if not better:
+        return f"{_start('No', asked)}{ends} {seeds}."
     if not rivals:
         return f"{_start('Yes', asked)}{ends} {seeds}. {_NO_CONTROL}"
     closest = min(rivals, key=lambda each: each.margin.value if each.margin else 0.0)

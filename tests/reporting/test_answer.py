@@ -72,6 +72,7 @@ FLOOR, HIGH = [0.09, 0.1, 0.09], [0.87, 0.9, 0.8]
         ({"cold": [2.0, 2.5], "set": [1.9, 2.0]}, "Two seeds cannot settle it", "better in 2 of 2 seeds. Run a third"),
         ({"cold": [2.0], "set": [1.999]}, "One seed cannot settle it", "Run two more seeds"),
         ({"cold": [2.0], "set": [1.5]}, "Seen in one seed", "and its controls"),
+        ({"cold": [2.0], "set": [2.5]}, "Seen in one seed", "worse than cold"),
         ({"cold": THREE, "set": [1.8, 1.82, 1.81], "eca": [1.7, 1.72, 1.71]}, "Yes: eca ends", "(3 seeds)"),
     ],
 )
