@@ -97,12 +97,16 @@ def init(
 
 
 def _write_new(path: Path, text: str) -> None:
+    made = False
     try:
         with path.open("x", encoding="utf-8") as file:
+            made = True
             file.write(text)
     except FileExistsError:
         raise ArtifactError(f"{path}: exists already; choose another --output") from None
     except OSError as error:
+        if made:  # half a recipe on a full disk
+            path.unlink(missing_ok=True)
         raise ArtifactError(describe_os_error(error)) from None
 
 

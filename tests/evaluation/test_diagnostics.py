@@ -21,7 +21,7 @@ from proctool.errors import OptionError
 from proctool.evaluation import diagnostic_run
 from proctool.evaluation.diagnostic import _check_unseen, diagnostic_job, held_out
 from proctool.evaluation.diagnostic_run import init_labels
-from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, StudyOptions, diagnostic_task
+from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, HaystackOptions, StudyOptions, diagnostic_task
 from proctool.evaluation.scoring import by_scoring, scores_of
 from proctool.evaluation.summary import summarise
 from proctool.experiment.graph import plan
@@ -418,3 +418,10 @@ def test_a_donor_that_saw_validation_samples_is_refused_however_they_were_mixed(
 
 def test_none_is_the_name_of_fresh_weights_alone() -> None:
     assert init_labels(["none", "a/none.safetensors", "a/set.safetensors"]) == ["none", "a-none", "set"]
+
+
+def test_the_default_ramp_fits_short_runs_and_another_is_not_changed() -> None:
+    assert HaystackOptions(steps=20).ramp_steps == 2
+    assert HaystackOptions(steps=500).ramp_steps == 500
+    with pytest.raises(OptionError, match="ramp_steps = 30: more than the 20 steps"):
+        HaystackOptions(steps=20, ramp_steps=30)

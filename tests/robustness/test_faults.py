@@ -350,7 +350,7 @@ def test_kills_lose_nothing(name: str, proctool: Run, prepared: dict[str, str], 
     done(copy, *COMMANDS[name])
     life = time.monotonic() - began
     instants = random.Random(name)
-    for _ in range(2):  # many more: benchmarks/kills.py
+    for _ in range(3):
         process = start(tmp_path, *COMMANDS[name])
         try:
             process.communicate(timeout=instants.uniform(0.4, 1.0) * life)
