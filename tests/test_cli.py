@@ -50,7 +50,7 @@ def test_the_pipeline_from_rules_to_a_hugging_face_model(proctool: Callable[...,
         "attention  carried",
         "mlp        carried",
         "norms      carried",
-        "embeddings fresh",
+        "embeddings scale",
         "positions  fresh",
     ):
         assert component in said.err

@@ -25,7 +25,7 @@ EXAMPLES: dict[str, Sequence[str]] = {
     ),
     "pretrain": (
         "proctool pretrain --corpus python --model 4x4x64 -o cold.safetensors",
-        "proctool pretrain --corpus texts/ --init warm.safetensors \\\n      --embeddings scale",
+        "proctool pretrain --corpus texts/ --init warm.safetensors",
     ),
     "eval": (
         "proctool eval perplexity model.safetensors --corpus python",

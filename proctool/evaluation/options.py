@@ -30,8 +30,6 @@ class DiagnosticOptions(InitOptions, TaskTrainingOptions):
     """A preset, layers x heads x width (4x4x64), config.json or OWNER/NAME."""
     components: tuple[str, ...] = field(default=("attention", "mlp", "norms", "positions"), metadata={"comma": True})
     """Components to carry over: attention, mlp, norms, positions; or none."""
-    embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] = "mean"
-    """Start of token embeddings; scale: fresh at the donor's scale."""
     steps: int = 10_000
     """Optimiser steps."""
     batch_size: int = 1000

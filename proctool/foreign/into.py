@@ -33,7 +33,7 @@ def transplant_into(
     module: nn.Module,
     donor: str | os.PathLike[str] | SavedModel | nn.Module,
     components: str | Sequence[str] = engine.BODY,
-    embeddings: str = "fresh",
+    embeddings: str = "scale",
     mapping: str | ModelMapping | None = None,
     layers: int | str | Sequence[int | str] | None = None,
     seed: int = 0,
@@ -47,8 +47,9 @@ def transplant_into(
     names must be exactly those of a known project. `donor` is a model artifact, a Hugging Face folder, a transformers
     model or a module of the target's class. Tensors are fused, split, transposed and permuted to fit the target.
 
-    `components` may have attention, mixer, mlp, norms and positions. `embeddings` is fresh (unchanged), scale, mean,
-    sample or copy. `layers` selects layers: 0, "0-5", [0, 2] or "mlp=0-5". `seed` is for the random rows of sample.
+    `components` may have attention, mixer, mlp, norms and positions. `embeddings` is scale (rescaled to the donor's
+    standard deviation), fresh (unchanged), mean, sample or copy. `layers` selects layers: 0, "0-5", [0, 2] or
+    "mlp=0-5". `seed` is for the random rows of sample.
 
     Returns the origin of every parameter, in the module's order. Raises ModelError if mapping, shapes, depths or heads
     do not fit, or the donor has NaN or infinities; OptionError if nothing would be carried. The module changes only

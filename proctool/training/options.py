@@ -255,7 +255,7 @@ class InitOptions:
     """A warmed model: an artifact, a folder or OWNER/NAME (default: none)."""
     components: tuple[str, ...] = field(default=("attention", "mlp", "norms"), metadata={"comma": True})
     """Components to carry over: attention, mlp, norms, positions; or none."""
-    embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] = "fresh"
+    embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] = "scale"
     """Start of token embeddings; scale: fresh at the donor's scale."""
     layers: tuple[str, ...] | None = None
     """Carry only these layers: 0-5,8, or mlp=0-5 (repeatable)."""

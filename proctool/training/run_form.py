@@ -28,6 +28,10 @@ _STARTED_THEN = {"init_std": GPT2_INIT_STD, "tie": None}
 """How models given by shape began before their settings said so."""
 
 
+_OF_A_START = {"components", "embeddings", "layers", "heads"}
+"""Settings without effect in a run that starts from fresh weights; their defaults may change."""
+
+
 def read_form(folder: Path) -> dict[str, Any] | None:
     """A run folder's settings with the keys that only the form has; None where there is no file of this form."""
     try:
@@ -63,6 +67,8 @@ def write_form(folder: Path, values: Mapping[str, Any]) -> None:
 def changed_settings(found: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     """The keys of the settings of a run folder, `found`, that differ from those of a run."""
     keys = (found.keys() | settings.keys()) - {FORM, EXTENDED_FROM}
+    if found.get("init") is None and settings.get("init") is None:
+        keys -= _OF_A_START
     return sorted(key for key in keys if found.get(key) != settings.get(key))
 
 

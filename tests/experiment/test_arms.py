@@ -154,7 +154,11 @@ def test_the_embeddings_control_starts_them_as_the_arm_does_everywhere(root: Pat
 @pytest.mark.parametrize(
     ("arm", "which", "said"),
     [
-        ({}, "embeddings", "controls: x has no control embeddings: its embeddings start fresh in pretraining"),
+        (
+            {"embeddings": "fresh"},
+            "embeddings",
+            "controls: x has no control embeddings: its embeddings start fresh in pretraining",
+        ),
         (
             {"embeddings": "mean", "diagnostics": {"haystack": {"embeddings": "fresh"}}},
             "embeddings",

@@ -175,7 +175,7 @@ BAD: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], dict[str,
     "nothing": (
         lambda: titan("split"),
         lambda: source("llama"),
-        {"components": ["none"]},
+        {"components": ["none"], "embeddings": "fresh"},
         OptionError,
         "nothing would be carried",
     ),

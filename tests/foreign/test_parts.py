@@ -33,7 +33,9 @@ def test_exactly_the_named_tensors_change(project: str, component: str, layers: 
     )
     donor = source("gpt2" if project == "nanogpt" else "llama")
     words = {"attention": ("attn.", "attention."), "mlp": ("mlp.", "feed_forward."), "norms": ("ln_", "norm")}
-    found = changed(module, lambda: proctool.transplant_into(module, donor, [component], layers=layers))
+    found = changed(
+        module, lambda: proctool.transplant_into(module, donor, [component], layers=layers, embeddings="fresh")
+    )
     kept = {None: {0, 1}, 0: {0}}.get(layers if not isinstance(layers, list) else None, {1})
     wanted = set()
     for name, _ in module.named_parameters():
@@ -49,7 +51,7 @@ def test_exactly_the_named_tensors_change(project: str, component: str, layers: 
 def test_attention_and_mlp_of_a_module_like_nanochat() -> None:
     donor, target = later_nanochat(1), later_nanochat(2)
     given = dict(donor.named_parameters())
-    found = changed(target, lambda: proctool.transplant_into(target, donor, ["attention", "mlp"]))
+    found = changed(target, lambda: proctool.transplant_into(target, donor, ["attention", "mlp"], "fresh"))
     assert found == {name for name in given if ".attn." in name or ".mlp." in name}
     assert all(torch.equal(target.get_parameter(name), given[name]) for name in found)
 
@@ -95,7 +97,9 @@ def test_rows_are_moved_so_that_pairs_turn_as_halves_do() -> None:
 def test_a_class_of_ones_own_by_a_mapping() -> None:
     donor, target = source("llama", tie_word_embeddings=True), Own()
     with pytest.warns(Notice, match="norms"):
-        donor_norms = changed(target, lambda: proctool.transplant_into(target, donor, mapping=own_mapping()))
+        donor_norms = changed(
+            target, lambda: proctool.transplant_into(target, donor, embeddings="fresh", mapping=own_mapping())
+        )
     assert donor_norms == {
         f"blocks.{i}.{name}" for i in (0, 1) for name in ("mix.q", "mix.kv", "mix.out", "wide.weight", "narrow.weight")
     }
