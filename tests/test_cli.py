@@ -247,3 +247,11 @@ def test_help_imports_no_heavy_library(command: str) -> None:
 def test_python_m_proctool_is_proctool() -> None:
     ran = subprocess.run([sys.executable, "-m", "proctool", "--version"], capture_output=True, text=True, check=True)
     assert ran.stdout.startswith("proctool ")
+
+
+@pytest.mark.parametrize(("flops", "said"), [(1e30, "at least 0 s on this machine\n"), (1.0, "`proctool plan`")])
+def test_a_dry_run_says_how_long_it_takes_at_least(
+    proctool: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, flops: float, said: str
+) -> None:
+    monkeypatch.setattr("proctool.doctor.speeds.layer_flops", lambda *_: flops)
+    assert said in proctool("warmup", "--task", "set:inputs=5,symbols=9", *SMALL, "--dry-run").err

@@ -247,6 +247,7 @@ def plan(planned: Mapping[str, Any]) -> None:
         "epochs": str(planned["epochs"]) if "epochs" in planned else None,
         "note": planned.get("remark"),
         "compute": f"{format_count(planned['flops'])} FLOPs",
+        "time": _least_time(planned["seconds_at_least"]),
         "memory": f"about {format_bytes(planned['peak_bytes'])} at peak, of which "
         f"{format_bytes(planned['state_bytes'])} for weights, gradients and optimiser state",
         "micro-batch": _cut(planned),
@@ -261,6 +262,12 @@ def plan(planned: Mapping[str, Any]) -> None:
     if planned.get("carried"):
         say("  would carry over:")
         carried(planned["carried"])
+
+
+def _least_time(seconds: float) -> str:
+    """The floor of a run's duration; a day or more is worth a second thought."""
+    longer = "; `proctool plan` estimates GPUs" if seconds > 3600 else ""
+    return f"at least {format_seconds(seconds)} on this machine{longer}"
 
 
 def _cut(planned: Mapping[str, Any]) -> str | None:

@@ -30,6 +30,7 @@ def quiet_libraries() -> None:
 def dry_run(job: Job, common: Common) -> None:
     """Print what a job would do and what it costs."""
     planned = job.plan()
+    planned["seconds_at_least"] = _seconds_at_least(job, planned["flops"])
     if job.options.extend:
         from proctool.training.extension import finished_step
 
@@ -38,6 +39,17 @@ def dry_run(job: Job, common: Common) -> None:
         display.emit(planned)
     else:
         display.plan(planned)
+
+
+def _seconds_at_least(job: Job, flops: float) -> float:
+    """What the FLOPs take if every product is as fast here as a layer's largest one; training takes longer."""
+    import torch
+
+    from proctool.doctor.speeds import layer_flops
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    here = layer_flops(device or torch.device("cpu"), job.options.precision, job.config.hidden_size)
+    return round(float(flops / here / launch().processes), 1)
 
 
 def do(job: Job, common: Common) -> None:

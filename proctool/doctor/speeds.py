@@ -23,6 +23,7 @@ MODEL = "2x4x16"
 TASKS = ("haystack", "dyck:k=16,length=128")
 
 _PRODUCTS_SECONDS = 0.5
+_LAYER_SECONDS = 0.1
 _DISK_SECONDS, _DISK_BYTES, _PIECE = 1.0, 128 << 20, 8 << 20
 _FEED_SECONDS = 0.5
 _TOKENS = 1 << 14
@@ -36,6 +37,22 @@ def products(on: torch.device, precision: str, size: int | None = None) -> Produ
     left, right = (torch.randn(size, size, device=on).to(dtype) for _ in range(2))
     seconds = fastest(lambda: left @ right, on, _PRODUCTS_SECONDS)
     return Products(precision=precision, size=size, flops=2 * size**3 / seconds, peak=device_peak(on, precision))
+
+
+def layer_flops(on: torch.device, precision: str, width: int) -> float:
+    """FLOP/s of the largest product in a layer of this width: 4096 tokens by an MLP's first matrix.
+
+    On a CPU one thread is timed and counted for all, because several wait for each other on a busy machine.
+    """
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    tokens, weight = (torch.randn(*shape, device=on).to(dtype) for shape in ((4096, width), (width, 4 * width)))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds = fastest(lambda: tokens @ weight, on, _LAYER_SECONDS)
+    finally:
+        torch.set_num_threads(threads)
+    return 2 * 4096 * width * 4 * width / seconds * (threads if on.type == "cpu" else 1)
 
 
 def fastest(work: Callable[[], object], on: torch.device, limit: float, least: int = 2) -> float:

@@ -219,3 +219,10 @@ def test_the_compiler_is_looked_for_on_the_path(monkeypatch: pytest.MonkeyPatch,
         (tmp_path / "gcc").write_text("")
         (tmp_path / "gcc").chmod(0o755)
         assert found.compiler() == str(tmp_path / "gcc")
+
+
+def test_the_speed_of_a_layer_counts_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speeds, "fastest", lambda *_: 2.0)
+    before = torch.get_num_threads()
+    assert speeds.layer_flops(torch.device("cpu"), "fp32", 8) == 4096 * 8 * 32 * before
+    assert torch.get_num_threads() == before
