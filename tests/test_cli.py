@@ -64,7 +64,13 @@ def test_the_pipeline_from_rules_to_a_hugging_face_model(proctool: Callable[...,
     assert said.code == 0
     assert "warm.safetensors" in said.out
     assert "set.safetensors" in said.out
-    assert proctool("export", "model.safetensors", "hf").code == 0
+    for form in ("hf", "nanogpt"):
+        said = proctool("export", "model.safetensors", form, "--format", form, "--dry-run")
+        assert (said.code, Path(form).exists()) == (0, False)
+        assert "nothing was written" in said.err
+    assert proctool("export", "warm.safetensors", "text", "--dry-run").code == 1
+    said = proctool("export", "model.safetensors", "hf", "--json")
+    assert json.loads(said.out)["files"] == sorted(path.name for path in Path("hf").iterdir())
     tokenizer = AutoTokenizer.from_pretrained("hf")
     ids = tokenizer("line 3 of 4", return_tensors="pt").input_ids
     assert tokenizer.eos_token_id == 256

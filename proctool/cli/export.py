@@ -13,6 +13,7 @@ from proctool.paths import AS_PATH
 
 if TYPE_CHECKING:
     from proctool.export.folder import Exported
+    from proctool.models.saved import SavedModel
 
 
 def export(
@@ -45,6 +46,8 @@ def export(
         str | None, typer.Option(metavar="OWNER/NAME", help="Upload the folder to the hub as this model.")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make the new repository private.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the model and the folder; write nothing.")] = False,
 ) -> None:
     """Write a Hugging Face folder, or weights for nanoGPT, litgpt or torchtitan."""
     from proctool.cli.training import quiet_libraries
@@ -62,20 +65,42 @@ def export(
     stated = Stated(license_, tuple(language))
     if push_to_hub is not None:
         hub.require_pushable(push_to_hub)
+    saved = open_model(file, strip_prefix)
+    facts = {"folder": str(folder), "format": form, "dtype": dtype, "family": saved.config.model_type}
+    if dry_run:
+        _check(saved, folder, form)
+        if as_json:
+            display.emit(facts)
+        return display.say(f"export: would write {folder} ({saved.config.model_type}, {dtype}); nothing was written")
     if form != "hf":
         from proctool.export.formats import export_as
 
-        export_as(open_model(file, strip_prefix), folder, form, dtype)
+        export_as(saved, folder, form, dtype)
         display.say(f"wrote {folder}: load model.safetensors with model.load_state_dict(safetensors.torch.load_file())")
-        return
-    from proctool.export.folder import export as write_folder
+    else:
+        from proctool.export.folder import export as write_folder
 
-    _say(write_folder(open_model(file, strip_prefix), folder, dtype, stated))
-    display.say(f"wrote {folder}: load it with transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r})")
+        _say(write_folder(saved, folder, dtype, stated))
+        display.say(f"wrote {folder}: load it with transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r})")
     if push_to_hub is not None:
         display.say(f"uploading {folder} to {push_to_hub}")
         where = hub.push(folder, push_to_hub, private=private, message=f"Export with proctool {__version__}")
         display.say(f"uploaded: {where}")
+        facts["uploaded"] = str(where)
+    if as_json:
+        display.emit({**facts, "files": sorted(path.name for path in folder.iterdir())})
+    return None
+
+
+def _check(saved: SavedModel, folder: Path, form: str) -> None:
+    """Raise what an export would refuse before it reads weights."""
+    from proctool.export.folder import require_exportable
+    from proctool.export.formats import fitted
+
+    if form == "hf":
+        require_exportable(saved, folder)
+    else:
+        fitted(saved, folder, form)
 
 
 def _say(written: Exported) -> None:

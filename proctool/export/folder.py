@@ -54,10 +54,7 @@ def export(saved: SavedModel, folder: Path, dtype: Dtype = "fp32", stated: State
     model or its tokenizer cannot be loaded; ModelError if a weight is too large for `dtype`.
     """
     folder = Path(folder)
-    require_free(folder)
-    tokenizer = saved.tokenizer()
-    if tokenizer is not None:
-        tokenizer.require_fit(saved.config.vocab_size, str(saved.path))
+    tokenizer = require_exportable(saved, folder)
     with staged(folder) as unfinished:
         model, written = saved.model(), None
         if tokenizer is not None:
@@ -72,6 +69,15 @@ def export(saved: SavedModel, folder: Path, dtype: Dtype = "fp32", stated: State
         return Exported(left_out)
     unsaid = written.files is not None and not written.files.says_length()
     return Exported(left_out, written.begins_with, context_of(saved.config) if unsaid else None)
+
+
+def require_exportable(saved: SavedModel, folder: Path) -> Tokenizer | None:
+    """The model's tokenizer, after the checks of `export` that need no weights."""
+    require_free(folder)
+    tokenizer = saved.tokenizer()
+    if tokenizer is not None:
+        tokenizer.require_fit(saved.config.vocab_size, str(saved.path))
+    return tokenizer
 
 
 def _convert(model: PreTrainedModel, dtype: Dtype) -> None:

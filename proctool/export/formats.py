@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from proctool.errors import ModelError, notice, some_of
 from proctool.export import settings
-from proctool.export.staging import cast, staged
+from proctool.export.staging import cast, require_free, staged
 from proctool.foreign.apart import TakenApart
 from proctool.foreign.layouts import join
 from proctool.foreign.mapping import TensorRule
@@ -70,6 +70,18 @@ def export_as(saved: SavedModel, folder: Path, name: str, dtype: str = "fp32") -
     """
     from safetensors.torch import save_file
 
+    source, found = fitted(saved, folder, name)
+    with staged(folder) as unfinished:
+        tensors = {key: cast(key, value, dtype) for key, value in state_dict(source, FORMATS[name]).items()}
+        save_file(tensors, unfinished / "model.safetensors", {"format": "pt"})
+        (unfinished / "model_config.json").write_text(json.dumps(found.fields, indent=2) + "\n", encoding="utf-8")
+    for line in found.differences:
+        notice(f"{folder}: {line}")
+
+
+def fitted(saved: SavedModel, folder: Path, name: str) -> tuple[TakenApart, settings.Settings]:
+    """The model taken apart and its settings in the project `name`; raises what `export_as` raises before it writes."""
+    require_free(folder)
     made = FORMATS[name]
     family = str(saved.config.model_type)
     if family not in made.families:
@@ -77,15 +89,9 @@ def export_as(saved: SavedModel, folder: Path, name: str, dtype: str = "fp32") -
         raise ModelError(f"{saved.path}: {name} supports {', '.join(made.families)}, not {family}{why}")
     source = apart_saved(saved)
     try:
-        found = made.settings(source, saved.config)
+        return source, made.settings(source, saved.config)
     except ModelError as error:
         raise ModelError(f"{saved.path}: {name} does not support this model: {error}") from None
-    with staged(folder) as unfinished:
-        tensors = {key: cast(key, value, dtype) for key, value in state_dict(source, made).items()}
-        save_file(tensors, unfinished / "model.safetensors", {"format": "pt"})
-        (unfinished / "model_config.json").write_text(json.dumps(found.fields, indent=2) + "\n", encoding="utf-8")
-    for line in found.differences:
-        notice(f"{folder}: {line}")
 
 
 def state_dict(source: TakenApart, made: ModelFormat) -> Mapping[str, torch.Tensor]:
