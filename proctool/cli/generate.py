@@ -37,8 +37,8 @@ class GenerateOptions:
     """Seed of the stream; different seeds give independent samples."""
     split: Literal["train", "validation", "test"] = "train"
     """Split of the stream; splits have no samples in common."""
-    control: Literal["shuffle", "unigram"] | None = None
-    """Destroy structure: shuffle tokens, or draw them by frequency."""
+    control: Literal["shuffle", "unigram", "random"] | None = None
+    """Destroy structure: shuffle tokens, draw them by frequency or evenly."""
     shard: str | None = None
     """Generate only part i/n; the n files together equal one full run."""
     show: int | None = None

@@ -17,7 +17,8 @@ from proctool.procedural.mixture import Mixture
 from proctool.procedural.registry import Task
 from proctool.recipe import PlannedArm, Recipe, arms_of
 from proctool.recipe.arms import carried_into, warmup_task
-from proctool.training.options import InitOptions, TrainingOptions, WarmupOptions
+from proctool.recipe.text import SEEDS
+from proctool.training.options import InitOptions, PretrainOptions, TrainingOptions, WarmupOptions
 from proctool.transplantation.options import TransplantOptions
 
 
@@ -90,20 +91,21 @@ class _Graph:
         recipe = arm.recipe
         budgets = {share: arm.pretrain(share) for share in arm.budgets} if recipe.corpus is not None else {}
         finetunes = {name: arm.finetune(name) for name in recipe.finetune}
-        diagnostics = {name: arm.diagnostic(name) for name in recipe.diagnostics}
+        diagnostics = {name: arm.diagnostic(name) for name in arm.diagnostics}
         tasks = {name: diagnostic_task(name, asked) for name, asked in diagnostics.items()}
         warmups = {name: _with_tasks(arm.warmups(name)) for name in (None, *diagnostics)}
+        texts = {name: arm.text_warmup(name) for name in (None, *diagnostics)}
         made = {}
         for seed in recipe.seeds:
             stages = {}
             for share, options in budgets.items():
                 part = "" if share == 1 else f"-{share:.3g}"
-                start = self._start(arm, options, warmups[None], seed)
+                start = self._start(arm, options, warmups[None], texts[None], seed)
                 label = Label("pretrain", f"{arm.name}{part}", seed)
                 stages[share] = self._trained(("pretrain",), label, options, start, options.context)
             measured = {}
             for name, asked in diagnostics.items():
-                start = self._start(arm, asked, warmups[name], seed)
+                start = self._start(arm, asked, warmups[name], texts[name], seed)
                 label, task = Label(name, arm.name, seed), tasks[name]
                 measured[name] = self._trained(("eval", name), label, asked, start, task.length, task)
             pretrained = next(reversed(stages.values()), None)
@@ -135,7 +137,12 @@ class _Graph:
         return self._shared(Stage(label, words, seeded, inputs, output, length, task))
 
     def _start(
-        self, arm: PlannedArm, options: InitOptions, warmups: Mapping[str, tuple[WarmupOptions, Task]], seed: int
+        self,
+        arm: PlannedArm,
+        options: InitOptions,
+        warmups: Mapping[str, tuple[WarmupOptions, Task]],
+        text: PretrainOptions | None,
+        seed: int,
     ) -> Stage | None:
         """The stage that a stage with these options starts from: a warm-up or a mixture, possibly with a treatment."""
         donors = {
@@ -152,7 +159,7 @@ class _Graph:
             )
             for component, (warmup, task) in warmups.items()
         }
-        start = donors.get("")
+        start = donors.get("") if text is None else self._text(text, seed)
         if start is None and donors:
             start = self._mixture(arm.name, donors, {each: task for each, (_, task) in warmups.items()}, seed)
         treatment = arm.treatment_of(options)
@@ -168,6 +175,12 @@ class _Graph:
             inputs = {}
             asked |= {"base": options.init, **dict.fromkeys(carried, (options.init,))}
         return self._transplant(Label("treated", arm.name, seed), TransplantOptions(**asked, seed=seed), inputs)
+
+    def _text(self, options: PretrainOptions, seed: int) -> Stage:
+        """The warm-up on natural text."""
+        seeded = dataclasses.replace(options, seed=seed + SEEDS)
+        label = Label("warmup", "text", seed)
+        return self._shared(Stage(label, ("pretrain",), seeded, {}, "warm.safetensors", options.context))
 
     def _mixture(self, arm: str, donors: Mapping[str, Stage], tasks: Mapping[str, Task], seed: int) -> Stage:
         """The mixture of the donors' components. It copies embeddings; the next stage applies their start."""

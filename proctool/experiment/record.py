@@ -117,11 +117,13 @@ def _stage(stage: Stage, root: Path) -> StageRecord:
 def _about(arm: PlannedArm, by_seed: Mapping[int, ArmStages]) -> ArmRecord:
     stages = next(iter(by_seed.values()))
     trained = stages.pretrain or next(iter(stages.diagnostics.values()))
+    warmups = warmups_of(trained)
     return ArmRecord(
         made_from=arm.made_from,
         control=arm.control,
         of=tuple(arm.of),
-        procedural_tokens=sum(warmup.tokens for warmup in warmups_of(trained)),
+        procedural_tokens=sum(each.tokens for each in warmups if each.task is not None),
+        text_tokens=sum(each.tokens for each in warmups if each.task is None),
     )
 
 

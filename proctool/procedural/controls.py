@@ -98,13 +98,27 @@ class Unigram(Control):
         return Samples(tokens, samples.targets)
 
 
+@dataclass(frozen=True)
+class Random(Control):
+    """Every token drawn uniformly from the task's vocabulary, padding excepted: only lengths and targets remain."""
+
+    name: ClassVar[str] = "random"
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw n samples."""
+        samples = self.task.sample(rng, n)
+        ids = np.setdiff1d(np.arange(self.vocab_size), self.layout.get("pad", ())).astype(self.dtype)
+        drawn = ids[rng.integers(0, len(ids), samples.tokens.shape)]
+        return Samples(np.where(self.written(samples.tokens), drawn, samples.tokens), samples.targets)
+
+
 def as_mapping(task: Task) -> dict[str, Any]:
     """The task with all its options as a mapping for YAML and artifacts, which `parse_tasks` reads."""
     composed = "mixture" in task.options or "control" in task.options
     return task.options if composed else {"name": task.name, **task.options}
 
 
-CONTROLS: Mapping[str, type[Control]] = {cls.name: cls for cls in (Shuffle, Unigram)}
+CONTROLS: Mapping[str, type[Control]] = {cls.name: cls for cls in (Shuffle, Unigram, Random)}
 
 
 def control(name: str, task: Task) -> Control:

@@ -43,8 +43,9 @@ Every task is a rule that makes sequences of tokens without meaning. `proctool g
 In the drawings, `x` marks the target tokens, `|` a separator and `_` padding. On a terminal with colour, samples show
 targets in **bold green**.
 
-Controls and mixtures work with any task: `shuffle(set)` destroys the order inside each sequence, and `unigram(set)`
-draws every token from the token frequencies of the task. Both keep the loss on the same positions.
+Controls and mixtures work with any task: `shuffle(set)` destroys the order inside each sequence, `unigram(set)` draws
+every token from the token frequencies of the task, and `random(set)` draws every token uniformly from its vocabulary.
+All three keep the padding, and the loss on the same positions.
 `set*0.5 + union*0.5` mixes tasks by weight over one vocabulary: parts of their layouts with the same name share ids,
 in the order in which the names first appear.
 

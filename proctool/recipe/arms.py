@@ -6,7 +6,7 @@ Options are built once per arm with seed 0; the code that makes stages replaces 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -18,12 +18,19 @@ from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, diagnost
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import Task
 from proctool.recipe.form import Arm, Recipe, TreatmentOptions, Values
+from proctool.recipe.text import CORPUS, text_values
 from proctool.training.options import InitOptions, PretrainOptions, WarmupOptions
 from proctool.transplantation.options import CARRIED
 
 T = TypeVar("T")
 
 INIT = tuple(each.name for each in dataclasses.fields(InitOptions))
+WHOLE: Values = {"components": ("attention", "mlp", "norms", "positions"), "embeddings": "copy"}
+"""Options that carry a whole model. Norms and positions are skipped if the family has none with weights."""
+ON_TEXT = ("text", "text-continued")
+"""Controls whose warm-up is on natural text."""
+_ON_OTHER_TOKENS = {"shuffled": "shuffle", "random": "random"}
+"""Controls whose warm-up is on a control of the arm's task, and the name of that in a specification."""
 _WITH_POSITIONS = ("gpt2", "opt")
 """Families with learned position embeddings, which a treatment can change."""
 
@@ -52,8 +59,29 @@ class PlannedArm:
     def warmups(self, diagnostic: str | None = None) -> dict[str, WarmupOptions]:
         """The warm-ups that it starts from, by component; a single one has the name "". Empty for a cold start.
 
-        A diagnostic can have its own model and warm-up options.
+        A diagnostic can have its own model and warm-up options. Empty too for a control that warms up on text.
         """
+        return {} if self.control in ON_TEXT else self._procedural(diagnostic)
+
+    def text_warmup(self, diagnostic: str | None = None) -> PretrainOptions | None:
+        """The warm-up on natural text that it starts from: all tokens of the arm's warm-ups, with the options of the
+        first; None for an arm without one.
+        """
+        if self.control not in ON_TEXT:
+            return None
+        recipe, warmups = self.recipe, self._procedural(diagnostic)
+        asked = recipe.controls.text if recipe.controls is not None else {}
+        text: Values = {"tokenizer": recipe.tokenizer or "bytes", "end_of_text": recipe.end_of_text}
+        text |= {"context": recipe.context}
+        if recipe.corpus is not None:
+            mine = self.pretrain()
+            given = ("tokenizer", "end_of_text", "context", "cache_dir", *(() if "corpus" in asked else CORPUS))
+            text |= {name: getattr(mine, name) for name in given}
+        first, tokens = next(iter(warmups.values())), _total_tokens(warmups)
+        values = text_values(first, tokens, text | asked, recipe.launch.processes)
+        return _build(PretrainOptions, values, "controls.text")
+
+    def _procedural(self, diagnostic: str | None) -> dict[str, WarmupOptions]:
         if self.arm.warmup:
             return {"": self._warmup(self.arm.warmup, f"{self._where}.warmup", diagnostic, 1)}
         count = len({config_key(values) for values in self.arm.donors.values()})
@@ -83,12 +111,10 @@ class PlannedArm:
         recipe = self.recipe
         given = {"context": recipe.context, **self._tokenizer}
         shared = self._shared | {key: value for key, value in given.items() if value is not None}
-        # Norms and positions are skipped if the family has none with weights.
         pretrain = {
             key: value for key, value in recipe.pretrain.items() if key != "validation"
         }  # a fine-tuning has its own corpus
-        whole = {"components": ("attention", "mlp", "norms", "positions"), "embeddings": "copy"}
-        return _build(PretrainOptions, shared | pretrain | whole | recipe.finetune[name], f"finetune.{name}")
+        return _build(PretrainOptions, shared | pretrain | WHOLE | recipe.finetune[name], f"finetune.{name}")
 
     def diagnostic(self, name: str) -> DiagnosticOptions:
         """The diagnostic from its weights; the caller fills in `init` if it is warmed up."""
@@ -99,6 +125,11 @@ class PlannedArm:
         # With all defaults, so that writing a task's default and leaving it out give the same key.
         task = located(where, partial(diagnostic_task, name, made))
         return dataclasses.replace(made, **{option: getattr(task, option) for option in made.task_options})
+
+    @property
+    def diagnostics(self) -> tuple[str, ...]:
+        """The diagnostics that it is measured with: all of the recipe, except where it has only a pretraining."""
+        return () if self.control == "text-continued" else tuple(self.recipe.diagnostics)
 
     @property
     def budgets(self) -> tuple[float, ...]:
@@ -133,16 +164,17 @@ class PlannedArm:
         if diagnostic is not None:
             asked = self._diagnostic_values(diagnostic)
             values |= {key: asked[key] for key in ("model", "family") if key in asked} | asked.get("warmup", {})
-        if self.control == "shuffled" and values.get("data") is not None:
+        other = _ON_OTHER_TOKENS.get(self.control or "")
+        if other is not None and values.get("data") is not None:
             raise OptionError(
-                f"{where}.data: the shuffled control cannot shuffle a data file; give `task` instead of `data`, or "
-                "leave this arm out of `controls: {of: [...]}`"
+                f"{where}.data: the {self.control} control cannot change the tokens of a data file; give `task` "
+                "instead of `data`, or leave this arm out of `controls: {of: [...]}`"
             )
-        if self.control == "shuffled":
-            values.pop("accept", None)  # a donor trained on shuffled tokens would hardly pass
+        if other is not None:
+            values.pop("accept", None)  # a donor trained on such tokens would hardly pass
         if "task" in values:
             task = located(f"{where}.task", lambda: parse_tasks(values["task"]))
-            values["task"] = ((f"shuffle({task.spec})" if self.control == "shuffled" else task.spec),)
+            values["task"] = (task.spec if other is None else f"{other}({task.spec})",)
         options = _build(WarmupOptions, values, where)
         if self.amount is not None and "steps" not in asked.get("warmup", {}):
             length = located(where, partial(warmup_task, options)).length
@@ -173,7 +205,11 @@ def warmup_task(options: WarmupOptions) -> Task:
 
 def procedural_tokens(arm: PlannedArm, diagnostic: str | None = None) -> int:
     """Total tokens of its warm-ups; identical warm-ups count once. Raises OptionError."""
-    different = {config_key(config.plain(each)): each for each in arm.warmups(diagnostic).values()}
+    return _total_tokens(arm.warmups(diagnostic))
+
+
+def _total_tokens(warmups: Mapping[str, WarmupOptions]) -> int:
+    different = {config_key(config.plain(each)): each for each in warmups.values()}
     return sum(each.steps * each.batch_size * warmup_task(each).length for each in different.values())
 
 

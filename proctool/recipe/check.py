@@ -14,9 +14,10 @@ from proctool.errors import OptionError, ProctoolError
 from proctool.evaluation.options import DIAGNOSTICS, diagnostic_task, probe_options
 from proctool.models.components import COMPONENTS
 from proctool.models.shapes import parse_model
-from proctool.recipe.arms import PlannedArm, located, warmup_task
+from proctool.recipe.arms import ON_TEXT, PlannedArm, located, warmup_task
 from proctool.recipe.form import CONTROLS, Arm, Recipe, TreatmentOptions, Values
 from proctool.recipe.forms import arms_of
+from proctool.recipe.text import CORPUS
 from proctool.training.options import InitOptions, PretrainOptions, WarmupOptions
 from proctool.transplantation.head_choice import read_heads
 from proctool.transplantation.options import CARRIED
@@ -81,6 +82,7 @@ def _underscore(recipe: Recipe) -> None:
                 values[name] = values.pop(key)
 
     groups: list[tuple[str, Any]] = [("warmup", recipe.warmup), ("pretrain", recipe.pretrain)]
+    groups += [("controls.text", recipe.controls.text)] if recipe.controls is not None else []
     groups += [(f"finetune.{name}", values) for name, values in recipe.finetune.items()]
     groups += [(f"diagnostics.{name}", values) for name, values in recipe.diagnostics.items()]
     for name, arm in recipe.arms.items():
@@ -229,6 +231,13 @@ def _check_controls(recipe: Recipe) -> None:
             raise OptionError(f"controls.of: {name} has no warm-up to control")
     if not any(arm.is_warmed for arm in recipe.arms.values()):
         raise OptionError("controls: no arm has a warm-up to control")
+    text = recipe.controls.text
+    if text and recipe.controls.which is not None and not set(recipe.controls.which) & set(ON_TEXT):
+        raise OptionError("controls.text: no control warms up on text; add text or text-continued to controls.which")
+    _check_known("controls.text", "option", text, CORPUS)
+    _check_given(PretrainOptions, text, "controls.text")
+    if text and "corpus" not in text:
+        raise OptionError("controls.text: give its corpus, such as {corpus: wikitext}")
     if recipe.controls.which == ():
         raise OptionError(f"controls.which: is empty; write standard, or a list of {', '.join(CONTROLS)}")
 
@@ -236,7 +245,7 @@ def _check_controls(recipe: Recipe) -> None:
 def _check_planned(arm: PlannedArm) -> None:
     """Build the options of every stage once, which checks them; they differ between seeds in the seed alone."""
     where = f"arms.{arm.made_from}"
-    for diagnostic in (None, *arm.recipe.diagnostics):
+    for diagnostic in (None, *arm.diagnostics):
         for options in arm.warmups(diagnostic).values():
             task = warmup_task(options)
             try:
@@ -246,6 +255,7 @@ def _check_planned(arm: PlannedArm) -> None:
             _check_model(f"{where}.warmup.model", options.model)
             if options.accept is not None:
                 _check_probe(f"{where}.warmup", options)
+        arm.text_warmup(diagnostic)
         if diagnostic is not None:
             made = arm.diagnostic(diagnostic)
             _check_model(f"diagnostics.{diagnostic}.model", made.model)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Values = dict[str, Any]
 """Options by name, not yet checked by their class."""
 
-Control = Literal["ramp", "longer", "shuffled", "scale", "embeddings", "sharpened", "random-heads"]
-STANDARD: tuple[Control, ...] = ("ramp", "longer", "shuffled", "scale", "embeddings")
+Control = Literal[
+    "ramp", "longer", "text", "shuffled", "scale", "embeddings", "sharpened", "random-heads", "text-continued",
+    "random", "mimetic",
+]  # fmt: skip
+STANDARD: tuple[Control, ...] = ("ramp", "longer", "text", "shuffled", "scale", "embeddings")
 """The standard controls, explained at `Controls.which`."""
-CONTROLS: tuple[Control, ...] = (*STANDARD, "sharpened", "random-heads")
+CONTROLS: tuple[Control, ...] = typing.get_args(Control)
 """The standard controls, and those that a recipe must name."""
 
 
@@ -77,12 +81,16 @@ class Controls:
 
     which: tuple[Control, ...] | None = None
     """ramp: the baseline with a learning-rate ramp, if it has none. longer: the baseline with as many more corpus
-    tokens as the warm-up takes. shuffled: the same warm-up on the task's tokens in random order. scale: fresh weights
-    with the standard deviations of the warmed ones. embeddings: fresh weights, with embeddings that start as the arm's.
-    By name only: sharpened: scale, with attention as sharp as the warmed model's. random-heads: as many other heads.
-    Default: the standard controls; controls identical to their arm are skipped, and are an error if you name them."""
+    tokens as the warm-up takes. text: a warm-up on as many tokens of natural text. shuffled: the same warm-up on the
+    task's tokens in random order. scale: fresh weights with the standard deviations of the warmed ones. embeddings:
+    fresh weights, with embeddings that start as the arm's. By name only: sharpened: scale, with attention as sharp as
+    the warmed model's. random-heads: as many other heads. text-continued: text, with all weights kept. random: the same
+    warm-up on random tokens. mimetic: the baseline with structured fresh attention. Default: the standard controls;
+    controls identical to their arm are skipped, and are an error if you name them."""
     of: tuple[str, ...] = ()
     """The arms to control (default: every arm with a warm-up of its own)."""
+    text: Values = field(default_factory=dict)
+    """The text of text and text-continued: {corpus: wikitext, text_field: text} (default: the recipe's corpus)."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,16 @@ from typing import Any
 
 from proctool import config
 from proctool.errors import OptionError
-from proctool.recipe.arms import INIT, PlannedArm, procedural_tokens
+from proctool.evaluation.options import DiagnosticOptions
+from proctool.recipe.arms import INIT, WHOLE, PlannedArm, procedural_tokens
 from proctool.recipe.form import STANDARD, Arm, Control, Controls, Recipe, Values
-from proctool.training.options import InitOptions
+from proctool.training.options import InitOptions, PretrainOptions
 from proctool.transplantation.head_choice import read_heads
 from proctool.units import format_count
 
-OF_BASELINE = ("ramp", "longer")
+_EVERYWHERE: Values = {"layers": None, "heads": None}
+"""Options that carry all layers and heads."""
+OF_BASELINE = ("ramp", "longer", "mimetic")
 """Controls that change the baseline; the others change the arm."""
 
 
@@ -79,7 +82,8 @@ def _control(which: Control, source: PlannedArm, base: PlannedArm) -> PlannedArm
     """The control `which` of `source`; None if the baseline already is that control. Raises NoControlError."""
     make: Callable[[PlannedArm, PlannedArm], Arm | None] = {
         "ramp": _ramp, "longer": _longer, "shuffled": _as_it_is, "scale": _as_it_is, "embeddings": _embeddings,
-        "sharpened": _sharpened, "random-heads": _random_heads,
+        "sharpened": _sharpened, "random-heads": _random_heads, "text": _text, "text-continued": _text_continued,
+        "random": _as_it_is, "mimetic": _mimetic,
     }[which]  # fmt: skip
     arm = make(source, base)
     if arm is None:
@@ -88,8 +92,9 @@ def _control(which: Control, source: PlannedArm, base: PlannedArm) -> PlannedArm
         return PlannedArm(base.recipe, f"{base.name}-{which}", arm, base.made_from, which, (source.name,))
     name = f"{source.name}-{which}"
     control = PlannedArm(source.recipe, name, arm, source.made_from, which, (source.name,), source.amount)
-    for (place, mine), (_, theirs) in zip(_meaning(control), _meaning(source), strict=True):
-        if mine == theirs:
+    theirs = dict(_meaning(source))
+    for place, mine in _meaning(control):
+        if mine == theirs[place]:
             raise NoControlError(f"in {place} it would be identical to the arm; leave it out")
     return control
 
@@ -98,13 +103,15 @@ def _meaning(arm: PlannedArm) -> Iterator[tuple[str, Any]]:
     """For each measurement of the arm: its name, and everything that decides the result."""
     for name, options in _measured(arm):
         warmups = {each: config.plain(made) for each, made in arm.warmups(name).items()}
+        if (text := arm.text_warmup(name)) is not None:
+            warmups["text"] = config.plain(text)
         yield name or "pretraining", (config.plain(options), arm.treatment_of(options), warmups)
 
 
-def _measured(arm: PlannedArm) -> Iterator[tuple[str | None, InitOptions]]:
+def _measured(arm: PlannedArm) -> Iterator[tuple[str | None, PretrainOptions | DiagnosticOptions]]:
     if arm.recipe.corpus is not None:
         yield None, arm.pretrain()
-    for name in arm.recipe.diagnostics:
+    for name in arm.diagnostics:
         yield name, arm.diagnostic(name)
 
 
@@ -122,6 +129,14 @@ def _longer(source: PlannedArm, base: PlannedArm) -> Arm | None:
     """The baseline with as many more corpus tokens as the arm's warm-up takes."""
     if source.recipe.corpus is None:
         return None
+    _require_known_tokens(source)
+    options = base.pretrain()
+    more = math.ceil(procedural_tokens(source) / (options.batch_size * options.context))
+    return dataclasses.replace(base.arm, pretrain=base.arm.pretrain | {"steps": options.steps + more})
+
+
+def _require_known_tokens(source: PlannedArm) -> None:
+    """Raise NoControlError if the arm's warm-ups may use another number of tokens than planned."""
     for warmup in source.warmups().values():
         for option in ("until", "patience", "curriculum"):
             if getattr(warmup, option) is not None:
@@ -129,13 +144,53 @@ def _longer(source: PlannedArm, base: PlannedArm) -> Arm | None:
                     f"`{option}` makes the number of warm-up tokens unknown before the run; "
                     f"remove {option} or the control"
                 )
-        if any(warmup.accept is not None for warmup in source.warmups().values()):
+        if warmup.accept is not None:
             raise NoControlError(
                 "`accept` makes the number of donors unknown before the run; remove accept or the control"
             )
-    options = base.pretrain()
-    more = math.ceil(procedural_tokens(source) / (options.batch_size * options.context))
-    return dataclasses.replace(base.arm, pretrain=base.arm.pretrain | {"steps": options.steps + more})
+
+
+def _text(source: PlannedArm, base: PlannedArm) -> Arm:
+    """The arm after a warm-up on natural text (`PlannedArm.text_warmup`); the same parts are carried and reset."""
+    _require_text(source)
+    _require_known_tokens(source)
+    for name in source.recipe.diagnostics:
+        if source.diagnostic(name).embeddings == "copy":
+            raise NoControlError(f"its embeddings are copied into {name}, whose vocabulary is not that of text")
+    if not source.arm.donors:
+        return source.arm
+    # A component without a donor stays fresh in a weight mixture, and here.
+    carried = source.arm.components or InitOptions().components
+    return dataclasses.replace(source.arm, components=tuple(name for name in carried if name in source.arm.donors))
+
+
+def _text_continued(source: PlannedArm, base: PlannedArm) -> Arm:
+    """The arm after a warm-up on natural text, with nothing reset but the optimiser. Measured in pretraining only."""
+    if source.recipe.corpus is None:
+        raise NoControlError("it continues on the corpus, and the recipe has none")
+    _require_known_tokens(source)
+    pretrain = {key: value for key, value in source.arm.pretrain.items() if key not in INIT} | _EVERYWHERE
+    return dataclasses.replace(source.arm, layers=None, heads=None, treatment=None, pretrain=pretrain, **WHOLE)
+
+
+def _require_text(source: PlannedArm) -> None:
+    recipe = source.recipe
+    asked = recipe.controls.text if recipe.controls is not None else {}
+    if recipe.corpus is None and "corpus" not in asked:
+        raise NoControlError("the recipe has no corpus; give one, such as `controls: {text: {corpus: wikitext}}`")
+
+
+def _mimetic(source: PlannedArm, base: PlannedArm) -> Arm:
+    """The baseline with attention that starts fresh but structured (models/mimetic.py); no warm-up."""
+    value = {"init_attention": "mimetic"}
+    for name, options in _measured(base):
+        where = name or "pretraining"
+        if base.arm.is_warmed or options.init is not None:
+            raise NoControlError(f"the baseline, {base.name}, does not start {where} from fresh attention")
+        if options.init_attention is not None:
+            raise NoControlError(f"in {where} it would be identical to the baseline, {base.name}; leave it out")
+    diagnostics = {name: base.arm.diagnostics.get(name, {}) | value for name in base.recipe.diagnostics}
+    return dataclasses.replace(base.arm, pretrain=base.arm.pretrain | value, diagnostics=diagnostics)
 
 
 def _as_it_is(source: PlannedArm, base: PlannedArm) -> Arm:
@@ -150,10 +205,7 @@ def _embeddings(source: PlannedArm, base: PlannedArm) -> Arm:
             raise NoControlError(f"its embeddings start fresh in {name or 'pretraining'}; leave it out")
 
     def bare(values: Values) -> Values:
-        return {key: value for key, value in values.items() if key not in INIT or key == "embeddings"} | {
-            "layers": None,
-            "heads": None,
-        }
+        return {key: value for key, value in values.items() if key not in INIT or key == "embeddings"} | _EVERYWHERE
 
     diagnostics = {name: bare(source.arm.diagnostics.get(name, {})) for name in source.recipe.diagnostics}
     return dataclasses.replace(

@@ -15,6 +15,7 @@ from proctool import config
 from proctool.evaluation.options import DIAGNOSTICS
 from proctool.recipe.check import NOT_HERE
 from proctool.recipe.form import Arm, Controls, Launch, Published, Recipe, TreatmentOptions
+from proctool.recipe.text import CORPUS
 from proctool.training.options import PretrainOptions, WarmupOptions
 from proctool.transplantation.options import CARRIED
 
@@ -34,7 +35,8 @@ def recipe_schema() -> Schema:
     finetune = {"type": "object", "additionalProperties": pretrain}
     donors = _object(dict.fromkeys((*CARRIED, "embeddings"), warmup))
     arm = _of_class(Arm, options | {"donors": donors, "treatment": _of_class(TreatmentOptions, {})})
-    controls = _of_class(Controls, {})
+    text = _options(PretrainOptions)
+    controls = _of_class(Controls, {"text": _object({name: text["properties"][name] for name in CORPUS})})
     one, several = controls["properties"]["which"]["anyOf"][0]["anyOf"]
     recipe = _of_class(
         Recipe,

@@ -14,7 +14,7 @@ from typing import Any
 from proctool import config
 from proctool.models.shapes import Shape, parse_model
 from proctool.paths import user_path
-from proctool.recipe.form import Arm, Recipe, Values
+from proctool.recipe.form import Arm, Controls, Recipe, Values
 from proctool.training.accept import Acceptance
 
 # The time of a step depends on the longest sample: 2048 tokens in published settings.
@@ -46,8 +46,15 @@ def smoke(recipe: Recipe) -> Recipe:
         published=(),
         arms={name: _arm(arm) for name, arm in recipe.arms.items()},
         procedural=tuple(2000 * (place + 1) for place in range(len(recipe.procedural))),
+        controls=_controls(recipe.controls),
         launch=dataclasses.replace(recipe.launch, processes=1, precision=None),
     )
+
+
+def _controls(controls: Controls | None) -> Controls | None:
+    if controls is None or not controls.text:
+        return controls
+    return dataclasses.replace(controls, text=_on_tiny(controls.text))
 
 
 def _arm(arm: Arm) -> Arm:
@@ -84,7 +91,12 @@ def _diagnostic(values: Mapping[str, Any]) -> Values:
 
 
 def _finetune(values: Mapping[str, Any]) -> Values:
-    return _short(values) | _TRAINING | {"corpus": _local(values["corpus"]), "budget": _TINY_CORPUS}
+    return _on_tiny(_short(values)) | _TRAINING
+
+
+def _on_tiny(values: Mapping[str, Any]) -> Values:
+    """The options with a corpus that is small and here."""
+    return dict(values) | {"corpus": _local(values["corpus"]), "budget": _TINY_CORPUS}
 
 
 def _narrow(model: str) -> str:

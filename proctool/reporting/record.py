@@ -81,6 +81,8 @@ class ArmRecord:
     of: tuple[str, ...]
     """The arms that it is a control of."""
     procedural_tokens: int = 0
+    text_tokens: int = 0
+    """Tokens of a warm-up on natural text."""
 
 
 @dataclass(frozen=True, kw_only=True)

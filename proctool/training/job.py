@@ -15,9 +15,11 @@ from proctool.artifact import Artifact
 from proctool.errors import ModelError
 from proctool.events import EndEvent, Event, StartEvent
 from proctool.launched import launch
-from proctool.models.build import build_model, parameter_count, require_context
+from proctool.models.build import build_model, outline, parameter_count, require_context
 from proctool.models.components import train_only
 from proctool.models.flops import training_flops
+from proctool.models.heads import head_map
+from proctool.models.mimetic import make_mimetic
 from proctool.models.saved import save_model
 from proctool.models.shapes import start_of, written_digest
 from proctool.outputs import Output, reads_of, require_safe
@@ -86,10 +88,11 @@ class Job:
             raise ModelError(
                 f"the data's vocabulary of {self.source.vocab_size} does not fit the model's {self.config.vocab_size}"
             )
+        # Refused before a run folder is made.
         if self.options.train is not None:
-            from proctool.models.build import outline
-
-            train_only(outline(self.config), self.options.train)  # refused before a run folder is made
+            train_only(outline(self.config), self.options.train)
+        if self.options.init_attention is not None:
+            head_map(outline(self.config))
 
     @property
     def run_path(self) -> Path:
@@ -164,6 +167,8 @@ class Job:
     def _initial(self) -> tuple[PreTrainedModel, list[Origin], int]:
         """The model before its first step, where its weights come from, and how many of them will be trained."""
         model = self.build(self.config, self.options.seed)
+        if self.options.init_attention == "mimetic":
+            make_mimetic(model, self.options.seed)
         origins = self.prepare(model) if self.prepare else []
         trained = parameter_count(model) if self.options.train is None else train_only(model, self.options.train)
         return model, origins, trained

@@ -57,6 +57,8 @@ class TrainingOptions:
     """Share the token embeddings with the head (default: the model's)."""
     init_std: float | None = None
     """Standard deviation of fresh weights (shapes: .02 * sqrt(768/width))."""
+    init_attention: Literal["mimetic"] | None = None
+    """Start of fresh attention; mimetic: QK near I, VO near -I."""
     dropout: float = 0.0
     """Dropout rate, wherever the family has dropout."""
     steps: int = 1000

@@ -117,7 +117,9 @@ def test_budgets_are_whole_schedules(root: Path) -> None:
 def test_standard_controls(root: Path, embeddings: str) -> None:
     arms = {"cold": {}, "set": WARM | {"embeddings": embeddings}}
     plan = planned(root, controls="standard", diagnostics=HAYSTACK, arms=arms)
-    assert list(plan.arms) == ["cold", "set", "cold-ramp", "cold-longer", "set-shuffled", "set-scale", "set-embeddings"]
+    assert list(plan.arms) == [
+        "cold", "set", "cold-ramp", "cold-longer", "set-text", "set-shuffled", "set-scale", "set-embeddings",
+    ]  # fmt: skip
     trained = {arm: stages[0].pretrain for arm, stages in plan.arms.items()}
     # 20 steps of 4 x 17 tokens are 1360; a step of pretraining has 4 x 64.
     assert trained["cold-longer"].steps == 40 + 6  # type: ignore[union-attr]
@@ -130,10 +132,109 @@ def test_standard_controls(root: Path, embeddings: str) -> None:
     # The cold diagnostic serves the cold controls, whose difference is in pretraining.
     haystack = {arm: stages[0].diagnostics["haystack"] for arm, stages in plan.arms.items()}
     assert haystack["cold"] is haystack["cold-ramp"] is haystack["cold-longer"]
-    assert len({stage.key for stage in haystack.values()}) == 5
+    assert len({stage.key for stage in haystack.values()}) == 6
     metadata = record(plan, "", "").about
     assert (metadata["set-scale"].control, metadata["set-scale"].of) == ("scale", ("set",))
     assert sum(stage.name.startswith("warmup-set-s0") for stage in plan.stages) == 1
+
+
+def test_text_takes_the_warm_ups_tokens_and_the_arms_transplant(root: Path) -> None:
+    arm = {
+        "warmup": {"task": "set:inputs=8", "lr": 3e-3, "steps": 100, "batch_size": 16, "ramp_steps": 10},
+        "components": ["attention", "norms"],
+        "layers": ["0"],
+        "embeddings": "mean",
+        "treatment": {"noise": "0.1"},
+    }
+    corpus = {"corpus": "docs.txt", "budget": "1M"}
+    which = ["text", "text-continued"]
+    plan = planned(root, controls={"which": which, "text": corpus}, diagnostics=HAYSTACK, arms={"cold": {}, "x": arm})
+    mine, text, continued = (plan.arms[name][0] for name in ("x", "x-text", "x-text-continued"))
+    assert mine.pretrain is not None
+    assert text.pretrain is not None
+    assert continued.pretrain is not None
+    for own, other in ((mine.pretrain, text.pretrain), (mine.diagnostics["haystack"], text.diagnostics["haystack"])):
+        assert own.options == other.options  # the same components, embeddings, layers and training
+        assert own.donor is not None
+        assert other.donor is not None
+        assert own.donor.options == other.donor.options  # the same treatment
+    (donor,), (procedural,) = warmups_of(text.pretrain), warmups_of(mine.pretrain)
+    options: Any = donor.options
+    assert donor is continued.pretrain.donor
+    assert (options.lr, options.schedule, options.ramp_steps, options.model) == (3e-3, "constant", 10, "2x2x16")
+    assert (options.corpus, options.budget, options.context, options.tokenizer) == ("docs.txt", 10**6, 64, "bytes")
+    assert options.seed != mine.pretrain.options.seed  # type: ignore[union-attr]
+    assert 0 <= donor.tokens - procedural.tokens < options.batch_size * 64
+    assert abs(donor.steps / procedural.steps - 1) < 0.15
+    whole: Any = continued.pretrain.options
+    assert (whole.components, whole.embeddings, whole.layers) == (
+        ("attention", "mlp", "norms", "positions"), "copy", None,
+    )  # fmt: skip
+    assert not continued.diagnostics
+    told = record(plan, "", "").about
+    assert (told["x"].procedural_tokens, told["x"].text_tokens) == (procedural.tokens, 0)
+    assert (told["x-text"].procedural_tokens, told["x-text"].text_tokens) == (0, donor.tokens)
+
+
+def test_text_replaces_all_donors_of_a_mixture(root: Path) -> None:
+    plan = planned(root, controls="text", arms={"cold": {}, "mixed": MIXED}, launch={"processes": 2})
+    text, mixed = (plan.arms[name][0].pretrain for name in ("mixed-text", "mixed"))
+    assert text is not None
+    assert mixed is not None
+    assert text.options.components == ("attention", "mlp")  # type: ignore[union-attr]
+    (donor,) = warmups_of(text)
+    assert donor.tokens >= sum(each.tokens for each in warmups_of(mixed))
+    assert donor.options.batch_size % 2 == 0  # type: ignore[union-attr]
+
+
+def test_the_controls_without_text(root: Path) -> None:
+    plan = planned(root, controls=["random", "mimetic"], diagnostics=HAYSTACK, arms={"cold": {}, "a": WARM, "b": WARM})
+    assert list(plan.arms) == ["cold", "a", "b", "a-random", "cold-mimetic", "b-random"]
+    assert plan.planned["cold-mimetic"].of == ("a", "b")
+    random = warmups_of(plan.arms["a-random"][0].pretrain)[0]  # type: ignore[arg-type]
+    assert random.options.task == ("random(set:inputs=8,symbols=100)",)  # type: ignore[union-attr]
+    structured = plan.arms["cold-mimetic"][0]
+    for stage in (structured.pretrain, *structured.diagnostics.values()):
+        assert stage is not None
+        assert (stage.options.init_attention, stage.parents) == ("mimetic", ())  # type: ignore[union-attr]
+        assert "--init-attention mimetic" in " ".join(stage.argv(root))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"corpus": None, "diagnostics": HAYSTACK, "controls": "text"}, "set has no control text: the recipe has no"),
+        ({"corpus": None, "diagnostics": HAYSTACK, "controls": "text-continued"}, "it continues on the corpus"),
+        (
+            {"controls": "text", "arms": {"cold": {}, "x": WARM | {"warmup": WARM["warmup"] | {"patience": 3}}}},
+            "x has no control text: `patience` makes",
+        ),
+        (
+            {
+                "controls": "text",
+                "diagnostics": HAYSTACK,
+                "arms": {"cold": {}, "x": WARM | {"diagnostics": {"haystack": {"embeddings": "copy"}}}},
+            },
+            "its embeddings are copied into haystack",
+        ),
+        ({"controls": "mimetic", "baseline": "set"}, "the baseline, set, does not start pretraining from fresh"),
+        ({"controls": "mimetic", "pretrain": {"init_attention": "mimetic"}}, "identical to the baseline"),
+        ({"controls": {"which": ["scale"], "text": {"corpus": "a"}}}, "controls.text: no control warms up on text"),
+        ({"controls": {"text": {"budget": "1M"}}}, "controls.text: give its corpus"),
+        ({"controls": {"text": {"corpus": "a", "lr": 1}}}, 'controls.text: "lr" is not an option'),
+        ({"controls": {"text": {"corpus": "a", "budget": "x"}}}, "controls.text.budget: 'x' is not"),
+    ],
+)
+def test_a_control_of_text_or_attention_that_cannot_be_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        build_recipe(values(**changes))
+    assert said in str(caught.value)
+
+
+def test_standard_leaves_text_out_without_a_corpus() -> None:
+    assert "set-text" not in arms(corpus=None, diagnostics=HAYSTACK, controls="standard")
+    asked = {"text": {"corpus": "a.txt"}}
+    assert "set-text" in arms(corpus=None, diagnostics=HAYSTACK, controls=asked)
 
 
 def test_the_embeddings_control_starts_them_as_the_arm_does_everywhere(root: Path) -> None:

@@ -302,6 +302,19 @@ def test_unigram_keeps_frequencies_and_nothing_else() -> None:
     assert abs((after_open == 16).mean() - 1 / 32) < 0.01
 
 
+@pytest.mark.parametrize("spec", ["set:small", "haystack:small", "set:small*0.5 + ww:small*1.5"])
+def test_random_keeps_lengths_and_targets_and_nothing_else(spec: str) -> None:
+    task = parse_tasks(spec)
+    drawn, plain = control("random", task).sample(generator(9), 4000), task.sample(generator(9), 4000)
+    pad = task.layout["pad"].start
+    assert np.array_equal(drawn.targets, plain.targets)
+    assert np.array_equal(drawn.tokens == pad, plain.tokens == pad)
+    counts = np.bincount(drawn.tokens[drawn.tokens != pad], minlength=task.vocab_size)
+    expected = counts.sum() / (task.vocab_size - 1)
+    assert abs(np.delete(counts, pad) - expected).max() < 6 * expected**0.5
+    assert parse_tasks(f"random({spec})").spec == f"random({task.spec})"
+
+
 def test_third_parties_register_through_an_entry_point(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A package that is installed beside proctool, and nothing in proctool, brings the task `alternating`."""
     site = tmp_path_factory.mktemp("site")

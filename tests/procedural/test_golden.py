@@ -55,6 +55,7 @@ GOLDEN = {
     "{each}": "{digest(each)}",
     "shuffle(set:small)": "efa094b70176571b",
     "unigram(dyck:small)": "4a67f8c77a5a9ade",
+    "random(set:small)": "654d161d52e3819e",
     "set:small*0.5 + ww:small*1.5": "7a32b157949e941d",
 }
 
@@ -66,7 +67,7 @@ def digest(spec: str) -> str:
 def specs() -> list[str]:
     quick = "nca:small,length=22,per_rule=256,complexity=0.2"
     plain = [quick if name == "nca" else f"{name}:small" for name in tasks()]
-    return [*plain, "shuffle(set:small)", "unigram(dyck:small)", "set:small*0.5 + ww:small*1.5"]
+    return [*plain, "shuffle(set:small)", "unigram(dyck:small)", "random(set:small)", "set:small*0.5 + ww:small*1.5"]
 
 
 @pytest.mark.parametrize("spec", specs())

@@ -60,7 +60,19 @@ class TaskSpecifications(Surface):
     def make_seeds(self) -> list[bytes]:
         from proctool.procedural.registry import tasks
 
-        self.words = (*tasks(), "shuffle(", "unigram(", ")", " + ", "*0.5", ":small", "length=", "k=", "symbols=")
+        self.words = (
+            *tasks(),
+            "shuffle(",
+            "unigram(",
+            "random(",
+            ")",
+            " + ",
+            "*0.5",
+            ":small",
+            "length=",
+            "k=",
+            "symbols=",
+        )
         plain = [cls().spec for cls in tasks().values()]
         mixed = [
             "set*0.5 + union*0.5",
