@@ -22,8 +22,8 @@ RARE = frozenset(
         "accumulate", "alpha", "apart_from", "as_text", "beta2", "budget", "cache_dir", "check", "checkpoint_every",
         "clip", "config", "control", "depth_map", "dropout", "embeddings_from", "end_of_text", "eval_samples", "extend",
         "final_lr", "gradient_checkpointing", "init_attention", "keep_checkpoints", "keep_state", "log_every",
-        "micro_batch", "mixer", "noise", "patience", "producers", "save", "scoring", "set_", "shard", "skip_bad", "spike", "tie", "track",
-        "track_heads", "train", "vocab",
+        "micro_batch", "mixer", "noise", "patience", "producers", "save", "scoring", "set_", "shard", "skip_bad",
+        "spike", "tie", "track", "track_heads", "train", "vocab",
     }
 )  # fmt: skip
 _PLACEHOLDERS = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from proctool.reporting.compare import ArmResult
 from proctool.reporting.diagnose import DiagnosticResult
-from proctool.reporting.verdict import Controlled, is_clear, joined, percent, seeds_said, with_interval
+from proctool.reporting.interval import Estimate
+from proctool.reporting.verdict import Controlled, is_clear, percent, seeds_said, with_interval
 
 ENOUGH = 3
 """With this many seeds, an unclear difference is a finding; with fewer, it is a reason to run more seeds."""
@@ -38,38 +40,66 @@ def answer(
     return None
 
 
+@dataclass(frozen=True)
+class _Rival:
+    """What the best arm is compared with: the baseline, or a control of the arm."""
+
+    arm: str
+    subject: str
+    margin: Estimate
+    """Its final loss minus the arm's, in nats per token."""
+
+
 def _of_losses(best: ArmResult, baseline: str, controls: Sequence[Controlled], asked: bool) -> str:
+    """The best arm against the strongest of the baseline and its controls: the one with the lowest loss."""
+    rivals = [_Rival(baseline, baseline, best.gain)]
+    rivals += [_Rival(each.control.arm, each.control.subject, each.margin) for each in controls if each.margin]
+    strongest = min(rivals, key=lambda each: each.margin.value)
+    margin, seeds = strongest.margin, f"({seeds_said(best.seeds)})"
+    better = margin.value > 0
+    amount = with_interval(margin if better else margin.negated, 1, 3, "")
+    ends = f"{best.arm} ends {amount} nats per token {'better' if better else 'worse'} than {strongest.arm}"
+    if len(rivals) > 1:
+        ends += ", the best control" if strongest.arm != baseline else ", which did better than every control"
+    clear = is_clear(margin, best.target_loss)
+    if not clear and len(best.seeds) < ENOUGH:
+        return _unsettled(ends, best)
+    if len(best.seeds) == 1:
+        more = "two more seeds" if len(rivals) > 1 else "two more seeds and its controls"
+        return f"Seen in one seed only: {ends}. Run {more} before you rely on it."
+    if strongest.arm == baseline and not clear:
+        return f"{_start('No difference is shown', asked)}{ends}, {_counted(best)}: the interval includes zero."
+    if strongest.arm == baseline and not better:
+        return f"{_start('No', asked)}{ends} {seeds}."
+    if len(rivals) == 1:
+        return f"{_start('Yes', asked)}{ends} {seeds}. {_NO_CONTROL}"
+    if clear and better:
+        said = f"{best.arm} is better than every control: {amount} nats per token better than {strongest.arm}"
+        return f"{_start('Yes', asked)}{said}, the best of them {seeds}."
+    did = "did better than" if clear else "did as well as"
+    said = f"{_capital(strongest.subject)} {did} {best.arm}: {ends} {seeds}."
+    return f"{said} {_against_baseline(best, baseline)}"
+
+
+def _against_baseline(best: ArmResult, baseline: str) -> str:
     better = best.gain.value > 0
     amount = with_interval(best.gain if better else best.gain.negated, 1, 3, "")
-    ends = f"{best.arm} ends {amount} nats per token {'better' if better else 'worse'} than {baseline}"
-    seeds = f"({seeds_said(best.seeds)})"
-    if not is_clear(best.gain, best.target_loss):
-        return _unsettled(ends, best.seeds, best.better, asked)
-    rivals = [each for each in controls if each.margin is not None and each.control.kind != "longer"]
+    doubt = "" if is_clear(best.gain, best.target_loss) else ", which is not significant"
+    return f"Against {baseline}, {best.arm} ends {amount} nats per token {'better' if better else 'worse'}{doubt}."
+
+
+def _unsettled(ends: str, best: ArmResult) -> str:
     if len(best.seeds) == 1:
-        more = "two more seeds" if rivals else "two more seeds and its controls"
-        return f"Seen in one seed only: {ends}. Run {more} before you rely on it."
-    if not better:
-        return f"{_start('No', asked)}{ends} {seeds}."
-    if not rivals:
-        return f"{_start('Yes', asked)}{ends} {seeds}. {_NO_CONTROL}"
-    closest = min(rivals, key=lambda each: each.margin.value if each.margin else 0.0)
-    margin, words = closest.margin, closest.control.words
-    assert margin is not None
-    if is_clear(margin, best.target_loss) and margin.value > 0:
-        left = with_interval(margin, 1, 3, "")
-        return f"{_start('Yes', asked)}{ends}, and {left} better than its {words}, the closest control {seeds}."
-    as_well = "did better" if is_clear(margin, best.target_loss) else "did as well"
-    return f"Not because of the warm-up data: {ends}, but its {words} {as_well} {seeds}."
-
-
-def _unsettled(ends: str, seeds: Sequence[int], better: int, asked: bool) -> str:
-    if len(seeds) == 1:
         return f"One seed cannot settle it: {ends}. Run two more seeds."
-    count = f"better in {better} of {len(seeds)} seeds"
-    if len(seeds) < ENOUGH:
-        return f"Two seeds cannot settle it: {ends}, {count}. Run a third seed."
-    return f"{_start('No difference is shown', asked)}{ends}, {count}: the interval includes zero."
+    return f"Two seeds cannot settle it: {ends}. Run a third seed."
+
+
+def _counted(best: ArmResult) -> str:
+    return f"better in {best.better} of {len(best.seeds)} seeds"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _of_accuracies(group: Sequence[DiagnosticResult], control_arms: dict[str, str], asked: bool) -> str:
@@ -90,15 +120,11 @@ def _of_accuracies(group: Sequence[DiagnosticResult], control_arms: dict[str, st
     controls = [each for each in group if each.arm in control_arms]
     if not controls:
         return f"{_start('Yes', asked)}{reaches} {seeds}. {_NO_CONTROL}"
-    names = joined(list(dict.fromkeys(control_arms[each.arm] for each in controls)), "and")
-    low, high = (percent(end(each.accuracy.value for each in controls)) for end in (min, max))
-    span = low if low == high else f"{low} to {high}"
-    close = [each for each in controls if each.accuracy.value >= 0.5 * (best.accuracy.value + base[0].accuracy.value)]
-    if base and close:
-        nearest = max(close, key=lambda each: each.accuracy.value)
-        reached = percent(nearest.accuracy.value, 1)
-        return f"Not because of the warm-up data: {reaches}, but the control {nearest.arm} reaches {reached} {seeds}."
-    return f"{_start('Yes', asked)}{reaches}; {names} controls reach {span} {seeds}."
+    strongest = max(controls, key=lambda each: each.accuracy.value)
+    reached = percent(strongest.accuracy.value, 1)
+    if base and strongest.accuracy.value >= 0.5 * (best.accuracy.value + base[0].accuracy.value):
+        return f"Not because of the warm-up data: {reaches}, but the control {strongest.arm} reaches {reached} {seeds}."
+    return f"{_start('Yes', asked)}{reaches}; {strongest.arm}, the best control, reaches {reached} {seeds}."
 
 
 def _start(word: str, asked: bool) -> str:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from proctool.transplantation.origin import NOT_TAKEN, Provenance
 
 _BODY = ("attention", "mlp")
-_SHUFFLED_TASK = "shuffle("
+_OTHER_TOKENS = {"shuffle(": "shuffled", "random(": "random"}
+"""How the task of a control begins that has other tokens, and the kind of control."""
 
 CONTROLS = {
     "shuffled": "shuffled",
+    "text": "natural-text",
+    "random": "random-token",
     "longer": "more-corpus",
     "ramp": "learning-rate-ramp",
     "scale": "scale-matched",
@@ -21,8 +24,28 @@ CONTROLS = {
     "embeddings": "embeddings-only",
     "weights": "weight-shuffled",
     "noise": "noise",
+    "text-continued": "continued-text",
+    "mimetic": "mimetic",
 }
 """Kinds of control and the word for each, as in "its shuffled control"; the most telling first."""
+
+SUBJECTS = {
+    "shuffled": "a warm-up on the same tokens in random order",
+    "text": "a warm-up on natural text",
+    "random": "a warm-up on random tokens",
+    "longer": "more corpus instead of the warm-up",
+    "ramp": "the baseline with a learning-rate ramp",
+    "scale": "fresh weights at the donor's scale",
+    "sharpened": "fresh weights at the donor's scale, with attention as sharp,",
+    "random-heads": "as many other heads",
+    "mean": "fresh weights with the mean of the warmed embeddings",
+    "embeddings": "fresh weights with the same embedding start",
+    "weights": "the warmed weights in random order",
+    "noise": "the warmed weights with noise",
+    "text-continued": "a warm-up on natural text without a reset",
+    "mimetic": "fresh attention with structure",
+}
+"""What each kind of control is, as in "fresh weights at the donor's scale did as well"."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +77,9 @@ class Start:
             return self.kind
         if not self.tasks:
             return None
-        if all(task.startswith(_SHUFFLED_TASK) for task in self.tasks):
-            return "shuffled"
+        for begins, kind in _OTHER_TOKENS.items():
+            if all(task.startswith(begins) for task in self.tasks):
+                return kind
         body = [each for each in self.carried if each.component in _BODY]
         given = [each.treatment for each in body if each.source not in NOT_TAKEN]
         if body and not given:
@@ -87,6 +111,11 @@ class ControlPair:
         """ "shuffled control"."""
         return f"{CONTROLS.get(self.kind, self.kind)} control"
 
+    @property
+    def subject(self) -> str:
+        """ "fresh weights at the donor's scale"."""
+        return SUBJECTS.get(self.kind, self.arm)
+
 
 def controls(starts: Mapping[str, Start]) -> list[ControlPair]:
     """Which arm is a control of which, the most telling kinds first."""
@@ -106,7 +135,7 @@ def controls(starts: Mapping[str, Start]) -> list[ControlPair]:
 
 
 def _alike(control: Start, arm: Start) -> bool:
-    """Whether tasks (apart from shuffling) and carried components are the same.
+    """Whether tasks (apart from their tokens) and carried components are the same.
 
     Controls that carry no body have fewer components by design, so they belong to every arm of their tasks.
     """
@@ -117,4 +146,5 @@ def _alike(control: Start, arm: Start) -> bool:
 
 
 def _plain(task: str) -> str:
-    return task.removeprefix(_SHUFFLED_TASK).removesuffix(")") if task.startswith(_SHUFFLED_TASK) else task
+    begins = next((each for each in _OTHER_TOKENS if task.startswith(each)), None)
+    return task if begins is None else task.removeprefix(begins).removesuffix(")")

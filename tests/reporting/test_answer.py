@@ -55,21 +55,31 @@ FLOOR, HIGH = [0.09, 0.1, 0.09], [0.87, 0.9, 0.8]
 @pytest.mark.parametrize(
     ("arms", "begins", "holds"),
     [
-        ({"cold": THREE, "set": [1.8, 1.82, 1.81], "set-scale": [1.9, 1.92, 1.91]}, "Yes: set ends", "closest control"),
+        (
+            {"cold": THREE, "set": [1.8, 1.82, 1.81], "set-scale": [1.9, 1.92, 1.91]},
+            "Yes: set is better than every control: 0.1",
+            "better than set-scale, the best of them (3 seeds)",
+        ),
         (
             {"cold": THREE, "set": [1.8, 1.82, 1.81], "set-scale": [1.81, 1.81, 1.81]},
-            "Not because of the warm-up data",
-            "did as well",
+            "Fresh weights at the donor's scale did as well as set: set ends",
+            "Against cold, set ends 0.200 [",
         ),
         (
-            {"cold": THREE, "set": [1.8, 1.82, 1.81], "set-scale": [1.7, 1.72, 1.71]},
-            "Not because of the warm-up data",
-            "did better",
+            {"cold": THREE, "set": [1.8, 1.82, 1.81], "set-scale": [1.9, 1.92, 1.91], "set-text": [1.7, 1.72, 1.71]},
+            "A warm-up on natural text did better than set: set ends 0.1",
+            "worse than set-text, the best control (3 seeds)",
         ),
+        (
+            {"cold": THREE, "set": [2.3, 2.32, 2.31], "set-text": [2.1, 2.12, 2.11]},
+            "No: set ends 0.3",
+            "worse than cold, which did better than every control (3 seeds)",
+        ),
+        ({"cold": [2.0], "set": [1.5], "set-longer": [1.4]}, "Seen in one seed only: set ends 0.1", "than set-longer"),
         ({"cold": THREE, "set": [1.8, 1.82, 1.81]}, "Yes: set ends", "No control was run"),
         ({"cold": THREE, "set": [2.2, 2.21, 2.22]}, "No: set ends", "worse than cold"),
         ({"cold": THREE, "set": [1.9, 2.1, 2.02]}, "No difference is shown: set ends", "better in 1 of 3 seeds"),
-        ({"cold": [2.0, 2.5], "set": [1.9, 2.0]}, "Two seeds cannot settle it", "better in 2 of 2 seeds. Run a third"),
+        ({"cold": [2.0, 2.5], "set": [1.9, 2.0]}, "Two seeds cannot settle it", "Run a third"),
         ({"cold": [2.0], "set": [1.999]}, "One seed cannot settle it", "Run two more seeds"),
         ({"cold": [2.0], "set": [1.5]}, "Seen in one seed", "and its controls"),
         ({"cold": [2.0], "set": [2.5]}, "Seen in one seed", "worse than cold"),
@@ -93,7 +103,7 @@ def test_losses(arms: dict[str, list[float]], begins: str, holds: str) -> None:
                 "set-scale": [0.09] * 3,
             },
             "Yes: set reaches 85.7 % on haystack where cold reaches 9.3 %",
-            "controls reach 9 % to 10 %",
+            "set-shuffled, the best control, reaches 9.7 %",
         ),
         (
             {"cold": FLOOR, "set": HIGH, "set-scale": [0.9, 0.8, 0.9]},
