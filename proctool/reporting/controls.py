@@ -62,6 +62,8 @@ class Start:
     """The arms that it is a control of, from the recipe."""
     layers: tuple[str, ...] = ()
     """The layers that were carried over, as written; empty for all."""
+    corpora: tuple[str, ...] = ()
+    """The corpora that its donors were trained on."""
     made_from: str = ""
     """The arm in the recipe that it is a variant of: variants differ in the length of their warm-up."""
 

@@ -48,6 +48,8 @@ class Experiment:
     """Content hashes of artifacts, by stage key."""
     starts: dict[str, Start] = field(default_factory=dict)
     """Where each arm's weights come from."""
+    warmups: dict[str, dict[int, Warmup]] = field(default_factory=dict)
+    """What was spent before the pretraining, or else before the first diagnostic, by arm and seed."""
     remarks: tuple[str, ...] = ()
     """Notes on what was left out or is not fully comparable."""
 
@@ -75,6 +77,7 @@ def load_experiment(folder: Path) -> Experiment:
     runs: dict[str, dict[int, Run]] = {}
     scores: dict[str, dict[str, dict[int, Score]]] = {}
     starts: dict[str, Start] = {}
+    warmups: dict[str, dict[int, Warmup]] = {}
     settings: dict[str, Setting] = {}
     finetunes: dict[str, dict[str, dict[int, Run]]] = {}
     tuned_on: dict[str, dict[str, Setting]] = {}
@@ -88,12 +91,14 @@ def load_experiment(folder: Path) -> Experiment:
                     continue
                 runs.setdefault(arm, {})[seed] = joined(made)
                 starts.setdefault(arm, start_of(logs[keys[-1]], warmup(keys[-1])))
+                warmups.setdefault(arm, {})[seed] = warmup(keys[-1])
                 settings.setdefault(arm, setting_of(logs[keys[-1]]))
             for name, key in measured.diagnostics.items():
                 if key in done:
                     score = score_of(logs[key], stages[key].eval_samples)
                     scores.setdefault(name, {}).setdefault(arm, {})[seed] = score
                     starts.setdefault(arm, start_of(logs[key], warmup(key)))
+                    warmups.setdefault(arm, {}).setdefault(seed, warmup(key))
             for name, key in measured.finetunes.items():
                 tuned = run_of(logs[key], Warmup()) if key in done else None
                 if tuned is not None:
@@ -116,6 +121,7 @@ def load_experiment(folder: Path) -> Experiment:
         missing=tuple(stage.name for key, stage in stages.items() if key not in done),
         contents={key: found for key, stage in stages.items() if (found := _content(folder, stage, logs[key]))},
         starts={arm: _as_written(start, arm, record) for arm, start in starts.items()},
+        warmups=warmups,
         remarks=tuple(remarks),
     )
 

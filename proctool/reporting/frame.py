@@ -23,7 +23,7 @@ def to_pandas(report: Report) -> pd.DataFrame:
     perplexity
     tokens                          corpus tokens to the target loss
     saved, saved_total, saved_flops fractions of what the baseline needed
-    warmup_tokens                   procedural tokens
+    warmup_tokens                   tokens of the warm-ups
     NAME_accuracy                   of each diagnostic
 
     Each measure except warmup_tokens has its 95 % interval in MEASURE_low and MEASURE_high. What was not measured is

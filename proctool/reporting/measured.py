@@ -80,9 +80,13 @@ class Warmup:
     """The total cost of an arm's warm-ups."""
 
     tokens: float | None = 0.0
-    """None if not known; so are the FLOPs."""
+    """None if not known; so are the FLOPs and the tokens of text."""
     flops: float | None = 0.0
     tasks: tuple[str, ...] = ()
+    text_tokens: float | None = 0.0
+    """Those of the tokens that are natural text."""
+    corpora: tuple[str, ...] = ()
+    """The corpora that these come from."""
 
 
 def run_of(log: MetricsLog, warmup: Warmup) -> Run | None:
@@ -137,22 +141,26 @@ def start_of(log: MetricsLog, warmup: Warmup) -> Start:
     """Where a run's weights came from."""
     carried = tuple(row.provenance for row in read_carried(log.start.carried if log.start is not None else None))
     layers = read_settings(log.path.parent).get("layers")
-    return Start(warmup.tasks, carried, layers=tuple(sorted(map(str, layers))) if isinstance(layers, list) else ())
+    chosen = tuple(sorted(map(str, layers))) if isinstance(layers, list) else ()
+    return Start(warmup.tasks, carried, layers=chosen, corpora=warmup.corpora)
 
 
 def warmup_of(logs: Iterable[MetricsLog]) -> Warmup:
     """The total of the warm-ups with these logs."""
-    tokens, flops, tasks = 0.0, 0.0, []
+    tokens, flops, text, tasks, corpora = 0.0, 0.0, 0.0, [], []
     known = True
     for log in logs:
         spent = flops_of(log)
         tokens += log.spent_tokens
         known = known and spent is not None
         flops += spent or 0.0
-        task = log.start.metadata.get("task") if log.start is not None else None
-        if task:
+        metadata = log.start.metadata if log.start is not None else {}
+        if task := metadata.get("task"):
             tasks.append(str(task))
-    return Warmup(tokens, flops if known else None, tuple(tasks))
+        elif corpus := metadata.get("corpus"):
+            corpora.append(str(corpus))
+            text += log.spent_tokens
+    return Warmup(tokens, flops if known else None, tuple(tasks), text, tuple(corpora))
 
 
 def warmup_from_lineage(folder: Path, log: MetricsLog) -> Warmup:
@@ -167,11 +175,16 @@ def warmup_from_lineage(folder: Path, log: MetricsLog) -> Warmup:
         return Warmup()
     parents = _parents(folder, log.end.artifact if log.end is not None else None, init)
     if parents is None:
-        return Warmup(None, None)
+        return Warmup(None, None, text_tokens=None)
     spent = {each["content"]: each["about"] for each in _all(parents) if "about" in each}
-    tokens = float(sum(int(about.get("spent_tokens", about.get("tokens", 0))) for about in spent.values()))
-    tasks = tuple(str(metadata["task"]) for metadata in spent.values() if "task" in metadata)
-    return Warmup(tokens, _donor_flops(init, set(spent)), tasks)
+    on_text = [about for about in spent.values() if "corpus" in about and "task" not in about]
+    tasks = tuple(str(about["task"]) for about in spent.values() if "task" in about)
+    corpora = tuple(str(about["corpus"]) for about in on_text)
+    return Warmup(_spent(spent.values()), _donor_flops(init, set(spent)), tasks, _spent(on_text), corpora)
+
+
+def _spent(donors: Iterable[Mapping[str, Any]]) -> float:
+    return float(sum(int(about.get("spent_tokens", about.get("tokens", 0))) for about in donors))
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

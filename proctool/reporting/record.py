@@ -111,9 +111,16 @@ class ExperimentRecord:
 
     def treatment(self, arm: str) -> Mapping[str, Any]:
         """The recipe's treatment of the weights that the arm takes."""
+        return self._written(arm, "treatment")
+
+    def donors(self, arm: str) -> tuple[str, ...]:
+        """The components that have a donor, if the arm is a weight mixture."""
+        return tuple(self._written(arm, "donors"))
+
+    def _written(self, arm: str, key: str) -> Mapping[str, Any]:
         found: Any = self.recipe
-        for key in ("arms", arm, "treatment"):
-            found = found.get(key) if isinstance(found, Mapping) else None
+        for each in ("arms", arm, key):
+            found = found.get(each) if isinstance(found, Mapping) else None
         return found if isinstance(found, Mapping) else {}
 
 

@@ -16,18 +16,18 @@ from rich.text import Text
 from proctool.columns import fitting, left_out
 from proctool.reporting.interval import Estimate
 from proctool.reporting.report import Report
-from proctool.reporting.sheets import Sheet, finetuned, sheets, substitution, summary
+from proctool.reporting.sheets import Sheet, cost, finetuned, sheets, substitution, summary
 
 _NAME = 20
 """Characters of a name on one line; a longer name continues on the next line."""
 
 
 def terminal_tables(report: Report, room: int = 80) -> list[Table]:
-    """The summary, the substitutive curve where one has several lengths, fine-tuning; for a Rich console.
+    """The summary, the costs, the substitutive curve where one has several lengths, fine-tuning; for a Rich console.
 
     `room` is the width in characters; a table that needs more loses its least important columns and names them.
     """
-    shown = [summary(report, brief=True)]
+    shown = [summary(report, brief=True), cost(report, brief=True)]
     if any(each.has_lengths for each in report.substitutions):
         shown.append(substitution(report))
     shown += finetuned(report, brief=True)
@@ -47,7 +47,7 @@ def _terminal(sheet: Sheet, baseline: str, room: int) -> Table:
     table = Table(header_style="bold", border_style="dim", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.caption, table.caption_justify = left_out(widths, kept), "left"
     for name in kept:
-        table.add_column(heads[name], justify="left" if name == sheet.heads[0] else "right", no_wrap=True)
+        table.add_column(heads[name], justify="left" if name in sheet.heads[: sheet.words] else "right", no_wrap=True)
     for row in rows:
         cells = [cell for name, cell in zip(heads, row, strict=True) if name in kept]
         table.add_row(*map(Text, cells), style="dim" if row[0] == _folded(baseline) else "")

@@ -10,6 +10,7 @@ from proctool import config
 from proctool.reporting.answer import answer
 from proctool.reporting.compare import ArmResult, compare, margin
 from proctool.reporting.controls import CONTROLS, controls
+from proctool.reporting.costs import ArmCost, costs
 from proctool.reporting.diagnose import DiagnosticResult, diagnose
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.finetuned import FinetuneResult, by_finetune
@@ -49,6 +50,8 @@ class Report:
     """By fine-tuning, the baseline first."""
     published: list[PublishedNumber] = field(default_factory=list)
     """Published numbers, each with what was measured here."""
+    costs: list[ArmCost] = field(default_factory=list)
+    """What each arm spends and what it resets, the baseline first."""
     answer: str | None = None
     """The answer to the recipe's question, in one or two sentences."""
 
@@ -75,6 +78,7 @@ class Report:
                 | {"perplexity": config.plain(each.perplexity), "perplexity_ratio": config.plain(each.perplexity_ratio)}
                 for each in self.results
             ],
+            "costs": config.plain(self.costs),
             "controls": [config.plain(each.control) | {"margin": config.plain(each.margin)} for each in self.controls],
             "substitution": config.plain(self.substitutions),
             "diagnostics": [config.plain(each) for results in self.diagnostics for each in results],
@@ -120,6 +124,7 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
         substitutions=substitute(experiment.runs, experiment.starts, base, loss) if results else [],
         finetunes=tuned,
         published=published_numbers(experiment, results),
+        costs=costs(experiment),
         answer=answer(experiment.record.title or "", results, controlled, diagnostics, _control_words(experiment)),
     )
 

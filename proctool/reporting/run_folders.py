@@ -15,6 +15,7 @@ from proctool.reporting.experiment import Experiment, arm_of, load_experiment
 from proctool.reporting.measured import (
     Score,
     Setting,
+    Warmup,
     completed,
     joined,
     read_settings,
@@ -40,6 +41,7 @@ def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
     found: dict[str, dict[int, list[tuple[Path, Run]]]] = {}
     scores: dict[str, dict[str, dict[int, Score]]] = {}
     starts: dict[str, Start] = {}
+    warmups: dict[str, dict[int, Warmup]] = {}
     settings: dict[str, tuple[Path, Setting]] = {}
     first: dict[str, tuple[Path, Score]] = {}  # by diagnostic
     names: list[str] = []
@@ -57,6 +59,7 @@ def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
                 f"{name}: the cost of its warm-up is unknown, because neither its model nor its donor exists."
             )
         starts.setdefault(name, start_of(log, warmup))
+        warmups.setdefault(name, {}).setdefault(_seed_of(folder, log, len(warmups.get(name, {}))), warmup)
         if diagnostic is not None:
             score = _score(folder, log)
             by_seed = scores.setdefault(diagnostic, {}).setdefault(name, {})
@@ -78,7 +81,8 @@ def load_runs(named: Sequence[str], baseline: str | None) -> Experiment:
     for group in scores.values():
         _check_seeds(group, base)
     record = ExperimentRecord(baseline=base, stages={}, arms={})
-    return Experiment(None, record, base, runs, scores, starts=starts, remarks=tuple(dict.fromkeys(remarks)))
+    said = tuple(dict.fromkeys(remarks))
+    return Experiment(None, record, base, runs, scores, starts=starts, warmups=warmups, remarks=said)
 
 
 def _with_baseline(experiment: Experiment, baseline: str | None) -> Experiment:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from proctool.reporting.compare import ArmResult, Run
+from proctool.reporting.controls import Start
+from proctool.reporting.costs import ArmCost
 from proctool.reporting.diagnose import DiagnosticResult
 from proctool.reporting.finetuned import FinetuneResult
 from proctool.reporting.interval import Estimate, estimate
@@ -19,6 +22,10 @@ from proctool.units import format_count
 NONE = "\N{EN DASH}"
 _PARTS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Shares of the corpus budget at which losses are listed; the paper lists steps 1100, 2100, 5100 and 10000."""
+
+_KEPT = {None: "", "scale": " (scale kept)", "mean": " (mean kept)", "sample": " (rows sampled)", "part": " (in part)"}
+_BRIEF = 22
+"""Characters in a line of resets on a terminal, so that the table fits 80 columns."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +68,48 @@ def summary(report: Report, brief: bool = False) -> Sheet:
 
 def sheets(report: Report) -> list[Sheet]:
     """Every table that has rows, the summary first."""
-    made = [summary(report), saved(report), losses(report), diagnostics(report), components(report)]
+    made = [summary(report), cost(report), saved(report), losses(report), diagnostics(report), components(report)]
     made += [substitution(report), *finetuned(report), published(report)]
     return [each for each in made if each.rows]
 
 
+def cost(report: Report, brief: bool = False) -> Sheet:
+    """What each arm spends and resets; `brief` breaks lines. No rows if no arm was warmed up."""
+    heads = ("arm", "reset", "procedural tokens", "corpus tokens", "FLOPs")
+    rows = [
+        (
+            each.arm,
+            textwrap.fill(_resets(each), _BRIEF) if brief else _resets(each),
+            _amount(each.procedural_tokens),
+            _amount(each.natural_tokens),
+            NONE if not each.flops else f"{each.flops:.1e}",
+        )
+        for each in report.costs
+    ]
+    warmed = any(each.resets or each.procedural_tokens or each.text_tokens for each in report.costs)
+    note = (
+        "Reset: what starts fresh after the warm-up. Corpus tokens include those of a warm-up on text. "
+        "FLOPs: warm-ups and pretraining."
+    )
+    return Sheet("cost", "Cost of each arm", heads, tuple(rows) if warmed else (), note, words=2, drop=("FLOPs",))
+
+
+def _resets(cost: ArmCost) -> str:
+    """optimiser, positions; attention, mlp (scale kept)."""
+    by_kept: dict[str | None, list[str]] = {}
+    for each in cost.resets or ():
+        by_kept.setdefault(each.keeps, []).append(each.what)
+    parts = [f"{', '.join(names)}{_KEPT.get(kept, f' ({kept})')}" for kept, names in by_kept.items()]
+    return "; ".join(parts) or NONE
+
+
+def _amount(tokens: float | None) -> str:
+    return NONE if not tokens else format_count(tokens)
+
+
 def saved(report: Report) -> Sheet:
     """Tokens to the target loss, and the saved share of tokens and FLOPs."""
-    heads = ("arm", "seeds", "procedural tokens", "corpus tokens", "saved", "saved in total", "FLOPs saved")
+    heads = ("arm", "seeds", "warm-up tokens", "corpus tokens", "saved", "saved in total", "FLOPs saved")
     rows = [
         (
             each.arm,
@@ -170,7 +211,7 @@ def _finetuned_row(result: FinetuneResult, before: ArmResult | None) -> tuple[st
 def components(report: Report) -> Sheet:
     """Arms by the components that they carry over, if arms differ in that."""
     starts = {arm: report.experiment.starts.get(arm) for arm in report.experiment.arms}
-    warmed = {arm: start for arm, start in starts.items() if start is not None and start.tasks}
+    warmed = {arm: start for arm, start in starts.items() if start is not None and _warmed_on(start)}
     names = [each[0].diagnostic for each in report.diagnostics]
     heads = ["arm", "warmed up on", "carried over", *(["gain in nats"] if report.results else [])]
     if len({start.components for start in warmed.values()}) < 2:
@@ -179,14 +220,18 @@ def components(report: Report) -> Sheet:
     by_name = [{result.arm: result for result in each} for each in report.diagnostics]
     rows = []
     for arm, start in starts.items():
-        cells = [arm, NONE, NONE] if start is None or not start.tasks else [
-            arm, " + ".join(start.tasks), ", ".join(start.components) or "nothing"
-        ]  # fmt: skip
+        cells = [arm, NONE, NONE]
+        if start is not None and (on := _warmed_on(start)):
+            cells = [arm, on, ", ".join(start.components) or "nothing"]
         if report.results:
             result = gains.get(arm)
             cells.append(NONE if result is None or result.is_baseline else _nats(result.gain))
         rows.append((*cells, *(_accuracy(results.get(arm), 1) for results in by_name)))
     return Sheet("components", "Effect by carried components", (*heads, *names), tuple(rows), words=3)
+
+
+def _warmed_on(start: Start) -> str:
+    return " + ".join((*start.tasks, *(f"text of {each}" for each in start.corpora)))
 
 
 def substitution(report: Report) -> Sheet:

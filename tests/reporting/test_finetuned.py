@@ -41,7 +41,7 @@ def test_every_form_of_the_report_has_it(report: Report) -> None:
     for text in (markdown(report), latex(report).replace("{[}", "["), page(report)):
         assert "After fine-tuning on wikitext" in text
         assert "0.110" in text
-    assert len(terminal_tables(report)) == 2
+    assert len(terminal_tables(report)) == 3
     section = re.findall(r"<section class='finetuned'>.*?</section>", page(report), flags=re.S)
     assert len(section) == 1
     rows = [row for row in csv.DictReader(io.StringIO(tidy_csv(report))) if row["finetune"] == "wikitext"]

@@ -40,7 +40,7 @@ def test_tables_have_a_cell_for_every_head(report: Report, exchange: Report) -> 
     for each in (*sheets(report), *sheets(exchange)):
         names.add(each.name)
         assert all(len(row) == len(each.heads) for row in each.rows), each.name
-    assert names == {"summary", "saved", "loss", "diagnostics", "substitution", "published"}
+    assert names == {"summary", "cost", "saved", "loss", "diagnostics", "substitution", "published"}
 
 
 def test_markdown_is_well_formed(report: Report) -> None:
@@ -48,7 +48,7 @@ def test_markdown_is_well_formed(report: Report) -> None:
     for table in re.findall(r"(?:^\|.*\n?)+", text, flags=re.M):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
     assert HOSTILE not in text
-    assert len(terminal_tables(report)) == 1
+    assert len(terminal_tables(report)) == 2
 
 
 @pytest.mark.parametrize("room", [120, 80, 60, 40])
