@@ -29,8 +29,9 @@ arms:
   cold: {{}}
 {arms}baseline: cold
 
-# Controls test other explanations of a gain: shuffled warm-up tokens, fresh weights at the same
-# scale, longer training. Each adds a pretraining per seed; `proctool run FILE --dry-run` counts them.
+# Controls test other explanations of a gain: a warm-up on natural text, shuffled tokens, fresh
+# weights at the same scale, longer training. Each adds a pretraining per seed, which
+# `proctool run FILE --dry-run` counts.
 controls: standard
 """
 

@@ -14,7 +14,7 @@ from proctool.reporting.verdict import Controlled, is_clear, percent, seeds_said
 ENOUGH = 3
 """With this many seeds, an unclear difference is a finding; with fewer, it is a reason to run more seeds."""
 
-_NO_CONTROL = "No control was run, so the scale of the weights alone may explain it."
+_NO_CONTROL = "{} has no control, so the scale of the weights alone may explain it."
 
 
 def answer(
@@ -72,7 +72,7 @@ def _of_losses(best: ArmResult, baseline: str, controls: Sequence[Controlled], a
     if strongest.arm == baseline and not better:
         return f"{_start('No', asked)}{ends} {seeds}."
     if len(rivals) == 1:
-        return f"{_start('Yes', asked)}{ends} {seeds}. {_NO_CONTROL}"
+        return f"{_start('Yes', asked)}{ends} {seeds}. {_NO_CONTROL.format(best.arm)}"
     if clear and better:
         said = f"{best.arm} is better than every control: {amount} nats per token better than {strongest.arm}"
         return f"{_start('Yes', asked)}{said}, the best of them {seeds}."
@@ -119,7 +119,7 @@ def _of_accuracies(group: Sequence[DiagnosticResult], control_arms: dict[str, st
         return f"{_start('No', asked)}{reaches} {seeds}."
     controls = [each for each in group if each.arm in control_arms]
     if not controls:
-        return f"{_start('Yes', asked)}{reaches} {seeds}. {_NO_CONTROL}"
+        return f"{_start('Yes', asked)}{reaches} {seeds}. {_NO_CONTROL.format(best.arm)}"
     strongest = max(controls, key=lambda each: each.accuracy.value)
     reached = percent(strongest.accuracy.value, 1)
     if base and strongest.accuracy.value >= 0.5 * (best.accuracy.value + base[0].accuracy.value):

@@ -76,7 +76,7 @@ FLOOR, HIGH = [0.09, 0.1, 0.09], [0.87, 0.9, 0.8]
             "worse than cold, which did better than every control (3 seeds)",
         ),
         ({"cold": [2.0], "set": [1.5], "set-longer": [1.4]}, "Seen in one seed only: set ends 0.1", "than set-longer"),
-        ({"cold": THREE, "set": [1.8, 1.82, 1.81]}, "Yes: set ends", "No control was run"),
+        ({"cold": THREE, "set": [1.8, 1.82, 1.81]}, "Yes: set ends", "set has no control"),
         ({"cold": THREE, "set": [2.2, 2.21, 2.22]}, "No: set ends", "worse than cold"),
         ({"cold": THREE, "set": [1.9, 2.1, 2.02]}, "No difference is shown: set ends", "better in 1 of 3 seeds"),
         ({"cold": [2.0, 2.5], "set": [1.9, 2.0]}, "Two seeds cannot settle it", "Run a third"),
