@@ -59,7 +59,7 @@ def substitute(arms: Arms, starts: Mapping[str, Start], baseline: str, loss: flo
     families: dict[tuple[str, ...], list[str]] = {}
     for name, runs in arms.items():
         warmed = name != baseline and all(run.warmup_tokens for run in runs.values())
-        if warmed and name in starts:
+        if warmed and name in starts and not starts[name].corpora:  # text is not procedural
             families.setdefault(starts[name].treatment, []).append(name)
     found = [_curve(arms, names, " + ".join(starts[names[0]].tasks), baseline, loss) for names in families.values()]
     return [each for each in found if each is not None]

@@ -78,6 +78,7 @@ def test_costs_are_what_was_spent_and_reset(report: Report) -> None:
     assert resets["set-text"] == {
         ("optimiser", None), ("mlp", None), ("norms", None), ("positions", None), ("embeddings", "sample"),
     }  # fmt: skip
+    assert not any("text" in point.arm for curve in report.substitutions for point in curve.points)
     assert found["set"].resets is not None
     assert found["set"].resets[0] == Reset("optimiser")
 
