@@ -185,6 +185,14 @@ def test_text_replaces_all_donors_of_a_mixture(root: Path) -> None:
     (donor,) = warmups_of(text)
     assert donor.tokens >= sum(each.tokens for each in warmups_of(mixed))
     assert donor.options.batch_size % 2 == 0  # type: ignore[union-attr]
+    # The number of processes changes the batch only where it does not divide it.
+    even = {"steps": 40, "batch_size": 8}
+    large = {"cold": {}, "x": {"warmup": {"task": "set:inputs=8", "batch_size": 160}}}
+    keys = [
+        {stage.key for stage in planned(root, controls="text", arms=large, pretrain=even, launch=launch).stages}
+        for launch in ({"processes": 1}, {"processes": 2}, {"processes": 8})
+    ]
+    assert keys[0] == keys[1] == keys[2]
 
 
 def test_the_controls_without_text(root: Path) -> None:
