@@ -2,8 +2,8 @@
 
 For each head W_Q W_K^T is close to a multiple of the identity, and for the joined heads W_V W_O is close to a negative
 multiple; both have noise of the same size. The weights are the factors of these matrices by singular values, so a
-head keeps the largest ones. Source: Mimetic Initialization of Self-Attention Layers (arXiv 2305.09828), with the
-factors that it publishes for vision transformers.
+head keeps the largest ones. Source: Mimetic Initialization of Self-Attention Layers (arXiv 2305.09828). The factors are
+those of public implementations of it for vision transformers; they were not compared with the paper's text.
 """
 
 from __future__ import annotations
