@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     import proctool.hf
     import proctool.torch  # noqa: F401
+    from proctool.api.corpus_training import PretrainedModel as PretrainedModel
+    from proctool.api.corpus_training import pretrain as pretrain
     from proctool.api.evaluation import EvaluationResult as EvaluationResult
     from proctool.api.evaluation import evaluate as evaluate
     from proctool.api.experiments import report as report
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "EvaluationResult": "proctool.api.evaluation",
+    "PretrainedModel": "proctool.api.corpus_training",
     "TaskInfo": "proctool.api.tasks",
     "WarmedModel": "proctool.api.training",
     "evaluate": "proctool.api.evaluation",
     "list_tasks": "proctool.api.tasks",
     "load_task": "proctool.api.tasks",
+    "pretrain": "proctool.api.corpus_training",
     "report": "proctool.api.experiments",
     "run": "proctool.api.experiments",
     "to_datasets": "proctool.api.tasks",

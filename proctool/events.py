@@ -22,6 +22,8 @@ from proctool.errors import RunError
 from proctool.event_values import Amount, Count, Flag, Measure, Text, read_carried, read_flag, read_mapping, read_rows
 
 FILE = "metrics.jsonl"
+VALIDATION = "validation"
+"""The split whose scores a run reports."""
 
 Made = TypeVar("Made")
 
@@ -99,6 +101,11 @@ class TrainEvent(Event):
     step: Count
     tokens: Count = 0
     loss: Measure = math.nan
+    corpus_loss: Measure | None = None
+    """With procedural rows among corpus rows, the loss of either kind in this step, where it has such rows."""
+    procedural_loss: Measure | None = None
+    procedural_tokens: Count | None = None
+    """Those of `tokens` that are of procedural rows."""
     lr: Measure = math.nan
     grad_norm: Measure = math.nan
     tokens_per_second: Count | None = None
@@ -110,12 +117,15 @@ class TrainEvent(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalEvent(Event):
-    """An evaluation during training. A curriculum adds the size of its samples and their tokens."""
+    """An evaluation during training. A curriculum adds the size of its samples and their tokens.
+
+    The split "procedural" is that of validation samples of procedural rows among corpus rows.
+    """
 
     kind = "eval"
     step: Count
     tokens: Count | None = None
-    split: Text = field(default="validation", metadata={"always": True})
+    split: Text = field(default=VALIDATION, metadata={"always": True})
     loss: Measure = math.nan
     accuracy: Measure = math.nan
     exact_match: Measure = math.nan
@@ -191,6 +201,8 @@ class EndEvent(Event):
     command: Text = ""
     step: Count
     tokens: Count
+    procedural_tokens: Count | None = None
+    """Those of `tokens` that are of procedural rows among corpus rows; None for data of one kind."""
     loss: Measure = math.nan
     accuracy: Measure = math.nan
     exact_match: Measure = math.nan

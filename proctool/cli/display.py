@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from proctool.errors import in_utf8
 from proctool.events import (
+    VALIDATION,
     CurriculumEvent,
     EndEvent,
     EvalEvent,
@@ -201,7 +202,7 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
             case ExtendEvent():
                 say(f"{label}: continuing from step {event.step} to step {event.steps}")
                 shown = ProgressLine(label, event.steps, "steps")
-            case EvalEvent():
+            case EvalEvent() if event.split == VALIDATION:
                 validation = f"validation {event.loss:.3f}, accuracy {event.accuracy:.0%}"
             case CurriculumEvent():
                 say(f"{label}: curriculum: size {event.size} ({event.length} tokens per sample) from step {event.step}")
@@ -243,7 +244,7 @@ def plan(planned: Mapping[str, Any]) -> None:
         "parameters": format_count(planned["parameters"]),
         "extends": f"the run folder below, from step {planned['extends_from']}" if "extends_from" in planned else None,
         "steps": str(planned["steps"]),
-        "tokens": format_count(planned["tokens"]),
+        "tokens": _tokens(planned),
         "epochs": str(planned["epochs"]) if "epochs" in planned else None,
         "note": planned.get("remark"),
         "compute": f"{format_count(planned['flops'])} FLOPs",
@@ -253,6 +254,7 @@ def plan(planned: Mapping[str, Any]) -> None:
         "micro-batch": _cut(planned),
         "task": planned.get("task"),
         "corpus": planned.get("corpus"),
+        "mix": " + ".join(planned["mix"]) if "mix" in planned else None,
         "run folder": planned["run_dir"],
         "output": planned["output"],
     }
@@ -270,6 +272,14 @@ def _least_time(seconds: float) -> str:
     return f"at least {format_seconds(seconds)} on this machine{longer}"
 
 
+def _tokens(planned: Mapping[str, Any]) -> str:
+    if (procedural := planned.get("procedural_tokens")) is None:
+        return format_count(planned["tokens"])
+    corpus = planned["tokens"] - procedural
+    parts = f"{format_count(corpus)} of the corpus, {format_count(procedural)} procedural"
+    return f"{format_count(planned['tokens'])} ({parts})"
+
+
 def _cut(planned: Mapping[str, Any]) -> str | None:
     if "micro_batch" not in planned:
         return None
@@ -285,7 +295,10 @@ def finished(end: EndEvent, write: Callable[[str], None] = say) -> None:
     scores += f", accuracy {end.accuracy:.1%}"
     if end.exact_match > 0:
         scores += f", exact match {end.exact_match:.1%}"
-    write(f"{end.command}: {scores}, after {format_count(end.tokens)} tokens in {format_seconds(end.seconds or 0)}")
+    tokens = f"{format_count(end.tokens)} tokens"
+    if end.procedural_tokens is not None:
+        tokens += f" ({format_count(end.procedural_tokens)} procedural)"
+    write(f"{end.command}: {scores}, after {tokens} in {format_seconds(end.seconds or 0)}")
     if end.artifact and end.content:
         say(f"wrote {end.artifact} (content {end.content[:12]}); metrics in {end.run_dir}")
     if end.best_artifact and end.best:

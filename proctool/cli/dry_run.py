@@ -58,6 +58,7 @@ def _as_json(stage: Stage, state: str, planned: Plan) -> dict[str, Any]:
         "state": state,
         "steps": stage.steps,
         "tokens": stage.tokens,
+        "procedural_tokens": stage.procedural_tokens,
         "flops": flops(stage),
         "tries": stage.tries,
         "parents": [parent.key for parent in stage.parents],

@@ -57,7 +57,8 @@ def _extents(stage: Stage) -> tuple[int, int]:
     if stage.task is not None:
         return stage.task.vocab_size, getattr(options, "context", None) or stage.length
     if isinstance(options, PretrainOptions):
-        return vocabulary_of(options.tokenizer, options.end_of_text), options.context
+        added = 0 if options.mixed is None else options.mixed.added_ids
+        return vocabulary_of(options.tokenizer, options.end_of_text) + added, options.context
     return _OTHERWISE, stage.length
 
 

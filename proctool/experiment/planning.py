@@ -135,6 +135,8 @@ class StagePlan:
     fits: tuple[GpuFit, ...]
     tries: int = 1
     """Maximum number of donors per stage; the costs are for one donor."""
+    procedural_tokens: int = 0
+    """Those of `tokens` that are procedural; the others are of a corpus."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def plan_stages(stages: Sequence[Stage], hardware: HardwareOptions, processes: i
         plans.append(
             StagePlan(
                 name, len(group), sum(each.numel() for each in outlined(first).parameters()), first.tokens,
-                _epochs(first), flops(first), options.precision, fits, first.tries,
+                _epochs(first), flops(first), options.precision, fits, first.tries, first.procedural_tokens,
             )
         )  # fmt: skip
     totals = []
@@ -218,7 +220,7 @@ def _divisor(number: int, most: int) -> int:
 def _epochs(stage: Stage) -> float | None:
     options = stage.options
     if isinstance(options, PretrainOptions) and options.budget:
-        return stage.tokens / options.budget
+        return (stage.tokens - stage.procedural_tokens) / options.budget
     return None
 
 

@@ -23,7 +23,8 @@ from proctool.experiment.identity import identity
 from proctool.procedural.registry import Task
 from proctool.procedural.task_code import task_code
 from proctool.reporting.metrics import MetricsLog
-from proctool.training.options import TrainingOptions, WarmupOptions, recorded
+from proctool.training.mix import Placement
+from proctool.training.options import PretrainOptions, TrainingOptions, WarmupOptions, recorded
 from proctool.training.run_state import State
 from proctool.transplantation.options import TransplantOptions
 
@@ -85,7 +86,7 @@ class Stage:
         document = {"format": KEY_FORMAT, "command": self.command, "options": options, "donor": keys.pop("init", None)}
         if keys:
             document["inputs"] = keys
-        if self.task is not None and (code := task_code(self.task)):
+        if code := [each for task in (self.task, self._mixed_task) if task is not None for each in task_code(task)]:
             document["code"] = code
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
         object.__setattr__(self, "key", digest)
@@ -127,6 +128,21 @@ class Stage:
         if not isinstance(self.options, TrainingOptions):
             return 0
         return self.options.steps * self.options.batch_size * self.length
+
+    @property
+    def procedural_tokens(self) -> int:
+        """Those of its training tokens that are procedural; the others are of a corpus. With `accept` as `tokens`."""
+        if self.task is not None:
+            return self.tokens
+        if not isinstance(self.options, PretrainOptions) or (mix := self.options.mixed) is None:
+            return 0
+        rows = self.options.steps * self.options.batch_size
+        return Placement(mix, rows, self.options.seed).before(rows) * self.length
+
+    @property
+    def _mixed_task(self) -> Task | None:
+        mix = self.options.mixed if isinstance(self.options, PretrainOptions) else None
+        return None if mix is None else mix.task
 
     @functools.cached_property
     def probe(self) -> Stage | None:
@@ -188,7 +204,7 @@ def _flag(name: str, value: Any) -> list[str]:
     flag = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return [flag if value else "--no-" + flag[2:]]
-    if name in ("task", "layers"):  # repeated, as they may hold commas
+    if name in ("task", "layers", "mix"):  # repeated, as they may hold commas
         return [word for each in value for word in (flag, each)]
     return [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
 

@@ -204,6 +204,30 @@ def build_model(config: PretrainedConfig, seed: int) -> PreTrainedModel:
             raise ModelError(f"{config.model_type}: cannot build this configuration: {error}") from None
 
 
+def with_rows(config: PretrainedConfig, rows: int) -> PretrainedConfig:
+    """A copy of `config` with so many rows of embeddings."""
+    made = copy.deepcopy(config)
+    for each in (made, made.get_text_config()):
+        each.vocab_size = rows
+    return made
+
+
+def build_grown(config: PretrainedConfig, seed: int, *, rows: int) -> PreTrainedModel:
+    """`build_model`, where rows of embeddings beyond `rows` are added last.
+
+    So the other weights are those of a model without them, and arms with and without added rows start alike.
+    """
+    import torch
+
+    if config.get_text_config().vocab_size == rows:
+        return build_model(config, seed)
+    model = build_model(with_rows(config, rows), seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.resize_token_embeddings(config.get_text_config().vocab_size, mean_resizing=False)
+    return model
+
+
 def outline(config: PretrainedConfig) -> PreTrainedModel:
     """The model of `config` without memory for its weights (on torch's meta device). Raises ModelError."""
     import torch

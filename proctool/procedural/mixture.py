@@ -173,7 +173,7 @@ def _require_shallow(spec: Any) -> None:
 
 def _parts(spec: Spec) -> Iterator[tuple[Task, float]]:
     if isinstance(spec, str):
-        for written in _top_level(spec) if spec.strip() else ():
+        for written in top_level(spec) if spec.strip() else ():
             weighted = _WEIGHTED.fullmatch(written)
             yield (_one(weighted[1]), _weight(weighted[2], written)) if weighted else (_one(written), 1.0)
     elif isinstance(spec, Mapping):
@@ -185,7 +185,7 @@ def _parts(spec: Spec) -> Iterator[tuple[Task, float]]:
             yield from _parts(each)
 
 
-def _top_level(spec: str) -> Iterator[str]:
+def top_level(spec: str) -> Iterator[str]:
     """The parts between plus signs that are outside parentheses and not in a number (5e+4)."""
     depth = start = 0
     for place, letter in enumerate(spec):

@@ -19,6 +19,7 @@ from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import Task
 from proctool.recipe.form import Arm, Recipe, TreatmentOptions, Values
 from proctool.recipe.text import CORPUS, text_values
+from proctool.training.mix import MixOptions
 from proctool.training.options import InitOptions, PretrainOptions, WarmupOptions
 from proctool.transplantation.options import CARRIED
 
@@ -96,6 +97,8 @@ class PlannedArm:
         given = {"corpus": recipe.corpus, "context": recipe.context, **self._tokenizer}
         shared = self._shared | {key: value for key, value in given.items() if value is not None}
         values = self._only_if_started(shared | recipe.pretrain | self.arm.carried | self.arm.pretrain)
+        if not values.get("mix"):  # an arm without a mix in a recipe that sets how others mix
+            values = {key: value for key, value in values.items() if key not in ("mix_schedule", "mix_symbols")}
         options = _build(PretrainOptions, values, f"{self._where}.pretrain")
         if share == 1:
             return options
@@ -111,9 +114,9 @@ class PlannedArm:
         recipe = self.recipe
         given = {"context": recipe.context, **self._tokenizer}
         shared = self._shared | {key: value for key, value in given.items() if value is not None}
-        pretrain = {
-            key: value for key, value in recipe.pretrain.items() if key != "validation"
-        }  # a fine-tuning has its own corpus
+        # A fine-tuning has its own corpus, as it is.
+        own = {"validation", *(each.name for each in dataclasses.fields(MixOptions))}
+        pretrain = {key: value for key, value in recipe.pretrain.items() if key not in own}
         return _build(PretrainOptions, shared | pretrain | WHOLE | recipe.finetune[name], f"finetune.{name}")
 
     def diagnostic(self, name: str) -> DiagnosticOptions:

@@ -72,6 +72,7 @@ def _arm(arm: Arm) -> Arm:
 def _short(values: Mapping[str, Any]) -> Values:
     """The options without those that make a stage long; the rest override the shrunk options."""
     kept = {key: value for key, value in values.items() if key not in _TRAINING and key not in _NOT_SHRUNK}
+    kept.pop("mix_symbols", None)  # bytes have too few tokens for the symbols of some tasks
     if "validation" in kept and _local(kept["validation"]) != kept["validation"]:
         del kept["validation"]  # of the hub
     if kept.get("accept") is not None:

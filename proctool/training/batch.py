@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -45,6 +45,40 @@ class Batch(NamedTuple):
         return cls(*(part.to(device, non_blocking=True) for part in made))
 
 
+class MixedBatch(NamedTuple):
+    """A batch of corpus rows with procedural rows among them.
+
+    procedural (K,) int64: which of the T targets are those of procedural rows
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    labels: Tensor
+    procedural: Tensor
+
+    @classmethod
+    def of(cls, samples: Samples) -> MixedBatch:
+        """The samples, with their marks."""
+        batch = Batch.of(samples)
+        assert samples.procedural is not None
+        rows = batch.positions // batch.tokens.shape[1]
+        return cls(*batch, torch.from_numpy(samples.procedural)[rows].nonzero()[:, 0])
+
+
+AnyBatch = Batch | MixedBatch
+
+
+class StepBatches(NamedTuple):
+    """What a step is taken on."""
+
+    batches: Sequence[AnyBatch]
+    """The micro-batches of this process."""
+    targets: int
+    """Target tokens of the step, in all processes; at least 1."""
+    procedural: int | None = None
+    """Those of procedural rows; None where losses are not measured apart."""
+
+
 def by_length(samples: Samples) -> Iterator[Samples]:
     """The samples in groups of like length, counted to the last target, where that saves much of the work.
 
@@ -58,7 +92,7 @@ def by_length(samples: Samples) -> Iterator[Samples]:
     edges = [0, *(np.flatnonzero(np.diff(needed[order])) + 1), len(order)]
     for start, stop in itertools.pairwise(edges):
         rows = order[start:stop]
-        yield type(samples)(samples.tokens[rows], samples.targets[rows])
+        yield samples.at(rows)
 
 
 def _needed(samples: Samples) -> np.ndarray:

@@ -16,7 +16,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from proctool.training.background import HostCopies
-from proctool.training.batch import Batch
+from proctool.training.batch import AnyBatch
 from proctool.training.environment import hidden
 from proctool.training.loss import TargetLoss
 
@@ -75,16 +75,17 @@ class Engine:
         """Begin a step anew."""
         self._stepper.zero_grad()
 
-    def add_gradients(self, batch: Batch, targets: int | Tensor, is_last: bool) -> Tensor:
+    def add_gradients(self, batch: AnyBatch, targets: int | Tensor, is_last: bool) -> Tensor:
         """Add a micro-batch's share of the gradient of a step with so many targets (1 or more) in all its processes.
 
-        Returns its share of the mean loss, in nats; () float32.
+        Returns its share of the mean loss, in nats; () float32. With procedural rows among corpus rows, the share of
+        those follows; (2,).
         """
         with self._meeting(is_last):
             # DDP averages over processes; the loss is a mean over all targets of the step.
-            share = self._prepared(batch.tokens, batch.positions, batch.labels) / targets
+            share, told = shares_of(self._prepared(*batch), targets)
             self.accelerator.backward(share * self.accelerator.num_processes)
-        return share.detach()  # type: ignore[no-any-return]
+        return told
 
     def _meeting(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
         """Processes add their gradients up after the last micro-batch of a step, sharded ones after each."""
@@ -154,6 +155,15 @@ class Engine:
             if self.accelerator.is_main_process:
                 found[name] = copies.take(prefix + name, gathered) if copies else gathered.cpu()
         return found
+
+
+def shares_of(parts: Tensor | tuple[Tensor, Tensor], targets: int | Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of a batch as its share of the step's mean; and what is told of it, without gradients: () or (2,)."""
+    if isinstance(parts, Tensor):
+        share = parts / targets
+        return share, share.detach()
+    share = parts[0] / targets
+    return share, torch.stack([share.detach(), parts[1] / targets])
 
 
 def is_sharded(module: nn.Module) -> bool:

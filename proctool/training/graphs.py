@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from proctool.errors import first_line
-from proctool.training.batch import Batch
+from proctool.training.batch import AnyBatch
 from proctool.training.engine import Engine
 from proctool.training.guard import Guard
 from proctool.training.late import Readout
@@ -62,13 +62,15 @@ class CudaCapture:
 class _Recording:
     """A step's batches in memory of their own, and what takes a step on them."""
 
-    def __init__(self, batches: Sequence[Batch], device: torch.device) -> None:
-        self.batches = [Batch(*(torch.empty_like(tensor, device=device) for tensor in batch)) for batch in batches]
+    def __init__(self, batches: Sequence[AnyBatch], device: torch.device) -> None:
+        self.batches = [
+            type(batch)(*(torch.empty_like(tensor, device=device) for tensor in batch)) for batch in batches
+        ]
         self.targets, self.judged = torch.empty((), device=device), torch.empty(0)
         self.warmed = 0
         self.replay: Callable[[], None] | None = None
 
-    def load(self, batches: Sequence[Batch], targets: int) -> None:
+    def load(self, batches: Sequence[AnyBatch], targets: int) -> None:
         """Put a step's batches in place."""
         for mine, given in zip(self.batches, batches, strict=True):
             for held, tensor in zip(mine, given, strict=True):
@@ -95,7 +97,7 @@ class GraphStep(Step):
         self._recordings: OrderedDict[object, _Recording] = OrderedDict()
         engine.make_capturable()
 
-    def __call__(self, batches: Sequence[Batch], targets: int, rate: float, *, is_logged: bool) -> Readout:
+    def __call__(self, batches: Sequence[AnyBatch], targets: int, rate: float, *, is_logged: bool) -> Readout:
         """As `Step`'s; batches of a shape that was seen before cost one launch."""
         self.engine.set_learning_rate(rate)
         step = self._recording_for(batches)
@@ -121,7 +123,7 @@ class GraphStep(Step):
             body()
         return Readout(step.judged.clone())  # the next replay writes to the same memory
 
-    def _recording_for(self, batches: Sequence[Batch]) -> _Recording:
+    def _recording_for(self, batches: Sequence[AnyBatch]) -> _Recording:
         shapes = tuple(tensor.shape for batch in batches for tensor in batch)
         if shapes not in self._recordings:
             self._recordings[shapes] = _Recording(batches, self.accelerator.device)

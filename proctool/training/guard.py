@@ -55,6 +55,8 @@ class Judged:
     norm: float
     usual: float
     """Median norm of the steps before; only with `spike`."""
+    procedural: float = 0.0
+    """The part of the loss that is of procedural rows among corpus rows."""
 
     @classmethod
     def of(cls, row: Sequence[float]) -> Judged:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proctool.errors import ModelError, OptionError
-from proctool.events import EvalEvent, Event, HeadsEvent
+from proctool.events import VALIDATION, EvalEvent, Event, HeadsEvent
 from proctool.models.build import context_of
 from proctool.models.head_scores import score_model
 from proctool.models.probes import Probe, random_probe
@@ -42,7 +42,7 @@ class HeadTracker:
 
     def __call__(self, event: Event) -> None:
         """Score the heads after an evaluation."""
-        if not isinstance(event, EvalEvent):
+        if not isinstance(event, EvalEvent) or event.split != VALIDATION:
             return
         from torch.distributed.tensor import DTensor
 

@@ -26,6 +26,7 @@ from proctool.outputs import Output, reads_of, require_safe
 from proctool.training import environment
 from proctool.training.curriculum import Curriculum
 from proctool.training.extension import EXTENDED_FROM, keeps_state, note, state_bytes
+from proctool.training.mixed import procedural_tokens
 from proctool.training.options import TrainingOptions, recorded
 from proctool.training.run import RunFolder
 from proctool.training.run_form import require_run_folder
@@ -75,6 +76,8 @@ class Job:
     """What is trained for (default: the target tokens, by the model's own head)."""
     course: Curriculum | None = None
     """A length curriculum, ending in `source` (default: that source from the beginning)."""
+    others: Mapping[str, Source] = field(default_factory=dict)
+    """More validation samples, by the split that their evaluations are recorded as."""
     rows: int | None = None
     """Rows of a finite corpus, from which epochs are counted."""
     remark: str = ""
@@ -113,6 +116,7 @@ class Job:
             "parameters": parameters,
             "steps": self.options.steps,
             "tokens": self._tokens,
+            **self._procedural(self.options.steps),
             "flops": training_flops(model, self._tokens, self.source.length),
             "trained": trained,
             # fp32 weights; of what is trained, gradients and AdamW's two moments too
@@ -125,10 +129,16 @@ class Job:
         if remarks := self._remarks():
             planned["remark"] = "; ".join(remarks)
         if self.rows:
-            planned["epochs"] = round(self.options.steps * self.options.batch_size / self.rows, 2)
+            corpus = self._tokens - planned.get("procedural_tokens", 0)
+            planned["epochs"] = round(corpus / (self.rows * self.source.length), 2)
         if origins:
             planned["carried"] = records(summary(origins))
         return planned
+
+    def _procedural(self, steps: int) -> dict[str, Any]:
+        """Procedural tokens of the first `steps` steps, where they are mixed into a corpus."""
+        found = procedural_tokens(self.source, steps * self.options.batch_size)
+        return {} if found is None else {"procedural_tokens": found}
 
     @property
     def _eval_samples(self) -> int:
@@ -289,7 +299,7 @@ class Job:
                 tracked(run, self.options.track or (), settings),
                 losing_peers_is_one_line(),
             ):
-                result = train(model, course, cut.applied(options), run, start, self.loss, signals_held)
+                result = train(model, course, cut.applied(options), run, start, self.loss, self.others, signals_held)
             return self._completed(run, model, origins, result, options)
 
     def _completed(
@@ -308,6 +318,7 @@ class Job:
                 "command": self.command,
                 "steps": found.step,
                 "tokens": found.tokens,
+                **self._procedural(found.step),
                 "seed": self.options.seed,
                 "metrics": {"loss": found.loss if math.isfinite(found.loss) else None, "accuracy": found.accuracy},
                 "training": {k: v for k, v in recorded(options).items() if k != "init"},
@@ -324,6 +335,7 @@ class Job:
             command=self.command,
             step=result.step,
             tokens=result.tokens,
+            **self._procedural(result.step),
             loss=saved.loss,
             accuracy=saved.accuracy,
             exact_match=saved.exact_match,

@@ -67,6 +67,9 @@ class StepTaken:
     after: Position
     rate: float
     is_logged: bool
+    targets: int = 1
+    procedural: int | None = None
+    """Targets of the step, and those of its procedural rows, as `StepBatches` has them."""
 
 
 class LateSteps:

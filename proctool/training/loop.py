@@ -25,7 +25,7 @@ from proctool.events import (
     TrainEvent,
 )
 from proctool.signals import command_again, stop_signals
-from proctool.training.batch import Batch
+from proctool.training.batch import Batch, StepBatches
 from proctool.training.checkpoint import Checkpoints, HasState, Position
 from proctool.training.clock import Clock
 from proctool.training.compiling import compile_model
@@ -39,12 +39,13 @@ from proctool.training.graphs import GraphStep, capture_for
 from proctool.training.guard import Guard, Judged, Objection
 from proctool.training.late import LateSteps, StepTaken, lag_of
 from proctool.training.loss import TargetLoss
+from proctool.training.mixed import procedural_tokens
 from proctool.training.optimiser import make_optimiser
 from proctool.training.options import TrainingOptions
 from proctool.training.producers import producers_for, read_from_producers, work_for
 from proctool.training.run import RunFolder
 from proctool.training.schedule import learning_rate
-from proctool.training.sources import held_out_samples, read_ahead
+from proctool.training.sources import Source, held_out_samples, read_ahead
 from proctool.training.step import BATCHES_AHEAD, Step, has_fixed_shapes, micro_batches
 
 if TYPE_CHECKING:
@@ -74,9 +75,12 @@ def train(
     run: RunFolder,
     start: StartEvent,
     loss_of: Callable[[PreTrainedModel], TargetLoss] | None = None,
+    others: Mapping[str, Source] | None = None,
     held: contextlib.ExitStack | None = None,
 ) -> Result:
     """Train `model` in place for `options.steps` steps, recording events (`start` first) and checkpoints in `run`.
+
+    Evaluations also score `others`, by split; nothing depends on their scores.
 
     Goes on from the folder's latest checkpoint: with the same settings on the same hardware, the weights end as
     those of a run that was never stopped, bit for bit. From the first step on, signals are held until the end, or
@@ -121,13 +125,25 @@ def train(
     clock = Clock(here.seconds, here.tokens)
     scores: Scores | None = None
 
-    def measured(lesson: CurriculumStage) -> Scores:
-        samples = held_out_samples(lesson.held_out, options.eval_samples)
-        return evaluate(accelerator, module, lesson.held_out, samples, min(micro, samples))
+    def measured(source: Source) -> Scores:
+        samples = held_out_samples(source, options.eval_samples)
+        return evaluate(accelerator, module, source, samples, min(micro, samples))
 
     def note_scores(lesson: CurriculumStage) -> Scores:
         began = time.monotonic()
-        found = measured(lesson)
+        for split, source in (others or {}).items():
+            other = measured(source)
+            run.record(
+                EvalEvent(
+                    step=here.step,
+                    tokens=here.tokens,
+                    split=split,
+                    loss=other.loss,
+                    accuracy=other.accuracy,
+                    exact_match=other.exact_match,
+                )
+            )
+        found = measured(lesson.held_out)
         run.record(
             EvalEvent(
                 step=here.step,
@@ -163,7 +179,7 @@ def train(
         checkpoints.write(dataclasses.replace(at, seconds=clock.seconds()), random)
         clock.stand_still(time.monotonic() - began)
 
-    def read_from(lesson: CurriculumStage) -> Generator[tuple[list[Batch], int], None, None]:
+    def read_from(lesson: CurriculumStage) -> Generator[StepBatches, None, None]:
         depth = BATCHES_AHEAD if fixed else 1
         by_thread = functools.partial(
             read_ahead, lesson.source, here.step, options.steps, options.batch_size, share_out, depth
@@ -192,6 +208,8 @@ def train(
                     step=taken.after.step,
                     tokens=taken.after.tokens,
                     loss=judged.loss,
+                    **_by_kind(taken, judged),
+                    procedural_tokens=procedural_tokens(course.lesson.source, taken.after.step * options.batch_size),
                     lr=taken.rate,
                     grad_norm=judged.norm,
                     tokens_per_second=round(speed),
@@ -206,7 +224,7 @@ def train(
     parts_before = checkpoints.part_states()
     last = options.steps
     if checkpoints.extends and here.step % options.eval_every == 0:  # the run ended here, before it took this in
-        scores = measured(course.lesson)
+        scores = measured(course.lesson.held_out)
         if reason := settle(scores):
             note_stop(reason)
             last = here.step
@@ -236,8 +254,9 @@ def train(
             here = Position(step + 1, here.tokens + options.batch_size * course.lesson.source.length)
             is_last = here.step == options.steps
             is_logged = here.step % options.log_every == 0 or is_last
-            readout = take_step(*next(ahead), rate, is_logged=is_logged)
-            late.add(StepTaken(readout, before, random, here, rate, is_logged))
+            batches, targets, procedural = next(ahead)
+            readout = take_step(batches, targets, rate, is_logged=is_logged)
+            late.add(StepTaken(readout, before, random, here, rate, is_logged, targets, procedural))
             checkpoints.check()
 
             if here.step % options.eval_every == 0 or is_last:
@@ -279,6 +298,17 @@ def train(
 
 def _size(lesson: CurriculumStage) -> dict[str, Any]:
     return {} if lesson.size is None else {"size": lesson.size, "length": lesson.source.length}
+
+
+def _by_kind(taken: StepTaken, judged: Judged) -> dict[str, Any]:
+    """The losses of corpus rows and of procedural rows in a step, where it has such rows and they are measured."""
+    if taken.procedural is None:
+        return {}
+    parts = {
+        "corpus_loss": (judged.loss - judged.procedural, taken.targets - taken.procedural),
+        "procedural_loss": (judged.procedural, taken.procedural),
+    }
+    return {name: share * taken.targets / targets for name, (share, targets) in parts.items() if targets}
 
 
 def _stopped_by(objection: Objection, step: int, run: RunFolder, engine: Engine) -> str:

@@ -34,9 +34,22 @@ class TargetLoss(nn.Module):
         self._bend = Bend.of(model.config)
         self._require_own_logits()
 
-    def forward(self, tokens: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
-        """The summed cross-entropy over the batch's targets, in nats; () float32."""
+    def forward(
+        self, tokens: Tensor, positions: Tensor, labels: Tensor, procedural: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The summed cross-entropy over the batch's targets, in nats; () float32.
+
+        With `procedural`, as `MixedBatch` has it, that over those targets alone too, without gradients; () each.
+        """
         hidden = self._hidden(tokens, positions)  # (T, D)
+        if procedural is None:
+            return self._total(hidden, labels)
+        with torch.no_grad():  # every process goes through the head as often, also where it has none of them
+            theirs = self._total(hidden.index_select(0, procedural), labels.index_select(0, procedural))
+        return self._total(hidden, labels), theirs
+
+    def _total(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """The summed cross-entropy of predictions from (T, D); () float32."""
         output = self.model.get_output_embeddings()
         if self.in_chunks and torch.is_grad_enabled() and is_faster(output, hidden, self.model.config.vocab_size):
             return fused_loss(hidden, labels, output, self._bend)

@@ -17,6 +17,7 @@ from proctool.models.shapes import default_context
 from proctool.training.accept import REDRAWN_SEEDS, Acceptance
 from proctool.training.curriculum import parse_curriculum
 from proctool.training.early_stop import parse_until
+from proctool.training.mix import MixOptions, checked
 
 AUTO = "auto"
 """The word for what follows from the device's memory."""
@@ -266,7 +267,7 @@ class InitOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions(InitOptions, TrainingOptions):
+class PretrainOptions(MixOptions, InitOptions, TrainingOptions):
     """Train a model on a corpus, from scratch or from a warmed model."""
 
     corpus: str = "python"
@@ -296,3 +297,5 @@ class PretrainOptions(InitOptions, TrainingOptions):
             object.__setattr__(self, "context", default_context(self.model))
         if self.context < 2:
             raise OptionError(f"context = {self.context}: must be at least 2")
+        for name, value in checked(self, self.context).items():
+            object.__setattr__(self, name, value)

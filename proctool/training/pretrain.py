@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from proctool.models.build import model_config
+from proctool.corpora.noise import TokenNoise
+from proctool.errors import OptionError
+from proctool.models.build import build_grown, model_config, with_rows
 from proctool.models.shapes import Shape, parse_model
 from proctool.training.init_from import open_init, rows_for, transplant_from
 from proctool.training.job import Job, check_files
+from proctool.training.mix import Mix, Placement
+from proctool.training.mixed import SPLIT, MixedSource
 from proctool.training.options import PretrainOptions
+from proctool.training.run_place import run_path
+from proctool.training.run_state import covered_steps
 from proctool.training.sources import CorpusSource
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from proctool.corpora.tokenizers import Tokenizer
     from proctool.models.saved import SavedModel
 
@@ -33,6 +42,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     tokenizer = load_tokenizer(options.tokenizer, options.end_of_text)
     is_shape = isinstance(parse_model(options.model), Shape)
     rows_needed = rows_for(donor, options, tokenizer)
+    mix = options.mixed
     config = model_config(
         options.model,
         # A configuration file has rows of its own, to which the donor's must fit.
@@ -44,6 +54,8 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         tie=options.tie,
         eos_id=tokenizer.eos_id,
     )
+    rows_before = int(config.get_text_config().vocab_size)
+    config = _with_symbols(config, mix, tokenizer, options)
     corpus = open_corpus(
         options.corpus,
         text_field=options.text_field,
@@ -67,18 +79,28 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     }
     if store.skipped:
         metadata["corpus_skipped"] = store.skipped
-    sources = {}
-    for split in ("train", "validation"):
-        rows = store.split(split)
-        # The held-out rows are the same ones whatever the run's seed.
-        sources[split] = CorpusSource(rows, tokenizer.vocab_size, options.seed if split == "train" else 0, metadata)
-    repetition = sources["train"].order.repetition(options.steps * options.batch_size)
+    if options.noise_tokens:
+        metadata["noise_tokens"] = options.noise_tokens
+    noise = TokenNoise(options.noise_tokens, tokenizer.vocab_size, options.seed) if options.noise_tokens else None
+    train = CorpusSource(store.split("train"), tokenizer.vocab_size, options.seed, metadata, noise)
+    # The held-out rows are the same ones whatever the run's seed, and without noise.
+    held_out = CorpusSource(store.split("validation"), tokenizer.vocab_size, 0, metadata)
+    mixed = None
+    seen = corpus_rows = options.steps * options.batch_size
+    if mix is not None:
+        folder = run_path("pretrain", options, options.output)
+        extend = options.extend and options.resume != "never"
+        covered = covered_steps(folder, options.steps, extend=extend) * options.batch_size
+        mixed = MixedSource.of(train, Placement(mix, covered, options.seed), tokenizer.eos_id)
+        corpus_rows = seen - mixed.placement.before(seen)
     return Job(
         command="pretrain",
         options=options,
         config=config,
-        source=sources["train"],
-        held_out=sources["validation"],
+        source=mixed or train,
+        held_out=held_out,
+        others={SPLIT: mixed.held_out} if mixed is not None else {},
+        build=functools.partial(build_grown, rows=rows_before),
         output=options.output,
         metadata={
             "stage": "pretrain",
@@ -88,9 +110,27 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         },
         parents=[donor.parent] if donor else [],
         prepare=transplant_from(donor, options, options.seed),
-        rows=len(sources["train"].rows),
-        remark="; ".join(filter(None, [*store.notes, repetition])),
+        rows=len(train.rows),
+        remark="; ".join(
+            filter(None, [*store.notes, train.order.repetition(corpus_rows), mixed.remark(seen) if mixed else None])
+        ),
     )
+
+
+def _with_symbols(
+    config: PretrainedConfig, mix: Mix | None, tokenizer: Tokenizer, options: PretrainOptions
+) -> PretrainedConfig:
+    """The configuration with rows for the ids that a mix adds to those of the tokenizer. Raises OptionError."""
+    rows = config.get_text_config().vocab_size
+    needed = tokenizer.vocab_size + (mix.added_ids if mix is not None else 0)
+    if needed <= rows:
+        return config
+    if options.init not in (None, "none") and options.embeddings == "copy":
+        raise OptionError(
+            f"mix_symbols = reserved: the symbols need {needed} ids, but copied embeddings have {rows} rows; use "
+            "--mix-symbols frequency, or another --embeddings"
+        )
+    return with_rows(config, needed)
 
 
 def _beginning(donor: SavedModel | None, tokenizer: Tokenizer, options: PretrainOptions) -> dict[str, str]:

@@ -17,14 +17,12 @@ from torch import Tensor
 
 from proctool.errors import RunError
 from proctool.signals import spawning
-from proctool.training.batch import Batch
+from proctool.training.batch import Batch, StepBatches
 from proctool.training.ring import Failed, Work, identity, produce, remaking, slots_of
 from proctool.training.sources import Source
 from proctool.workers import another_main, usable_cores
 
 MOST_PRODUCERS = 8
-StepBatches = tuple[list[Batch], int]
-"""A step's micro-batches, and how many targets it has in all."""
 
 
 def producers_for(asked: int | None, device: str) -> int:
@@ -111,7 +109,7 @@ class _Producer:
         self._taken += 1
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has made its last step, or says why next
             self._pipe.send(None)
-        return batches, said.targets
+        return StepBatches(batches, said.targets)
 
     def close(self) -> None:
         """End the process: nothing that it holds can be lost."""

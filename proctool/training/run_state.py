@@ -8,7 +8,7 @@ from typing import Any, Literal
 from proctool import artifact
 from proctool.errors import ArtifactError
 from proctool.events import EndEvent
-from proctool.training.extension import EXTENDED_FROM
+from proctool.training.extension import EXTENDED_FROM, scheduled_steps
 from proctool.training.run_form import read_form
 from proctool.training.run_place import best_of
 
@@ -42,3 +42,11 @@ def extensions_of(folder: Path) -> list[dict[str, Any]]:
     """The extensions that a run's settings name."""
     found: list[dict[str, Any]] = (read_form(folder) or {}).get(EXTENDED_FROM, [])
     return found
+
+
+def covered_steps(folder: Path, steps: int, *, extend: bool) -> int:
+    """The steps that schedules of the run in `folder` cover; of an extended run, those before it was extended."""
+    found = read_form(folder) or {}
+    if found.get(EXTENDED_FROM):
+        return scheduled_steps(steps, found[EXTENDED_FROM])
+    return int(found.get("steps", steps)) if extend else steps

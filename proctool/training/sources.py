@@ -7,13 +7,16 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from proctool.procedural.dataset import DataFile
 from proctool.procedural.registry import Task
 from proctool.procedural.samples import Samples
 from proctool.procedural.streams import Stream
 from proctool.procedural.task_code import code_metadata
+
+if TYPE_CHECKING:
+    from proctool.corpora.noise import TokenNoise
 
 Made = TypeVar("Made")
 
@@ -84,7 +87,9 @@ class FileSource:
 class CorpusSource:
     """A token store's rows, in a seeded order that is fresh each epoch."""
 
-    def __init__(self, rows: Any, vocab_size: int, seed: int, metadata: dict[str, Any]) -> None:
+    def __init__(
+        self, rows: Any, vocab_size: int, seed: int, metadata: dict[str, Any], noise: TokenNoise | None = None
+    ) -> None:
         from proctool.corpora.order import RowOrder
 
         self.rows = rows
@@ -92,12 +97,14 @@ class CorpusSource:
         self.length = int(rows.context)
         self.size = len(rows)
         self.order = RowOrder(len(rows), seed)
+        self.noise = noise
         self._metadata = metadata
 
     def read(self, start: int, stop: int) -> Samples:
         """The rows at positions start..stop - 1 of the training order."""
-        samples: Samples = self.rows.read(self.order.indices(start, stop))
-        return samples
+        rows = self.order.indices(start, stop)
+        samples: Samples = self.rows.read(rows)
+        return samples if self.noise is None else self.noise.applied(samples, rows)
 
     def metadata(self) -> dict[str, Any]:
         """Corpus, tokenizer and the store's content hash."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from proctool.procedural.samples import Samples
 from proctool.training.arrays import count_targets, room_for
-from proctool.training.batch import Batch, by_length
+from proctool.training.batch import AnyBatch, Batch, MixedBatch, StepBatches, by_length
 from proctool.training.engine import Engine
 from proctool.training.guard import Guard
 from proctool.training.late import Readout
@@ -33,26 +33,31 @@ class Step:
         self.engine, self.guard, self.clip, self.lag = engine, guard, clip, lag
         self.accelerator = engine.accelerator
 
-    def __call__(self, batches: Sequence[Batch], targets: int, rate: float, *, is_logged: bool) -> Readout:
+    def __call__(self, batches: Sequence[AnyBatch], targets: int, rate: float, *, is_logged: bool) -> Readout:
         """Take a step over this process's micro-batches, with so many targets in all processes. What was judged."""
         self.engine.set_learning_rate(rate)
         return Readout(self.take([_on_device(batch, self.accelerator.device) for batch in batches], targets, is_logged))
 
-    def take(self, batches: Sequence[Batch], targets: int | Tensor, is_logged: bool) -> Tensor:
-        """The step on batches that are on the device already; `Guard.judge`'s numbers."""
-        loss = torch.zeros((), device=self.accelerator.device)
+    def take(self, batches: Sequence[AnyBatch], targets: int | Tensor, is_logged: bool) -> Tensor:
+        """The step on batches that are on the device already; `Guard.judge`'s numbers.
+
+        For procedural rows among corpus rows, their share of the loss follows.
+        """
+        is_mixed = isinstance(batches[0], MixedBatch)
+        losses = torch.zeros((2,) if is_mixed else (), device=self.accelerator.device)
         for number, batch in enumerate(batches, start=1):
-            loss += self.engine.add_gradients(batch, targets, number == len(batches))
+            losses += self.engine.add_gradients(batch, targets, number == len(batches))
         norm = self.engine.clip_or_step(self.clip)
         scaled = self.accelerator.scaler is not None
         if (is_logged or scaled) and self.accelerator.num_processes > 1:
-            loss = self.accelerator.reduce(loss)
+            losses = self.accelerator.reduce(losses)
+        loss, *procedural = losses.unbind() if is_mixed else (losses,)
         judged = self.guard.judge(loss, norm, scaled=scaled)
         if self.lag:
             self.engine.step(hold=self.guard.stopped)
         elif not judged[0]:
             self.engine.step()
-        return judged
+        return torch.cat([judged, procedural[0].to(judged.dtype)[None]]) if procedural else judged
 
 
 def has_fixed_shapes(device: str, processes: int, flops: float, logits: int) -> bool:
@@ -64,28 +69,28 @@ def has_fixed_shapes(device: str, processes: int, flops: float, logits: int) -> 
     return device == "cuda" and processes == 1 and flops < _LAUNCH_BOUND and logits <= LOGITS_AT_ONCE
 
 
-def micro_batches(
-    samples: Samples, micro: int, accelerator: Accelerator, fixed: bool = False
-) -> tuple[list[Batch], int]:
-    """A step's micro-batches for this process, and how many targets the step has in all (at least 1).
+def micro_batches(samples: Samples, micro: int, accelerator: Accelerator, fixed: bool = False) -> StepBatches:
+    """A step's micro-batches for this process, and how many targets the step has in all.
 
     With `fixed`, all have one shape: that of the samples, and targets rounded up to a power of two.
     """
     parts = list(_shares(samples, micro, accelerator, cut=not fixed))
     room = room_for(parts) if fixed else None
-    batches = [Batch.of(part, room=room) for part in parts]
+    is_mixed = samples.procedural is not None and not fixed  # the number of procedural targets changes shapes
+    batches = [MixedBatch.of(part) if is_mixed else Batch.of(part, room=room) for part in parts]
     if accelerator.device.type == "cuda":  # from pinned memory, copies run beside the computation
-        batches = [Batch(*(tensor.pin_memory() for tensor in batch)) for batch in batches]
-    return batches, count_targets(samples)
+        batches = [type(batch)(*(tensor.pin_memory() for tensor in batch)) for batch in batches]
+    procedural = int(samples.targets[samples.procedural, 1:].sum()) if is_mixed else None
+    return StepBatches(batches, count_targets(samples), procedural)
 
 
-def _on_device(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+def _on_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
+    return type(batch)(*(tensor.to(device, non_blocking=True) for tensor in batch))
 
 
 def _shares(samples: Samples, micro: int, accelerator: Accelerator, cut: bool) -> Iterator[Samples]:
     """This process's micro-batches of a step's samples, to be cut further by length where that saves work."""
     for start in range(accelerator.process_index * micro, len(samples), accelerator.num_processes * micro):
-        part = Samples(samples.tokens[start : start + micro], samples.targets[start : start + micro])
+        part = samples.at(slice(start, start + micro))
         # Processes must make as many backward passes as each other, so only one alone may cut further.
         yield from by_length(part) if cut and accelerator.num_processes == 1 else [part]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PROJECT = "proctool"
 # What each kind of event says of the model; the rest of it is where and when.
 _SENT = {
-    "train": ("loss", "lr", "grad_norm", "tokens_per_second", "mfu", "tokens"),
+    "train": ("loss", "corpus_loss", "procedural_loss", "lr", "grad_norm", "tokens_per_second", "mfu", "tokens"),
     "eval": ("loss", "accuracy", "exact_match"),
     "curriculum": ("size", "length"),
 }

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from proctool.errors import RunError
 from proctool.training.background import HostCopies
-from proctool.training.batch import Batch
-from proctool.training.engine import Engine
+from proctool.training.batch import AnyBatch
+from proctool.training.engine import Engine, shares_of
 from proctool.training.environment import flag
 from proctool.training.loss import TargetLoss
 from proctool.training.options import TrainingOptions
@@ -63,13 +63,13 @@ class ZeroEngine(Engine):
                 raise RunError(f"DeepSpeed rejects its configuration: {said[:300]}") from None
         self.optimiser = self._deepspeed.basic_optimizer
 
-    def add_gradients(self, batch: Batch, targets: int | Tensor, is_last: bool) -> Tensor:
+    def add_gradients(self, batch: AnyBatch, targets: int | Tensor, is_last: bool) -> Tensor:
         """As Engine's; gradients of stages 2 and 3 meet after each micro-batch."""
         self._deepspeed.set_gradient_accumulation_boundary(is_last)
         with self.accelerator.autocast():
-            share = self._deepspeed(batch.tokens, batch.positions, batch.labels) / targets
+            share, told = shares_of(self._deepspeed(*batch), targets)
         self._deepspeed.backward(share * self.accelerator.num_processes)
-        return share.detach()  # type: ignore[no-any-return]
+        return told
 
     def clip_or_step(self, limit: float | None) -> Tensor:
         """Step, with gradients cut to the limit of the configuration (the run's); their norm before that."""

@@ -75,6 +75,6 @@ def test_with_room_shapes_are_those_of_the_samples_and_the_loss_stays() -> None:
     assert (len(padded.positions), len(padded.labels)) == (32, 32)
     losses = [module(*batch) for batch in (usual, padded)]
     torch.testing.assert_close(losses[1], losses[0])
-    parts, targets = micro_batches(samples, 4, Accelerator(cpu=True), fixed=True)
+    parts, targets, _ = micro_batches(samples, 4, Accelerator(cpu=True), fixed=True)
     assert len({tuple(tensor.shape for tensor in part) for part in parts}) == 1
     assert (len(parts), len(parts[0].labels), targets) == (4, 4, 16)

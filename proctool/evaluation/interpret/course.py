@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from proctool.errors import RunError
-from proctool.events import FILE, EvalEvent, HeadsEvent, read_events
+from proctool.events import FILE, VALIDATION, EvalEvent, HeadsEvent, read_events
 
 SHOWN = {"induction": False, "previous_token": False, "lookup": True, "normalised_entropy": True}
 """The scores shown, and whether they are measured on the run's own samples."""
@@ -43,7 +43,7 @@ def read_course(folder: Path) -> list[CoursePoint]:
     evaluations: dict[int, EvalEvent] = {}
     heads: dict[tuple[int, bool], HeadsEvent] = {}
     for event in read_events(folder):
-        if isinstance(event, EvalEvent):
+        if isinstance(event, EvalEvent) and event.split == VALIDATION:
             evaluations[event.step] = event
         elif isinstance(event, HeadsEvent):
             heads[event.step, event.own] = event
