@@ -167,13 +167,17 @@ def test_arms_with_and_without_a_mix_start_from_the_same_weights(text: Path) -> 
 def test_an_extended_run_keeps_its_schedule(schedule: str, text: Path) -> None:
     more: dict[str, Any] = {"mix_schedule": schedule, "schedule": "constant"}
     job(text, "long", **more).run()
-    job(text, "long", steps=18, extend=True, **more).run()
-    events = event_lines(text.parent / "long")
+    first = job(text, "long", steps=15, extend=True, **more).run()
+    killed = job(text, "long", steps=18, extend=True, **more)
+    killed.listeners = [killed_at("train", 1)]
+    with pytest.raises(Killed):
+        killed.run()
+    second = job(text, "long", steps=18, extend=True, **more).run()
     if schedule == "constant":
         job(text, "whole", steps=18, **more).run()
         assert contents(text.parent / "long.safetensors") == contents(text.parent / "whole.safetensors")
     else:
-        assert events[-1]["procedural_tokens"] == 19 * 40, "the schedule has ended"
+        assert first.procedural_tokens == second.procedural_tokens == 19 * 40, "the schedule has ended"
 
 
 # -- noise --
