@@ -26,6 +26,7 @@ EXAMPLES: dict[str, Sequence[str]] = {
     "pretrain": (
         "proctool pretrain --corpus python --model 4x4x64 -o cold.safetensors",
         "proctool pretrain --corpus texts/ --init warm.safetensors",
+        "proctool pretrain --corpus python --mix set:inputs=24=0.01",
     ),
     "eval": (
         "proctool eval perplexity model.safetensors --corpus python",
