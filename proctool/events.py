@@ -129,6 +129,8 @@ class EvalEvent(Event):
     loss: Measure = math.nan
     accuracy: Measure = math.nan
     exact_match: Measure = math.nan
+    procedural_tokens: Count | None = None
+    """Those of `tokens` that are of procedural rows among corpus rows."""
     size: Count | None = None
     length: Count | None = None
     seconds: Amount | None = None

@@ -47,6 +47,7 @@ READS: Mapping[str, Reads] = {
 #   warmup, pretrain, eval TASK    output (two with --save both), run folder, token stores in cache_dir
 #   eval TASK with several runs    the experiment's folder, and results.jsonl in it: run_dir
 #   eval perplexity                per_position
+#   eval harness                   output
 #   eval interpret                 pictures in figures
 #   transplant                     output
 #   export, tokenizer train        a new folder

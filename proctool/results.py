@@ -1,9 +1,11 @@
-"""The results of diagnostics, and `results.jsonl`, which holds one JSON object per line for each:
+"""The results of diagnostics and benchmarks, and `results.jsonl`, which holds one JSON object per line for each:
 
     {"event": "diagnostic", "diagnostic": "haystack", "init": "warm", "seed": 0, "scores": {...}, "curve": [...], ...}
     {"event": "summary", "diagnostic": "haystack", "init": "warm", "seeds": [0, 1, 2], "scores": {...}, ...}
+    {"event": "harness", "model": "m.safetensors", "results": {"piqa": {"acc": 0.61, ...}}, "samples": {...}, ...}
 
-The file of a run has one line. The file of a study has one line per run, then one per init. Losses are in nats per
+The file of a run has one line. The file of a study has one line per run, then one per init; that of a
+benchmark has one line. Losses are in nats per
 token, null if not finite; accuracies are shares from 0 to 1.
 """
 
@@ -127,8 +129,27 @@ class DiagnosticSummary:
     versions: Mapping[str, str]
 
 
-ResultLine = DiagnosticRun | DiagnosticSummary
-_KINDS: Mapping[str, type[ResultLine]] = {made.kind: made for made in (DiagnosticRun, DiagnosticSummary)}
+@dataclass(frozen=True, kw_only=True)
+class HarnessScores:
+    """Scores of a model on tasks of lm-evaluation-harness."""
+
+    kind: ClassVar[str] = "harness"
+    model: str
+    content: str | None
+    """Hash of the model's tensors."""
+    lm_eval: str
+    """Version of the harness."""
+    limit: int | None
+    num_fewshot: int | None
+    results: Mapping[str, Mapping[str, float]]
+    """By task, then metric; that of a standard error ends with _stderr. Metrics that are not finite are left out."""
+    samples: Mapping[str, int]
+    """Number of samples by task."""
+    task_versions: Mapping[str, str]
+
+
+ResultLine = DiagnosticRun | DiagnosticSummary | HarnessScores
+_KINDS: Mapping[str, type[ResultLine]] = {made.kind: made for made in (DiagnosticRun, DiagnosticSummary, HarnessScores)}
 
 
 def to_json(line: ResultLine) -> dict[str, Any]:

@@ -35,7 +35,10 @@ EXAMPLES: dict[str, Sequence[str]] = {
     "eval perplexity": ("proctool eval perplexity model.safetensors --corpus python --split test",),
     "eval mathematics": ("proctool eval mathematics model.safetensors --modules algebra",),
     "eval blimp": ("proctool eval blimp model.safetensors --data blimp/",),
-    "eval harness": ("proctool eval harness model.safetensors --tasks arc_easy,piqa --limit 100",),
+    "eval harness": (
+        "proctool eval harness model.safetensors --tasks arc_easy,piqa --limit 100",
+        "proctool eval harness model.safetensors --tasks piqa -o results.jsonl",
+    ),
     "eval interpret": (
         "proctool eval interpret model.safetensors --against fresh --figures heads/",
         "proctool eval interpret model.safetensors --task haystack \\\n      --ablate zero",

@@ -8,14 +8,18 @@ from __future__ import annotations
 import contextlib
 import difflib
 import logging
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from proctool.errors import CorpusError, ModelError, OptionError, first_line
+from proctool.outputs import Output, reads_of, require_safe
+from proctool.results import HarnessScores, write_results
+from proctool.training.options import INCIDENTAL
 
 _CODE = re.compile(r"!function|!!python|^\s*class\s*:|__\w+__", re.MULTILINE)
 """Parts of a task's YAML that would run code: Python functions, classes, and templates with Python internals."""
@@ -43,6 +47,8 @@ class HarnessOptions:
     """Token that ends a text (default: the tokenizer's own)."""
     seed: int = 1234
     """Seed for few-shot examples and other random choices of tasks."""
+    output: Path | None = field(default=None, metadata=INCIDENTAL)
+    """File to write the results to, as a line of JSON (default: none)."""
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -62,6 +68,8 @@ def harness(model: Path, options: HarnessOptions) -> dict[str, Any]:
     from proctool.evaluation.eval_model import open_subject
     from proctool.export.folder import written_tokenizer
 
+    if options.output is not None:
+        require_safe([Output(options.output, "--output", "results")], reads_of(options, model=model))
     subject = open_subject(model, options.tokenizer, options.end_of_text)
     import lm_eval
     from lm_eval.models.huggingface import HFLM
@@ -95,7 +103,7 @@ def harness(model: Path, options: HarnessOptions) -> dict[str, Any]:
             ) from None
         except (ValueError, RuntimeError, IndexError) as error:  # the harness has no errors of its own
             raise ModelError(f"{model}: lm-evaluation-harness failed: {first_line(error)}") from None
-    return {
+    result = {
         "event": "harness",
         **subject.metadata(),
         "lm_eval": lm_eval.__version__,
@@ -106,6 +114,26 @@ def harness(model: Path, options: HarnessOptions) -> dict[str, Any]:
         "samples": {name: count["effective"] for name, count in found["n-samples"].items()},
         "task_versions": {name: str(version) for name, version in found["versions"].items()},
     }
+    if options.output is not None:
+        write_results(options.output, [_scores(result)])
+    return result
+
+
+def _scores(result: Mapping[str, Any]) -> HarnessScores:
+    """What a results file keeps."""
+    kept = {each.name: result[each.name] for each in fields(HarnessScores)}
+    finite = {
+        task: {metric: float(value) for metric, value in values.items() if math.isfinite(value)}
+        for task, values in kept.pop("results").items()
+    }
+    return HarnessScores(**kept, results=finite)
+
+
+def require_tasks(options: HarnessOptions) -> None:
+    """Raise OptionError if the harness is not installed or does not have the tasks."""
+    if find_spec("lm_eval") is None:
+        raise OptionError('lm-evaluation-harness is not installed; run pip install "proctool[eval]"')
+    known_tasks(options.tasks, _manager(options.include_path))
 
 
 def _manager(include: Sequence[Path]) -> Any:

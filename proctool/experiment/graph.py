@@ -19,6 +19,7 @@ from proctool.recipe import PlannedArm, Recipe, arms_of
 from proctool.recipe.arms import carried_into, warmup_task
 from proctool.recipe.text import SEEDS
 from proctool.training.options import InitOptions, PretrainOptions, TrainingOptions, WarmupOptions
+from proctool.results import RESULTS
 from proctool.transplantation.options import TransplantOptions
 
 
@@ -31,6 +32,8 @@ class ArmStages:
     diagnostics: dict[str, Stage]
     finetunes: dict[str, Stage] = field(default_factory=dict)
     """Fine-tunings of the pretrained model, by name."""
+    evaluations: dict[str, Stage] = field(default_factory=dict)
+    """Benchmarks of the pretrained model, by name."""
 
     @property
     def pretrain(self) -> Stage | None:
@@ -91,6 +94,7 @@ class _Graph:
         recipe = arm.recipe
         budgets = {share: arm.pretrain(share) for share in arm.budgets} if recipe.corpus is not None else {}
         finetunes = {name: arm.finetune(name) for name in recipe.finetune}
+        evaluations = {name: arm.evaluation(name) for name in recipe.evaluate}
         diagnostics = {name: arm.diagnostic(name) for name in arm.diagnostics}
         tasks = {name: diagnostic_task(name, asked) for name, asked in diagnostics.items()}
         warmups = {name: _with_tasks(arm.warmups(name)) for name in (None, *diagnostics)}
@@ -115,7 +119,21 @@ class _Graph:
                 )
                 for name, options in finetunes.items()
             }
-            made[seed] = ArmStages(stages, measured, tuned)
+            scored = {
+                name: self._shared(
+                    Stage(
+                        Label("evaluate", f"{name}-{arm.name}", seed),
+                        ("eval", "harness"),
+                        options,
+                        {"model": pretrained},
+                        RESULTS,
+                        0,
+                    )
+                )
+                for name, options in evaluations.items()
+                if pretrained is not None
+            }
+            made[seed] = ArmStages(stages, measured, tuned, scored)
         return made
 
     def _shared(self, stage: Stage) -> Stage:

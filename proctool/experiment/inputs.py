@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proctool.errors import CorpusError, OptionError, ProctoolError
+from proctool.evaluation.harness import HarnessOptions, require_tasks
 from proctool.experiment.graph import Plan
 from proctool.experiment.stage import Stage
 from proctool.hub import model_id
@@ -30,6 +32,9 @@ def check_inputs(plan: Plan, *, quick: bool) -> list[str]:
             notes[f'{option} "{path}" is not a local path; it is not checked, but read from the hub later'] = None
             continue
         _of(option, lambda path=path: _open_model(path))  # type: ignore[misc]
+    asked = [each.options for each in plan.missing() if isinstance(each.options, HarnessOptions)]
+    for options in [] if quick else {each.tasks: each for each in asked}.values():
+        _of("evaluate", functools.partial(require_tasks, options))
     for text in texts:
         _check_text(*text, quick=quick, notes=notes)
     return list(notes)

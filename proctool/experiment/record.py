@@ -89,6 +89,7 @@ def record(plan: Plan, source: str, command: str) -> ExperimentRecord:
                     budgets={f"{share:g}": stage.key for share, stage in stages.budgets.items()},
                     diagnostics={name: stage.key for name, stage in stages.diagnostics.items()},
                     finetunes={name: stage.key for name, stage in stages.finetunes.items()},
+                    evaluations={name: stage.key for name, stage in stages.evaluations.items()},
                 )
                 for seed, stages in by_seed.items()
             }
@@ -122,7 +123,8 @@ def _about(arm: PlannedArm, by_seed: Mapping[int, ArmStages]) -> ArmRecord:
         made_from=arm.made_from,
         control=arm.control,
         of=tuple(arm.of),
-        procedural_tokens=sum(each.tokens for each in warmups if each.task is not None),
+        procedural_tokens=sum(each.tokens for each in warmups if each.task is not None)
+        + (0 if stages.pretrain is None else stages.pretrain.procedural_tokens),
         text_tokens=sum(each.tokens for each in warmups if each.task is None),
     )
 

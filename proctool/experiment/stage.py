@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proctool.evaluation.harness import HarnessOptions
 from proctool.evaluation.options import diagnostic_task, probe_options
 from proctool.experiment.identity import identity
 from proctool.procedural.registry import Task
@@ -34,7 +35,7 @@ KEY_FORMAT = 1
 # Options that a command line shows even if they have their default.
 _ALWAYS_SHOWN = {"model", "corpus", "context", "steps", "batch_size", "lr", "seed"}
 
-Options = TrainingOptions | TransplantOptions
+Options = TrainingOptions | TransplantOptions | HarnessOptions
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Label:
     """The name of a stage for people; not part of its key."""
 
     kind: str
-    """warmup, pretrain, finetune, mixed, treated, or the name of a diagnostic."""
+    """warmup, pretrain, finetune, evaluate, mixed, treated, or the name of a diagnostic."""
     subject: str = ""
     """The tasks of a warm-up; for other stages the arm."""
     seed: int | None = None
@@ -65,9 +66,9 @@ class Stage:
     command: tuple[str, ...]
     options: Options
     inputs: Mapping[str, Stage]
-    """Input stages by the option that takes their artifact: `init`, `attention`, `mlp`, `base`, ..."""
+    """Input stages by the option that takes their artifact: `init`, `attention`, `mlp`, `base`, ..., or `model`."""
     output: str | None
-    """File name of its artifact."""
+    """File name of its artifact, or of an evaluation's results."""
     length: int
     """Tokens per sample."""
     task: Task | None = None
@@ -108,7 +109,7 @@ class Stage:
 
     @property
     def trains(self) -> bool:
-        """Whether it trains and writes metrics; a transplant does not."""
+        """Whether it trains and writes metrics; a transplant or a benchmark does not."""
         return isinstance(self.options, TrainingOptions)
 
     @property
@@ -183,7 +184,8 @@ class Stage:
                 continue
             words += _flag(each.name, value)
         for option, stage in self.inputs.items():
-            words += _flag(option, str(stage.artifact(root)))
+            path = str(stage.artifact(root))
+            words += [path] if option == "model" else _flag(option, path)  # an evaluation has the model as argument
         if self.trains:
             words += ["--run-dir", str(self.folder(root))]
         artifact = self.artifact(root)
@@ -204,8 +206,8 @@ def _flag(name: str, value: Any) -> list[str]:
     flag = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return [flag if value else "--no-" + flag[2:]]
-    if name in ("task", "layers", "mix"):  # repeated, as they may hold commas
-        return [word for each in value for word in (flag, each)]
+    if name in ("task", "layers", "mix", "include_path"):  # repeated, as they may hold commas
+        return [word for each in value for word in (flag, str(each))]
     return [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from proctool import config
 from proctool.artifact import read_header
 from proctool.errors import OptionError
+from proctool.evaluation.harness import HarnessOptions
 from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, diagnostic_task
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import Task
@@ -118,6 +119,10 @@ class PlannedArm:
         own = {"validation", *(each.name for each in dataclasses.fields(MixOptions))}
         pretrain = {key: value for key, value in recipe.pretrain.items() if key not in own}
         return _build(PretrainOptions, shared | pretrain | WHOLE | recipe.finetune[name], f"finetune.{name}")
+
+    def evaluation(self, name: str) -> HarnessOptions:
+        """Benchmarks of its pretrained model."""
+        return _build(HarnessOptions, self.recipe.evaluate[name], f"evaluate.{name}")
 
     def diagnostic(self, name: str) -> DiagnosticOptions:
         """The diagnostic from its weights; the caller fills in `init` if it is warmed up."""

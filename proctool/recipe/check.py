@@ -11,6 +11,7 @@ from typing import Any
 
 from proctool import config
 from proctool.errors import OptionError, ProctoolError
+from proctool.evaluation.harness import HarnessOptions
 from proctool.evaluation.options import DIAGNOSTICS, diagnostic_task, probe_options
 from proctool.models.components import COMPONENTS
 from proctool.models.shapes import parse_model
@@ -47,7 +48,7 @@ def load_recipe(path: Path) -> Recipe:
 def build_recipe(values: Mapping[str, Any]) -> Recipe:
     """Build a recipe from a mapping. Raises OptionError."""
     values = dict(values)
-    for key in ("arms", "diagnostics", "finetune"):
+    for key in ("arms", "diagnostics", "finetune", "evaluate"):
         if isinstance(values.get(key), Mapping):
             # `cold:` with nothing after it is null in YAML, and means no differences.
             values[key] = {str(name): {} if each is None else each for name, each in values[key].items()}
@@ -84,6 +85,7 @@ def _underscore(recipe: Recipe) -> None:
     groups: list[tuple[str, Any]] = [("warmup", recipe.warmup), ("pretrain", recipe.pretrain)]
     groups += [("controls.text", recipe.controls.text)] if recipe.controls is not None else []
     groups += [(f"finetune.{name}", values) for name, values in recipe.finetune.items()]
+    groups += [(f"evaluate.{name}", values) for name, values in recipe.evaluate.items()]
     groups += [(f"diagnostics.{name}", values) for name, values in recipe.diagnostics.items()]
     for name, arm in recipe.arms.items():
         groups += [(f"arms.{name}.warmup", arm.warmup), (f"arms.{name}.pretrain", arm.pretrain)]
@@ -115,6 +117,8 @@ def _check(recipe: Recipe) -> None:
             raise OptionError(f"warmup.{key}: set it per arm (arms.NAME.warmup.{key}), or every arm would be warmed up")
     for name, values in recipe.finetune.items():
         _check_finetune(recipe, name, values)
+    for name, values in recipe.evaluate.items():
+        _check_evaluate(recipe, name, values)
     for name, values in recipe.diagnostics.items():
         _check_diagnostic(name, values, f"diagnostics.{name}")
     for name, arm in recipe.arms.items():
@@ -222,6 +226,14 @@ def _check_finetune(recipe: Recipe, name: str, values: Values) -> None:
     _check_given(PretrainOptions, values, where)
 
 
+def _check_evaluate(recipe: Recipe, name: str, values: Values) -> None:
+    where = f"evaluate.{name}"
+    _check_name("evaluate", name)
+    if recipe.corpus is None:
+        raise OptionError(f"{where}: there is no pretrained model to evaluate; give the recipe a corpus")
+    _check_given(HarnessOptions, values, where)
+
+
 def _check_controls(recipe: Recipe) -> None:
     if recipe.controls is None:
         return
@@ -265,6 +277,8 @@ def _check_planned(arm: PlannedArm) -> None:
             _check_carried(arm, arm.pretrain(share))
         for name in arm.recipe.finetune:
             arm.finetune(name)
+        for name in arm.recipe.evaluate:
+            arm.evaluation(name)
 
 
 def _check_probe(where: str, options: WarmupOptions) -> None:

@@ -156,6 +156,9 @@ class Recipe:
     finetune: dict[str, Values] = field(default_factory=dict)
     """By name: fine-tuning of every arm's pretrained model; its `corpus` and other options of pretraining override the
     recipe's."""
+    evaluate: dict[str, Values] = field(default_factory=dict)
+    """By name: benchmarks of every arm's pretrained model; options of `proctool eval harness`, such as
+    {tasks: [piqa, hellaswag]}."""
     baseline: str = ""
     """The arm that the others are compared with (default: the first)."""
     setting: Literal["additive", "substitutive"] = "additive"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from proctool import config
+from proctool.evaluation.harness import HarnessOptions
 from proctool.evaluation.options import DIAGNOSTICS
 from proctool.recipe.check import NOT_HERE
 from proctool.recipe.form import Arm, Controls, Launch, Published, Recipe, TreatmentOptions
@@ -43,6 +44,7 @@ def recipe_schema() -> Schema:
         options
         | {
             "finetune": finetune,
+            "evaluate": {"type": "object", "additionalProperties": _options(HarnessOptions)},
             "arms": {"type": "object", "additionalProperties": {"anyOf": [{"$ref": "#/$defs/arm"}, {"type": "null"}]}},
             "controls": {"anyOf": [{"enum": ["standard", *one["enum"]]}, several, controls]},
             "launch": _of_class(Launch, {"sbatch": {"type": "object", "additionalProperties": _FLAG}}),

@@ -1,14 +1,16 @@
 """A recipe shrunk so that all its stages run in about a minute, to test the recipe; its results mean nothing.
 
 Models become narrow but keep their layers, so that layer ranges stay valid. Training takes a few steps with a few
-samples and one seed. Corpora of the hub become the installed Python sources, their tokenizers become bytes, and
-mathematics becomes a few questions per module. Tasks and components stay, because they are where a recipe can be wrong.
+samples and one seed. Corpora of the hub become the installed Python sources, their tokenizers become bytes,
+mathematics becomes a few questions per module, and benchmarks become two pairs of sentences. Tasks and components stay,
+because they are where a recipe can be wrong.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from proctool import config
@@ -22,6 +24,8 @@ _TRAINING: Values = {
     "steps": 4, "batch_size": 2, "ramp_steps": 1, "eval_every": 4, "eval_samples": 2, "log_every": 1, "accumulate": 1,
 }  # fmt: skip
 _NOT_SHRUNK = ("compile", "gradient_checkpointing", "micro_batch", "precision", "until", "patience", "curriculum")
+_PAIRS = Path(__file__).parent / "smoke_pairs"
+"""The data of a benchmark, written for this purpose: pairs of sentences in the form of BLiMP."""
 _TINY_CORPUS = 400_000
 """Most training tokens: enough for a few rows of any context and one row of the validation split."""
 
@@ -43,6 +47,7 @@ def smoke(recipe: Recipe) -> Recipe:
         pretrain=_short(recipe.pretrain) | _TRAINING | {"budget": _TINY_CORPUS},
         diagnostics={name: _diagnostic(values) | _TRAINING for name, values in recipe.diagnostics.items()},
         finetune={name: _finetune(values) for name, values in recipe.finetune.items()},
+        evaluate={name: _evaluation(values) for name, values in recipe.evaluate.items()},
         published=(),
         arms={name: _arm(arm) for name, arm in recipe.arms.items()},
         procedural=tuple(2000 * (place + 1) for place in range(len(recipe.procedural))),
@@ -98,6 +103,13 @@ def _finetune(values: Mapping[str, Any]) -> Values:
 def _on_tiny(values: Mapping[str, Any]) -> Values:
     """The options with a corpus that is small and here."""
     return dict(values) | {"corpus": _local(values["corpus"]), "budget": _TINY_CORPUS}
+
+
+def _evaluation(values: Mapping[str, Any]) -> Values:
+    """A few samples; of a task whose data comes with proctool, unless the recipe has the data."""
+    if values.get("data") is not None:
+        return {**values, "limit": 2}
+    return {"tasks": ("blimp_causative",), "data": str(_PAIRS), "limit": 2}
 
 
 def _narrow(model: str) -> str:

@@ -24,6 +24,7 @@ from proctool.reporting.measured import (
 )
 from proctool.reporting.metrics import MetricsLog
 from proctool.reporting.record import RECORD, ExperimentRecord, StageRecord, read_record
+from proctool.results import HarnessScores, read_results
 from proctool.training.run_state import content_of
 
 
@@ -40,6 +41,8 @@ class Experiment:
     """Diagnostics by name, arm and seed."""
     finetunes: dict[str, dict[str, dict[int, Run]]] = field(default_factory=dict)
     """Fine-tuning of the pretrained models by name, arm and seed; costs before fine-tuning are not counted."""
+    evaluations: dict[str, dict[str, dict[int, HarnessScores]]] = field(default_factory=dict)
+    """Benchmarks of the pretrained models by name, arm and seed."""
     chance: dict[str, float] = field(default_factory=dict)
     """The accuracy of guessing, by diagnostic, if known."""
     missing: tuple[str, ...] = ()
@@ -56,7 +59,11 @@ class Experiment:
     @property
     def arms(self) -> list[str]:
         """Every arm that has been measured, the baseline first."""
-        groups: list[Mapping[str, object]] = [*self.scores.values(), *self.finetunes.values()]
+        groups: list[Mapping[str, object]] = [
+            *self.scores.values(),
+            *self.finetunes.values(),
+            *self.evaluations.values(),
+        ]
         known = [*self.runs, *(arm for group in groups for arm in group)]
         return sorted(dict.fromkeys(known), key=lambda arm: arm != self.baseline)
 
@@ -81,6 +88,7 @@ def load_experiment(folder: Path) -> Experiment:
     settings: dict[str, Setting] = {}
     finetunes: dict[str, dict[str, dict[int, Run]]] = {}
     tuned_on: dict[str, dict[str, Setting]] = {}
+    evaluations: dict[str, dict[str, dict[int, HarnessScores]]] = {}
     for arm, by_seed in record.arms.items():
         for written, measured in by_seed.items():
             seed = int(written)
@@ -104,12 +112,17 @@ def load_experiment(folder: Path) -> Experiment:
                 if tuned is not None:
                     finetunes.setdefault(name, {}).setdefault(arm, {})[seed] = tuned
                     tuned_on.setdefault(name, {}).setdefault(arm, setting_of(logs[key]))
+            for name, key in measured.evaluations.items():
+                benchmark = _benchmark(folder, stages[key]) if key in done else None
+                if benchmark is not None:
+                    evaluations.setdefault(name, {}).setdefault(arm, {})[seed] = benchmark
     baseline = record.baseline
     remarks = _drop_incomparable(runs, settings, baseline, "the losses")
     for name, arms in finetunes.items():
         remarks += _drop_incomparable(arms, tuned_on[name], baseline, f"the losses after fine-tuning on {name}")
     remarks += _drop_other_tasks(scores, baseline)
     remarks += acceptance_notes(_gates(record, logs))
+    remarks += _mix_notes(record, logs)
     return Experiment(
         folder=folder,
         record=record,
@@ -117,6 +130,7 @@ def load_experiment(folder: Path) -> Experiment:
         runs=runs,
         scores=scores,
         finetunes=finetunes,
+        evaluations=evaluations,
         chance=dict(record.chance),
         missing=tuple(stage.name for key, stage in stages.items() if key not in done),
         contents={key: found for key, stage in stages.items() if (found := _content(folder, stage, logs[key]))},
@@ -124,6 +138,20 @@ def load_experiment(folder: Path) -> Experiment:
         warmups=warmups,
         remarks=tuple(remarks),
     )
+
+
+def _mix_notes(record: ExperimentRecord, logs: Mapping[str, MetricsLog]) -> list[str]:
+    """A note for each arm whose pretraining has procedural rows among its corpus rows."""
+    notes = []
+    for arm, by_seed in record.arms.items():
+        ends = [logs[each.pretrain].end for each in by_seed.values() if each.pretrain is not None]
+        shares = [end.procedural_tokens / end.tokens for end in ends if end is not None and end.procedural_tokens]
+        if shares:
+            notes.append(
+                f"{arm}: {shares[0]:.2%} of its pretraining tokens are procedural rows among corpus rows; here they "
+                "count as corpus tokens. Losses are on the corpus alone."
+            )
+    return notes
 
 
 def _gates(record: ExperimentRecord, logs: Mapping[str, MetricsLog]) -> dict[str, dict[str, Sequence[TryEvent]]]:
@@ -199,6 +227,13 @@ def _content(folder: Path, stage: StageRecord, log: MetricsLog) -> str | None:
     if made := _made(folder, stage):
         return content_of(made)
     return log.end.content if log.end else None
+
+
+def _benchmark(folder: Path, stage: StageRecord) -> HarnessScores | None:
+    """The scores in a stage's file. Raises RunError for a damaged file."""
+    made = _made(folder, stage)
+    lines = read_results(made) if made is not None else []
+    return next((line for line in lines if isinstance(line, HarnessScores)), None)
 
 
 def _made(folder: Path, stage: StageRecord) -> Path | None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from proctool.errors import RunError
 from proctool.events import FILE, EndEvent, EvalEvent, ExtendEvent, StartEvent, TrainEvent, TryEvent, read_event
-from proctool.training.run_state import State, content_of, run_state
+from proctool.training.run_state import State, is_written, run_state
 
 Recorded = TypeVar("Recorded", TrainEvent, EvalEvent)
 
@@ -104,7 +104,7 @@ class MetricsLog:
     def state(self, output: Path | None = None, *, trains: bool = True) -> State:
         """The run's state by `run_state`; a command that does not train is done once its output exists."""
         if not trains:
-            return "done" if output is not None and content_of(output) is not None else "missing"
+            return "done" if output is not None and is_written(output) else "missing"
         return run_state(self.path.parent, began=self.start is not None, end=self.end, output=output)
 
     def measured(self, quantity: str, split: str = "validation") -> tuple[list[int], list[float]]:

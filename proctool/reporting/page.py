@@ -17,7 +17,7 @@ from proctool.reporting.compare import ArmResult
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.interval import Estimate
 from proctool.reporting.report import Report, seeds_of
-from proctool.reporting.sheets import Sheet, finetuned, sheets, summary
+from proctool.reporting.sheets import Sheet, evaluated, finetuned, sheets, summary
 from proctool.reporting.substitution import Substitution
 from proctool.reporting.verdict import with_interval
 from proctool.units import format_count
@@ -46,7 +46,7 @@ def page(report: Report) -> str:
         warning=_warning(report.experiment),
         verdicts="\n".join(map(_verdict, report.sentences or ["Nothing to compare yet."])),
         tables=_tables(report),
-        finetuned="".join(map(_section, finetuned(report))),
+        finetuned="".join(map(_section, [*finetuned(report), *evaluated(report)])),
         published="".join(_section(each, "published") for each in sheets(report) if each.name == "published"),
         notes="\n".join(f'<p class="note">{escape(each)}</p>' for each in report.notes),
         details=_details(report),
@@ -201,7 +201,9 @@ def _tables(report: Report) -> str:
     first, *others = sheets(report) or [summary(report)]
     parts = [_scrolling(first)]
     parts += [
-        _fold(each.title, _scrolling(each)) for each in others if not each.name.startswith(("published", "finetuned"))
+        _fold(each.title, _scrolling(each))
+        for each in others
+        if not each.name.startswith(("published", "finetuned", "evaluated"))
     ]
     return "\n".join(parts)
 

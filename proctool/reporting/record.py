@@ -63,12 +63,14 @@ class SeedRecord:
     """Pretraining by share of the steps."""
     diagnostics: Mapping[str, str]
     finetunes: Mapping[str, str] = field(default_factory=dict)
+    evaluations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def keys(self) -> set[str]:
         """All of them."""
         pretrained = {self.pretrain} if self.pretrain is not None else set()
-        return {*pretrained, *self.budgets.values(), *self.diagnostics.values(), *self.finetunes.values()}
+        others = (self.budgets, self.diagnostics, self.finetunes, self.evaluations)
+        return pretrained.union(*(each.values() for each in others))
 
 
 @dataclass(frozen=True, kw_only=True)

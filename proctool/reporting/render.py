@@ -16,7 +16,7 @@ from rich.text import Text
 from proctool.columns import fitting, left_out
 from proctool.reporting.interval import Estimate
 from proctool.reporting.report import Report
-from proctool.reporting.sheets import Sheet, cost, finetuned, sheets, substitution, summary
+from proctool.reporting.sheets import Sheet, cost, evaluated, finetuned, sheets, substitution, summary
 
 _NAME = 20
 """Characters of a name on one line; a longer name continues on the next line."""
@@ -30,7 +30,7 @@ def terminal_tables(report: Report, room: int = 80) -> list[Table]:
     shown = [summary(report, brief=True), cost(report, brief=True)]
     if any(each.has_lengths for each in report.substitutions):
         shown.append(substitution(report))
-    shown += finetuned(report, brief=True)
+    shown += [*finetuned(report, brief=True), *evaluated(report, brief=True)]
     return [_terminal(each, report.baseline, room) for each in shown if each.rows]
 
 
@@ -202,6 +202,11 @@ def _rows(report: Report) -> Iterator[dict[str, Any]]:
         if not tuned.is_baseline:
             yield _row("gain", tuned.arm, tuned.gain, finetune=tuned.finetune, unit="nats per token")
             yield _row("perplexity ratio", tuned.arm, tuned.perplexity_ratio, finetune=tuned.finetune)
+    for score in (each for results in report.evaluations for each in results):
+        place = f"{score.evaluation}/{score.task}"
+        yield _row(score.metric, score.arm, score.value, diagnostic=place)
+        if score.gain is not None:
+            yield _row(f"gain in {score.metric}", score.arm, score.gain, diagnostic=place)
     for curve in report.substitutions:
         for point in curve.points:
             for name, found in (("rate of substitution", point.rate), ("marginal rate", point.marginal)):

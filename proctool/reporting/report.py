@@ -12,6 +12,7 @@ from proctool.reporting.compare import ArmResult, compare, margin
 from proctool.reporting.controls import CONTROLS, controls
 from proctool.reporting.costs import ArmCost, costs
 from proctool.reporting.diagnose import DiagnosticResult, diagnose
+from proctool.reporting.evaluated import EvaluationResult, evaluation_results
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.finetuned import FinetuneResult, by_finetune
 from proctool.reporting.interval import BOOTSTRAP_FROM, Estimate
@@ -48,6 +49,8 @@ class Report:
     substitutions: list[Substitution] = field(default_factory=list)
     finetunes: list[Sequence[FinetuneResult]] = field(default_factory=list)
     """By fine-tuning, the baseline first."""
+    evaluations: list[list[EvaluationResult]] = field(default_factory=list)
+    """By benchmark, task by task, the baseline first."""
     published: list[PublishedNumber] = field(default_factory=list)
     """Published numbers, each with what was measured here."""
     costs: list[ArmCost] = field(default_factory=list)
@@ -88,6 +91,7 @@ class Report:
                 for results in self.finetunes
                 for each in results
             ],
+            "evaluations": [config.plain(each) for results in self.evaluations for each in results],
             "published": config.plain(self.published),
             "missing": list(self.experiment.missing),
         }
@@ -123,6 +127,7 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
         controls=controlled,
         substitutions=substitute(experiment.runs, experiment.starts, base, loss) if results else [],
         finetunes=tuned,
+        evaluations=evaluation_results(experiment.evaluations, base),
         published=published_numbers(experiment, results),
         costs=costs(experiment),
         answer=answer(experiment.record.title or "", results, controlled, diagnostics, _control_words(experiment)),

@@ -12,6 +12,7 @@ from proctool.reporting.compare import ArmResult, Run
 from proctool.reporting.controls import Start
 from proctool.reporting.costs import ArmCost
 from proctool.reporting.diagnose import DiagnosticResult
+from proctool.reporting.evaluated import SHARES
 from proctool.reporting.finetuned import FinetuneResult
 from proctool.reporting.interval import Estimate, estimate
 from proctool.reporting.published import shown
@@ -69,7 +70,7 @@ def summary(report: Report, brief: bool = False) -> Sheet:
 def sheets(report: Report) -> list[Sheet]:
     """Every table that has rows, the summary first."""
     made = [summary(report), cost(report), saved(report), losses(report), diagnostics(report), components(report)]
-    made += [substitution(report), *finetuned(report), published(report)]
+    made += [substitution(report), *finetuned(report), *evaluated(report), published(report)]
     return [each for each in made if each.rows]
 
 
@@ -206,6 +207,23 @@ def _finetuned_row(result: FinetuneResult, before: ArmResult | None) -> tuple[st
         return (*cells, NONE, NONE, NONE)
     ratio = with_interval(result.perplexity_ratio, 1, 3, "")
     return (*cells, _nats(result.gain), ratio, NONE if before is None else _nats(before.gain))
+
+
+def evaluated(report: Report, brief: bool = False) -> list[Sheet]:
+    """A table per benchmark: a row per task and a column per arm. `brief` as for `finetuned`."""
+    made = []
+    for place, results in enumerate(report.evaluations, 1):
+        arms = dict.fromkeys(each.arm for each in results)
+        cells: dict[tuple[str, str], dict[str, str]] = {}
+        for each in results:
+            form = (100, 1, " %") if each.metric in SHARES else (1, 3, "")
+            cells.setdefault((each.task, each.metric), {})[each.arm] = with_interval(each.value, *form)
+        rows = tuple((*task, *(found.get(arm, NONE) for arm in arms)) for task, found in cells.items())
+        title = f"Benchmark {results[0].evaluation}"
+        heads = (title if brief else "task", "metric", *arms)
+        note = "Means over seeds. An interval says how seeds differ; a task with few samples has its own error too."
+        made.append(Sheet(f"evaluated-{place}", title, heads, rows, note, words=2, drop=("metric",)))
+    return made
 
 
 def components(report: Report) -> Sheet:

@@ -151,6 +151,7 @@ def train(
                 loss=found.loss,
                 accuracy=found.accuracy,
                 exact_match=found.exact_match,
+                procedural_tokens=procedural_tokens(lesson.source, here.step * options.batch_size),
                 **_size(lesson),
                 seconds=clock.seconds(),
             )

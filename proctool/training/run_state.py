@@ -8,6 +8,7 @@ from typing import Any, Literal
 from proctool import artifact
 from proctool.errors import ArtifactError
 from proctool.events import EndEvent
+from proctool.results import RESULTS, holds_results
 from proctool.training.extension import EXTENDED_FROM, scheduled_steps
 from proctool.training.run_form import read_form
 from proctool.training.run_place import best_of
@@ -36,6 +37,16 @@ def content_of(path: Path) -> str | None:
         return artifact.read_header(path).content
     except (ArtifactError, OSError):
         return None
+
+
+def is_written(path: Path) -> bool:
+    """Whether a file is complete: an artifact, or a file of results. Both are written whole or not at all."""
+    if path.name == RESULTS:
+        try:
+            return holds_results(path)
+        except OSError:
+            return False
+    return content_of(path) is not None
 
 
 def extensions_of(folder: Path) -> list[dict[str, Any]]:

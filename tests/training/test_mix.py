@@ -13,11 +13,14 @@ import pytest
 import proctool as api
 from proctool import artifact
 from proctool.errors import OptionError, RunError
-from proctool.events import EndEvent
+from proctool.events import FILE, EndEvent, EvalEvent, StartEvent, write_event
 from proctool.experiment.graph import plan
 from proctool.experiment.planning import HardwareOptions, plan_stages
+from proctool.experiment.record import write_record
 from proctool.recipe import build_recipe
 from proctool.recipe.smoke import smoke
+from proctool.reporting.experiment import load_experiment
+from proctool.reporting.report import build_report
 from proctool.training.job import Job
 from proctool.training.mix import Placement, parse_mix
 from proctool.training.mixed import MixedSource
@@ -238,6 +241,23 @@ def test_a_recipe_plans_its_mix(tmp_path: Path) -> None:
     assert plan(smoke(made), tmp_path).arms["mixed"][0].pretrain.procedural_tokens > 0  # type: ignore[union-attr]
     with pytest.raises(OptionError, match=r"^arms.mixed.pretrain: mix: unknown task"):
         recipe(mix="seet=0.1")
+
+
+def test_a_report_says_what_a_mix_adds(tmp_path: Path) -> None:
+    made = plan(recipe(), tmp_path)
+    write_record(made, "", "")
+    for arm, procedural in (("cold", None), ("mixed", 1024)):
+        stage = made.arms[arm][0].pretrain
+        assert stage is not None
+        stage.folder(tmp_path).mkdir()
+        with (stage.folder(tmp_path) / FILE).open("wb") as file:
+            write_event(file, StartEvent(steps=40))
+            for split, loss in (("procedural", 1.0), ("validation", 2.0)):
+                write_event(file, EvalEvent(step=40, tokens=10240, split=split, loss=loss, accuracy=0.5))
+            write_event(file, EndEvent(step=40, tokens=10240, procedural_tokens=procedural, loss=2.0))
+    found = build_report(load_experiment(tmp_path))
+    assert [note for note in found.notes if "10.00% of its pretraining tokens are procedural" in note]
+    assert [each.final_loss.value for each in found.results] == [2.0, 2.0]
 
 
 def test_python_pretrains_on_a_mix(text: Path) -> None:
