@@ -26,6 +26,8 @@ NAMES = {
     "codeparrot": "codeparrot/codeparrot-clean-train and -valid, streamed; codeparrot:FOLDER",
     "wikitext": "WikiText-103 (raw); wikitext:FOLDER",
     "wikitext-2": "WikiText-2 (raw); wikitext-2:FOLDER",
+    "tinystories": "roneneldan/TinyStories, streamed; tinystories:FOLDER",
+    "javacorpus": "Java of CodeXGLUE's token completion, streamed; javacorpus:FOLDER",
 }
 
 

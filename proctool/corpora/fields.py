@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proctool.corpora.documents import Document
@@ -39,8 +40,9 @@ def names_of(record: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def of_record(record: Any, text_field: str, where: str) -> Document:
-    """The document of a record (a row of JSON lines, parquet or the hub)."""
+def of_record(record: Any, text_field: str, where: str, *, is_tokens: bool = False) -> Document:
+    """The document of a record (a row of JSON lines, parquet or the hub). With `is_tokens`, its field is a list of code
+    tokens."""
     if not isinstance(record, dict):
         return Document(b"", problem=f"{where}: a JSON {type(record).__name__}, expected an object; {SKIP_HINT}")
     text = field_of(record, text_field)
@@ -48,10 +50,18 @@ def of_record(record: Any, text_field: str, where: str) -> Document:
         return Document(b"", problem=missing_field(where, text_field, names_of(record)))
     if text is None:
         return Document(b"")
+    if is_tokens and isinstance(text, list) and all(isinstance(token, str) for token in text):
+        return Document(utf8(program(text)))
     if not isinstance(text, str):
         kind = type(text).__name__
         return Document(b"", problem=f'{where}: field "{text_field}" holds {kind}, not text; {SKIP_HINT}')
     return Document(utf8(text))
+
+
+def program(tokens: Sequence[str]) -> str:
+    """A program of code tokens as text, without the marks at both ends; <EOL> becomes a line break."""
+    text = " ".join(token for token in tokens if token not in ("<s>", "</s>"))
+    return re.sub(r" ?<EOL> ?", "\n", text)
 
 
 def missing_field(where: str, text_field: str, fields: list[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from proctool import artifact
 from proctool.corpora import fields, files, kinds, walk
 from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, Document, Part
-from proctool.corpora.wikitext import articles, is_validation, open_wikitext
+from proctool.corpora.layouts import articles, open_text, split_of
 from proctool.errors import CorpusError
 from proctool.hub import Trouble, reason_of, trouble_of
 
@@ -28,6 +28,10 @@ class PublishedCorpus:
     """The repository of its validation split, if that is a separate one."""
     articles: bool = False
     """Whether records are lines that must be joined into articles."""
+    is_tokens: bool = False
+    """Whether the field has a list of code tokens."""
+    layout: str | None = None
+    """How its text files hold documents (layouts.py); None if it has none."""
     language: str | None = None
     """The language code of its texts."""
 
@@ -39,8 +43,18 @@ PUBLISHED = {
         text_field="content",
         validation_repository="codeparrot/codeparrot-clean-valid",
     ),
-    "wikitext": PublishedCorpus("Salesforce/wikitext", "wikitext-103-raw-v1", articles=True, language="en"),
-    "wikitext-2": PublishedCorpus("Salesforce/wikitext", "wikitext-2-raw-v1", articles=True, language="en"),
+    "wikitext": PublishedCorpus(
+        "Salesforce/wikitext", "wikitext-103-raw-v1", articles=True, layout="articles", language="en"
+    ),
+    "wikitext-2": PublishedCorpus(
+        "Salesforce/wikitext", "wikitext-2-raw-v1", articles=True, layout="articles", language="en"
+    ),
+    # Eldan and Li 2023, arXiv 2305.07759.
+    "tinystories": PublishedCorpus("roneneldan/TinyStories", layout="stories", language="en"),
+    # The GitHub Java Corpus (Allamanis and Sutton 2013) as CodeXGLUE prepares it for token completion.
+    "javacorpus": PublishedCorpus(
+        "google/code_x_glue_cc_code_completion_token", "java", text_field="code", is_tokens=True, layout="programs"
+    ),
 }
 
 
@@ -77,6 +91,7 @@ class HubPart(Part):
     number: int = 0
     of: int = 1
     articles: bool = False
+    is_tokens: bool = False
 
     @property
     def label(self) -> str:
@@ -95,6 +110,7 @@ class HubPart(Part):
             "text_field": self.text_field,
             "split": self.split,
             "articles": self.articles,
+            **({"tokens": True} if self.is_tokens else {}),
         }
 
     @property
@@ -111,7 +127,7 @@ class HubPart(Part):
             if self.of > 1:
                 rows = rows.shard(num_shards=self.of, index=self.number)
             named = (
-                fields.of_record(row, self.text_field, f"{self.label}: record {count}")
+                fields.of_record(row, self.text_field, f"{self.label}: record {count}", is_tokens=self.is_tokens)
                 for count, row in enumerate(rows, 1)
             )
             found = articles(named) if self.articles else named
@@ -134,7 +150,7 @@ def open_published(name: str, known: PublishedCorpus, folder: str, text_field: s
         sources.append((VALIDATION, HubSource(known.validation_repository)))
     else:
         sources.append((VALIDATION, HubSource(known.repository, known.configuration, VALIDATION)))
-    return _remote(name, sources, field, known.articles, memory)
+    return _remote(name, sources, field, memory, articles=known.articles, is_tokens=known.is_tokens)
 
 
 def open_repository(name: str, repository: str, configuration: str | None, text_field: str, memory: Path) -> Corpus:
@@ -143,10 +159,10 @@ def open_repository(name: str, repository: str, configuration: str | None, text_
         (TRAIN, HubSource(repository, configuration)),
         (VALIDATION, HubSource(repository, configuration, VALIDATION)),
     ]
-    return _remote(name, sources, text_field, False, memory)
+    return _remote(name, sources, text_field, memory)
 
 
-def _remote(name: str, sources: Sequence[tuple[str, HubSource]], field: str, joined: bool, memory: Path) -> Corpus:
+def _remote(name: str, sources: Sequence[tuple[str, HubSource]], field: str, memory: Path, **how: bool) -> Corpus:
     """The parts as the hub lists them the first time. The list (with the revision) is stored, so that a node without
     network can open a finished token store, and a change of the repository does not change the corpus."""
     remembered = memory / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}.json"
@@ -163,7 +179,7 @@ def _remote(name: str, sources: Sequence[tuple[str, HubSource]], field: str, joi
             continue
         pinned = HubSource(source.path, source.configuration, source.split, known["revision"])
         own = split if VALIDATION in listing else None
-        parts += [HubPart(pinned, field, own, n, known["files"], joined) for n in range(known["files"])]
+        parts += [HubPart(pinned, field, own, n, known["files"], **how) for n in range(known["files"])]
     return Corpus(name, tuple(parts))
 
 
@@ -193,17 +209,19 @@ def _ask_the_hub(name: str, sources: Sequence[tuple[str, HubSource]]) -> dict[st
 
 def _local(name: str, known: PublishedCorpus, folder: str, field: str) -> Corpus:
     found = files.listed(walk.find(folder).files)
-    if known.articles and all(kinds.kind_of(file.path) == "text" for file in found):
-        return open_wikitext(name, found)
+    if known.layout and all(kinds.kind_of(file.path) == "text" for file in found):
+        return open_text(name, found, known.layout)
     formats_by_kind = {"lines": "json", "parquet": "parquet"}
-    own = {file for file in found if is_validation(file.name)}
+    splits = {file: split_of(file.name) for file in found}
+    has_both = {TRAIN, VALIDATION} <= set(splits.values())
     parts = []
-    for file in sorted(found, key=lambda file: (file not in own, file.name)):
+    for file in sorted(found, key=lambda file: (splits[file] != VALIDATION, file.name)):
         kind = kinds.kind_of(file.path)
         if kind not in formats_by_kind:
             raise CorpusError(f"{file.path}: {name.partition(':')[0]} is read from .jsonl, .json.gz or .parquet files")
-        split = (VALIDATION if file in own else TRAIN) if 0 < len(own) < len(found) else None
-        parts.append(HubPart(HubSource(formats_by_kind[kind], local=(file,)), field, split, articles=known.articles))
+        split = splits[file] if has_both or splits[file] == "test" else None
+        source = HubSource(formats_by_kind[kind], local=(file,))
+        parts.append(HubPart(source, field, split, articles=known.articles, is_tokens=known.is_tokens))
     return Corpus(name, tuple(parts), stored_bytes=sum(file.size for file in found))
 
 
