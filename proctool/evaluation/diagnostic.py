@@ -13,7 +13,8 @@ from proctool.procedural.mixture import Mixture, parse_tasks
 from proctool.procedural.registry import Task
 from proctool.training.curriculum import task_course
 from proctool.training.init_from import open_init, transplant_from
-from proctool.training.job import Job, check_files
+from proctool.training.job import Job
+from proctool.training.run_place import check_files
 from proctool.training.sources import TaskSource
 
 HELD_OUT_SEED = 0

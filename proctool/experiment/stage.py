@@ -138,7 +138,7 @@ class Stage:
         if not isinstance(self.options, PretrainOptions) or (mix := self.options.mixed) is None:
             return 0
         rows = self.options.steps * self.options.batch_size
-        return Placement(mix, rows, self.options.seed).before(rows) * self.length
+        return Placement(mix.share, mix.schedule, rows, self.options.seed).before(rows) * self.length
 
     @property
     def _mixed_task(self) -> Task | None:

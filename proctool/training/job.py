@@ -22,14 +22,12 @@ from proctool.models.heads import head_map
 from proctool.models.mimetic import make_mimetic
 from proctool.models.saved import save_model
 from proctool.models.shapes import start_of, written_digest
-from proctool.outputs import Output, reads_of, require_safe
 from proctool.training import environment
 from proctool.training.curriculum import Curriculum
 from proctool.training.extension import EXTENDED_FROM, keeps_state, note, state_bytes
 from proctool.training.mixed import procedural_tokens
 from proctool.training.options import TrainingOptions, recorded
 from proctool.training.run import RunFolder
-from proctool.training.run_form import require_run_folder
 from proctool.training.run_place import earlier_run_path, outputs_of, run_path
 from proctool.training.runlog import run_log
 from proctool.training.sources import Source, held_out_samples
@@ -42,18 +40,6 @@ if TYPE_CHECKING:
 
     from proctool.training.loop import Result
     from proctool.training.loss import TargetLoss
-
-
-def check_files(command: str, options: TrainingOptions, output: Path | None) -> None:
-    """Stop, before any work, a run that would overwrite its inputs or files that proctool did not write.
-
-    Raises ArtifactError, OptionError, RunError.
-    """
-    run_folder = run_path(command, options, output)
-    outputs = [Output(path, "--output", "model") for _, path, _ in outputs_of(options, output)]
-    cache_dir = getattr(options, "cache_dir", None)
-    require_safe(outputs, reads_of(options), run_folder=run_folder, cache_dir=cache_dir)
-    require_run_folder(run_folder)
 
 
 @dataclass
@@ -78,8 +64,8 @@ class Job:
     """A length curriculum, ending in `source` (default: that source from the beginning)."""
     others: Mapping[str, Source] = field(default_factory=dict)
     """More validation samples, by the split that their evaluations are recorded as."""
-    rows: int | None = None
-    """Rows of a finite corpus, from which epochs are counted."""
+    epochs: float | None = None
+    """How often the run sees its corpus."""
     remark: str = ""
     """A note before the run, for example that the budget repeats the corpus."""
     listeners: Sequence[Callable[[Event], None]] = field(default=())
@@ -128,9 +114,8 @@ class Job:
         }
         if remarks := self._remarks():
             planned["remark"] = "; ".join(remarks)
-        if self.rows:
-            corpus = self._tokens - planned.get("procedural_tokens", 0)
-            planned["epochs"] = round(corpus / (self.rows * self.source.length), 2)
+        if self.epochs:
+            planned["epochs"] = round(self.epochs, 2)
         if origins:
             planned["carried"] = records(summary(origins))
         return planned

@@ -34,6 +34,8 @@ class MixOptions:
     """Ids of the symbols: added ids, or frequent ids (default: reserved)."""
     noise_tokens: float | None = None
     """Share of the corpus tokens to replace by random tokens in training."""
+    noise_rows: float | None = None
+    """Share of all rows that are random tokens, between the corpus rows."""
 
     @property
     def mixed(self) -> Mix | None:
@@ -176,51 +178,63 @@ def _part(written: str) -> tuple[Task, Fraction]:
 
 def checked(options: MixOptions, context: int) -> dict[str, object]:
     """The options as they are recorded: equal for equal data, None for what has no effect. Raises OptionError."""
-    noise = options.noise_tokens
-    if noise is not None and not 0 <= noise < 1:
-        raise OptionError(f"noise_tokens = {noise:g}: must be from 0 to below 1, a share of the corpus tokens")
+    for name in ("noise_tokens", "noise_rows"):
+        share = getattr(options, name)
+        if share is not None and not 0 <= share < 1:
+            of = "corpus tokens" if name == "noise_tokens" else "rows"
+            raise OptionError(f"{name} = {share:g}: must be from 0 to below 1, a share of the {of}")
+    noise = {"noise_tokens": options.noise_tokens or None, "noise_rows": options.noise_rows or None}
     for name in ("mix_schedule", "mix_symbols") if options.mix is None else ():
         if getattr(options, name) is not None:
             raise OptionError(f"{name}: needs --mix, such as --mix set=0.01")
     mix = options.mixed
     if mix is None:
-        return {"mix": None, "mix_schedule": None, "mix_symbols": None, "noise_tokens": noise or None}
+        return {"mix": None, "mix_schedule": None, "mix_symbols": None, **noise}
     mix.samples_per_row(context)
     return {
         "mix": mix.written,
         "mix_schedule": None if mix.schedule.kind == "constant" else options.mix_schedule,
         "mix_symbols": None if mix.symbols == "reserved" else mix.symbols,
-        "noise_tokens": noise or None,
+        **noise,
     }
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Which rows of a run are procedural: a function of seed and position alone.
+    """Which rows of a run are inserted ones (procedural, say): a function of seed and position alone.
 
-    Rows before position p hold floor(share * density(p) + phase) procedural ones, where the seed gives the phase. So
+    The rows before position p hold floor(share * density(p) + phase) inserted ones, where the seed gives the phase. So
     they are evenly spaced at any density, their number is within one of the share, and counting those before a
     position costs nothing. Sums are exact: no rounding can move a row.
     """
 
-    mix: Mix
+    share: Fraction
+    """Share of all rows."""
+    schedule: MixSchedule
     rows: int
     """Rows of the run that the schedule covers."""
     seed: int
+    kind: str = "mix"
+    """Rows of each kind have a phase of their own."""
 
     @functools.cached_property
     def _phase(self) -> Fraction:
-        digest = hashlib.sha256(f"mix/{self.seed}".encode()).digest()
+        digest = hashlib.sha256(f"{self.kind}/{self.seed}".encode()).digest()
         return Fraction(int.from_bytes(digest[:8], "little"), 1 << 64)
 
     def before(self, position: int) -> int:
-        """Procedural rows among the first `position` rows."""
-        return math.floor(self.mix.share * self.mix.schedule.before(position, self.rows) + self._phase)
+        """Inserted rows among the first `position` rows."""
+        return math.floor(self.share * self.schedule.before(position, self.rows) + self._phase)
 
     def within(self, start: int, stop: int) -> list[int]:
-        """The positions of the procedural rows among rows start..stop - 1, in order."""
+        """The positions of the inserted rows among rows start..stop - 1, in order."""
         positions = range(start, stop + 1)
         return [
             positions[bisect.bisect_left(positions, number + 1, key=self.before)] - 1
             for number in range(self.before(start), self.before(stop))
         ]
+
+
+def even_placement(share: float, seed: int) -> Placement:
+    """The places of rows of random tokens: evenly over the run."""
+    return Placement(Fraction(str(share)), MixSchedule(), 1, seed, kind="noise-rows")

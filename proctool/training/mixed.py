@@ -84,24 +84,56 @@ class ProceduralRows:
         return {"task": task.spec, "seed": self.stream.seed, "split": self.stream.split, **code_metadata(task)}
 
 
-class MixedSource:
-    """Corpus rows with procedural rows between them.
+class Interleaved:
+    """The rows of a source with rows of another between them.
 
-    Both kinds keep their own order, whatever the share and the schedule: a procedural row moves the corpus rows after
-    it by one place and drops none. A run of so many rows sees fewer corpus rows, the first ones of its order.
+    Both keep their own order, whatever the share and the schedule: an inserted row moves the rows after it by one place
+    and drops none. A run of so many rows sees fewer rows of the first source, the first ones of its order.
     """
 
-    def __init__(self, corpus: CorpusSource, procedural: ProceduralRows, placement: Placement) -> None:
-        self.corpus, self.procedural, self.placement = corpus, procedural, placement
-        self.vocab_size = max(corpus.vocab_size, procedural.vocab_size)
-        self.length = corpus.length
+    def __init__(self, main: Source, inserted: Source, placement: Placement) -> None:
+        self.main, self.inserted, self.placement = main, inserted, placement
+        self.vocab_size = max(main.vocab_size, inserted.vocab_size)
+        self.length = main.length
+
+    def read(self, start: int, stop: int) -> Samples:
+        """Rows start..stop - 1 of the training order."""
+        return self._read(start, stop)[0]
+
+    def _read(self, start: int, stop: int) -> tuple[Samples, NDArray[np.bool_]]:
+        """The rows, and which of them are inserted ones."""
+        first, last = self.placement.before(start), self.placement.before(stop)
+        marks = np.zeros(stop - start, bool)
+        marks[np.array(self.placement.within(start, stop), np.int64) - start] = True
+        tokens = np.empty((stop - start, self.length), np.uint32)
+        targets = np.empty(tokens.shape, bool)
+        parts = ((~marks, self.main.read(start - first, stop - last)), (marks, self.inserted.read(first, last)))
+        for rows, samples in parts:
+            tokens[rows], targets[rows] = samples.tokens, samples.targets
+        return Samples(tokens, targets), marks
+
+    def main_rows(self, rows: int) -> int:
+        """Rows of the first source among the first `rows`."""
+        return rows - self.placement.before(rows)
+
+    def metadata(self) -> dict[str, Any]:
+        """That of the first source."""
+        return self.main.metadata()
+
+
+class MixedSource(Interleaved):
+    """A corpus with procedural rows between its rows."""
+
+    def __init__(self, main: Source, inserted: ProceduralRows, mix: Mix, rows: int, seed: int) -> None:
+        super().__init__(main, inserted, Placement(mix.share, mix.schedule, rows, seed))
+        self.mix, self.procedural = mix, inserted
 
     @classmethod
-    def of(cls, corpus: CorpusSource, placement: Placement, eos_id: int) -> Self:
-        """The rows of `corpus` with those that `placement` says. Raises OptionError, before any training."""
-        ids = symbol_ids(placement.mix, corpus, eos_id)
-        rows = ProceduralRows(placement.mix, placement.seed, "train", ids=ids, context=corpus.length, pad=eos_id)
-        made = cls(corpus, rows, placement)
+    def of(cls, main: Source, corpus: CorpusSource, mix: Mix, rows: int, seed: int, eos_id: int) -> Self:
+        """`main`, which is the corpus or has its rows, with procedural rows. Raises OptionError before any training."""
+        ids = symbol_ids(mix, corpus, eos_id)
+        procedural = ProceduralRows(mix, seed, "train", ids=ids, context=main.length, pad=eos_id)
+        made = cls(main, procedural, mix, rows, seed)
         for source in (made.procedural, made.held_out):
             source.read(0, 1)
         return made
@@ -119,26 +151,18 @@ class MixedSource:
 
     def read(self, start: int, stop: int) -> Samples:
         """Rows start..stop - 1 of the training order; `procedural` marks those of the task."""
-        first, last = self.placement.before(start), self.placement.before(stop)
-        marks = np.zeros(stop - start, bool)
-        marks[np.array(self.placement.within(start, stop), np.int64) - start] = True
-        tokens = np.empty((stop - start, self.length), np.uint32)
-        targets = np.empty(tokens.shape, bool)
-        parts = ((~marks, self.corpus.read(start - first, stop - last)), (marks, self.procedural.read(first, last)))
-        for rows, samples in parts:
-            tokens[rows], targets[rows] = samples.tokens, samples.targets
-        return Samples(tokens, targets, marks)
+        samples, marks = self._read(start, stop)
+        return Samples(samples.tokens, samples.targets, marks)
 
     def metadata(self) -> dict[str, Any]:
         """What an artifact records of the corpus and of the mix."""
-        mix = self.placement.mix
-        schedule = mix.schedule
+        schedule = self.mix.schedule
         described = {
-            "mix": list(mix.written),
+            "mix": list(self.mix.written),
             "mix_schedule": schedule.kind if schedule.value == 1 else f"{schedule.kind}:{float(schedule.value):g}",
-            "mix_symbols": mix.symbols,
+            "mix_symbols": self.mix.symbols,
         }
-        return {**self.corpus.metadata(), **described, **code_metadata(mix.task)}
+        return {**self.main.metadata(), **described, **code_metadata(self.mix.task)}
 
 
 def procedural_tokens(source: Source, rows: int) -> int | None:

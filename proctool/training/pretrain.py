@@ -6,18 +6,18 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from proctool.corpora.noise import TokenNoise
+from proctool.corpora.noise import RandomRows, TokenNoise
 from proctool.errors import OptionError
 from proctool.models.build import build_grown, model_config, with_rows
 from proctool.models.shapes import Shape, parse_model
 from proctool.training.init_from import open_init, rows_for, transplant_from
-from proctool.training.job import Job, check_files
-from proctool.training.mix import Mix, Placement
-from proctool.training.mixed import SPLIT, MixedSource
+from proctool.training.job import Job
+from proctool.training.mix import Mix, even_placement
+from proctool.training.mixed import SPLIT, Interleaved, MixedSource
 from proctool.training.options import PretrainOptions
-from proctool.training.run_place import run_path
+from proctool.training.run_place import check_files, run_path
 from proctool.training.run_state import covered_steps
-from proctool.training.sources import CorpusSource
+from proctool.training.sources import CorpusSource, Source
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -79,27 +79,38 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     }
     if store.skipped:
         metadata["corpus_skipped"] = store.skipped
-    if options.noise_tokens:
-        metadata["noise_tokens"] = options.noise_tokens
+    metadata |= {name: share for name in ("noise_tokens", "noise_rows") if (share := getattr(options, name))}
     noise = TokenNoise(options.noise_tokens, tokenizer.vocab_size, options.seed) if options.noise_tokens else None
     train = CorpusSource(store.split("train"), tokenizer.vocab_size, options.seed, metadata, noise)
     # The held-out rows are the same ones whatever the run's seed, and without noise.
     held_out = CorpusSource(store.split("validation"), tokenizer.vocab_size, 0, metadata)
-    mixed = None
+    source: Source = train
     seen = corpus_rows = options.steps * options.batch_size
+    others: dict[str, Source] = {}
+    remarks = list(store.notes)
+    if options.noise_rows:
+        random = RandomRows(tokenizer.vocab_size, options.context, options.seed)
+        noisy = Interleaved(train, random, even_placement(options.noise_rows, options.seed))
+        source = noisy
     if mix is not None:
         folder = run_path("pretrain", options, options.output)
         extend = options.extend and options.resume != "never"
         covered = covered_steps(folder, options.steps, extend=extend) * options.batch_size
-        mixed = MixedSource.of(train, Placement(mix, covered, options.seed), tokenizer.eos_id)
-        corpus_rows = seen - mixed.placement.before(seen)
+        source = mixed = MixedSource.of(source, train, mix, covered, options.seed, tokenizer.eos_id)
+        others[SPLIT] = mixed.held_out
+        remarks.append(mixed.remark(seen))
+        corpus_rows = mixed.main_rows(seen)
+    if options.noise_rows:
+        remarks.append(f"{noisy.placement.before(corpus_rows)} of {seen} rows are random tokens")
+        corpus_rows = noisy.main_rows(corpus_rows)
+    remarks.append(train.order.repetition(corpus_rows))
     return Job(
         command="pretrain",
         options=options,
         config=config,
-        source=mixed or train,
+        source=source,
         held_out=held_out,
-        others={SPLIT: mixed.held_out} if mixed is not None else {},
+        others=others,
         build=functools.partial(build_grown, rows=rows_before),
         output=options.output,
         metadata={
@@ -110,10 +121,8 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         },
         parents=[donor.parent] if donor else [],
         prepare=transplant_from(donor, options, options.seed),
-        rows=len(train.rows),
-        remark="; ".join(
-            filter(None, [*store.notes, train.order.repetition(corpus_rows), mixed.remark(seen) if mixed else None])
-        ),
+        epochs=corpus_rows / len(train.rows),
+        remark="; ".join(filter(None, remarks)),
     )
 
 

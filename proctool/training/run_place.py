@@ -9,10 +9,10 @@ from typing import Any
 
 from proctool.errors import ArtifactError
 from proctool.events import FILE, EndEvent, read_events
-from proctool.outputs import holds_nothing
+from proctool.outputs import Output, holds_nothing, reads_of, require_safe
 from proctool.training.extension import EXTENDABLE
 from proctool.training.options import TrainingOptions
-from proctool.training.run_form import changed_settings, read_form
+from proctool.training.run_form import changed_settings, read_form, require_run_folder
 
 RUN_SUFFIX = ".run"
 _RUNS = Path("runs")
@@ -66,3 +66,15 @@ def earlier_run_path(options: TrainingOptions, output: Path | None, settings: Ma
     if any(os.path.realpath(end.artifact or "") != os.path.realpath(output) for end in ends):
         return None
     return folder
+
+
+def check_files(command: str, options: TrainingOptions, output: Path | None) -> None:
+    """Stop, before any work, a run that would overwrite its inputs or files that proctool did not write.
+
+    Raises ArtifactError, OptionError, RunError.
+    """
+    run_folder = run_path(command, options, output)
+    outputs = [Output(path, "--output", "model") for _, path, _ in outputs_of(options, output)]
+    cache_dir = getattr(options, "cache_dir", None)
+    require_safe(outputs, reads_of(options), run_folder=run_folder, cache_dir=cache_dir)
+    require_run_folder(run_folder)

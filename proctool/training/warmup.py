@@ -8,8 +8,9 @@ from proctool.models.build import model_config
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import Task
 from proctool.training.curriculum import task_course
-from proctool.training.job import Job, check_files
+from proctool.training.job import Job
 from proctool.training.options import WarmupOptions
+from proctool.training.run_place import check_files
 from proctool.training.sources import FileSource, TaskSource
 
 _HELD_OUT = "validation"

@@ -65,7 +65,7 @@ def test_a_schedule_moves_procedural_rows_and_keeps_their_number(schedule: str, 
     mix = parse_mix((f"{TASK}={share}",), schedule)
     assert mix is not None
     rows = 1003
-    placed = Placement(mix, rows, seed)
+    placed = Placement(mix.share, mix.schedule, rows, seed)
     found = placed.within(0, rows)
     assert abs(len(found) - float(share) * rows) < 1
     assert placed.before(rows) == len(found) == len(set(found))
@@ -108,7 +108,7 @@ def test_a_procedural_row_holds_whole_samples_with_their_own_targets(symbols: st
     samples = stream.read(0, 3 * int(marks.sum()))
     ids = np.arange(257, 257 + stream.task.vocab_size)
     if symbols == "frequency":
-        corpus = rows_of(job(text, mix=None), made.rows or 0)[0]
+        corpus = rows_of(job(text, mix=None), made.source.main.size)[0]  # type: ignore[attr-defined]
         counts = np.bincount(corpus.ravel(), minlength=257)
         counts[256] = -1
         ids = np.argsort(-counts, kind="stable")[: stream.task.vocab_size]
@@ -188,7 +188,7 @@ def test_an_extended_run_keeps_its_schedule(schedule: str, text: Path) -> None:
 
 def test_noise_replaces_a_share_of_the_training_tokens_only(text: Path) -> None:
     clean, noisy = (job(text, mix=None, noise_tokens=share) for share in (None, 0.2))
-    rows = clean.rows or 0
+    rows = clean.source.size  # type: ignore[attr-defined]
     one, other = (rows_of(each, 2 * rows)[0] for each in (clean, noisy))
     changed = one != other
     expected = 0.2 * 256 / 257  # a draw may be the same token
@@ -202,6 +202,25 @@ def test_noise_replaces_a_share_of_the_training_tokens_only(text: Path) -> None:
     for each in (clean, noisy):
         assert np.array_equal(each.held_out.read(0, 4).tokens, clean.held_out.read(0, 4).tokens)
     assert clean._settings() != noisy._settings()
+
+
+def test_rows_of_random_tokens_come_between_the_others(text: Path) -> None:
+    plain, noisy, both = (
+        job(text, mix=mix, noise_rows=share) for mix, share in ((None, None), (None, 0.25), ((f"{TASK}=0.2",), 0.25))
+    )
+    clean, mixed = rows_of(plain, 96)[0], rows_of(both, 96)
+    tokens, targets, _ = rows_of(noisy, 96)
+    assert np.array_equal(rows_of(noisy, 5, 96)[0], tokens)
+    known = {row.tobytes() for row in clean.astype(np.uint32)}
+    is_noise = np.array([row.tobytes() not in known for row in tokens])
+    assert is_noise.sum() == 24
+    assert np.array_equal(tokens[~is_noise], clean[:72])
+    assert targets[:, 1:].all()
+    drawn = np.bincount(tokens[is_noise].ravel(), minlength=257)
+    assert ((drawn - drawn.mean()) ** 2 / drawn.mean()).sum() < 257 + 6 * math.sqrt(2 * 257)
+    assert np.array_equal(mixed[0][~mixed[2]], tokens[: 96 - mixed[2].sum()]), "a mix goes between both"
+    assert np.array_equal(noisy.held_out.read(0, 4).tokens, plain.held_out.read(0, 4).tokens)
+    assert both.plan()["epochs"] < noisy.plan()["epochs"] < plain.plan()["epochs"]
 
 
 # -- recipes, plans and Python --
@@ -294,6 +313,7 @@ def test_python_pretrains_on_a_mix(text: Path) -> None:
             "mix_symbols = frequency: identity:inputs=5,symbols=400 has 402 symbols, but the tokenizer has only 256",
         ),
         (("--noise-tokens", "1"), "noise_tokens = 1: must be from 0 to below 1"),
+        (("--noise-rows", "-0.5"), "noise_rows = -0.5: must be from 0 to below 1"),
     ],
 )
 def test_bad_options_are_one_line(given: tuple[str, ...], said: str, proctool: Callable[..., Said], text: Path) -> None:

@@ -22,7 +22,8 @@ from proctool.models.saved import SavedModel, load_weights, open_model
 from proctool.models.shapes import default_context
 from proctool.paths import user_path
 from proctool.procedural.samples import Samples
-from proctool.training.job import Job, check_files
+from proctool.training.job import Job
+from proctool.training.run_place import check_files
 from proctool.units import to_perplexity
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class _Start:
             parents=[self.saved.parent] if self.saved else [],
             prepare=prepare,
             source=source,
-            rows=source.size,
+            epochs=self.options.steps * self.options.batch_size / source.size,
             **parts,
         )
 
