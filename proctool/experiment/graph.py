@@ -18,8 +18,8 @@ from proctool.procedural.registry import Task
 from proctool.recipe import PlannedArm, Recipe, arms_of
 from proctool.recipe.arms import carried_into, warmup_task
 from proctool.recipe.text import SEEDS
-from proctool.training.options import InitOptions, PretrainOptions, TrainingOptions, WarmupOptions
 from proctool.results import RESULTS
+from proctool.training.options import InitOptions, PretrainOptions, TrainingOptions, WarmupOptions
 from proctool.transplantation.options import TransplantOptions
 
 

@@ -227,11 +227,10 @@ def _check_finetune(recipe: Recipe, name: str, values: Values) -> None:
 
 
 def _check_evaluate(recipe: Recipe, name: str, values: Values) -> None:
-    where = f"evaluate.{name}"
     _check_name("evaluate", name)
     if recipe.corpus is None:
-        raise OptionError(f"{where}: there is no pretrained model to evaluate; give the recipe a corpus")
-    _check_given(HarnessOptions, values, where)
+        raise OptionError(f"evaluate.{name}: there is no pretrained model to evaluate; give the recipe a corpus")
+    _check_given(HarnessOptions, values, f"evaluate.{name}")
 
 
 def _check_controls(recipe: Recipe) -> None:

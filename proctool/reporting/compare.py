@@ -76,6 +76,8 @@ class Run:
     """Final losses against budgets, if it was trained with several."""
     tokens_per_step: float | None = None
     """Of the run with the largest budget."""
+    mixed_tokens: float = 0.0
+    """Those of its tokens that are of procedural rows among corpus rows."""
     shares: Mapping[str, Curve] = field(default_factory=dict)
     """What else was measured on the validation text, by name ("accuracy", "exact_match"), against tokens."""
 

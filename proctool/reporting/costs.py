@@ -31,11 +31,11 @@ class ArmCost:
 
     arm: str
     procedural_tokens: float | None
-    """Tokens of warm-ups on procedural data."""
+    """Tokens of warm-ups on procedural data, and of procedural rows in the pretraining."""
     text_tokens: float | None
     """Tokens of warm-ups on natural text."""
     corpus_tokens: float | None
-    """Tokens of the pretraining; None without one."""
+    """Tokens of the pretraining without procedural rows; None without one."""
     flops: float | None
     """Floating-point operations of warm-ups and pretraining; of warm-ups alone without a pretraining."""
     resets: tuple[Reset, ...] | None
@@ -56,15 +56,16 @@ def _cost(experiment: Experiment, arm: str) -> ArmCost:
     runs, warmups = experiment.runs.get(arm, {}).values(), experiment.warmups.get(arm, {}).values()
     text = _mean(each.text_tokens for each in warmups)
     warm = _mean(each.tokens for each in warmups)
+    mixed = _mean(run.mixed_tokens for run in runs) or 0.0
     spent = [each.flops for each in warmups]
     if runs:
         spent = [_total([run.flops, run.warmup_flops]) for run in runs]
     start = experiment.starts.get(arm)
     return ArmCost(
         arm=arm,
-        procedural_tokens=None if warm is None or text is None else warm - text,
+        procedural_tokens=None if warm is None or text is None else warm - text + mixed,
         text_tokens=text,
-        corpus_tokens=_mean(run.curve.end for run in runs) if runs else None,
+        corpus_tokens=_mean(run.curve.end - run.mixed_tokens for run in runs) if runs else None,
         flops=_mean(spent),
         resets=None if start is None else resets_of(start, experiment.record),
     )

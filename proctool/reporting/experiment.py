@@ -148,8 +148,8 @@ def _mix_notes(record: ExperimentRecord, logs: Mapping[str, MetricsLog]) -> list
         shares = [end.procedural_tokens / end.tokens for end in ends if end is not None and end.procedural_tokens]
         if shares:
             notes.append(
-                f"{arm}: {shares[0]:.2%} of its pretraining tokens are procedural rows among corpus rows; here they "
-                "count as corpus tokens. Losses are on the corpus alone."
+                f"{arm}: {shares[0]:.2%} of its pretraining tokens are procedural rows among corpus rows; gains and "
+                "savings count them as corpus tokens. Losses are on the corpus alone."
             )
     return notes
 

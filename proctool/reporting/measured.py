@@ -100,7 +100,11 @@ def run_of(log: MetricsLog, warmup: Warmup) -> Run | None:
         at, shares = log.measured(measure)
         if at:
             others[measure] = Curve(np.array(at, float), np.array(shares, float))
-    return Run(curve, warmup.tokens, flops_of(log), warmup.flops, tokens_per_step=_per_step(log), shares=others)
+    mixed = (log.end.procedural_tokens or 0) if log.end is not None else 0
+    return Run(
+        curve, warmup.tokens, flops_of(log), warmup.flops, tokens_per_step=_per_step(log), mixed_tokens=mixed,
+        shares=others,
+    )  # fmt: skip
 
 
 def _per_step(log: MetricsLog) -> float | None:

@@ -276,6 +276,8 @@ def test_a_report_says_what_a_mix_adds(tmp_path: Path) -> None:
     found = build_report(load_experiment(tmp_path))
     assert [note for note in found.notes if "10.00% of its pretraining tokens are procedural" in note]
     assert [each.final_loss.value for each in found.results] == [2.0, 2.0]
+    spent = {each.arm: (each.procedural_tokens, each.corpus_tokens) for each in found.costs}
+    assert spent == {"cold": (0, 10240), "mixed": (1024, 9216)}
 
 
 def test_python_pretrains_on_a_mix(text: Path) -> None:
