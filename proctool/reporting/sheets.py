@@ -16,6 +16,7 @@ from proctool.reporting.finetuned import FinetuneResult
 from proctool.reporting.interval import Estimate, estimate
 from proctool.reporting.published import shown
 from proctool.reporting.report import Report
+from proctool.reporting.sweep import values_said
 from proctool.reporting.verdict import with_interval
 from proctool.units import format_count
 
@@ -51,6 +52,8 @@ def summary(report: Report, brief: bool = False) -> Sheet:
         given = report.results[0].given_loss
         target = f"{report.results[0].target_loss:.3f}" if given else f"{base}'s loss"
         heads += ["final loss", "gain", f"tokens to {target}", "saved", "saved in total"]
+    sweeps = report.experiment.sweeps
+    heads += ["cells tried"] if sweeps else []
     heads += [f"{each[0].diagnostic} accuracy" for each in report.diagnostics]
     by_arm = {result.arm: result for result in report.results}
     scores = [{result.arm: result for result in each} for each in report.diagnostics]
@@ -61,6 +64,8 @@ def summary(report: Report, brief: bool = False) -> Sheet:
         cells = [arm]
         if report.results:
             cells += _loss_cells(by_arm.get(arm), brief)
+        if sweeps:
+            cells.append(str(len(sweeps[arm].cells)) if arm in sweeps else NONE)
         rows.append((*cells, *(_accuracy(score.get(arm), 0 if brief else 1) for score in scores)))
     drop = tuple(each for each in (*heads[5:6], *heads[3:4], *heads[1:2])) if report.results else ()
     return Sheet("summary", "Summary", tuple(heads), tuple(rows), drop=drop)
@@ -69,7 +74,7 @@ def summary(report: Report, brief: bool = False) -> Sheet:
 def sheets(report: Report) -> list[Sheet]:
     """Every table that has rows, the summary first."""
     made = [summary(report), cost(report), saved(report), losses(report), diagnostics(report), components(report)]
-    made += [substitution(report), *finetuned(report), published(report)]
+    made += [ladder(report), sweep(report), substitution(report), *finetuned(report), published(report)]
     return [each for each in made if each.rows]
 
 
@@ -232,6 +237,45 @@ def components(report: Report) -> Sheet:
 
 def _warmed_on(start: Start) -> str:
     return " + ".join((*start.tasks, *(f"text of {each}" for each in start.corpora)))
+
+
+def ladder(report: Report) -> Sheet:
+    """The gain of each arm at each width, its change with size, and what is expected of the target."""
+    rungs, target = report.experiment.rungs, report.experiment.record.target
+    heads = ["arm", *(f"gain at {rung.width}" for rung in rungs), "per tenfold size"]
+    heads += [f"expected at {target.model}"] if target else []
+    rows = []
+    for each in report.ladders:
+        gains = {rung.width: _nats(rung.gain) for rung in each.rungs}
+        expected = [] if target is None else [NONE if each.expected is None else _nats(each.expected)]
+        rows.append((each.arm, *(gains.get(rung.width, NONE) for rung in rungs), _nats(each.slope), *expected))
+    sizes = ", ".join(f"{rung.width}: {format_count(rung.parameters)}" for rung in rungs)
+    note = (
+        f"Gains in nats per token over {report.baseline} at the same width, with the same corpus tokens per parameter. "
+        f"Parameters without embeddings by width: {sizes}. Each seed has its own line in the logarithm of the size"
+    )
+    note += "; where all gains are positive, the expectation covers a power law too." if target else "."
+    drop = (*heads[2 : len(rungs)], *heads[1:2])  # the middle first
+    return Sheet("ladder", "Gain by size of the model", tuple(heads), tuple(rows), note, drop=drop)
+
+
+def sweep(report: Report) -> Sheet:
+    """The best cell of each arm, and how many cells were tried."""
+    sweeps = report.experiment.sweeps
+    tried = {name for each in sweeps.values() for name in each.winner.values}
+    axes = [name for name in ("lr", "init_std", "dose") if name in tried]
+    heads = ("arm", "cells tried", *(f"best {name}" for name in axes), "trial loss", "worst cell")
+    rows = []
+    for arm, each in sweeps.items():
+        best = each.winner
+        said = [values_said({name: best.values[name]}).removeprefix(f"{name} ") if name in best.values else NONE
+                for name in axes]  # fmt: skip
+        worst = max(cell.loss for cell in each.cells)
+        last = f"{worst:.3f}" if math.isfinite(worst) else "diverged"
+        rows.append((arm, str(len(each.cells)), *said, f"{best.loss:.3f}", last))
+    note = "Controls of the baseline take its best cell, and the best dose of their arm."
+    others = any(arm not in sweeps for arm in report.experiment.record.choices)
+    return Sheet("sweep", "Best cells of the sweep", heads, tuple(rows), note if others else "", drop=("worst cell",))
 
 
 def substitution(report: Report) -> Sheet:

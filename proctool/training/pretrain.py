@@ -24,6 +24,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     """
     from proctool.corpora.carried import record
     from proctool.corpora.catalog import open_corpus
+    from proctool.corpora.halves import evaluation_rows
     from proctool.corpora.hub import repositories
     from proctool.corpora.store import open_store
     from proctool.corpora.subwords import load_tokenizer
@@ -67,9 +68,11 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     }
     if store.skipped:
         metadata["corpus_skipped"] = store.skipped
+    if options.eval_split is not None:
+        metadata["eval_split"] = options.eval_split
     sources = {}
     for split in ("train", "validation"):
-        rows = store.split(split)
+        rows = store.split(split) if split == "train" else evaluation_rows(store, options.eval_split)
         # The held-out rows are the same ones whatever the run's seed.
         sources[split] = CorpusSource(rows, tokenizer.vocab_size, options.seed if split == "train" else 0, metadata)
     repetition = sources["train"].order.repetition(options.steps * options.batch_size)
