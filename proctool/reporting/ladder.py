@@ -20,6 +20,10 @@ from proctool.reporting.verdict import with_interval
 from proctool.units import format_count
 
 
+_FAR = 100
+"""Above this many times the widest rung's parameters, a prediction is called a guess."""
+
+
 @dataclass(frozen=True)
 class RungGain:
     """The gain of an arm over the baseline at one width."""
@@ -132,7 +136,7 @@ def ladder_verdict(ladder: ArmLadder, target: LadderTarget | None) -> str:
     return (
         f"{said}. At {target.model} ({size} parameters without embeddings, {far:,.0f} times the widest rung) we expect "
         f"a gain of {expects} nats per token, if the trend goes on."
-    )
+    ) + (" That is so far beyond the ladder that only its sign is worth anything." if far > _FAR else "")
 
 
 def _nats(found: Estimate) -> str:

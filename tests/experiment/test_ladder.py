@@ -95,6 +95,7 @@ def test_a_line_over_sizes_is_found_and_extended(root: Path) -> None:
     assert ladder.expected.low < ladder.expected.value
     assert not ladder.power_law
     (said,) = (each for each in report.verdicts if each.startswith("set: from width 16 to 64"))
+    assert said.endswith("so far beyond the ladder that only its sign is worth anything.")
     assert "At gpt2 (84.9M parameters without embeddings, 864 times the widest rung) we expect" in said
     assert {path.stem for path in figure_paths(report, root, ["png"])} >= {"ladder", "gain"}
     (sheet,) = (each for each in sheets(report) if each.name == "ladder")
