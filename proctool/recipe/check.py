@@ -134,9 +134,8 @@ def _check_arms(recipe: Recipe) -> None:
     planned = arms_of(recipe)
     if recipe.is_swept and not any(map(cells_of, planned.values())):
         raise OptionError("sweep: no arm tries any of its values; init_std is for cold arms, dose for warmed ones")
-    for each in planned.values():
-        for form in forms_of(each, planned):
-            _check_planned(form)
+    for form in (form for each in planned.values() for form in forms_of(each, planned)):
+        _check_planned(form)
     for index, published in enumerate(recipe.published):
         where = f"published[{index}]"
         _check_known(f"{where}.arms", "arm", published.arms, planned)

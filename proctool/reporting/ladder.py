@@ -19,7 +19,6 @@ from proctool.reporting.record import LadderTarget
 from proctool.reporting.verdict import with_interval
 from proctool.units import format_count
 
-
 _FAR = 100
 """Above this many times the widest rung's parameters, a prediction is called a guess."""
 

@@ -18,8 +18,10 @@ from proctool.columns import fitting, left_out
 from proctool.reporting.gain_figures import gain_curve
 from proctool.reporting.interval import Estimate
 from proctool.reporting.report import Report
-from proctool.reporting.sheets import Sheet, cost, finetuned, ladder, sheets, substitution, summary, sweep
+from proctool.reporting.sheet import Sheet
+from proctool.reporting.sheets import cost, finetuned, sheets, substitution, summary
 from proctool.reporting.sweep import values_said
+from proctool.reporting.sweep_sheets import ladder, sweep
 
 _NAME = 20
 """Characters of a name on one line; a longer name continues on the next line."""
