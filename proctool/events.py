@@ -211,6 +211,8 @@ class EndEvent(Event):
     trained_size: Count | None = None
     """Size of the last training samples, with a curriculum."""
     best: Annotated[Evaluation, _evaluation] | None = None
+    diverged: Flag | None = None
+    """Whether it ended early, at a loss or gradient that is not finite."""
     extensions: Count = 0
     """Number of extensions before this end."""
     seconds: Amount | None = None

@@ -53,6 +53,7 @@ READS: Mapping[str, Reads] = {
 #   export, tokenizer train        a new folder
 #   corpus build, merge            token stores in cache_dir
 #   run                            the experiment's folder below runs
+#   choose                         output, and files of options beside it
 #   report, compare                a page, and figures beside a report's
 #   plan, inspect, other eval      nothing
 
@@ -78,6 +79,8 @@ FIGURE_METADATA: Mapping[str, Mapping[str, str | None]] = {
     "pdf": {"Creator": FIGURE_MARK, "CreationDate": None},
 }
 """Metadata for matplotlib by figure format: the mark and no date."""
+OPTIONS_HEAD = "# Written by `proctool choose`"
+"""First words of a file of options that a sweep chose."""
 CSV_HEAD = "position,targets,loss"
 
 
@@ -105,6 +108,7 @@ WRITTEN: Mapping[str, Callable[[Path], bool]] = {
     **dict.fromkeys(("jsonl", "nanogpt"), is_described),
     "megatron": _is_of_megatron,
     "description": is_sidecar,
+    "options": lambda path: _begins_with(path, OPTIONS_HEAD.encode(), len(OPTIONS_HEAD)),
     "script": lambda path: _begins_with(path, b"proctool", -1),
 }
 """For files other than artifacts: checks whether proctool wrote them."""

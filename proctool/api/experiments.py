@@ -24,13 +24,15 @@ class _Silent:
     def update(self, progress: Progress) -> None: ...
 
 
-def run(recipe: str | Path, *, runs: str | Path = "runs", jobs: int | None = None, smoke: bool = False) -> Report:
+def run(
+    recipe: str | Path, *, runs: str | Path = "runs", jobs: int | None = None, smoke: bool = False, yes: bool = False
+) -> Report:
     """Run an experiment, as `proctool run RECIPE` does, and compare its arms.
 
     Finished stages are skipped, and an interrupted experiment resumes. Each stage is a process, `jobs` at a time
     (default: one per core, at most 4; 1 with an accelerator). `smoke` makes every stage tiny and runs all of them in
-    this process. The experiment's folder is created in `runs`. No page and no figures are written; `proctool report`
-    writes them.
+    this process. A sweep of more than 200 runs needs `yes`. The experiment's folder is created in `runs`. No page and
+    no figures are written; `proctool report` writes them.
 
     Raises OptionError for an invalid recipe, RunError if a stage fails, Interrupted.
     """
@@ -40,7 +42,9 @@ def run(recipe: str | Path, *, runs: str | Path = "runs", jobs: int | None = Non
     from proctool.experiment.graph import plan
     from proctool.experiment.in_process import execute_here
     from proctool.experiment.inputs import check_inputs
+    from proctool.experiment.ladder import require_text
     from proctool.experiment.record import require_experiment_folder, write_record
+    from proctool.experiment.selection import require_few_runs
     from proctool.recipe import load_recipe
     from proctool.recipe.smoke import smoke as smaller
 
@@ -54,6 +58,8 @@ def run(recipe: str | Path, *, runs: str | Path = "runs", jobs: int | None = Non
     require_experiment_folder(planned)
     for note in check_inputs(planned, quick=False):
         notice(note)
+    require_few_runs(planned, yes or smoke)
+    require_text(planned, yes or smoke)
     command = shlex.join(
         [
             "proctool",

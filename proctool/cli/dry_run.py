@@ -11,7 +11,7 @@ from proctool.cli.plan import redrawn
 from proctool.experiment.cost import flops
 from proctool.experiment.graph import Plan
 from proctool.experiment.launch import written
-from proctool.experiment.stage import Stage
+from proctool.experiment.stage import ChooseOptions, Stage
 from proctool.units import format_count
 
 
@@ -32,7 +32,7 @@ def show_plan(planned: Plan, as_json: bool) -> None:
         (
             *(stage.name, stage.key[:8], state),
             *((str(stage.steps), format_count(stage.tokens), _operations(flops(stage))) if stage.trains else ("",) * 3),
-            ", ".join(parent.name for parent in stage.parents) or "fresh weights",
+            _origin(stage),
         )
         for stage, state in stages
     ]
@@ -45,6 +45,12 @@ def show_plan(planned: Plan, as_json: bool) -> None:
         print(redrawn(name, tries))
     for stage in todo:
         print(shlex.join(written(stage, planned.root, planned.recipe.launch)))
+
+
+def _origin(stage: Stage) -> str:
+    if isinstance(stage.options, ChooseOptions):
+        return f"{len(stage.parents)} trials"
+    return ", ".join(parent.name for parent in stage.parents) or "fresh weights"
 
 
 def _operations(number: float) -> str:

@@ -56,6 +56,7 @@ EXAMPLES: dict[str, Sequence[str]] = {
         "proctool plan --model gpt2 --steps 10k --batch-size 32 --gpu h100",
     ),
     "compare": ("proctool compare cold.run warm.run --html compared.html",),
+    "choose": ("proctool choose runs/demo --arm set -o chosen.safetensors",),
     "report": ("proctool report runs/demo --format markdown",),
     "corpus": ("proctool corpus build --corpus texts/ --tokenizer bytes",),
     "corpus build": ("proctool corpus build --corpus texts/ --tokenizer bytes --workers 4",),

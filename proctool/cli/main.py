@@ -26,6 +26,7 @@ _COMMANDS = {
     "eval": ("Measure what a model can do: one subcommand per evaluation.", "evaluate", "app"),
     "sample": ("Print what a model writes after a prompt.", "sample", "sample"),
     "run": ("Run a recipe: every arm and seed of an experiment; then report.", "run", "run"),
+    "choose": ("Choose the best cell of a sweep; a stage of `run`.", "choose", "choose"),
     "recipes": ("List, show and copy the recipes that come with proctool.", "recipes", "app"),
     "init": ("Write a commented recipe for your corpus and model.", "recipes", "init"),
     "plan": ("Estimate FLOPs, memory and hours of a recipe or run on given GPUs.", "plan", "plan"),

@@ -50,6 +50,9 @@ def run(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Try the whole recipe with tiny stages, in about a minute.")
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Run more than 200 runs, or more than 4 epochs of a ladder.")
+    ] = False,
     emit: Annotated[
         Scheduler | None,
         typer.Option(help="Run nothing: print a Makefile, or write job arrays for Slurm.", show_default=False),
@@ -69,7 +72,9 @@ def run(
     """
     from proctool.experiment.graph import plan
     from proctool.experiment.inputs import check_inputs
+    from proctool.experiment.ladder import require_text
     from proctool.experiment.record import require_experiment_folder, write_record
+    from proctool.experiment.selection import require_few_runs
     from proctool.recipe import load_recipe
     from proctool.recipe.library import recipe_path
     from proctool.recipe.smoke import smoke as smaller
@@ -87,6 +92,8 @@ def run(
 
         show_plan(planned, as_json)
         return
+    require_few_runs(planned, yes or smoke)
+    require_text(planned, yes or smoke)
     words = ["proctool", "run", str(recipe), *(["--smoke"] if smoke else [])]
     command = shlex.join([*words, *([] if runs == Path("runs") else ["--runs", str(runs)])])
     source = file.read_text(encoding="utf-8")

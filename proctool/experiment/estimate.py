@@ -39,7 +39,7 @@ class Throughput:
             return 0.0
         pace, step = log.seconds, log.step
         if pace and step:
-            return max(0, stage.steps - step) * pace / step
+            return max(0, (log.steps or stage.steps) - step) * pace / step
         alike = self._alike.get(stage.command, self._any)
         return None if alike is None else stage.tokens * alike
 

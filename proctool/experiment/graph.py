@@ -6,18 +6,24 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from proctool.errors import OptionError
 from proctool.evaluation.options import diagnostic_task
 from proctool.experiment import identity
-from proctool.experiment.stage import Label, Stage
+from proctool.experiment.selection import PRETRAIN, TEXT, Choice, Trials, Use, files_of
+from proctool.experiment.stage import ChooseOptions, Chosen, Label, Stage
 from proctool.procedural.controls import Control
 from proctool.procedural.mixture import Mixture
 from proctool.procedural.registry import Task
 from proctool.recipe import PlannedArm, Recipe, arms_of
 from proctool.recipe.arms import carried_into, warmup_task
+from proctool.recipe.choosing import Search, search_of
+from proctool.recipe.ladder import rungs_of
+from proctool.recipe.sweep import at, cells_of, selection_seeds
 from proctool.recipe.text import SEEDS
+from proctool.reporting.record import rung_name
 from proctool.results import RESULTS
 from proctool.training.options import InitOptions, PretrainOptions, TrainingOptions, WarmupOptions
 from proctool.transplantation.options import TransplantOptions
@@ -42,6 +48,17 @@ class ArmStages:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """The recipe at one width of a ladder."""
+
+    width: int
+    recipe: Recipe
+    arms: dict[str, dict[int, ArmStages]]
+    planned: dict[str, PlannedArm]
+    choices: dict[str, Choice]
+
+
+@dataclass(frozen=True)
 class Plan:
     """The distinct stages of a recipe, parents before children, and the stages of each arm and seed."""
 
@@ -51,6 +68,10 @@ class Plan:
     arms: dict[str, dict[int, ArmStages]]
     planned: dict[str, PlannedArm]
     """The planned arms by name."""
+    choices: dict[str, Choice] = field(default_factory=dict)
+    """By name of an arm that a sweep decides on: its trials, and the stage that chooses among them."""
+    rungs: dict[int, Rung] = field(default_factory=dict)
+    """By width, with a ladder; `arms` and `planned` are those of the widest."""
 
     def missing(self) -> list[Stage]:
         """The stages that are not done."""
@@ -61,8 +82,8 @@ def plan(recipe: Recipe, root: Path) -> Plan:
     """The stages of a recipe, with their folders under `root`. Raises OptionError."""
     identity.forget()
     graph = _Graph()
-    planned = arms_of(recipe)
-    arms = {name: graph.arm(arm) for name, arm in planned.items()}
+    rungs = {width: graph.rung(width, rung) for width, rung in rungs_of(recipe).items()}
+    whole = rungs[max(rungs)] if rungs else graph.rung(None, recipe)
     shorts = {stage.short for stage in graph.stages.values()}
     if len(shorts) < len(graph.stages):
         raise OptionError(
@@ -70,7 +91,7 @@ def plan(recipe: Recipe, root: Path) -> Plan:
         )
     for stage in graph.stages.values():
         _check_processes(stage, recipe.launch.processes)
-    return Plan(recipe, root, tuple(graph.stages.values()), arms, planned)
+    return Plan(recipe, root, tuple(graph.stages.values()), whole.arms, whole.planned, whole.choices, rungs)
 
 
 def _check_processes(stage: Stage, processes: int) -> None:
@@ -89,8 +110,56 @@ class _Graph:
     def __init__(self) -> None:
         self.stages: dict[str, Stage] = {}
 
-    def arm(self, arm: PlannedArm) -> dict[int, ArmStages]:
-        """The stages of an arm by seed."""
+    def rung(self, width: int | None, recipe: Recipe) -> Rung:
+        """The stages of a recipe, or of one width of a ladder, whose stages have the width in their names."""
+        planned = arms_of(recipe)
+        if width is not None:
+            planned = {name: dataclasses.replace(arm, name=rung_name(name, width)) for name, arm in planned.items()}
+        trials = {arm.name: self.trials(arm) for arm in planned.values()}
+        choices = {
+            name: self.choice(arm, search, trials)
+            for name, arm in planned.items()
+            if (search := search_of(arm, planned)) is not None
+        }
+        arms = {name: self.arm(arm, choices.get(name)) for name, arm in planned.items()}
+        return Rung(width or 0, recipe, arms, planned, choices)
+
+    def trials(self, arm: PlannedArm) -> Trials:
+        """The pretraining of each cell of an arm, by seed."""
+        found: Trials = {}
+        for cell in cells_of(arm):
+            form = at(arm, cell, is_trial=True)
+            options, warmups, text = form.pretrain(), _with_tasks(form.warmups()), form.text_warmup()
+            found[cell] = {}
+            for seed in selection_seeds(arm.recipe):
+                start = self._start(form, options, warmups, text, seed)
+                label = Label("trial", f"{arm.name}-{cell}", seed)
+                found[cell][seed] = self._trained(("pretrain",), label, options, start, options.context)
+        return found
+
+    def choice(self, arm: PlannedArm, search: Search, trials: Mapping[str, Trials]) -> Choice:
+        """The stage that chooses the cell of an arm."""
+        files = files_of(search)
+        options = ChooseOptions(
+            arm.name,
+            {name: tuple(each) for name, each in files.contents.items()},
+            tuple(search.forms),
+        )
+        inputs = {
+            f"{number}.{place}.{seed}": stage
+            for number, group in enumerate(search.groups)
+            for place, cell in enumerate(group.cells)
+            for seed, stage in trials[group.arm][cell].items()
+        }
+        stage = self._shared(Stage(Label("choose", arm.name), ("choose",), options, inputs, "chosen.safetensors", 0))
+        groups = {group.arm: {cell: trials[group.arm][cell] for cell in group.cells} for group in search.groups}
+        return Choice(stage, groups, files)
+
+    def arm(self, arm: PlannedArm, choice: Choice | None = None) -> dict[int, ArmStages]:
+        """The stages of an arm by seed. With a `choice` they read their options from its files."""
+        if choice is not None:
+            arm = choice.files.costliest
+        chosen = dict(choice.chosen) if choice is not None else {}
         recipe = arm.recipe
         budgets = {share: arm.pretrain(share) for share in arm.budgets} if recipe.corpus is not None else {}
         finetunes = {name: arm.finetune(name) for name in recipe.finetune}
@@ -104,12 +173,14 @@ class _Graph:
             stages = {}
             for share, options in budgets.items():
                 part = "" if share == 1 else f"-{share:.3g}"
-                start = self._start(arm, options, warmups[None], texts[None], seed)
+                start = self._start(arm, options, warmups[None], texts[None], seed, chosen)
                 label = Label("pretrain", f"{arm.name}{part}", seed)
-                stages[share] = self._trained(("pretrain",), label, options, start, options.context)
+                stages[share] = self._trained(
+                    ("pretrain",), label, options, start, options.context, chosen=chosen.get(PRETRAIN)
+                )
             measured = {}
             for name, asked in diagnostics.items():
-                start = self._start(arm, asked, warmups[name], texts[name], seed)
+                start = self._start(arm, asked, warmups[name], texts[name], seed, chosen, name)
                 label, task = Label(name, arm.name, seed), tasks[name]
                 measured[name] = self._trained(("eval", name), label, asked, start, task.length, task)
             pretrained = next(reversed(stages.values()), None)
@@ -147,12 +218,13 @@ class _Graph:
         start: Stage | None,
         length: int,
         task: Task | None = None,
+        chosen: Chosen | None = None,
     ) -> Stage:
         output = "model.safetensors" if words == ("pretrain",) else None
         assert label.seed is not None
         seeded = dataclasses.replace(options, seed=label.seed)
         inputs = {} if start is None else {"init": start}
-        return self._shared(Stage(label, words, seeded, inputs, output, length, task))
+        return self._shared(Stage(label, words, seeded, inputs, output, length, task, chosen))
 
     def _start(
         self,
@@ -161,6 +233,8 @@ class _Graph:
         warmups: Mapping[str, tuple[WarmupOptions, Task]],
         text: PretrainOptions | None,
         seed: int,
+        chosen: Mapping[Use, Chosen] = MappingProxyType({}),
+        diagnostic: str | None = None,
     ) -> Stage | None:
         """The stage that a stage with these options starts from: a warm-up or a mixture, possibly with a treatment."""
         donors = {
@@ -173,11 +247,12 @@ class _Graph:
                     "warm.safetensors",
                     task.length,
                     task,
+                    chosen.get((diagnostic, component)),
                 )
             )
             for component, (warmup, task) in warmups.items()
         }
-        start = donors.get("") if text is None else self._text(text, seed)
+        start = donors.get("") if text is None else self._text(text, seed, chosen.get((diagnostic, TEXT)))
         if start is None and donors:
             start = self._mixture(arm.name, donors, {each: task for each, (_, task) in warmups.items()}, seed)
         treatment = arm.treatment_of(options)
@@ -194,11 +269,12 @@ class _Graph:
             asked |= {"base": options.init, **dict.fromkeys(carried, (options.init,))}
         return self._transplant(Label("treated", arm.name, seed), TransplantOptions(**asked, seed=seed), inputs)
 
-    def _text(self, options: PretrainOptions, seed: int) -> Stage:
+    def _text(self, options: PretrainOptions, seed: int, chosen: Chosen | None) -> Stage:
         """The warm-up on natural text."""
         seeded = dataclasses.replace(options, seed=seed + SEEDS)
         label = Label("warmup", "text", seed)
-        return self._shared(Stage(label, ("pretrain",), seeded, {}, "warm.safetensors", options.context))
+        output = "warm.safetensors"
+        return self._shared(Stage(label, ("pretrain",), seeded, {}, output, options.context, chosen=chosen))
 
     def _mixture(self, arm: str, donors: Mapping[str, Stage], tasks: Mapping[str, Task], seed: int) -> Stage:
         """The mixture of the donors' components. It copies embeddings; the next stage applies their start."""
@@ -222,9 +298,9 @@ def _task_names(task: Task) -> str:
 
 
 def warmups_of(stage: Stage) -> list[Stage]:
-    """The training stages among its ancestors, each once."""
+    """The training stages that its weights come from, each once; the trials behind its options are none of them."""
     found: dict[str, Stage] = {}
-    for parent in stage.parents:
+    for parent in stage.inputs.values():
         if parent.trains:
             found[parent.key] = parent
         found |= {each.key: each for each in warmups_of(parent)}

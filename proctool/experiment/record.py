@@ -15,12 +15,25 @@ from proctool import artifact, config
 from proctool.errors import RunError, in_utf8
 from proctool.evaluation.options import diagnostic_task
 from proctool.experiment.execute import cores
-from proctool.experiment.graph import ArmStages, Plan, warmups_of
-from proctool.experiment.stage import Stage
+from proctool.experiment.graph import ArmStages, Plan, Rung, warmups_of
+from proctool.experiment.selection import Choice
+from proctool.experiment.stage import ChooseOptions, Stage
 from proctool.outputs import RUN_FILES, holds_nothing, reads_of, require_apart
 from proctool.procedural.diagnostics import Haystack
 from proctool.recipe import PlannedArm
-from proctool.reporting.record import RECORD, ArmRecord, ExperimentRecord, SeedRecord, StageRecord
+from proctool.recipe.ladder import body_parameters, rung_model, target_parameters
+from proctool.reporting.record import (
+    RECORD,
+    ArmRecord,
+    CellRecord,
+    ChoiceRecord,
+    ExperimentRecord,
+    LadderTarget,
+    RungRecord,
+    SeedRecord,
+    StageRecord,
+    rung_name,
+)
 from proctool.training.run_form import require_run_folder
 from proctool.untrusted import parse_json
 
@@ -81,8 +94,26 @@ def record(plan: Plan, source: str, command: str) -> ExperimentRecord:
         environment=environment(),
         stages={stage.key: _stage(stage, plan.root) for stage in plan.stages},
         chance={name: share for name in recipe.diagnostics if (share := _chance(plan, name)) is not None},
-        about={name: _about(arm, plan.arms[name]) for name, arm in plan.planned.items()},
-        arms={
+        **_measured(plan, max(plan.rungs, default=None)),
+        rungs={
+            str(width): RungRecord(parameters=body_parameters(rung_model(recipe, width)), **_measured(rung, width))
+            for width, rung in plan.rungs.items()
+        },
+        target=(
+            LadderTarget(model=recipe.extrapolate, parameters=parameters)
+            if recipe.extrapolate is not None and (parameters := target_parameters(recipe)) is not None
+            else None
+        ),
+    )
+
+
+def _measured(plan: Plan | Rung, width: int | None) -> dict[str, Any]:
+    """The arms of a plan, or of one width of its ladder: what each is, its stages, and what a sweep decides."""
+    suffix = "" if width is None else rung_name("", width)
+    return {
+        "choices": {name: _choice(choice, suffix) for name, choice in plan.choices.items()},
+        "about": {name: _about(arm, plan.arms[name]) for name, arm in plan.planned.items()},
+        "arms": {
             arm: {
                 str(seed): SeedRecord(
                     pretrain=stages.pretrain.key if stages.pretrain else None,
@@ -95,7 +126,7 @@ def record(plan: Plan, source: str, command: str) -> ExperimentRecord:
             }
             for arm, by_seed in plan.arms.items()
         },
-    )
+    }
 
 
 def _stage(stage: Stage, root: Path) -> StageRecord:
@@ -112,6 +143,22 @@ def _stage(stage: Stage, root: Path) -> StageRecord:
         steps=stage.steps,
         tokens=stage.tokens,
         eval_samples=getattr(stage.options, "eval_samples", None),
+    )
+
+
+def _choice(choice: Choice, suffix: str) -> ChoiceRecord:
+    assert isinstance(choice.stage.options, ChooseOptions)
+    return ChoiceRecord(
+        stage=choice.stage.key,
+        groups={
+            arm.removesuffix(suffix): tuple(
+                CellRecord(values=cell.values, trials={str(seed): stage.key for seed, stage in trials.items()})
+                for cell, trials in cells.items()
+            )
+            for arm, cells in choice.groups.items()
+        },
+        combinations=choice.stage.options.combinations,
+        files=choice.stage.options.files,
     )
 
 

@@ -35,7 +35,31 @@ KEY_FORMAT = 1
 # Options that a command line shows even if they have their default.
 _ALWAYS_SHOWN = {"model", "corpus", "context", "steps", "batch_size", "lr", "seed"}
 
-Options = TrainingOptions | TransplantOptions | HarnessOptions
+
+@dataclass(frozen=True)
+class ChooseOptions:
+    """The choice of a sweep's best cell; the cells are the inputs of the stage."""
+
+    arm: str
+    """The arm in the experiment's record whose sweep it is."""
+    files: Mapping[str, tuple[Mapping[str, Any], ...]]
+    """By name of a file of options: its contents for each combination of cells."""
+    combinations: tuple[tuple[int, ...], ...]
+
+
+Options = TrainingOptions | TransplantOptions | HarnessOptions | ChooseOptions
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Options that a stage reads from a file that another stage writes."""
+
+    stage: Stage
+    """The stage that chooses them."""
+    file: str
+    """The file in its folder, for `--config`."""
+    names: frozenset[str]
+    """The options that it sets."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +67,7 @@ class Label:
     """The name of a stage for people; not part of its key."""
 
     kind: str
-    """warmup, pretrain, finetune, evaluate, mixed, treated, or the name of a diagnostic."""
+    """warmup, pretrain, finetune, evaluate, mixed, treated, trial, choose, or the name of a diagnostic."""
     subject: str = ""
     """The tasks of a warm-up; for other stages the arm."""
     seed: int | None = None
@@ -73,11 +97,18 @@ class Stage:
     """Tokens per sample."""
     task: Task | None = None
     """The procedural task that it trains on, if any."""
+    chosen: Chosen | None = None
+    """Options that are known only once another stage is done. Until then `options` holds their largest cost."""
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
         # Options that are not set are left out, so that adding an option to proctool changes no key.
-        given = {name: value for name, value in recorded(self.options).items() if value is not None}
+        later = self.chosen.names if self.chosen else ()
+        given = {
+            name: value for name, value in recorded(self.options).items() if value is not None and name not in later
+        }
+        if isinstance(self.options, ChooseOptions):
+            del given["arm"]
         options = {name: identity(name, value) for name, value in given.items()}
         if "components" in options:
             options["components"] = sorted(options["components"])  # their order has no effect
@@ -87,6 +118,8 @@ class Stage:
         document = {"format": KEY_FORMAT, "command": self.command, "options": options, "donor": keys.pop("init", None)}
         if keys:
             document["inputs"] = keys
+        if self.chosen is not None:
+            document["chosen"] = [self.chosen.stage.key, self.chosen.file]
         if code := [each for task in (self.task, self._mixed_task) if task is not None for each in task_code(task)]:
             document["code"] = code
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
@@ -105,7 +138,8 @@ class Stage:
     @property
     def parents(self) -> tuple[Stage, ...]:
         """The stages whose artifacts it reads, without repeats."""
-        return tuple({stage.key: stage for stage in self.inputs.values()}.values())
+        chosen = [self.chosen.stage] if self.chosen else []
+        return tuple({stage.key: stage for stage in (*self.inputs.values(), *chosen)}.values())
 
     @property
     def trains(self) -> bool:
@@ -176,9 +210,13 @@ class Stage:
     def argv(self, root: Path) -> list[str]:
         """The arguments of `proctool`: the main options and those that differ from their default."""
         words = list(self.command)
+        if isinstance(self.options, ChooseOptions):
+            return [*words, str(root), "--arm", self.options.arm, "-o", str(self.artifact(root))]
+        if self.chosen is not None:
+            words += ["--config", str(self.chosen.stage.folder(root) / self.chosen.file)]
         for each in dataclasses.fields(self.options):
             value = getattr(self.options, each.name)
-            if each.name in ("run_dir", "output"):
+            if each.name in ("run_dir", "output") or (self.chosen and each.name in self.chosen.names):
                 continue
             if value is None or (value == each.default and each.name not in _ALWAYS_SHOWN):
                 continue

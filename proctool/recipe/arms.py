@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -51,7 +51,11 @@ class PlannedArm:
     of: tuple[str, ...] = ()
     """The arms that it controls."""
     amount: int | None = None
-    """Number of procedural tokens, if the recipe lists amounts."""
+    """Number of procedural tokens, if the recipe lists amounts or a sweep's cell gives one."""
+    cell: Values = field(default_factory=dict)
+    """Options of pretraining that a sweep's cell gives."""
+    is_trial: bool = False
+    """Whether it is a trial of a sweep, which is judged on other validation rows than the report."""
 
     @cached_property
     def _where(self) -> str:
@@ -97,9 +101,14 @@ class PlannedArm:
         recipe = self.recipe
         given = {"corpus": recipe.corpus, "context": recipe.context, **self._tokenizer}
         shared = self._shared | {key: value for key, value in given.items() if value is not None}
-        values = self._only_if_started(shared | recipe.pretrain | self.arm.carried | self.arm.pretrain)
+        values = self._only_if_started(shared | recipe.pretrain | self.arm.carried | self.arm.pretrain) | self.cell
         if not values.get("mix"):  # an arm without a mix in a recipe that sets how others mix
             values = {key: value for key, value in values.items() if key not in ("mix_schedule", "mix_symbols")}
+        if recipe.is_swept:
+            values["eval_split"] = "selection" if self.is_trial else "test"
+        if self.is_trial:
+            # Too high a rate is a result of the sweep. Nobody continues a trial.
+            values |= {"on_divergence": "end", "keep_state": False}
         options = _build(PretrainOptions, values, f"{self._where}.pretrain")
         if share == 1:
             return options

@@ -16,8 +16,11 @@ from proctool.evaluation.options import DIAGNOSTICS, diagnostic_task, probe_opti
 from proctool.models.components import COMPONENTS
 from proctool.models.shapes import parse_model
 from proctool.recipe.arms import ON_TEXT, PlannedArm, located, warmup_task
+from proctool.recipe.choosing import forms_of
 from proctool.recipe.form import CONTROLS, Arm, Recipe, TreatmentOptions, Values
 from proctool.recipe.forms import arms_of
+from proctool.recipe.ladder import check_ladder, rungs_of
+from proctool.recipe.sweep import cells_of, check_sweeps
 from proctool.recipe.text import CORPUS
 from proctool.training.options import InitOptions, PretrainOptions, WarmupOptions
 from proctool.transplantation.head_choice import read_heads
@@ -124,9 +127,19 @@ def _check(recipe: Recipe) -> None:
     for name, arm in recipe.arms.items():
         _check_written(recipe, name, arm)
     _check_controls(recipe)
+    check_sweeps(recipe)
+    check_ladder(recipe)
+    for rung in rungs_of(recipe).values() or [recipe]:
+        _check_arms(rung)
+
+
+def _check_arms(recipe: Recipe) -> None:
+    """Check the arms as they are run."""
     planned = arms_of(recipe)
-    for each in planned.values():
-        _check_planned(each)
+    if recipe.is_swept and not any(map(cells_of, planned.values())):
+        raise OptionError("sweep: no arm tries any of its values; init_std is for cold arms, dose for warmed ones")
+    for form in (form for each in planned.values() for form in forms_of(each, planned)):
+        _check_planned(form)
     for index, published in enumerate(recipe.published):
         where = f"published[{index}]"
         _check_known(f"{where}.arms", "arm", published.arms, planned)

@@ -18,6 +18,11 @@ STANDARD: tuple[Control, ...] = ("ramp", "longer", "text", "shuffled", "scale", 
 CONTROLS: tuple[Control, ...] = typing.get_args(Control)
 """The standard controls, and those that a recipe must name."""
 
+OF_BASELINE = ("ramp", "longer", "mimetic")
+"""Controls that change the baseline; the others change the arm."""
+UNTRIED = ("ramp", "longer")
+"""Controls of the baseline that depend on the arm's warm-up: a sweep tries nothing for them."""
+
 
 @dataclass(frozen=True)
 class TreatmentOptions:
@@ -31,6 +36,18 @@ class TreatmentOptions:
     """Add Gaussian noise, as a fraction of the weights' size: 0.1, or mlp=0.1 for one component."""
     sharpen: str | None = None
     """Multiply attention's queries by this factor; match: the factor that gives each head its donor's entropy."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Values to try; every combination is a cell, and the best cell of an arm is what the report compares."""
+
+    lr: tuple[float, ...] | None = None
+    """Peak learning rates of pretraining."""
+    init_std: tuple[float, ...] | None = None
+    """Standard deviations of fresh weights, for arms whose weights are drawn fresh."""
+    dose: tuple[int, ...] | None = None
+    """Procedural tokens of the warm-up, for arms with a warm-up."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +79,8 @@ class Arm:
     """Its budgets instead of the recipe's."""
     procedural: tuple[int, ...] | None = None
     """Its amounts of procedural tokens instead of the recipe's."""
+    sweep: Sweep | None = None
+    """Its values to try, list by list, instead of the recipe's; an empty list: none."""
 
     @property
     def is_warmed(self) -> bool:
@@ -167,9 +186,22 @@ class Recipe:
     """Substitutive: shares of the pretraining steps, each with a full schedule, for every arm but the baseline."""
     procedural: tuple[int, ...] = ()
     """Amounts of procedural tokens; every warmed arm runs with each (default: the amount that `warmup` gives)."""
+    sweep: Sweep | None = None
+    """Values that every arm tries: {lr: [...], init_std: [...], dose: [...]}; it is compared with its best ones."""
+    selection_seeds: tuple[int, ...] = ()
+    """The seeds of a sweep's trials, apart from `seeds` (default: the first of `seeds` plus 1000)."""
+    ladder: tuple[int, ...] = ()
+    """Widths at which every arm is run, with the same number of corpus tokens per parameter: [64, 128, 256]."""
+    extrapolate: str | None = None
+    """With a ladder: the shape or preset whose gain the report predicts, such as gpt2."""
     controls: Controls | None = None
     """Control arms to add: `standard`, a list, or {which: [...], of: [...]}."""
     launch: Launch = field(default_factory=Launch)
     """How stages are started: {processes: 8, precision: bf16}."""
     published: tuple[Published, ...] = ()
     """Numbers from the literature, for the report."""
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether any arm is swept."""
+        return self.sweep is not None or any(arm.sweep is not None for arm in self.arms.values())

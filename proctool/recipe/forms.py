@@ -14,15 +14,14 @@ from proctool import config
 from proctool.errors import OptionError
 from proctool.evaluation.options import DiagnosticOptions
 from proctool.recipe.arms import INIT, WHOLE, PlannedArm, procedural_tokens
-from proctool.recipe.form import STANDARD, Arm, Control, Controls, Recipe, Values
+from proctool.recipe.form import OF_BASELINE, STANDARD, UNTRIED, Arm, Control, Controls, Recipe, Values
+from proctool.recipe.sweep import values_of
 from proctool.training.options import InitOptions, PretrainOptions
 from proctool.transplantation.head_choice import read_heads
 from proctool.units import format_count
 
 _EVERYWHERE: Values = {"layers": None, "heads": None}
 """Options that carry all layers and heads."""
-OF_BASELINE = ("ramp", "longer", "mimetic")
-"""Controls that change the baseline; the others change the arm."""
 
 
 class NoControlError(Exception):
@@ -70,7 +69,9 @@ def _add_controls(planned: dict[str, PlannedArm], forms: dict[str, PlannedArm], 
             if control is None:
                 continue
             if control.name in planned and which in OF_BASELINE:
-                if planned[control.name].arm == control.arm:  # another arm already has the same control
+                # Another arm may already have the same control. If a sweep chooses doses, nobody knows yet.
+                open_dose = which in UNTRIED and bool(values_of(source).dose)
+                if planned[control.name].arm == control.arm and not open_dose:
                     of = (*planned[control.name].of, source.name)
                     planned[control.name] = dataclasses.replace(planned[control.name], of=of)
                     continue
@@ -191,6 +192,13 @@ def _mimetic(source: PlannedArm, base: PlannedArm) -> Arm:
             raise NoControlError(f"in {where} it would be identical to the baseline, {base.name}; leave it out")
     diagnostics = {name: base.arm.diagnostics.get(name, {}) | value for name in base.recipe.diagnostics}
     return dataclasses.replace(base.arm, pretrain=base.arm.pretrain | value, diagnostics=diagnostics)
+
+
+def of_baseline(which: str, source: PlannedArm, base: PlannedArm) -> Arm:
+    """The arm of a control of the baseline `base` for another form of its arm `source`."""
+    made = {"ramp": _ramp, "longer": _longer}[which](source, base)
+    assert made is not None, "the control was made from another form of this arm"
+    return made
 
 
 def _as_it_is(source: PlannedArm, base: PlannedArm) -> Arm:

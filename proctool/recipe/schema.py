@@ -15,7 +15,7 @@ from proctool import config
 from proctool.evaluation.harness import HarnessOptions
 from proctool.evaluation.options import DIAGNOSTICS
 from proctool.recipe.check import NOT_HERE
-from proctool.recipe.form import Arm, Controls, Launch, Published, Recipe, TreatmentOptions
+from proctool.recipe.form import Arm, Controls, Launch, Published, Recipe, Sweep, TreatmentOptions
 from proctool.recipe.text import CORPUS
 from proctool.training.options import PretrainOptions, WarmupOptions
 from proctool.transplantation.options import CARRIED
@@ -35,7 +35,8 @@ def recipe_schema() -> Schema:
     options = {"warmup": warmup, "pretrain": pretrain, "diagnostics": diagnostics}
     finetune = {"type": "object", "additionalProperties": pretrain}
     donors = _object(dict.fromkeys((*CARRIED, "embeddings"), warmup))
-    arm = _of_class(Arm, options | {"donors": donors, "treatment": _of_class(TreatmentOptions, {})})
+    sweep = _of_class(Sweep, {})
+    arm = _of_class(Arm, options | {"donors": donors, "treatment": _of_class(TreatmentOptions, {}), "sweep": sweep})
     text = _options(PretrainOptions)
     controls = _of_class(Controls, {"text": _object({name: text["properties"][name] for name in CORPUS})})
     one, several = controls["properties"]["which"]["anyOf"][0]["anyOf"]
@@ -45,6 +46,7 @@ def recipe_schema() -> Schema:
         | {
             "finetune": finetune,
             "evaluate": {"type": "object", "additionalProperties": _options(HarnessOptions)},
+            "sweep": sweep,
             "arms": {"type": "object", "additionalProperties": {"anyOf": [{"$ref": "#/$defs/arm"}, {"type": "null"}]}},
             "controls": {"anyOf": [{"enum": ["standard", *one["enum"]]}, several, controls]},
             "launch": _of_class(Launch, {"sbatch": {"type": "object", "additionalProperties": _FLAG}}),

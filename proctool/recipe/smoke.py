@@ -16,7 +16,7 @@ from typing import Any
 from proctool import config
 from proctool.models.shapes import Shape, parse_model
 from proctool.paths import user_path
-from proctool.recipe.form import Arm, Controls, Recipe, Values
+from proctool.recipe.form import Arm, Controls, Recipe, Sweep, Values
 from proctool.training.accept import Acceptance
 
 # The time of a step depends on the longest sample: 2048 tokens in published settings.
@@ -39,6 +39,7 @@ def smoke(recipe: Recipe) -> Recipe:
         recipe,
         name=f"{recipe.name}-smoke",
         model=_narrow(recipe.model),
+        ladder=_widths(recipe),
         corpus=corpus,
         tokenizer=tokenizer,
         end_of_text=end,
@@ -52,6 +53,8 @@ def smoke(recipe: Recipe) -> Recipe:
         arms={name: _arm(arm) for name, arm in recipe.arms.items()},
         procedural=tuple(2000 * (place + 1) for place in range(len(recipe.procedural))),
         controls=_controls(recipe.controls),
+        sweep=_sweep(recipe.sweep),
+        selection_seeds=recipe.selection_seeds[:1],
         launch=dataclasses.replace(recipe.launch, processes=1, precision=None),
     )
 
@@ -60,6 +63,12 @@ def _controls(controls: Controls | None) -> Controls | None:
     if controls is None or not controls.text:
         return controls
     return dataclasses.replace(controls, text=_on_tiny(controls.text))
+
+
+def _widths(recipe: Recipe) -> tuple[int, ...]:
+    """Two widths in place of a ladder's."""
+    shape = parse_model(_narrow(recipe.model))
+    return (shape.width, 2 * shape.width) if recipe.ladder and isinstance(shape, Shape) else ()
 
 
 def _arm(arm: Arm) -> Arm:
@@ -71,6 +80,18 @@ def _arm(arm: Arm) -> Arm:
         pretrain=_short(arm.pretrain),
         diagnostics={name: _diagnostic(values) for name, values in arm.diagnostics.items()},
         procedural=None if amounts is None else tuple(2000 * (place + 1) for place in range(len(amounts))),
+        sweep=_sweep(arm.sweep),
+    )
+
+
+def _sweep(sweep: Sweep | None) -> Sweep | None:
+    """Two values of each list."""
+    if sweep is None:
+        return None
+    return Sweep(
+        lr=sweep.lr and sweep.lr[:2],
+        init_std=sweep.init_std and sweep.init_std[:2],
+        dose=sweep.dose and (2000, 4000),
     )
 
 

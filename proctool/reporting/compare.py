@@ -194,7 +194,7 @@ def _against(
         is_baseline=is_baseline,
         at_least=everywhere and any(run.starts_at(at) for (_, run), at in zip(pairs, targets, strict=True)),
         given_loss=loss is not None,
-        better=sum(each > 0 for each in _gains(base, arm)),
+        better=sum(each > 0 for each in gains_by_seed(base, arm).values()),
     )
 
 
@@ -218,15 +218,16 @@ def _saved_flops(pairs: Sequence[tuple[Run, Run]], used: Sequence[float], of: Se
 
 def gain(base: Mapping[int, Run], arm: Mapping[int, Run]) -> Estimate:
     """The loss of `base` minus that of `arm` at equal corpus tokens, paired over the seeds that both have."""
-    return estimate(_gains(base, arm))
+    return estimate(list(gains_by_seed(base, arm).values()))
 
 
-def _gains(base: Mapping[int, Run], arm: Mapping[int, Run]) -> list[float]:
-    found = []
+def gains_by_seed(base: Mapping[int, Run], arm: Mapping[int, Run]) -> dict[int, float]:
+    """`gain` for each seed that both have."""
+    found = {}
     for seed in sorted(base.keys() & arm.keys()):
         mine, theirs = arm[seed].compared, base[seed].compared
         equal = min(theirs.end, mine.end)
-        found.append(theirs.loss_at(equal) - mine.loss_at(equal))
+        found[seed] = theirs.loss_at(equal) - mine.loss_at(equal)
     return found
 
 

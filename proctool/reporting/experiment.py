@@ -11,6 +11,7 @@ from proctool.events import TryEvent
 from proctool.reporting.acceptance import acceptance_notes
 from proctool.reporting.compare import Run
 from proctool.reporting.controls import Start
+from proctool.reporting.ladder import Rung
 from proctool.reporting.measured import (
     Score,
     Setting,
@@ -24,6 +25,7 @@ from proctool.reporting.measured import (
 )
 from proctool.reporting.metrics import MetricsLog
 from proctool.reporting.record import RECORD, ExperimentRecord, StageRecord, read_record
+from proctool.reporting.sweep import SweepResult, sweeps_of
 from proctool.results import HarnessScores, read_results
 from proctool.training.run_state import content_of
 
@@ -43,6 +45,10 @@ class Experiment:
     """Fine-tuning of the pretrained models by name, arm and seed; costs before fine-tuning are not counted."""
     evaluations: dict[str, dict[str, dict[int, HarnessScores]]] = field(default_factory=dict)
     """Benchmarks of the pretrained models by name, arm and seed."""
+    rungs: tuple[Rung, ...] = ()
+    """The widths of a ladder, narrowest first; everything else is of the widest."""
+    sweeps: dict[str, SweepResult] = field(default_factory=dict)
+    """The finished sweeps, by the arm whose trials they are."""
     chance: dict[str, float] = field(default_factory=dict)
     """The accuracy of guessing, by diagnostic, if known."""
     missing: tuple[str, ...] = ()
@@ -71,6 +77,15 @@ class Experiment:
 def load_experiment(folder: Path) -> Experiment:
     """The experiment in a folder made by `proctool run`. Raises RunError."""
     record = read_record(folder)
+    widths = sorted(record.rungs, key=int)
+    made = [_load(folder, record.rung(width)) for width in widths]
+    rungs = tuple(
+        Rung(int(width), record.rungs[width].parameters, each.runs) for width, each in zip(widths, made, strict=True)
+    )
+    return dataclasses.replace(made[-1], record=record, rungs=rungs) if made else _load(folder, record)
+
+
+def _load(folder: Path, record: ExperimentRecord) -> Experiment:
     stages = record.stages
     logs: dict[str, MetricsLog] = {}
     for key, stage in stages.items():
@@ -131,6 +146,7 @@ def load_experiment(folder: Path) -> Experiment:
         scores=scores,
         finetunes=finetunes,
         evaluations=evaluations,
+        sweeps=sweeps_of(record, folder),
         chance=dict(record.chance),
         missing=tuple(stage.name for key, stage in stages.items() if key not in done),
         contents={key: found for key, stage in stages.items() if (found := _content(folder, stage, logs[key]))},

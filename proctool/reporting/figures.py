@@ -17,8 +17,22 @@ from numpy.typing import NDArray
 
 from proctool.errors import OptionError
 from proctool.outputs import FIGURE_METADATA
-from proctool.reporting.interval import Estimate
+from proctool.reporting.gain_figures import draw_gains, draw_ladder, has_gains
+from proctool.reporting.looks import (
+    COLOURS,
+    GREY,
+    HATCHES,
+    LEGEND_INSIDE,
+    LINES,
+    MARKERS,
+    colour_of,
+    legend,
+    look_of,
+    marker_of,
+    whisker,
+)
 from proctool.reporting.report import Report
+from proctool.reporting.sweep_figures import draw_doses, draw_rates, has_doses, has_rates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,14 +40,6 @@ if TYPE_CHECKING:
     Draw = Callable[[list[Axes]], None]
 
 KINDS = ("png", "svg", "pdf")
-_COLOURS = ("#5b6470", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#a03c3c")
-_GREY = _COLOURS[0]
-# Cycles of different lengths, so that arms after the eighth differ too; the baseline has the first of each.
-_LINES: tuple[Any, ...] = ("--", "-", "-.", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
-_MARKERS = ("", "o", "s", "^", "D", "v", "P", "X", "<", "*")
-_HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "---", "|||")
-_LEGEND_INSIDE = 5
-"""With more arms than this, the legend is outside the axes."""
 _STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -101,7 +107,7 @@ def write_figures(report: Report, folder: Path, kinds: Sequence[str] = ("png",))
 
 def _drawings(report: Report) -> dict[str, tuple[int, tuple[float, float], Draw]]:
     """By file name: the number of panels side by side, width and height in inches, and the drawing function."""
-    many = len(report.experiment.arms) > _LEGEND_INSIDE
+    many = len(report.experiment.arms) > LEGEND_INSIDE
     curves = (7.4, 3.8) if many else (5.6, 3.6)
     drawings: dict[str, tuple[int, tuple[float, float], Draw]] = {}
     others = [each for each in report.results if not each.is_baseline]
@@ -116,6 +122,14 @@ def _drawings(report: Report) -> dict[str, tuple[int, tuple[float, float], Draw]
         arms = len({each.arm for group in report.diagnostics for each in group})
         size = (1.6 + 2.4 * max(panels, 1.5), 1.0 + 0.3 * arms)
         drawings["diagnostics"] = (panels, size, partial(_draw_diagnostics, report))
+    if has_gains(report):
+        drawings["gain"] = (1, curves, partial(draw_gains, report))
+    if report.ladders:
+        drawings["ladder"] = (1, curves, partial(draw_ladder, report))
+    if has_rates(report):
+        drawings["rate-sensitivity"] = (1, curves, partial(draw_rates, report))
+    if has_doses(report):
+        drawings["dose-response"] = (1, curves, partial(draw_doses, report))
     for results in report.diagnostics:
         name = results[0].diagnostic
         drawings[f"curve-{name}"] = (1, curves, partial(_draw_accuracy, report, name))
@@ -130,9 +144,9 @@ def _draw_loss(report: Report, panels: list[Axes]) -> None:
     }
     _draw_curves(axes, arms, report)
     target = report.results[0].target_loss
-    axes.axhline(target, color=_GREY, linestyle=":", linewidth=1)
+    axes.axhline(target, color=GREY, linestyle=":", linewidth=1)
     for result in report.results:
-        look: dict[str, Any] = {"marker": _marker(report, result.arm), "color": _colour(report, result.arm)}
+        look: dict[str, Any] = {"marker": marker_of(report, result.arm), "color": colour_of(report, result.arm)}
         budgets = [run.by_budget for run in report.experiment.runs[result.arm].values() if run.by_budget is not None]
         if budgets and not result.is_baseline:
             axes.plot(budgets[0].tokens, np.mean([each.loss for each in budgets], axis=0), linestyle="", **look)
@@ -158,9 +172,9 @@ def _draw_accuracy(report: Report, name: str, panels: list[Axes]) -> None:
     _draw_curves(axes, arms, report)
     chance = report.experiment.chance.get(name)
     if chance is not None:
-        axes.axhline(100 * chance, color=_GREY, linestyle=":", linewidth=1)
+        axes.axhline(100 * chance, color=GREY, linestyle=":", linewidth=1)
         axes.annotate("guessing", (0.01, 100 * chance), xycoords=("axes fraction", "data"), ha="left", va="bottom",
-                      color=_GREY, fontsize=8)  # fmt: skip
+                      color=GREY, fontsize=8)  # fmt: skip
     axes.set(xlabel="diagnostic tokens", ylabel=f"{name} accuracy (%)", ylim=(0, 102))
 
 
@@ -169,9 +183,9 @@ def _draw_curves(
 ) -> None:
     """The mean over seeds with the band of all seeds; separate lines if seeds were measured at different tokens."""
     for arm, lines in arms.items():
-        colour = _colour(report, arm)
-        look: dict[str, Any] = {"color": colour, "linestyle": _of(_LINES, report, arm), "linewidth": 1.5}
-        look |= {"marker": _marker(report, arm) or None, "markersize": 3.5, "markevery": 0.13}
+        colour = colour_of(report, arm)
+        look: dict[str, Any] = {"color": colour, "linestyle": look_of(LINES, report, arm), "linewidth": 1.5}
+        look |= {"marker": marker_of(report, arm) or None, "markersize": 3.5, "markevery": 0.13}
         first = lines[0][0]
         if all(len(x) == len(first) and np.array_equal(x, first) for x, _ in lines):
             values = np.stack([y for _, y in lines])  # (seeds, n)
@@ -181,13 +195,8 @@ def _draw_curves(
         else:
             for number, (x, y) in enumerate(lines):
                 axes.plot(x, y, label=arm if number == 0 else None, **look)
-    _legend(axes, len(arms))
+    legend(axes, len(arms))
     axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0), useMathText=True)
-
-
-def _legend(axes: Axes, entries: int) -> None:
-    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "fontsize": 7.5, "handlelength": 3}
-    axes.legend(**beside if entries > _LEGEND_INSIDE else {"handlelength": 3})
 
 
 def _draw_savings(report: Report, panels: list[Axes]) -> None:
@@ -200,8 +209,8 @@ def _draw_savings(report: Report, panels: list[Axes]) -> None:
             axes.text(0, place, f" reached{count}" if result.reached else " never reached", va="center")
             continue
         _bar(axes, report, result.arm, place, 100 * saved.value)
-        _whisker(axes, saved, place, across=True)
-    axes.axvline(0, color=_GREY, linewidth=1)
+        whisker(axes, saved, place, across=True)
+    axes.axvline(0, color=GREY, linewidth=1)
     axes.set_yticks(range(len(others)), [each.arm for each in others])
     axes.set_ylim(len(others) - 0.5, -0.5)
     given = report.results[0].given_loss
@@ -217,7 +226,7 @@ def _draw_diagnostics(report: Report, panels: list[Axes]) -> None:
         for found in results:
             at = arms.index(found.arm)
             _bar(axes, report, found.arm, at, 100 * found.accuracy.value)
-            _whisker(axes, found.accuracy, at, across=True)
+            whisker(axes, found.accuracy, at, across=True)
         if results[0].chance is not None:
             axes.axvline(100 * results[0].chance, color="black", linestyle=":", linewidth=1)
         axes.set(xlabel=f"{results[0].diagnostic} accuracy (%)", xlim=(0, 102))
@@ -226,7 +235,11 @@ def _draw_diagnostics(report: Report, panels: list[Axes]) -> None:
 
 
 def _bar(axes: Axes, report: Report, arm: str, at: float, value: float) -> None:
-    look: dict[str, Any] = {"color": _colour(report, arm), "hatch": _of(_HATCHES, report, arm), "edgecolor": "black"}
+    look: dict[str, Any] = {
+        "color": colour_of(report, arm),
+        "hatch": look_of(HATCHES, report, arm),
+        "edgecolor": "black",
+    }
     axes.barh(at, value, height=0.7, linewidth=0.6, alpha=0.85, **look)
 
 
@@ -237,37 +250,13 @@ def _draw_substitution(report: Report, panels: list[Axes]) -> None:
         points = [(point.procedural, point.corpus) for point in curve.points if point.corpus is not None]
         if not points:
             continue
-        look = {"color": _COLOURS[1 + index % 7], "linestyle": _LINES[1 + index % 5], "linewidth": 1.5}
+        look = {"color": COLOURS[1 + index % 7], "linestyle": LINES[1 + index % 5], "linewidth": 1.5}
         x = [0.0, *(at for at, _ in points)]
         y = [curve.corpus_alone.value, *(corpus.value for _, corpus in points)]
-        axes.plot(x, y, marker=_MARKERS[1 + index % 9], markersize=5, label=curve.points[-1].arm, **look)
+        axes.plot(x, y, marker=MARKERS[1 + index % 9], markersize=5, label=curve.points[-1].arm, **look)
         for at, corpus in points:
-            _whisker(axes, corpus, at, across=False, scale=1.0)
-        axes.axhline(curve.corpus_alone.value, color=_GREY, linestyle=":", linewidth=1)
+            whisker(axes, corpus, at, across=False, scale=1.0)
+        axes.axhline(curve.corpus_alone.value, color=GREY, linestyle=":", linewidth=1)
     axes.set(xlabel="procedural tokens", ylabel="corpus tokens needed for the same loss", ylim=(0, None))
     axes.ticklabel_format(style="sci", scilimits=(0, 0), useMathText=True)
-    _legend(axes, 1)
-
-
-def _whisker(axes: Axes, found: Estimate, at: float, across: bool, scale: float = 100.0) -> None:
-    if found.low is None or found.high is None:
-        return
-    ends = [scale * found.low, scale * found.high]
-    axes.plot(
-        ends if across else [at, at], [at, at] if across else ends, color="black", linewidth=1.2,
-        marker="|" if across else "_", markersize=5,
-    )  # fmt: skip
-
-
-def _of(cycle: Sequence[Any], report: Report, arm: str) -> Any:
-    """The arm's entry of a cycle; the first entry is only for the baseline."""
-    place = report.experiment.arms.index(arm)
-    return cycle[0] if arm == report.baseline else cycle[1 + (place - 1) % (len(cycle) - 1)]
-
-
-def _colour(report: Report, arm: str) -> str:
-    return str(_of(_COLOURS, report, arm))
-
-
-def _marker(report: Report, arm: str) -> str:
-    return str(_of(_MARKERS, report, arm))
+    legend(axes, 1)

@@ -63,6 +63,8 @@ class Setting:
     context: int | None
     content: str | None
     """Hash of the token store."""
+    rows: str | None = None
+    """The half of the validation rows that is scored; None for all."""
 
     def differs(self, other: Setting) -> str | None:
         """What makes losses incomparable, in words; None if nothing does."""
@@ -72,6 +74,9 @@ class Setting:
                 if name == "content":
                     return f"a corpus of the same name with different text (content {mine:.12} instead of {theirs:.12})"
                 return f"{name} {mine} instead of {theirs}"
+        if self.rows != other.rows:
+            mine, theirs = (each.rows or "all" for each in (self, other))
+            return f"losses on other validation rows ({mine} instead of {theirs})"
         return None
 
 
@@ -137,8 +142,9 @@ def setting_of(log: MetricsLog) -> Setting:
     """What a pretraining run was measured on, as far as it is recorded."""
     metadata = log.start.metadata if log.start is not None else {}
     return Setting(
-        metadata.get("corpus"), metadata.get("tokenizer"), metadata.get("context"), metadata.get("corpus_content")
-    )
+        metadata.get("corpus"), metadata.get("tokenizer"), metadata.get("context"), metadata.get("corpus_content"),
+        metadata.get("eval_split"),
+    )  # fmt: skip
 
 
 def start_of(log: MetricsLog, warmup: Warmup) -> Start:

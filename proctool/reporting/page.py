@@ -17,7 +17,8 @@ from proctool.reporting.compare import ArmResult
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.interval import Estimate
 from proctool.reporting.report import Report, seeds_of
-from proctool.reporting.sheets import Sheet, evaluated, finetuned, sheets, summary
+from proctool.reporting.sheet import Sheet
+from proctool.reporting.sheets import evaluated, finetuned, sheets, summary
 from proctool.reporting.substitution import Substitution
 from proctool.reporting.verdict import with_interval
 from proctool.units import format_count

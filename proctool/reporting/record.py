@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,55 @@ class ArmRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CellRecord:
+    """One cell of a sweep."""
+
+    values: Mapping[str, float]
+    """By name: lr, init_std, dose."""
+    trials: Mapping[str, str]
+    """Keys of the stages by seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceRecord:
+    """What a sweep decides for an arm."""
+
+    stage: str
+    """The key of the stage that chooses."""
+    groups: Mapping[str, tuple[CellRecord, ...]]
+    """By arm: cells, of which the best one is chosen by that arm's trials."""
+    combinations: tuple[tuple[int, ...], ...]
+    """The places of the cells in each group."""
+    files: Mapping[str, tuple[Mapping[str, Any], ...]]
+    """Options by file name and combination."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RungRecord:
+    """One width of a ladder. Arms have their plain names."""
+
+    parameters: int
+    """Without embeddings."""
+    arms: Mapping[str, Mapping[str, SeedRecord]]
+    about: Mapping[str, ArmRecord] = field(default_factory=dict)
+    choices: Mapping[str, ChoiceRecord] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderTarget:
+    """The model that a ladder extrapolates to."""
+
+    model: str
+    parameters: int
+    """Without embeddings."""
+
+
+def rung_name(arm: str, width: int | str) -> str:
+    """The name of an arm at one width of a ladder, in the names of stages."""
+    return f"{arm}-w{width}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExperimentRecord:
     """The whole record. For runs compared without an experiment, only the baseline is set."""
 
@@ -110,6 +160,25 @@ class ExperimentRecord:
     about: Mapping[str, ArmRecord] = field(default_factory=dict)
     arms: Mapping[str, Mapping[str, SeedRecord]]
     """By arm and seed."""
+    choices: Mapping[str, ChoiceRecord] = field(default_factory=dict)
+    """By arm that a sweep decides on."""
+    rungs: Mapping[str, RungRecord] = field(default_factory=dict)
+    """By width, with a ladder; the other fields describe the widest."""
+    target: LadderTarget | None = None
+
+    def rung(self, width: str) -> ExperimentRecord:
+        """The record of one width."""
+        rung = self.rungs[width]
+        return dataclasses.replace(self, arms=rung.arms, about=rung.about, choices=rung.choices, rungs={})
+
+    @property
+    def all_choices(self) -> dict[str, ChoiceRecord]:
+        """The choices by the name that their stages use."""
+        if not self.rungs:
+            return dict(self.choices)
+        return {
+            rung_name(arm, width): choice for width, rung in self.rungs.items() for arm, choice in rung.choices.items()
+        }
 
     def treatment(self, arm: str) -> Mapping[str, Any]:
         """The recipe's treatment of the weights that the arm takes."""
@@ -153,6 +222,12 @@ def _contradictions(record: ExperimentRecord) -> Iterator[str]:
     """Where values have the right type but contradict each other: folders outside, stages that do not exist."""
     if record.format != 1:
         yield "format"
+    for width in record.rungs:
+        if not (width.isdecimal() and width.isascii() and len(width) < 10) or record.rungs[width].parameters < 1:
+            yield "rungs"
+        yield from _contradictions(record.rung(width))
+    if record.target is not None and record.target.parameters < 1:
+        yield "target"
     for key, stage in record.stages.items():
         for name, written in (("folder", stage.folder), ("artifact", stage.artifact)):
             if written is not None and (written in ("", ".", "..") or set("/\\\0") & set(written)):
@@ -166,5 +241,21 @@ def _contradictions(record: ExperimentRecord) -> Iterator[str]:
                 yield "arms"
             if not measured.keys <= record.stages.keys():
                 yield f"arms.{arm}.{seed}"
+    for arm, choice in record.choices.items():
+        trials = {key for cells in choice.groups.values() for cell in cells for key in cell.trials.values()}
+        sizes = [len(cells) for cells in choice.groups.values()]
+        fits = all(
+            len(each) == len(sizes) and all(0 <= place < size for place, size in zip(each, sizes, strict=True))
+            for each in choice.combinations
+        )
+        plain = all(name not in ("", ".", "..") and not set("/\\\0") & set(name) for name in choice.files)
+        if not (
+            {choice.stage, *trials} <= record.stages.keys()
+            and fits
+            and plain
+            and all(len(each) == len(choice.combinations) for each in choice.files.values())
+            and all(seed.isdecimal() for cells in choice.groups.values() for cell in cells for seed in cell.trials)
+        ):
+            yield f"choices.{arm}"
     if not all(0 <= share <= 1 for share in record.chance.values()):
         yield "chance"

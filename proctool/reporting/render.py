@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,9 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from proctool.columns import fitting, left_out
+from proctool.reporting.gain_figures import gain_curve
 from proctool.reporting.interval import Estimate
 from proctool.reporting.report import Report
-from proctool.reporting.sheets import Sheet, cost, evaluated, finetuned, sheets, substitution, summary
+from proctool.reporting.sheet import Sheet
+from proctool.reporting.sheets import cost, evaluated, finetuned, sheets, substitution, summary
+from proctool.reporting.sweep import values_said
+from proctool.reporting.sweep_sheets import ladder, sweep
 
 _NAME = 20
 """Characters of a name on one line; a longer name continues on the next line."""
@@ -27,7 +32,7 @@ def terminal_tables(report: Report, room: int = 80) -> list[Table]:
 
     `room` is the width in characters; a table that needs more loses its least important columns and names them.
     """
-    shown = [summary(report, brief=True), cost(report, brief=True)]
+    shown = [summary(report, brief=True), cost(report, brief=True), ladder(report), sweep(report)]
     if any(each.has_lengths for each in report.substitutions):
         shown.append(substitution(report))
     shown += [*finetuned(report, brief=True), *evaluated(report, brief=True)]
@@ -212,6 +217,23 @@ def _rows(report: Report) -> Iterator[dict[str, Any]]:
             for name, found in (("rate of substitution", point.rate), ("marginal rate", point.marginal)):
                 if found:
                     yield _row(name, point.arm, found, tokens=point.procedural, unit="corpus per procedural token")
+    for result in report.results:
+        for tokens, found in [] if result.is_baseline else gain_curve(report, result):
+            yield _row("gain during training", result.arm, found, tokens=tokens, unit="nats per token")
+    target = report.experiment.record.target
+    for steps in report.ladders:
+        for rung in steps.rungs:
+            yield _row(f"gain at width {rung.width}", steps.arm, rung.gain, tokens=rung.tokens, unit="nats per token")
+        yield _row("gain per tenfold size", steps.arm, steps.slope, unit="nats per token")
+        if steps.expected is not None and target is not None:
+            yield _row(f"expected gain at {target.model}", steps.arm, steps.expected, unit="nats per token")
+    for tried in report.experiment.sweeps.values():
+        for cell in tried.cells:
+            for seed, loss in zip(tried.seeds, cell.losses, strict=True):
+                name = f"trial loss at {values_said(cell.values)}"
+                value = loss if math.isfinite(loss) else ""
+                yield {"source": "here", "quantity": name, "arm": tried.arm, "seed": seed, "value": value,
+                       "unit": "nats per token"}  # fmt: skip
     yield from _measured(report)
     for quoted in report.published:
         yield {

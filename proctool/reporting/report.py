@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,10 @@ from proctool.reporting.evaluated import EvaluationResult, evaluation_results
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.finetuned import FinetuneResult, by_finetune
 from proctool.reporting.interval import BOOTSTRAP_FROM, Estimate
+from proctool.reporting.ladder import ArmLadder, ladder_verdict, ladders
 from proctool.reporting.published import PublishedNumber, published_numbers
 from proctool.reporting.substitution import Substitution, substitute
+from proctool.reporting.sweep import sweep_notes
 from proctool.reporting.verdict import Controlled, verdicts
 from proctool.units import format_count
 
@@ -46,6 +49,8 @@ class Report:
     verdicts: list[str]
     notes: list[str]
     controls: list[Controlled] = field(default_factory=list)
+    ladders: list[ArmLadder] = field(default_factory=list)
+    """Gains by size of model, by arm."""
     substitutions: list[Substitution] = field(default_factory=list)
     finetunes: list[Sequence[FinetuneResult]] = field(default_factory=list)
     """By fine-tuning, the baseline first."""
@@ -92,6 +97,22 @@ class Report:
                 for each in results
             ],
             "evaluations": [config.plain(each) for results in self.evaluations for each in results],
+            "ladder": config.plain(self.ladders),
+            "sweeps": [
+                {
+                    "arm": sweep.arm,
+                    "seeds": list(sweep.seeds),
+                    "best": dict(sweep.winner.values),
+                    "cells": [
+                        {
+                            "values": dict(cell.values),
+                            "losses": [loss if math.isfinite(loss) else None for loss in cell.losses],
+                        }
+                        for cell in sweep.cells
+                    ],
+                }
+                for sweep in self.experiment.sweeps.values()
+            ],
             "published": config.plain(self.published),
             "missing": list(self.experiment.missing),
         }
@@ -118,11 +139,17 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
         for each in controls(experiment.starts)
         if each.arm in by_arm and each.of in by_arm and base not in (each.arm, each.of)
     ]
+    steps = ladders(experiment.rungs, base, experiment.record.target)
+    controls_known = _control_words(experiment)
     return Report(
         experiment=experiment,
         results=results,
         diagnostics=diagnostics,
-        verdicts=verdicts(results, controlled, diagnostics, base, tuned),
+        verdicts=[
+            *verdicts(results, controlled, diagnostics, base, tuned),
+            *(ladder_verdict(each, experiment.record.target) for each in steps if each.arm not in controls_known),
+        ],
+        ladders=steps,
         notes=_notes(experiment, results, diagnostics, tuned),
         controls=controlled,
         substitutions=substitute(experiment.runs, experiment.starts, base, loss) if results else [],
@@ -130,7 +157,7 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
         evaluations=evaluation_results(experiment.evaluations, base),
         published=published_numbers(experiment, results),
         costs=costs(experiment),
-        answer=answer(experiment.record.title or "", results, controlled, diagnostics, _control_words(experiment)),
+        answer=answer(experiment.record.title or "", results, controlled, diagnostics, controls_known),
     )
 
 
@@ -146,7 +173,7 @@ def _notes(
     diagnostics: Sequence[Sequence[DiagnosticResult]],
     finetunes: Sequence[Sequence[FinetuneResult]],
 ) -> list[str]:
-    notes = list(experiment.remarks)
+    notes = [*experiment.remarks, *sweep_notes(experiment.sweeps)]
     if results:
         notes.append(_how_saved(experiment, results))
     elif experiment.runs or any(experiment.scores.values()):

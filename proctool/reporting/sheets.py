@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from proctool.reporting.compare import ArmResult, Run
@@ -17,31 +16,17 @@ from proctool.reporting.finetuned import FinetuneResult
 from proctool.reporting.interval import Estimate, estimate
 from proctool.reporting.published import shown
 from proctool.reporting.report import Report
+from proctool.reporting.sheet import NONE, Sheet
+from proctool.reporting.sweep_sheets import ladder, sweep
 from proctool.reporting.verdict import with_interval
 from proctool.units import format_count
 
-NONE = "\N{EN DASH}"
 _PARTS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Shares of the corpus budget at which losses are listed; the paper lists steps 1100, 2100, 5100 and 10000."""
 
 _KEPT = {None: "", "scale": " (scale kept)", "mean": " (mean kept)", "sample": " (rows sampled)", "part": " (in part)"}
 _BRIEF = 22
 """Characters in a line of resets on a terminal, so that the table fits 80 columns."""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One table. Cells show intervals as `mean [low, high]`."""
-
-    name: str
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-    words: int = 1
-    """Columns at the left that hold words, not numbers."""
-    drop: tuple[str, ...] = ()
-    """Columns that a narrow terminal leaves out first."""
 
 
 def summary(report: Report, brief: bool = False) -> Sheet:
@@ -52,6 +37,8 @@ def summary(report: Report, brief: bool = False) -> Sheet:
         given = report.results[0].given_loss
         target = f"{report.results[0].target_loss:.3f}" if given else f"{base}'s loss"
         heads += ["final loss", "gain", f"tokens to {target}", "saved", "saved in total"]
+    sweeps = report.experiment.sweeps
+    heads += ["cells tried"] if sweeps else []
     heads += [f"{each[0].diagnostic} accuracy" for each in report.diagnostics]
     by_arm = {result.arm: result for result in report.results}
     scores = [{result.arm: result for result in each} for each in report.diagnostics]
@@ -62,6 +49,8 @@ def summary(report: Report, brief: bool = False) -> Sheet:
         cells = [arm]
         if report.results:
             cells += _loss_cells(by_arm.get(arm), brief)
+        if sweeps:
+            cells.append(str(len(sweeps[arm].cells)) if arm in sweeps else NONE)
         rows.append((*cells, *(_accuracy(score.get(arm), 0 if brief else 1) for score in scores)))
     drop = tuple(each for each in (*heads[5:6], *heads[3:4], *heads[1:2])) if report.results else ()
     return Sheet("summary", "Summary", tuple(heads), tuple(rows), drop=drop)
@@ -70,7 +59,8 @@ def summary(report: Report, brief: bool = False) -> Sheet:
 def sheets(report: Report) -> list[Sheet]:
     """Every table that has rows, the summary first."""
     made = [summary(report), cost(report), saved(report), losses(report), diagnostics(report), components(report)]
-    made += [substitution(report), *finetuned(report), *evaluated(report), published(report)]
+    made += [ladder(report), sweep(report), substitution(report), *finetuned(report), *evaluated(report)]
+    made.append(published(report))
     return [each for each in made if each.rows]
 
 

@@ -326,6 +326,7 @@ class Job:
             exact_match=saved.exact_match,
             trained_size=result.size,
             best=best if self.options.save in ("best", "both") else None,
+            diverged=True if result.diverged else None,
             extensions=len(run.extended_from),
             seconds=round(result.seconds, 3),
             run_dir=str(run.path),

@@ -64,6 +64,8 @@ class Result:
     """The last ones; on the first process alone."""
     best: Evaluation | None
     """The evaluation with the lowest held-out loss (of the full size, under a curriculum)."""
+    diverged: bool
+    """Whether it ended at a step that was not taken; `scores` are then unknown."""
     size: int | None
     """The size of the last samples trained on, under a curriculum; `scores` are of the full size all the same."""
 
@@ -193,11 +195,17 @@ def train(
             return by_thread()
         return read_from_producers(work, pin=accelerator.device.type == "cuda", otherwise=by_thread, say=run.say)
 
+    diverged: Objection | None = None
+
     def settle_step(taken: StepTaken, judged: Judged) -> None:
+        nonlocal here, diverged
         if judged.is_bad and accelerator.scaler is None and not math.isfinite(judged.norm):
             whole = accelerator.reduce(torch.tensor(judged.loss, device=accelerator.device))
             judged = dataclasses.replace(judged, loss=float(whole))  # until here of this process's samples
         if objection := guard.objection(judged):
+            if options.on_divergence == "end":
+                here, diverged = taken.before, objection
+                raise _DivergedError
             if taken.before.step and not engine.steps_early:
                 checkpoint(taken.before, taken.random)  # the weights are still those from before this step
                 checkpoints.wait()
@@ -246,6 +254,7 @@ def train(
         stop = (held or own).enter_context(stop_signals())
         own.enter_context(checkpoints)
         own.callback(lambda: ahead.close())  # the present one, under a curriculum
+        own.enter_context(contextlib.suppress(_DivergedError))
         for step in range(here.step, last):
             rate = learning_rate(
                 step, steps=scheduled, peak=options.lr, schedule=options.schedule,
@@ -290,11 +299,20 @@ def train(
             early.begin_again()
             scores = note_scores(course.lessons[-1])
             sees(scores)
+    if diverged is not None:
+        run.record(NoteEvent(step=here.step, note=f"ended at step {here.step}: {diverged.words()}"))
+        scores = Scores(math.nan, 0.0, 0.0, 0)
     assert scores is not None, "the last step is always evaluated"
     if keeps_state(options.keep_state, start.parameters, start.trained):
         checkpoints.write_state(dataclasses.replace(here, seconds=clock.seconds()), parts_before)
     weights = engine.weights()
-    return Result(here.step, here.tokens, clock.seconds(), scores, weights, early.best, course.lesson.size)
+    return Result(
+        here.step, here.tokens, clock.seconds(), scores, weights, early.best, diverged is not None, course.lesson.size
+    )
+
+
+class _DivergedError(Exception):
+    """The run ends at a step that is not taken, by `on_divergence`."""
 
 
 def _size(lesson: CurriculumStage) -> dict[str, Any]:

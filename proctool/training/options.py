@@ -114,6 +114,8 @@ class TrainingOptions:
     """Record the scores of every attention head at each evaluation."""
     spike: float | None = field(default=None, metadata=INCIDENTAL)
     """Stop at a gradient norm this many times the median of 100 steps."""
+    on_divergence: Literal["error", "end"] = field(default="error", metadata=INCIDENTAL)
+    """At a gradient that is not finite or a spike: error, or end the run."""
     log_every: int = field(default=10, metadata=INCIDENTAL)
     """Steps between lines in metrics.jsonl."""
     checkpoint_every: int = field(default=500, metadata=INCIDENTAL)
@@ -276,6 +278,8 @@ class PretrainOptions(MixOptions, InitOptions, TrainingOptions):
     """Field that holds a record's text, such as text or meta.text."""
     validation: str | None = None
     """Separate validation corpus; its documents are kept out of training."""
+    eval_split: Literal["selection", "test"] | None = None
+    """Half of the validation rows to score: selection, test (default: all)."""
     skip_bad: bool | None = None
     """Skip documents that cannot be read instead of stopping."""
     tokenizer: str = "bytes"

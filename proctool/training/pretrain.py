@@ -33,6 +33,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     """
     from proctool.corpora.carried import record
     from proctool.corpora.catalog import open_corpus
+    from proctool.corpora.halves import evaluation_rows
     from proctool.corpora.hub import repositories
     from proctool.corpora.store import open_store
     from proctool.corpora.subwords import load_tokenizer
@@ -79,11 +80,13 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     }
     if store.skipped:
         metadata["corpus_skipped"] = store.skipped
+    if options.eval_split is not None:
+        metadata["eval_split"] = options.eval_split
     metadata |= {name: share for name in ("noise_tokens", "noise_rows") if (share := getattr(options, name))}
     noise = TokenNoise(options.noise_tokens, tokenizer.vocab_size, options.seed) if options.noise_tokens else None
     train = CorpusSource(store.split("train"), tokenizer.vocab_size, options.seed, metadata, noise)
     # The held-out rows are the same ones whatever the run's seed, and without noise.
-    held_out = CorpusSource(store.split("validation"), tokenizer.vocab_size, 0, metadata)
+    held_out = CorpusSource(evaluation_rows(store, options.eval_split), tokenizer.vocab_size, 0, metadata)
     source: Source = train
     seen = corpus_rows = options.steps * options.batch_size
     others: dict[str, Source] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,23 @@ def test_a_bad_step_read_late_stops_as_one_read_at_once(
         name = f"lag-{steps}"
         ends.append((message, checkpoint_of(tmp_path, name), without_clock(event_lines(tmp_path / name))))
     assert ends[1] == ends[0]
+
+
+def test_a_run_may_end_where_it_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are those from before the bad step, and the run counts as done."""
+    warmup_job(options(tmp_path, "whole", **CHANGES | {"steps": 29, "schedule": "constant"})).run()
+    for steps in (0, 5):
+        with monkeypatch.context() as patches:
+            patches.setattr(loop, "lag_of", lambda engine, steps=steps: steps)
+            poison(patches, 30, float("nan"))
+            changes = CHANGES | {"schedule": "constant", "on_divergence": "end"}
+            end = warmup_job(options(tmp_path, f"lag-{steps}", **changes)).run()
+            assert end.diverged
+            assert end.step == 29
+            assert math.isnan(end.loss)
+        assert contents(tmp_path / f"lag-{steps}.safetensors") == contents(tmp_path / "whole.safetensors")
+        again = warmup_job(options(tmp_path, f"lag-{steps}", **changes))
+        assert again.run().diverged
 
 
 @pytest.mark.parametrize("lag", [0, 8], indirect=True)
