@@ -13,6 +13,7 @@ from proctool.foreign.mapping import ModelMapping
 from proctool.foreign.projects import PROJECTS
 from proctool.models.saved import SavedModel
 from proctool.transplantation.donors import Donor
+from proctool.transplantation.writable import require_memory
 from proctool.untrusted.models import require_finite
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def apart_module(module: nn.Module, mapping: ModelMapping) -> TakenApart:
             tied[name] = known
 
     def read(name: str) -> torch.Tensor:
-        value = module.get_parameter(name).detach().float().cpu()
+        parameter = module.get_parameter(name)
+        require_memory(label, name, parameter)
+        value = parameter.detach().float().cpu()
         require_finite({name: value}, label)
         return value
 

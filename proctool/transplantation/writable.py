@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     import torch
 
 
+def require_memory(label: str, name: str, tensor: torch.Tensor) -> None:
+    """Raise ModelError for a tensor on the meta device."""
+    if tensor.is_meta:
+        raise ModelError(f"{label}: {name} is on the meta device; give the module memory first (to_empty)")
+
+
 def require_writable(label: str, tensors: Mapping[str, torch.Tensor], made: Mapping[str, torch.Tensor]) -> None:
     """Raise ModelError with the tensor's name unless every value of `made` fits the tensor of its name.
 
@@ -22,8 +28,7 @@ def require_writable(label: str, tensors: Mapping[str, torch.Tensor], made: Mapp
 
     for name, value in made.items():
         tensor = tensors[name]
-        if tensor.is_meta:
-            raise ModelError(f"{label}: {name} is on the meta device; give the module memory first (to_empty)")
+        require_memory(label, name, tensor)
         if isinstance(tensor, DTensor):
             raise ModelError(f"{label}: {name} is sharded; carry weights before the module is sharded")
         if tensor.is_inference():

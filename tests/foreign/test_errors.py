@@ -212,11 +212,12 @@ def test_what_does_not_fit_is_one_line_and_changes_nothing(case: str) -> None:
     assert len(caught[0]) < 320
 
 
-def test_a_module_without_memory_is_refused() -> None:
+@pytest.mark.parametrize("start", ["scale", "fresh"])
+def test_a_module_without_memory_is_refused(start: str) -> None:
     with torch.device("meta"):
         target = titan("split")
-    with pytest.raises(ModelError, match=r"attention_norm\.weight is on the meta device"):
-        proctool.transplant_into(target, source("llama"), ["norms"])
+    with pytest.raises(ModelError, match=r"\.weight is on the meta device; give the module memory first"):
+        proctool.transplant_into(target, source("llama"), ["norms"], start)
 
 
 @pytest.mark.parametrize(
