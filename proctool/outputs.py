@@ -54,6 +54,7 @@ READS: Mapping[str, Reads] = {
 #   corpus build, merge            token stores in cache_dir
 #   run                            the experiment's folder below runs
 #   choose                         output, and files of options beside it
+#   search                         a folder: output, and token stores in cache_dir
 #   report, compare                a page, and figures beside a report's
 #   plan, inspect, other eval      nothing
 

@@ -51,6 +51,10 @@ EXAMPLES: dict[str, Sequence[str]] = {
     "recipes show": ("proctool recipes show laptop/python",),
     "recipes copy": ("proctool recipes copy laptop/python -o mine.yaml",),
     "init": ("proctool init --corpus articles.jsonl --model 4x4x128 --task set --task dyck",),
+    "search": (
+        "proctool search --corpus articles.jsonl --text-field body --model gpt2 --hours 2",
+        "proctool search --corpus python --model 4x4x64 --task set --task dyck:k=16 \\\n      --dry-run",
+    ),
     "plan": (
         "proctool plan recipes/paper/c4.yaml --gpu h100 --gpus 8",
         "proctool plan --model gpt2 --steps 10k --batch-size 32 --gpu h100",

@@ -29,6 +29,7 @@ _COMMANDS = {
     "choose": ("Choose the best cell of a sweep; a stage of `run`.", "choose", "choose"),
     "recipes": ("List, show and copy the recipes that come with proctool.", "recipes", "app"),
     "init": ("Write a commented recipe for your corpus and model.", "recipes", "init"),
+    "search": ("Find the warm-up that helps on your corpus and model, if any.", "search", "search"),
     "plan": ("Estimate FLOPs, memory and hours of a recipe or run on given GPUs.", "plan", "plan"),
     "compare": ("Compare pretraining runs: tokens saved, gain at equal tokens.", "compare", "compare"),
     "report": ("Rebuild an experiment's table, verdicts and HTML page.", "report", "report"),

@@ -28,7 +28,7 @@ def execute_here(plan: Plan, call: Callable[[list[str]], object], display: Displ
             if stage not in progress.waiting:
                 continue  # skipped after a failure
             progress.waiting.remove(stage)
-            failure = _run(stage, plan.root, call)
+            failure = run_stage_here(stage, plan.root, call)
             progress.metrics[stage.key].update()
             if failure is None:
                 progress.done.append(stage)
@@ -40,7 +40,8 @@ def execute_here(plan: Plan, call: Callable[[list[str]], object], display: Displ
     return progress.failed
 
 
-def _run(stage: Stage, root: Path, call: Callable[[list[str]], object]) -> Failure | None:
+def run_stage_here(stage: Stage, root: Path, call: Callable[[list[str]], object]) -> Failure | None:
+    """Run one stage; its output goes to its log. `call` runs proctool with a list of arguments. Raises Interrupted."""
     folder = stage.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
     error = "it exited with 0 but wrote no end event or no artifact"

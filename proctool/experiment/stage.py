@@ -220,10 +220,10 @@ class Stage:
                 continue
             if value is None or (value == each.default and each.name not in _ALWAYS_SHOWN):
                 continue
-            words += _flag(each.name, value)
+            words += flag_words(each.name, value)
         for option, stage in self.inputs.items():
             path = str(stage.artifact(root))
-            words += [path] if option == "model" else _flag(option, path)  # an evaluation has the model as argument
+            words += [path] if option == "model" else flag_words(option, path)  # an evaluation has the model as argument
         if self.trains:
             words += ["--run-dir", str(self.folder(root))]
         artifact = self.artifact(root)
@@ -240,7 +240,8 @@ class Stage:
         return self.state(root) == "done"
 
 
-def _flag(name: str, value: Any) -> list[str]:
+def flag_words(name: str, value: Any) -> list[str]:
+    """An option with its value as words of a command line."""
     flag = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return [flag if value else "--no-" + flag[2:]]

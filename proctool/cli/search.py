@@ -1,0 +1,46 @@
+"""`proctool search`: which warm-up, if any, helps on a corpus and a model."""
+
+from __future__ import annotations
+
+from proctool import config
+from proctool.cli import display
+from proctool.cli.options import Common, with_options
+from proctool.cli.training import quiet_libraries
+from proctool.search.options import SearchOptions
+from proctool.search.study import require_optuna
+from proctool.units import format_count, format_seconds
+
+
+def _search(options: SearchOptions, common: Common) -> None:
+    require_optuna()
+    quiet_libraries()
+    from proctool.search.run import plan_search
+    from proctool.search.run import search as run
+    from proctool.search.words import progress_line, sentences
+
+    with display.store_progress() as listen:
+        if common.dry_run:
+            planned = plan_search(options, listen)
+            if common.json:
+                display.emit(config.plain(planned))
+                return
+            print(f"small models: {', '.join(planned.small)}")
+            print(f"tasks: {', '.join(planned.tasks)}")
+            print(f"trials: {planned.steps} steps, {format_count(planned.tokens)} corpus tokens")
+            fixed = format_seconds(planned.fixed_seconds)
+            print(
+                f"time: {format_seconds(planned.seconds)} with {planned.jobs} processes, of which tuning "
+                f"{planned.cold_cells} cold starts, the wider models and the last measurement take about {fixed}; "
+                "nothing was run"
+            )
+            return
+        answer = run(options, lambda progress: display.say(progress_line(progress)), listen)
+    if common.json:
+        display.emit(config.plain(answer))
+        return
+    for line in sentences(answer):
+        print(line)
+    display.say(f"wrote {answer.recipe}; see its stages with: proctool run {answer.recipe} --dry-run")
+
+
+search = with_options(SearchOptions, _search)
