@@ -28,10 +28,10 @@ def _search(options: SearchOptions, common: Common) -> None:
             print(f"tasks: {', '.join(planned.tasks)}")
             print(f"trials: {planned.steps} steps, {format_count(planned.tokens)} corpus tokens")
             fixed = format_seconds(planned.fixed_seconds)
+            processes = f"{planned.jobs} process{'' if planned.jobs == 1 else 'es'}"
             print(
-                f"time: {format_seconds(planned.seconds)} with {planned.jobs} processes, of which tuning "
-                f"{planned.cold_cells} cold starts, the wider models and the last measurement take about {fixed}; "
-                "nothing was run"
+                f"time: {format_seconds(planned.seconds)} with {processes}, of which tuning cold, "
+                f" the wider models and the last measurement take about {fixed}; nothing was run"
             )
             return
         answer = run(options, lambda progress: display.say(progress_line(progress)), listen)

@@ -247,7 +247,7 @@ def flag_words(name: str, value: Any) -> list[str]:
         return [flag if value else "--no-" + flag[2:]]
     if name in ("task", "layers", "mix", "include_path"):  # repeated, as they may hold commas
         return [word for each in value for word in (flag, str(each))]
-    return [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
+    return [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
 
 
 def _changed(root: Path) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 
 from proctool import artifact, config
 from proctool.errors import OptionError, RunError
-from proctool.experiment.identity import identity
+from proctool.experiment.identity import forget, identity
 from proctool.locks import take
 from proctool.outputs import holds_nothing, reads_of, require_apart
 from proctool.search.options import SearchOptions
@@ -51,6 +51,7 @@ class SearchRecord:
 
 def settings_of(options: SearchOptions) -> dict[str, Any]:
     """What the trials depend on, with files by their contents; and the storage."""
+    forget()
     given = {name: identity(name, value) for name, value in recorded(options).items() if value is not None}
     storage = None if options.storage is None else without_password(options.storage)
     as_json: dict[str, Any] = json.loads(json.dumps({**given, "storage": storage}))

@@ -135,7 +135,7 @@ def retire_dead(study: Study, locks: Path) -> None:
         if held is None:  # a file system without locks does not tell who is alive
             return
         with held:
-            study.tell(trial.number, state=TrialState.FAIL)
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def next_trial(study: Study, phase: Phase, seed: int, locks: Path) -> Taking | None:
@@ -149,7 +149,8 @@ def next_trial(study: Study, phase: Phase, seed: int, locks: Path) -> Taking | N
 
     trials = study.get_trials(deepcopy=False)
     alive = [trial for trial in trials if trial.state not in (TrialState.FAIL, TrialState.WAITING)]
-    lost = [trial.params for trial in trials if trial.state is TrialState.FAIL and trial.params]
+    lost = [trial.params for trial in trials if trial.state is TrialState.FAIL]
+    lost = [params for params in lost if params.keys() == phase.space.keys()]  # not killed while it was made
     known = [trial.params for trial in alive]
     missing = [dict(cell) for cell in (*phase.cells, *lost) if cell not in known]
     if not missing and not phase.is_sampled:
