@@ -158,8 +158,10 @@ class Phases:
         return Tuned(Cold(**best.params), best.intermediate_values), found
 
     def _candidates(self, cold: Tuned) -> list[tuple[Candidate, float]]:
-        categorical = require_optuna().distributions.CategoricalDistribution
+        distributions = require_optuna().distributions
+        categorical = distributions.CategoricalDistribution
         options, tasks = self.setting.options, self.setting.tasks
+        low, high = candidate_rates(cold.cold.rate)
         firsts = first_candidates(tasks, cold.cold.rate)
         phase = Phase(
             f"candidates-{self.shapes[0]}",
@@ -169,7 +171,7 @@ class Phases:
                 "dose": categorical(DOSES),
                 "components": categorical(COMPONENTS),
                 "embeddings": categorical(EMBEDDINGS),
-                "rate": categorical(candidate_rates(cold.cold.rate)),
+                "rate": distributions.FloatDistribution(low, high, log=True),
             },
             cells=tuple(vars(each) for each in firsts),
             is_sampled=True,

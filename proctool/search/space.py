@@ -163,9 +163,9 @@ def beyond(best: Cold, tried: Sequence[Cold]) -> list[Cold]:
     return found
 
 
-def candidate_rates(cold: float) -> tuple[float, ...]:
-    """The rates of candidates: around the best one of cold starts, with one more below, as carried weights may need."""
-    return cold / 4, cold / 2, cold, cold * 2
+def candidate_rates(cold: float) -> tuple[float, float]:
+    """The range of candidates' rates around the best one of cold starts: wider below, as carried weights may need."""
+    return cold / 4, cold * 2
 
 
 def around(rate: float) -> list[float]:

@@ -92,6 +92,14 @@ def world(monkeypatch: pytest.MonkeyPatch, quick_commits: None) -> World:
     return made
 
 
+@pytest.fixture
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Optuna's storage in memory instead of SQLite, which takes most of a test's time."""
+    storage = pytest.importorskip("optuna").storages.InMemoryStorage()
+    monkeypatch.setattr("proctool.search.run.open_storage", lambda url: storage)
+    return storage
+
+
 TINY = (
     "search", "--model", "2x2x16", "--context", "16", "--batch-size", "8", "--steps", "16", "--jobs", "1",
     "--task", "set:inputs=3,symbols=8", "--task", "identity:inputs=3,symbols=8",

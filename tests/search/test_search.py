@@ -23,7 +23,7 @@ Run = Callable[..., Any]
 
 def test_a_real_gain_is_recommended_and_its_recipe_plans(proctool: Run, text: Path, world: World) -> None:
     world.gain = {"set": 0.3, "identity": 0.1}
-    said = proctool(*TINY, "--corpus", text, "--trials", "12", "--gpu", "h100")
+    said = proctool(*TINY, "--corpus", text, "--trials", "8", "--gpu", "h100")
     assert said.code == 0, said.err
     first = said.out.splitlines()[0]
     assert first.startswith("Worth a try: a warm-up on set gains 0.3")
@@ -50,12 +50,14 @@ def test_a_real_gain_is_recommended_and_its_recipe_plans(proctool: Run, text: Pa
     assert min(reports for (arm, _), reports in taken if arm == "warm") < REPORTS
     # Finished work is not repeated, and the JSON is the answer's file.
     before = len(world.calls)
-    again = proctool(*TINY, "--corpus", text, "--trials", "12", "--gpu", "h100", "--json")
+    again = proctool(*TINY, "--corpus", text, "--trials", "8", "--gpu", "h100", "--json")
     assert len(world.calls) == before
     assert json.loads(again.out) == answer
 
 
-def test_no_gain_is_not_worth_it_and_cold_is_tuned_beyond_its_grid(proctool: Run, text: Path, world: World) -> None:
+def test_no_gain_is_not_worth_it_and_cold_is_tuned_beyond_its_grid(
+    proctool: Run, text: Path, world: World, in_memory: Any
+) -> None:
     world.best_rate = 0.024
     said = proctool(*TINY, "--corpus", text, "--trials", "2", "--widths", "8")
     assert said.out.startswith("Do not bother: the best warm-up found, on "), said.err
@@ -92,16 +94,17 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(proctool: Run, text
     assert [each["measured"] for each in answers[1:]] == [each["measured"] for each in answers[:1]]
 
 
-def test_lost_trials_are_tried_again_and_those_that_diverge_are_not(proctool: Run, text: Path, world: World) -> None:
+def test_lost_trials_are_tried_again_and_those_that_diverge_are_not(
+    proctool: Run, text: Path, world: World, in_memory: Any
+) -> None:
     finite = world.loss
     world.loss = lambda stage, arm: float("nan") if stage.options.lr > 0.1 else finite(stage, arm)  # type: ignore[method-assign, union-attr]
     world.best_rate = 0.1  # so that the best rate of all diverges
     command = (*TINY, "--corpus", text, "--trials", "2", "--widths", "8")
     world.stop_at, world.raises = 14, Interrupted("stopped")
     assert proctool(*command).code == 130
-    storage = optuna.storages.RDBStorage("sqlite:///search/study.db")
-    name = optuna.study.get_all_study_summaries(storage)[0].study_name
-    study = optuna.load_study(study_name=name, storage=storage)
+    name = optuna.study.get_all_study_summaries(in_memory)[0].study_name
+    study = optuna.load_study(study_name=name, storage=in_memory)
     lost = study.ask(
         {"rate": optuna.distributions.FloatDistribution(1e-6, 10.0, log=True)}
     )  # by a process that is gone
@@ -139,7 +142,7 @@ def test_errors_are_one_line(proctool: Run, text: Path, world: World, words: tup
 
 
 def test_the_folder_of_another_search_and_a_missing_optuna_are_refused(
-    proctool: Run, text: Path, world: World, monkeypatch: pytest.MonkeyPatch
+    proctool: Run, text: Path, world: World, in_memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = (*TINY, "--corpus", text, "--trials", "2", "--widths", "8")
     dry = proctool(*command, "--dry-run")
