@@ -52,7 +52,7 @@ EXAMPLES: dict[str, Sequence[str]] = {
     "recipes copy": ("proctool recipes copy laptop/python -o mine.yaml",),
     "init": ("proctool init --corpus articles.jsonl --model 4x4x128 --task set --task dyck",),
     "search": (
-        "proctool search --corpus articles.jsonl --text-field body --model gpt2 --hours 2",
+        "proctool search --corpus articles.jsonl --model gpt2 --hours 2",
         "proctool search --corpus python --model 4x4x64 --task set --task dyck:k=16 \\\n      --dry-run",
     ),
     "plan": (
