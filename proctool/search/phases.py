@@ -298,7 +298,8 @@ def _finite(loss: float) -> float:
 def _ranked(study: Study) -> list[tuple[Candidate, float]]:
     """The candidates of a phase, each at its best rate, and their gaps; the best first. Raises RunError for none.
 
-    Those that were stopped come after those that finished, the latest first.
+    Those that were stopped come after those that finished, the latest first. The best of each task come before all
+    others: variants of one task share their donors, and so their luck.
     """
     best: dict[tuple[Any, ...], tuple[int, float, Candidate]] = {}
     for report, gap, params in reached(study):
@@ -307,4 +308,7 @@ def _ranked(study: Study) -> list[tuple[Candidate, float]]:
             best[found.warmup] = report, gap, found
     if not best:
         raise RunError(f"no candidate finished: {first_error(study)}")
-    return [(found, gap) for _, gap, found in sorted(best.values(), key=lambda each: each[:2], reverse=True)]
+    ranked = [(found, gap) for _, gap, found in sorted(best.values(), key=lambda each: each[:2], reverse=True)]
+    tasks = dict.fromkeys(found.task for found, _ in ranked)
+    firsts = [next(each for each in ranked if each[0].task == task) for task in tasks]
+    return firsts + [each for each in ranked if each not in firsts]

@@ -13,23 +13,22 @@ from proctool.units import format_count, format_seconds
 def first_sentence(answer: Answer) -> str:
     """What to do."""
     found = answer.measured
-    gain, name = _nats(found.winner.gain), short_task(found.winner.candidate.task)
+    gain, name = _gains(found.winner.gain), short_task(found.winner.candidate.task)
     match answer.verdict:
         case "recommend":
-            return f"Worth a try: a warm-up on {name} gains {gain} over a tuned cold start."
+            return f"Worth a try: a warm-up on {name} {gain} over a tuned cold start."
         case "no gain":
-            best = f"the best warm-up found, on {name}, gains {gain} over a tuned cold start"
-            low = found.winner.gain
-            why = "it is worse" if low.excludes_zero else "the interval includes no gain"
+            best = f"the best warm-up found, on {name}, {gain} against a tuned cold start"
+            why = "it is worse" if found.winner.gain.excludes_zero else "the interval includes no gain"
             return f"Do not bother: {best}; {why}."
         case "scale":
             return (
-                f"Do not bother with procedural data: a warm-up on {name} gains {gain} over a tuned cold start, but "
+                f"Do not bother with procedural data: a warm-up on {name} {gain} over a tuned cold start, but "
                 "fresh weights at the same scale do as well."
             )
         case "text":
             return (
-                f"Do not bother if you have more text: a warm-up on {name} gains {gain} over a tuned cold start, but "
+                f"Do not bother if you have more text: a warm-up on {name} {gain} over a tuned cold start, but "
                 "as many more tokens of text gain more."
             )
 
@@ -48,8 +47,8 @@ def candidate_words(candidate: Candidate) -> str:
     """A candidate in words."""
     carried = candidate.components.replace(",", ", ")
     return (
-        f"{candidate.task}; {candidate.dose:.3g} procedural tokens per corpus token; carry {carried}; "
-        f"embeddings {candidate.embeddings}; rate {candidate.rate:g} at width 64"
+        f"{candidate.task}; procedural tokens {candidate.dose:.3g} x corpus tokens; carry {carried}; "
+        f"embeddings {candidate.embeddings}; rate {candidate.rate:.3g} at width 64"
     )
 
 
@@ -63,8 +62,8 @@ def sentences(answer: Answer) -> list[str]:
         (found.over_longer, "cold with the warm-up's tokens as more text"),
     ):
         if estimate is not None:
-            lines.append(f"against {rival}: {_nats(estimate)}")
-    lines += [f"next candidate: {candidate_words(each.candidate)}: {_nats(each.gain)}" for each in found.others]
+            lines.append(f"against {rival}: {_gains(estimate)}")
+    lines += [f"next candidate: {candidate_words(each.candidate)}: {_gains(each.gain)}" for each in found.others]
     lines.append(
         f"measured at {answer.small} with {format_count(answer.tokens)} corpus tokens, "
         f"on {len(answer.seeds)} fresh seeds and {answer.rows} fresh validation rows"
@@ -98,5 +97,7 @@ def sentences(answer: Answer) -> list[str]:
     return lines
 
 
-def _nats(estimate: Estimate) -> str:
-    return f"{with_interval(estimate, 1, 3, '')} nats per token"
+def _gains(gain: Estimate) -> str:
+    """`gains 0.030 [0.020, 0.040] nats per token`, or `loses ...`."""
+    verb, size = ("gains", gain) if gain.value >= 0 else ("loses", gain.negated)
+    return f"{verb} {with_interval(size, 1, 3, '')} nats per token"

@@ -67,6 +67,19 @@ def test_no_gain_is_not_worth_it_and_cold_is_tuned_beyond_its_grid(
     assert answer["verdict"] == "no gain"
 
 
+def test_candidates_end_when_the_time_of_later_phases_begins(
+    proctool: Run, text: Path, world: World, in_memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worked(studies: Any) -> float:
+        return 100.0 * sum(len(study.get_trials(deepcopy=False)) for study in studies)
+
+    monkeypatch.setattr("proctool.search.loop.worked_seconds", worked)
+    assert proctool(*TINY, "--corpus", text, "--hours", "0.5", "--widths", "8").code == 0
+    tried = json.loads(Path("search/answer.json").read_text())["candidate_cells"]
+    # 1800 s are 18 trials: 12 cold ones, and candidates until the reserve of about a minute begins.
+    assert tried == 6
+
+
 def _trials(folder: str) -> list[tuple[Any, ...]]:
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/study.db")
     found = []
