@@ -32,7 +32,7 @@ from proctool.search.measure import Text, open_text, seconds_per_step
 from proctool.search.options import REPORTS, SearchOptions
 from proctool.search.phases import Phases, candidate_names
 from proctool.search.space import cold_cells, proxies, rate_at, std_at, tasks_of
-from proctool.search.study import open_storage, require_optuna
+from proctool.search.study import open_storage, require_optuna, storage_errors
 from proctool.search.target import target_recipe
 
 Listener = Callable[[Progress], None]
@@ -122,7 +122,8 @@ def search(
         )
     with _workers(options, made.jobs):
         loop = Loop(options.output, storage, record.id, options.seed, 3600 * options.hours, record.jobs, listen)
-        outcome = Phases(made.setting, shapes, made.text, made.price, loop).run()
+        with storage_errors():
+            outcome = Phases(made.setting, shapes, made.text, made.price, loop).run()
     names = candidate_names(len(outcome.ranked))
     found = measured(
         outcome.losses,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -100,6 +100,19 @@ def open_storage(url: str) -> BaseStorage:
     except Exception as error:  # SQLAlchemy and database drivers have many
         raise RunError(f"storage {without_password(url)}: cannot be used: {first_line(error)}") from None
     return storage
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn an error of the storage (a full disk, a lost connection) into a RunError."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("optuna", "sqlalchemy", "sqlite3"):
+            raise
+        raise RunError(
+            f"storage: {first_line(error)}; finished trials are kept; run the same command again to resume"
+        ) from None
 
 
 def without_password(url: str) -> str:

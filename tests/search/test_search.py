@@ -124,7 +124,10 @@ def test_lost_trials_are_tried_again_and_those_that_diverge_are_not(
     world.stop_at = None
     assert proctool(*command).code == 0
     assert study.trials[lost.number].state.name == "FAIL"
-    world.loss = lambda stage, arm: float("nan")  # type: ignore[method-assign]
+    world.raises, world.stop_at = optuna.exceptions.StorageInternalError("disk full"), len(world.calls) + 1
+    said = proctool(*command, "-o", "full")
+    assert said.line == ("proctool: storage: disk full; finished trials are kept; run the same command again to resume")
+    world.loss, world.stop_at = lambda stage, arm: float("nan"), None  # type: ignore[method-assign]
     said = proctool(*command, "-o", "none")
     assert said.code == 1
     assert said.err.splitlines()[-1] == "proctool: no cold start of 2x2x8 finished: the loss is not finite"
