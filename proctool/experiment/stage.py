@@ -223,7 +223,9 @@ class Stage:
             words += flag_words(each.name, value)
         for option, stage in self.inputs.items():
             path = str(stage.artifact(root))
-            words += [path] if option == "model" else flag_words(option, path)  # an evaluation has the model as argument
+            words += (
+                [path] if option == "model" else flag_words(option, path)
+            )  # an evaluation has the model as argument
         if self.trains:
             words += ["--run-dir", str(self.folder(root))]
         artifact = self.artifact(root)
