@@ -2,8 +2,8 @@
 
 Models become narrow but keep their layers, so that layer ranges stay valid. Training takes a few steps with a few
 samples and one seed. Corpora of the hub become the installed Python sources, their tokenizers become bytes,
-mathematics becomes a few questions per module, and benchmarks become two pairs of sentences. Tasks and components stay,
-because they are where a recipe can be wrong.
+mathematics has as few questions as it allows, and benchmarks become two pairs of sentences. Tasks and components
+stay, because they are where a recipe can be wrong.
 """
 
 from __future__ import annotations
@@ -148,4 +148,4 @@ def _local(corpus: str | None) -> str | None:
     base, _, variant = corpus.partition(":")
     if base in ("python", "docstrings") or (variant and user_path(variant).exists()):
         return corpus
-    return "mathematics:2" if base == "mathematics" else "python"
+    return "mathematics:60" if base == "mathematics" else "python"
