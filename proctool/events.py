@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
+from typing import IO, Annotated, Any, ClassVar
 
 from proctool.errors import RunError
+from proctool.event_records import read_record, readers, write_record
 from proctool.event_values import Amount, Count, Flag, Measure, Text, read_carried, read_flag, read_mapping, read_rows
+from proctool.loss_parts import InductionHeads, LossParts, read_induction, read_parts
 
 FILE = "metrics.jsonl"
 VALIDATION = "validation"
 """The split whose scores a run reports."""
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Evaluation:
 
 
 def _evaluation(value: Any) -> Evaluation:
-    return _read(Evaluation, read_mapping(value))
+    return read_record(Evaluation, read_mapping(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +215,10 @@ class EndEvent(Event):
     """Whether it ended early, at a loss or gradient that is not finite."""
     extensions: Count = 0
     """Number of extensions before this end."""
+    loss_parts: Annotated[LossParts, read_parts] | None = None
+    """The validation loss of the last weights by place in the row and by repetition; of pretraining on a corpus."""
+    induction: Annotated[InductionHeads, read_induction] | None = None
+    """When induction heads form, if heads are tracked."""
     seconds: Amount | None = None
     run_dir: Text = ""
     artifact: Text | None = None
@@ -234,21 +238,7 @@ _KINDS: Mapping[str, type[Event]] = {
 
 def to_json(event: Event) -> dict[str, Any]:
     """The event as a JSON object."""
-    return {"event": event.kind, **_written(event), **event.metadata}
-
-
-def _written(value: Any) -> dict[str, Any]:
-    found = {}
-    for each in fields(value):
-        held = getattr(value, each.name)
-        if each.name == "metadata" or (
-            held == each.default and not each.metadata
-        ):  # nan differs from every default, so it is written
-            continue
-        if isinstance(held, Evaluation):
-            held = _written(held)
-        found[each.name] = None if isinstance(held, float) and not math.isfinite(held) else held
-    return found
+    return {"event": event.kind, **write_record(event), **event.metadata}
 
 
 def from_json(found: Any) -> Event | None:
@@ -257,36 +247,8 @@ def from_json(found: Any) -> Event | None:
     made = _KINDS.get(kind) if isinstance(kind, str) else None
     if made is None:
         return None
-    others = {key: value for key, value in found.items() if key != "event" and key not in _READERS[made]}
-    return _read(made, found, metadata=others)
-
-
-def _readers(made: type) -> dict[str, Callable[[Any], Any]]:
-    readers = {}
-    for name, hint in get_type_hints(made, include_extras=True).items():
-        for each in (hint, *get_args(hint)):  # of `Count | None`, Count
-            if hasattr(each, "__metadata__"):
-                (readers[name],) = each.__metadata__
-    return readers
-
-
-_READERS: Mapping[type, Mapping[str, Callable[[Any], Any]]] = {
-    made: _readers(made) for made in [*_KINDS.values(), Evaluation]
-}
-
-
-def _read(made: type[Made], found: Mapping[str, Any], **more: Any) -> Made:
-    values = dict(more)
-    for name, read in _READERS[made].items():
-        if name in found:
-            try:
-                values[name] = read(found[name])
-            except ValueError:
-                raise ValueError(f"{name} = {found[name]!r:.40}") from None
-    for each in fields(made):  # type: ignore[arg-type]
-        if each.name not in values and each.default is MISSING and each.default_factory is MISSING:
-            raise ValueError(f"no {each.name}")
-    return made(**values)
+    others = {key: value for key, value in found.items() if key != "event" and key not in readers(made)}
+    return read_record(made, found, metadata=others)
 
 
 def write_event(file: IO[bytes], event: Event) -> None:

@@ -12,6 +12,7 @@ from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import quiet_libraries
 from proctool.evaluation.options import PerplexityOptions
+from proctool.loss_parts import ICL_TOKEN
 from proctool.outputs import CSV_HEAD, Output, reads_of, require_safe
 from proctool.units import format_bytes, format_count
 
@@ -19,7 +20,6 @@ from proctool.units import format_bytes, format_count
 def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None:
     quiet_libraries()
     from proctool.evaluation.perplexity import perplexity as measure
-    from proctool.evaluation.perplexity import ranges
 
     csv_file = options.per_position
     outputs = [] if csv_file is None else [Output(csv_file, "--per-position", "table")]
@@ -29,11 +29,6 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
         result = measure(model, options, shown.update)
     if csv_file is not None:
         _write(csv_file, result["by_position"])
-        rows = [
-            (str(start) if start == stop else f"{start}-{stop}", format_count(targets), f"{loss:.4f}")
-            for start, stop, targets, loss in ranges(result["by_position"])
-        ]
-        results.table({"tokens of context": "right", "tokens scored": "right", "loss": "right"}, rows)
     per_byte, per_token = result["bits_per_byte"], result["perplexity"]
     results.line(
         f"{model} on {result['corpus']} ({result['split']}, {format_count(result['documents'])} documents, "
@@ -42,6 +37,7 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
         + (f"{per_byte:.4f} bits per byte, " if per_byte is not None else "")
         + f"accuracy {result['accuracy']:.1%}, {format_count(result['targets'])} tokens"
     )
+    _show_parts(result["loss_parts"], results)
     display.notes(result["notes"])
     if options.documents is not None and result["documents"] < options.documents:
         display.say(f"the split has {result['documents']} documents, fewer than --documents {options.documents}")
@@ -50,6 +46,26 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
     if result["trained_on"]:
         display.say("the model was trained on a corpus of this name, perhaps on these documents")
     results.emit(result)
+
+
+def _show_parts(parts: dict[str, Any], results: display.Results) -> None:
+    bands = [
+        (str(band["first"]) if band["first"] == band["last"] else f"{band['first']}-{band['last']}", band)
+        for band in parts["bands"]
+    ]
+    rows = [(f"tokens read before: {positions}", band) for positions, band in bands]
+    for each in parts["ngrams"]:
+        rows += [(f"copyable (n = {each['n']})", each["copyable"]), ("not copyable", each["other"])]
+    shown = [
+        (name, format_count(part["targets"]), "" if part["loss"] is None else f"{part['loss']:.4f}")
+        for name, part in rows
+    ]
+    results.table({"where": "left", "tokens scored": "right", "loss": "right"}, shown)
+    if parts["icl_score"] is not None:
+        results.line(
+            f"in-context-learning score {parts['icl_score']:.4f}: the loss at token {ICL_TOKEN} less the loss at the "
+            f"last, over {format_count(parts['icl_rows'])} full windows"
+        )
 
 
 def _say_lossy(result: dict[str, Any]) -> None:

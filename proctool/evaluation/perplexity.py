@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from proctool import config
 from proctool.artifact import name_given
 from proctool.corpora.documents import Corpus, Document
 from proctool.errors import CorpusError, ModelError, OptionError
 from proctool.evaluation.options import PerplexityOptions
+from proctool.training.loss_sums import LossSums
 from proctool.units import to_perplexity
 
 if TYPE_CHECKING:
@@ -50,10 +52,10 @@ class Window(NamedTuple):
 
 @dataclass
 class Totals:
-    """Sums over scored tokens; `at` and `count_at` by the number of tokens read before: (context + 1,)."""
+    """Sums over scored tokens."""
 
-    at: NDArray[np.float64]
-    count_at: NDArray[np.int64]
+    losses: LossSums
+    """By the number of tokens read before, and by repetition in a window."""
     right: int = 0
     windows: int = 0
     end_nats: float = 0.0
@@ -119,7 +121,7 @@ def perplexity(
         check_apart(_documents(corpus, options), other, options)
 
     tokenizer, read = subject.tokenizer, Tally()
-    totals = Totals(np.zeros(context + 1), np.zeros(context + 1, np.int64))
+    totals = Totals(LossSums(context + 1))
     module = TargetLoss(subject.model()).eval()
     windows = _windows(_documents(corpus, options), subject, context, stride, read)
     while pool := list(itertools.islice(windows, _POOL * options.batch_size)):
@@ -132,7 +134,8 @@ def perplexity(
             f"corpus {corpus.name}: its {options.split} split has no document with text; choose another --split, or "
             "score all of a corpus with --validation"
         )
-    nats, targets = float(totals.at.sum()), int(totals.count_at.sum())
+    nats_at, count_at = totals.losses.nats_at, totals.losses.count_at.astype(int)
+    nats, targets = float(nats_at.sum()), int(count_at.sum())
     if not math.isfinite(nats):
         raise ModelError(f"{model}: the loss is not finite; its weights are damaged or its training diverged")
     metadata = subject.saved.metadata
@@ -160,12 +163,13 @@ def perplexity(
         "end_of_text": {"targets": read.documents, "loss": totals.end_nats / read.documents},
         "accuracy": totals.right / targets,
         "by_position": {
-            "targets": totals.count_at[1:].tolist(),
+            "targets": count_at[1:].tolist(),
             "loss": [
-                nats_at / count if count else None
-                for nats_at, count in zip(totals.at[1:].tolist(), totals.count_at[1:].tolist(), strict=True)
+                each / count if count else None
+                for each, count in zip(nats_at[1:].tolist(), count_at[1:].tolist(), strict=True)
             ],
         },
+        "loss_parts": config.plain(totals.losses.parts()),
     }
 
 
@@ -247,24 +251,7 @@ def _score(module: TargetLoss, windows: list[Window], totals: Totals, eos_id: in
     with torch.no_grad():
         losses, right = module.scores(batch.tokens, batch.positions, batch.labels)
     nats = losses.double().cpu().numpy()
-    places = scored.nonzero()[1]
-    totals.at += np.bincount(places, nats, len(totals.at))
-    totals.count_at += np.bincount(places, minlength=len(totals.count_at))
+    totals.losses.add(tokens, scored, nats)
     totals.right += int(right.sum())
     totals.windows += len(windows)
     totals.end_nats += float(nats[ends[scored]].sum())
-
-
-def ranges(by_position: dict[str, Any]) -> list[tuple[int, int, int, float]]:
-    """Positions by powers of two: from, to, targets, mean loss. At position p a model has read p tokens."""
-    counts = np.array(by_position["targets"], np.int64)
-    losses = np.array([loss or 0.0 for loss in by_position["loss"]])
-    rows = []
-    start = 1
-    while start <= len(counts):
-        stop = min(2 * start - 1, len(counts))
-        held = counts[start - 1 : stop]
-        if held.any():
-            rows.append((start, stop, int(held.sum()), float((held * losses[start - 1 : stop]).sum() / held.sum())))
-        start *= 2
-    return rows

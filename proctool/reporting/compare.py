@@ -19,6 +19,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
+from proctool.loss_parts import InductionHeads, LossParts
 from proctool.reporting.interval import Estimate, estimate
 
 
@@ -80,6 +81,10 @@ class Run:
     """Those of its tokens that are of procedural rows among corpus rows."""
     shares: Mapping[str, Curve] = field(default_factory=dict)
     """What else was measured on the validation text, by name ("accuracy", "exact_match"), against tokens."""
+    loss_parts: LossParts | None = None
+    """The parts of the final loss, if recorded."""
+    induction: InductionHeads | None = None
+    """When induction heads form, if heads are tracked."""
 
     @property
     def compared(self) -> Curve:

@@ -109,6 +109,8 @@ def run_of(log: MetricsLog, warmup: Warmup) -> Run | None:
     return Run(
         curve, warmup.tokens, flops_of(log), warmup.flops, tokens_per_step=_per_step(log), mixed_tokens=mixed,
         shares=others,
+        loss_parts=log.end.loss_parts if log.end is not None else None,
+        induction=log.end.induction if log.end is not None else None,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from proctool.columns import fitting, left_out
 from proctool.reporting.gain_figures import gain_curve
 from proctool.reporting.interval import Estimate
+from proctool.reporting.loss_part_sheet import loss_part_sheet
 from proctool.reporting.report import Report
 from proctool.reporting.sheet import Sheet
 from proctool.reporting.sheets import cost, evaluated, finetuned, sheets, substitution, summary
@@ -32,7 +33,8 @@ def terminal_tables(report: Report, room: int = 80) -> list[Table]:
 
     `room` is the width in characters; a table that needs more loses its least important columns and names them.
     """
-    shown = [summary(report, brief=True), cost(report, brief=True), ladder(report), sweep(report)]
+    shown = [summary(report, brief=True), cost(report, brief=True), loss_part_sheet(report, brief=True)]
+    shown += [ladder(report), sweep(report)]
     if any(each.has_lengths for each in report.substitutions):
         shown.append(substitution(report))
     shown += [*finetuned(report, brief=True), *evaluated(report, brief=True)]
@@ -194,6 +196,11 @@ def _rows(report: Report) -> Iterator[dict[str, Any]]:
                 ("FLOPs saved, warm-up counted", result.saved_flops, "share"),
             ]
         yield from (_row(name, result.arm, found, unit=unit) for name, found, unit in quantities if found)
+    for arm in report.loss_parts:
+        for part in arm.parts:
+            yield _row(f"final loss, {part.part}", arm.arm, part.value, unit="nats per token")
+            if part.gain is not None:
+                yield _row(f"gain, {part.part}", arm.arm, part.gain, unit="nats per token")
     for control in report.controls:
         if control.margin:
             name = f"better than {control.control.arm}"

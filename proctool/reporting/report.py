@@ -18,6 +18,7 @@ from proctool.reporting.experiment import Experiment
 from proctool.reporting.finetuned import FinetuneResult, by_finetune
 from proctool.reporting.interval import BOOTSTRAP_FROM, Estimate
 from proctool.reporting.ladder import ArmLadder, ladder_verdict, ladders
+from proctool.reporting.loss_parts import ArmParts, loss_parts
 from proctool.reporting.published import PublishedNumber, published_numbers
 from proctool.reporting.substitution import Substitution, substitute
 from proctool.reporting.sweep import sweep_notes
@@ -60,6 +61,8 @@ class Report:
     """Published numbers, each with what was measured here."""
     costs: list[ArmCost] = field(default_factory=list)
     """What each arm spends and what it resets, the baseline first."""
+    loss_parts: list[ArmParts] = field(default_factory=list)
+    """Parts of the final loss, the baseline first."""
     answer: str | None = None
     """The answer to the recipe's question, in one or two sentences."""
 
@@ -87,6 +90,7 @@ class Report:
                 for each in self.results
             ],
             "costs": config.plain(self.costs),
+            "loss_parts": config.plain(self.loss_parts),
             "controls": [config.plain(each.control) | {"margin": config.plain(each.margin)} for each in self.controls],
             "substitution": config.plain(self.substitutions),
             "diagnostics": [config.plain(each) for results in self.diagnostics for each in results],
@@ -157,6 +161,7 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
         evaluations=evaluation_results(experiment.evaluations, base),
         published=published_numbers(experiment, results),
         costs=costs(experiment),
+        loss_parts=loss_parts(experiment.runs, base),
         answer=answer(experiment.record.title or "", results, controlled, diagnostics, controls_known),
     )
 

@@ -14,6 +14,7 @@ from proctool.reporting.diagnose import DiagnosticResult
 from proctool.reporting.evaluated import SHARES
 from proctool.reporting.finetuned import FinetuneResult
 from proctool.reporting.interval import Estimate, estimate
+from proctool.reporting.loss_part_sheet import loss_part_sheet
 from proctool.reporting.published import shown
 from proctool.reporting.report import Report
 from proctool.reporting.sheet import NONE, Sheet
@@ -58,8 +59,16 @@ def summary(report: Report, brief: bool = False) -> Sheet:
 
 def sheets(report: Report) -> list[Sheet]:
     """Every table that has rows, the summary first."""
-    made = [summary(report), cost(report), saved(report), losses(report), diagnostics(report), components(report)]
-    made += [ladder(report), sweep(report), substitution(report), *finetuned(report), *evaluated(report)]
+    made = [summary(report), cost(report), saved(report), losses(report), loss_part_sheet(report)]
+    made += [
+        diagnostics(report),
+        components(report),
+        ladder(report),
+        sweep(report),
+        substitution(report),
+        *finetuned(report),
+        *evaluated(report),
+    ]
     made.append(published(report))
     return [each for each in made if each.rows]
 

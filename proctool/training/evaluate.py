@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from proctool.events import Evaluation
+from proctool.loss_parts import LossParts
 from proctool.procedural.samples import Samples
 from proctool.training.batch import Batch, by_length
 from proctool.training.engine import is_sharded
 from proctool.training.loss import TargetLoss
+from proctool.training.loss_sums import LossSums
 from proctool.training.sources import Source
 
 if TYPE_CHECKING:
@@ -47,17 +49,48 @@ class Scores:
 
 
 def evaluate(accelerator: Accelerator, module: TargetLoss, source: Source, samples: int, batch: int) -> Scores:
-    """Score the first `samples` samples of `source`, `batch` at a time, shared out over the processes."""
-    module.eval()
+    """Score the first `samples` samples of `source`, at most `batch` at a time, shared out over the processes."""
     totals = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
+
+    def take(read: Samples, part: Batch, losses: Tensor, right: Tensor) -> None:
+        totals.add_(sums(part, losses, right))
+
+    _score(accelerator, module, source, samples, batch, take)
+    return means(accelerator.reduce(totals), samples)
+
+
+def evaluate_parts(accelerator: Accelerator, module: TargetLoss, source: Source, samples: int, batch: int) -> LossParts:
+    """The loss by place in the row and by repetition, on the same samples as `evaluate` and at the same cost."""
+    totals = LossSums(source.length)
+
+    def take(read: Samples, part: Batch, losses: Tensor, right: Tensor) -> None:
+        targets = read.targets.copy()
+        targets[:, 0] = False
+        totals.add(read.tokens, targets, losses.double().cpu().numpy())
+
+    _score(accelerator, module, source, samples, batch, take)
+    found = torch.from_numpy(totals.values).to(accelerator.device)
+    totals.values = accelerator.reduce(found).cpu().numpy()
+    return totals.parts()
+
+
+def _score(
+    accelerator: Accelerator,
+    module: TargetLoss,
+    source: Source,
+    samples: int,
+    batch: int,
+    take: Callable[[Samples, Batch, Tensor, Tensor], None],
+) -> None:
+    """Give `take` each part of this process: its samples, its batch, and of its targets losses (T,) and right (T,)."""
+    module.eval()
     with torch.no_grad(), accelerator.autocast():
         for read, counts in _mine(accelerator, source, samples, batch, together=is_sharded(module)):
             part = Batch.of(read, accelerator.device)
             losses, right = module.scores(part.tokens, part.positions, part.labels)
             if counts:
-                totals += sums(part, losses, right)
+                take(read, part, losses, right)
     module.train()
-    return means(accelerator.reduce(totals), samples)
 
 
 def sums(batch: Batch, losses: Tensor, right: Tensor) -> Tensor:

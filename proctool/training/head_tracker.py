@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from proctool.errors import ModelError, OptionError
 from proctool.events import VALIDATION, EvalEvent, Event, HeadsEvent
+from proctool.loss_parts import InductionHeads
 from proctool.models.build import context_of
 from proctool.models.head_scores import score_model
 from proctool.models.probes import Probe, random_probe
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from proctool.training.run import RunFolder
     from proctool.training.sources import Source
 
+INDUCTION_ABOVE = 0.5
+"""A head with a higher induction score is an induction head: it puts more than half of its attention on the tokens that
+follow earlier occurrences of the current one. A convention; Olsson et al. 2022 give no threshold."""
 _SAMPLES = 16
 _LENGTH = 25
 _MOST_TOKENS = 256
@@ -51,3 +56,16 @@ class HeadTracker:
         for own, probe in self._probes.items():
             scores = score_model(self._model, probe, "track_heads").as_json()
             self._run.record(HeadsEvent(step=event.step, samples=probe.label, own=own, heads=scores["heads"]))
+
+
+def induction_heads(events: Iterable[Event]) -> InductionHeads | None:
+    """When induction heads form, by the scores on random tokens that are repeated; None without tracked heads."""
+    highest = {
+        event.step: max((head["induction"] for head in event.heads if head.get("induction") is not None), default=0.0)
+        for event in events
+        if isinstance(event, HeadsEvent) and not event.own
+    }
+    if not highest:
+        return None
+    formed = min((step for step, score in highest.items() if score > INDUCTION_ABOVE), default=None)
+    return InductionHeads(threshold=INDUCTION_ABOVE, score=highest[max(highest)], step=formed)

@@ -25,6 +25,7 @@ from proctool.models.shapes import start_of, written_digest
 from proctool.training import environment
 from proctool.training.curriculum import Curriculum
 from proctool.training.extension import EXTENDED_FROM, keeps_state, note, state_bytes
+from proctool.training.head_tracker import HeadTracker, induction_heads
 from proctool.training.mixed import procedural_tokens
 from proctool.training.options import TrainingOptions, recorded
 from proctool.training.run import RunFolder
@@ -68,6 +69,8 @@ class Job:
     """How often the run sees its corpus."""
     remark: str = ""
     """A note before the run, for example that the budget repeats the corpus."""
+    by_part: bool = False
+    """Whether the end event says where in the rows the loss is (for text)."""
     listeners: Sequence[Callable[[Event], None]] = field(default=())
 
     def __post_init__(self) -> None:
@@ -195,12 +198,11 @@ class Job:
             return self._run()
 
     def _run(self) -> EndEvent:
-        settings = self._settings()
         from proctool.training.devices import end_process, start_process
 
+        settings, fresh = self._settings(), self.options.resume == "never"
         process = start_process()
         with process.main_process_first():  # it decides whose folder this is; then the others read it
-            fresh = self.options.resume == "never"
             run = RunFolder(
                 self.run_path, settings, fresh=fresh, extend=self.options.extend, writer=process.is_main_process
             )
@@ -216,8 +218,7 @@ class Job:
             run.close()
 
     def _finished(self, run: RunFolder) -> EndEvent | None:
-        last = run.last_end(self.output)
-        if last is not None:
+        if (last := run.last_end(self.output)) is not None:
             run.say(f"already complete in {run.path}")
         return last
 
@@ -256,8 +257,6 @@ class Job:
             size = format_bytes(state_bytes(parameter_count(model), trained))
             run.say(f"the final training state ({size}) is not kept; --keep-state keeps it for --extend")
         if self.options.track_heads and run.is_writer:
-            from proctool.training.head_tracker import HeadTracker
-
             run.listeners.append(HeadTracker(model, self.held_out, run))
         metadata = self.source.metadata()
         start = StartEvent(
@@ -284,7 +283,8 @@ class Job:
                 tracked(run, self.options.track or (), settings),
                 losing_peers_is_one_line(),
             ):
-                result = train(model, course, cut.applied(options), run, start, self.loss, self.others, signals_held)
+                settled, others = cut.applied(options), self.others
+                result = train(model, course, settled, run, start, self.loss, others, signals_held, self.by_part)
             return self._completed(run, model, origins, result, options)
 
     def _completed(
@@ -328,6 +328,8 @@ class Job:
             best=best if self.options.save in ("best", "both") else None,
             diverged=True if result.diverged else None,
             extensions=len(run.extended_from),
+            loss_parts=result.loss_parts,
+            induction=induction_heads(run.events()) if self.options.track_heads else None,
             seconds=round(result.seconds, 3),
             run_dir=str(run.path),
             **written,

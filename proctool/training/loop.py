@@ -24,6 +24,7 @@ from proctool.events import (
     StartEvent,
     TrainEvent,
 )
+from proctool.loss_parts import LossParts
 from proctool.signals import command_again, stop_signals
 from proctool.training.batch import Batch, StepBatches
 from proctool.training.checkpoint import Checkpoints, HasState, Position
@@ -33,7 +34,7 @@ from proctool.training.curriculum import Curriculum, CurriculumStage
 from proctool.training.devices import agreed_to_stop, device_peak, make_accelerator, make_engine, random_state
 from proctool.training.early_stop import EarlyStop
 from proctool.training.engine import Engine
-from proctool.training.evaluate import Scores, evaluate
+from proctool.training.evaluate import Scores, evaluate, evaluate_parts
 from proctool.training.extension import keeps_state, scheduled_steps
 from proctool.training.graphs import GraphStep, capture_for
 from proctool.training.guard import Guard, Judged, Objection
@@ -68,6 +69,8 @@ class Result:
     """Whether it ended at a step that was not taken; `scores` are then unknown."""
     size: int | None
     """The size of the last samples trained on, under a curriculum; `scores` are of the full size all the same."""
+    loss_parts: LossParts | None = None
+    """The parts of the loss in `scores`, if asked for."""
 
 
 def train(
@@ -79,10 +82,12 @@ def train(
     loss_of: Callable[[PreTrainedModel], TargetLoss] | None = None,
     others: Mapping[str, Source] | None = None,
     held: contextlib.ExitStack | None = None,
+    by_part: bool = False,
 ) -> Result:
     """Train `model` in place for `options.steps` steps, recording events (`start` first) and checkpoints in `run`.
 
-    Evaluations also score `others`, by split; nothing depends on their scores.
+    Evaluations also score `others`, by split; nothing depends on their scores. With `by_part`, the loss at the end is
+    also taken apart, in one more pass.
 
     Goes on from the folder's latest checkpoint: with the same settings on the same hardware, the weights end as
     those of a run that was never stopped, bit for bit. From the first step on, signals are held until the end, or
@@ -128,8 +133,7 @@ def train(
     scores: Scores | None = None
 
     def measured(source: Source) -> Scores:
-        samples = held_out_samples(source, options.eval_samples)
-        return evaluate(accelerator, module, source, samples, min(micro, samples))
+        return evaluate(accelerator, module, source, held_out_samples(source, options.eval_samples), micro)
 
     def note_scores(lesson: CurriculumStage) -> Scores:
         began = time.monotonic()
@@ -306,9 +310,14 @@ def train(
     if keeps_state(options.keep_state, start.parameters, start.trained):
         checkpoints.write_state(dataclasses.replace(here, seconds=clock.seconds()), parts_before)
     weights = engine.weights()
-    return Result(
+    result = Result(
         here.step, here.tokens, clock.seconds(), scores, weights, early.best, diverged is not None, course.lesson.size
     )
+    if not by_part or diverged is not None:
+        return result
+    held_out = course.lessons[-1].held_out
+    found = evaluate_parts(accelerator, module, held_out, held_out_samples(held_out, options.eval_samples), micro)
+    return dataclasses.replace(result, loss_parts=found)
 
 
 class _DivergedError(Exception):

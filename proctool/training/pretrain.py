@@ -126,6 +126,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         prepare=transplant_from(donor, options, options.seed),
         epochs=corpus_rows / len(train.rows),
         remark="; ".join(filter(None, remarks)),
+        by_part=True,
     )
 
 
