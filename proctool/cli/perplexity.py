@@ -37,7 +37,7 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
         + (f"{per_byte:.4f} bits per byte, " if per_byte is not None else "")
         + f"accuracy {result['accuracy']:.1%}, {format_count(result['targets'])} tokens"
     )
-    _show_parts(result["loss_parts"], results)
+    _show_parts(result["loss_parts"], result["context"], results)
     display.notes(result["notes"])
     if options.documents is not None and result["documents"] < options.documents:
         display.say(f"the split has {result['documents']} documents, fewer than --documents {options.documents}")
@@ -48,14 +48,14 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
     results.emit(result)
 
 
-def _show_parts(parts: dict[str, Any], results: display.Results) -> None:
+def _show_parts(parts: dict[str, Any], context: int, results: display.Results) -> None:
     bands = [
         (str(band["first"]) if band["first"] == band["last"] else f"{band['first']}-{band['last']}", band)
         for band in parts["bands"]
     ]
     rows = [(f"tokens read before: {positions}", band) for positions, band in bands]
     for each in parts["ngrams"]:
-        rows += [(f"copyable (n = {each['n']})", each["copyable"]), ("not copyable", each["other"])]
+        rows += [(f"copyable (n = {each['n']})", each["copyable"]), (f"not copyable (n = {each['n']})", each["other"])]
     shown = [
         (name, format_count(part["targets"]), "" if part["loss"] is None else f"{part['loss']:.4f}")
         for name, part in rows
@@ -63,8 +63,8 @@ def _show_parts(parts: dict[str, Any], results: display.Results) -> None:
     results.table({"where": "left", "tokens scored": "right", "loss": "right"}, shown)
     if parts["icl_score"] is not None:
         results.line(
-            f"in-context-learning score {parts['icl_score']:.4f}: the loss at token {ICL_TOKEN} less the loss at the "
-            f"last, over {format_count(parts['icl_rows'])} full windows"
+            f"in-context-learning score {parts['icl_score']:.4f}: the loss at token {ICL_TOKEN} less the loss at "
+            f"token {context}, over {format_count(parts['icl_rows'])} windows"
         )
 
 

@@ -121,7 +121,9 @@ def perplexity(
         check_apart(_documents(corpus, options), other, options)
 
     tokenizer, read = subject.tokenizer, Tally()
-    totals = Totals(LossSums(context + 1))
+    # The row of the score is what training calls one, `context` tokens: models trained on such rows have never
+    # predicted from the position of the last.
+    totals = Totals(LossSums(context + 1, last=context - 1))
     module = TargetLoss(subject.model()).eval()
     windows = _windows(_documents(corpus, options), subject, context, stride, read)
     while pool := list(itertools.islice(windows, _POOL * options.batch_size)):

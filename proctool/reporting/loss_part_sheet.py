@@ -9,7 +9,7 @@ from proctool.reporting.report import Report
 from proctool.reporting.sheet import NONE, Sheet
 from proctool.reporting.sweep_sheets import nats
 
-_INDUCTION = "induction heads from step"
+_INDUCTION = "induction step"
 
 
 def loss_part_sheet(report: Report, brief: bool = False) -> Sheet:
@@ -37,7 +37,9 @@ def loss_part_sheet(report: Report, brief: bool = False) -> Sheet:
     )
     if ICL in names:
         note += f" ICL score: in-context learning, the loss at a row's token {ICL_TOKEN} less the loss at its last."
-    drop = tuple(name for name in names if name.endswith("(n=2)"))
+    if tracked:
+        note += " Induction step: the first evaluation with an induction head."
+    drop = (*(name for name in names if name.endswith("(n=2)")), "position 1")
     return Sheet("loss-parts", title, heads, tuple(rows), note, words=2, drop=drop)
 
 

@@ -22,9 +22,13 @@ _ICL = 2
 class LossSums:
     """Losses added up. `values` is one vector, so that processes can add theirs."""
 
-    def __init__(self, length: int) -> None:
-        """For rows of up to `length` tokens, the first included."""
+    def __init__(self, length: int, last: int | None = None) -> None:
+        """For rows of up to `length` tokens, the first included.
+
+        `last`: position of the token that the in-context-learning score takes as the last (default: the row's last).
+        """
         self.length = length
+        self.last = length - 1 if last is None else last
         self.values = np.zeros(2 * length + 2 * len(NGRAMS) + _ICL)
 
     @property
@@ -53,11 +57,10 @@ class LossSums:
         for sums, seen in zip(self._copied, repeated(tokens, NGRAMS), strict=True):
             copyable = seen[rows, places]
             sums += nats[copyable].sum(), copyable.sum()
-        last = self.length - 1
-        if ICL_TOKEN <= last < targets.shape[1]:
-            both = targets[:, ICL_TOKEN - 1] & targets[:, last]
+        if ICL_TOKEN <= self.last < targets.shape[1]:
+            both = targets[:, ICL_TOKEN - 1] & targets[:, self.last]
             of_both = both[rows]
-            early, late = (nats[of_both & (places == at)].sum() for at in (ICL_TOKEN - 1, last))
+            early, late = (nats[of_both & (places == at)].sum() for at in (ICL_TOKEN - 1, self.last))
             self.values[-_ICL:] += early - late, both.sum()
 
     def parts(self) -> LossParts:

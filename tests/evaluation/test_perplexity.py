@@ -60,9 +60,10 @@ def token_by_token(path: Path, documents: list[Document], context: int, stride: 
     subject = open_subject(path, None)
     model, eos = subject.saved.model().eval(), subject.tokenizer.eos_id
     at: dict[int, list[float]] = {}
+    windows: dict[tuple[int, int], dict[int, float]] = {}
     right = length = 0
     ends = 0.0
-    for document in documents:
+    for number, document in enumerate(documents):
         content, answer = subject.tokenizer.encode_batch([document.content, document.answer or b""])
         ids = [eos, *content.tolist(), *answer.tolist(), eos]
         first = 1 if document.answer is None else 1 + len(content)
@@ -71,18 +72,48 @@ def token_by_token(path: Path, documents: list[Document], context: int, stride: 
             with torch.no_grad():
                 logits = model(torch.tensor([ids[begin:place]])).logits[0, -1].double()
             at.setdefault(place - begin, []).append(-float(logits.log_softmax(-1)[ids[place]]))
+            windows.setdefault((number, begin), {})[place - begin] = at[place - begin][-1]
             ends += at[place - begin][-1] if place == len(ids) - 1 else 0.0
             right += int(logits.argmax()) == ids[place]
         length += len(document.content if document.answer is None else document.answer)
     losses = [loss for each in at.values() for loss in each]
     return {
         "at": at,
+        "windows": list(windows.values()),
         "losses": losses,
         "ends": ends,
         "nats": sum(losses),
         "right": right / len(losses),
         "bytes": length,
     }
+
+
+def test_the_in_context_learning_score_compares_tokens_50_and_context(tmp_path: Path, corpus: Path) -> None:
+    path = save_speaker(tmp_path / "m.safetensors", context=64)
+    documents = list(open_corpus(str(corpus)).documents("train"))
+    for context, stride in ((50, 50), (51, 51), (60, 7)):
+        found = perplexity(
+            path, PerplexityOptions(corpus=str(corpus), split="train", context=context, stride=stride, batch_size=3)
+        )["loss_parts"]
+        plain = token_by_token(path, documents, context, stride)["windows"]
+        pairs = [losses for losses in plain if {49, context - 1} <= losses.keys()]
+        assert pairs
+        if context == 50:
+            assert (found["icl_score"], found["icl_rows"]) == (None, 0)
+        else:
+            score = sum(losses[49] - losses[context - 1] for losses in pairs) / len(pairs)
+            assert (found["icl_rows"], found["icl_score"]) == (len(pairs), pytest.approx(score, rel=1e-4))
+
+
+def copyable(tokenizer: Tokenizer, documents: list[Document], context: int, stride: int, n: int) -> int:
+    """Scored tokens that complete an n-gram which their window has had before."""
+    found = 0
+    for document in documents:
+        ids = np.array([tokenizer.eos_id, *tokenizer.encode_batch([document.content])[0], tokenizer.eos_id])
+        for window in cut(ids, np.arange(len(ids)) > 0, context, stride):
+            grams = [tuple(window.ids[at - n + 1 : at + 1]) if at >= n - 1 else () for at in range(len(window.ids))]
+            found += sum(bool(grams[at]) and grams[at] in grams[:at] for at in window.scored.nonzero()[0])
+    return found
 
 
 @pytest.mark.parametrize(
@@ -120,6 +151,18 @@ def test_every_token_is_scored_once_as_in_a_forward_pass_of_its_own(
         assert found["by_position"]["targets"][position - 1] == len(losses)
         if losses:
             assert found["by_position"]["loss"][position - 1] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+    assert found["loss_parts"]["icl_score"] is None  # a context of 48 tokens is too short
+    bands, ngrams = found["loss_parts"]["bands"], found["loss_parts"]["ngrams"]
+    assert sum(band["targets"] for band in bands) == found["targets"]
+    for band in bands:
+        within = [loss for at in range(band["first"], band["last"] + 1) for loss in plain["at"].get(at, [])]
+        assert (band["targets"], band["loss"]) == (len(within), pytest.approx(sum(within) / len(within), rel=1e-4))
+    for each in ngrams:
+        repeats = copyable(tokenizers[name], documents, context or CONTEXT, stride or context or CONTEXT, each["n"])
+        parts = each["copyable"], each["other"]
+        assert [part["targets"] for part in parts] == [repeats, found["targets"] - repeats]
+        nats = sum(part["targets"] * (part["loss"] or 0) for part in parts)
+        assert nats == pytest.approx(plain["nats"], rel=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -211,6 +254,9 @@ def test_the_command_says_shows_and_writes_the_same_numbers(
     found = json.loads(said.out)
     assert f"loss {found['loss']:.4f} (nats per token)" in said.err
     assert f"{found['bits_per_byte']:.4f} bits per byte" in said.err
+    for shown in ("tokens read before: 2-3", "copyable (n = 3)", "not copyable (n = 2)"):
+        assert shown in said.err
+    assert "in-context-learning" not in said.err  # a window of 48 tokens is too short
     with open(tmp_path / "at.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["position"]) for row in rows] == list(range(1, CONTEXT + 1))

@@ -19,7 +19,7 @@ from proctool.reporting.page import page
 from proctool.reporting.render import latex, markdown, terminal_tables, tidy_csv
 from proctool.reporting.report import Report, build_report
 from proctool.reporting.sheets import sheets
-from tests.reporting.made import HOSTILE, substitutive, two_arms
+from tests.reporting.made import HOSTILE, Made, substitutive, training, two_arms
 
 NASTY = "50 % of $x_1 & #2 {a}\\b ~^ [3] | \u4e2d \u00e9 \u2212 <b>"
 """Everything that LaTeX minds."""
@@ -61,6 +61,59 @@ def test_a_narrow_terminal_loses_columns_and_no_characters(exchange: Report, roo
     assert max(map(len, out.splitlines())) <= room
     assert ("not shown in this narrow terminal" in out) == (room < 80)
     assert "gain" in out
+
+
+def by_part(root: Path, rows: int, recorded: tuple[str, ...]) -> Report:
+    """Two arms with three seeds; `set` gains .5 nats on copyable tokens only and has an ICL score higher by .1."""
+    made = Made(root)
+    for seed in (0, 1, 2):
+        for arm, less, icl in (("cold", 0.0, 0.2), ("set", 0.5 + 0.01 * (seed - 1), 0.3)):
+            events = training()
+            bands = [{"first": 1, "last": 1, "targets": 100, "loss": 3.0 + seed},
+                     {"first": 64, "last": 127, "targets": 300, "loss": 2.0 + seed - less}]  # fmt: skip
+            ngrams = [{"n": n, "copyable": {"targets": 100 // n, "loss": 1.0 + seed - less},
+                       "other": {"targets": 300, "loss": 4.0 + seed}} for n in (2, 3)]  # fmt: skip
+            parts = {"bands": bands, "ngrams": ngrams} | ({"icl_score": icl, "icl_rows": rows} if rows else {})
+            induction = {"threshold": 0.5, "score": 0.6} | ({"step": 30 + seed} if arm == "set" else {})
+            events[-1] |= {"loss_parts": parts, "induction": induction} if arm in recorded else {}
+            made.measured(arm, seed, made.stage(f"{arm}{seed}", None, events), {})
+    return build_report(load_experiment(made.write()))
+
+
+@pytest.mark.parametrize("rows", [0, 8])
+def test_where_the_loss_differs(tmp_path: Path, rows: int) -> None:
+    report = by_part(tmp_path / "both", rows, ("cold", "set"))
+    (sheet,) = (each for each in sheets(report) if each.name == "loss-parts")
+    found = {(row[0], row[1]): dict(zip(sheet.heads, row, strict=True)) for row in sheet.rows}
+    assert list(found) == [("cold", "loss"), ("set", "loss"), ("set", "gain")]
+    gain = found["set", "gain"]
+    assert gain["copyable (n=3)"] == gain["positions 64-127"] == "0.500 [0.475, 0.525]"  # t, sd .01, three seeds
+    assert gain["other (n=3)"] == gain["position 1"] == "0.000 [0.000, 0.000]"
+    assert gain["mean"].startswith("0.375 [")
+    assert found["set", "loss"]["positions 64-127"].startswith("2.500 [")
+    assert [each["induction step"] for each in found.values()] == ["never", "30-32", "\N{EN DASH}"]
+    assert ("ICL score" in sheet.heads) == ("ICL score" in sheet.note) == bool(rows)
+    assert gain.get("ICL score") == ("0.100 [0.100, 0.100]" if rows else None)
+    console = Console(width=80, file=io.StringIO(), force_terminal=True, color_system=None)
+    for table in terminal_tables(report, 80):
+        console.print(table)
+    out = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, out.splitlines())) <= 80
+    assert "0.375" in out
+    written = list(csv.DictReader(io.StringIO(tidy_csv(report))))
+    (copied,) = (row for row in written if row["quantity"] == "gain, copyable (n=3)")
+    assert float(copied["value"]) == pytest.approx(0.5)
+    said = json.loads(json.dumps(report.as_json()))["loss_parts"]
+    assert [(each["arm"], each["induction_steps"]) for each in said] == [("cold", [None] * 3), ("set", [30, 31, 32])]
+    print(out, markdown(report))
+
+
+@pytest.mark.parametrize("recorded", [(), ("cold",), ("set",)])
+def test_runs_without_parts_have_no_table_of_them(tmp_path: Path, recorded: tuple[str, ...]) -> None:
+    report = by_part(tmp_path / "one", 8, recorded)
+    assert report.loss_parts == []
+    assert not any(each.name == "loss-parts" for each in sheets(report))
+    assert len(terminal_tables(report)) == 1
 
 
 def test_published_numbers_stand_apart(exchange: Report) -> None:
