@@ -207,12 +207,12 @@ def test_without_matplotlib_one_line_says_what_to_install(monkeypatch: pytest.Mo
 @pytest.mark.skipif(not figures_available(), reason="matplotlib is an extra")
 def test_figures_are_whole_and_the_same_each_time(report: Report, exchange: Report, tmp_path: Path) -> None:
     written = write_figures(exchange, tmp_path / "a", ("svg", "pdf", "png"))
-    assert [path.stem for path in written[::3]] == ["loss", "savings", "substitution"]
+    assert [path.stem for path in written[::3]] == ["loss", "savings", "substitution", "gain", "dose-response"]
     begins = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
     assert all(path.read_bytes().startswith(begins[path.suffix]) for path in written)
     for again in write_figures(exchange, tmp_path / "b", ("svg", "pdf")):
         assert again.read_bytes() == (tmp_path / "a" / again.name).read_bytes(), again.name
     named = {path.stem for path in write_figures(report, tmp_path / "c", ("svg",))}
-    assert named == {"loss", "savings", "diagnostics", "curve-haystack"}
+    assert named == {"loss", "savings", "gain", "diagnostics", "curve-haystack"}
     text = (tmp_path / "a" / "loss.svg").read_text(encoding="utf-8")
     assert "validation loss" in text  # text stays text, so that it can be searched and edited
