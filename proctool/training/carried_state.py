@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from proctool import artifact
 from proctool.artifact import Artifact
-from proctool.errors import ArtifactError, RunError
+from proctool.errors import ArtifactError, OptionError, RunError
 from proctool.models.components import hidden_matrices
 from proctool.models.saved import SavedModel
 from proctool.training.environment import flag
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 def open_state(options: InitOptions, donor: SavedModel | None) -> Artifact | None:
     """The final training state of the run that wrote `donor`; None where it is not asked for or there is no donor.
 
-    The run folder is beside the donor, or holds it, as in an experiment. Raises ArtifactError, RunError.
+    The run folder is beside the donor, or holds it, as in an experiment. Raises ArtifactError, OptionError, RunError.
     """
+    if options.load_optimizer_state and options.init is None:
+        raise OptionError("load_optimizer_state: without --init there is no optimiser state to load; leave it out")
     if donor is None or not options.load_optimizer_state:
         return None
     if flag("ACCELERATE_USE_DEEPSPEED"):

@@ -36,13 +36,13 @@ def recorded(options: object) -> dict[str, Any]:
     """The options that a run's settings and a stage's key hold, as JSON has them.
 
     `compile` was false before it could be left open, and is recorded as that; what it comes to changes no result
-    beyond rounding, and is in a run's metrics. AdamW was the only optimiser, and always
-    started fresh: neither is recorded.
+    beyond rounding, and is in a run's metrics. AdamW was the only optimiser, and always started fresh: both are
+    recorded as nothing.
     """
     values: dict[str, Any] = strict.plain(options)
     for name, only in (("optimizer", "adamw"), ("load_optimizer_state", False)):
         if values.get(name) == only:
-            del values[name]
+            values[name] = None
     if values.get("compile", True) is None:
         values["compile"] = False
     for name in values:

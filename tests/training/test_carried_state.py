@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from proctool import artifact
-from proctool.errors import ArtifactError, ProctoolError, RunError
+from proctool.errors import ArtifactError, OptionError, ProctoolError, RunError
 from proctool.events import StartEvent, read_events
 from proctool.models.components import components
 from proctool.models.saved import open_model
@@ -95,7 +95,7 @@ def test_a_killed_run_ends_as_one_that_was_not_and_as_no_fresh_one(text: Path, t
     assert contents(tmp_path / "fresh.safetensors") != contents(tmp_path / "whole.safetensors")
     settings = [read_form(tmp_path / f"{name}.run") or {} for name in ("fresh", "whole")]
     assert changed_settings(*settings) == ["load_optimizer_state"]
-    assert "load_optimizer_state" not in settings[0]
+    assert settings[0]["load_optimizer_state"] is None
 
 
 def test_a_donor_without_its_state_is_one_line(text: Path, tmp_path: Path) -> None:
@@ -116,6 +116,8 @@ def test_a_donor_without_its_state_is_one_line(text: Path, tmp_path: Path) -> No
     other = warmed(tmp_path, "other", seed=3)
     moved.replace(other)
     assert "has no training state with the weights of" in said(other)
+    with pytest.raises(OptionError, match="without --init there is no optimiser state"):
+        pretrained(other, text, "never", init=None)
     write_folder(tmp_path / "hf")
     assert "no run of proctool wrote it" in said(tmp_path / "hf")
 
@@ -127,6 +129,6 @@ def test_a_recipe_says_which_arms_can_have_it() -> None:
     }  # fmt: skip
     asked = {name: arm.pretrain().load_optimizer_state for name, arm in arms_of(build_recipe(values)).items()}
     assert asked == {"cold": False, "set": True, "set-scale": False, "set-text": True, "set-shuffled": True}
-    values["arms"]["set"] = {"donors": dict.fromkeys(("attention", "mlp"), {"task": TASK})}
+    values["arms"]["set"] = {"donors": {key: {"task": TASK} for key in ("attention", "mlp")}}
     with pytest.raises(ProctoolError, match=r"arms\.set.*: load_optimizer_state needs a single warm-up"):
         build_recipe(values)

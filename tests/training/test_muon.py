@@ -15,8 +15,9 @@ from transformers.pytorch_utils import Conv1D
 
 from proctool import artifact
 from proctool.errors import OptionError, ProctoolError, RunError
-from proctool.models.build import build_model
-from proctool.models.components import components
+from proctool.evaluation.finetune.classifier import build_classifier, classifier_config
+from proctool.models.build import build_model, outline
+from proctool.models.components import components, hidden_matrices
 from proctool.models.memory import Layout, training_memory
 from proctool.models.saved import open_model
 from proctool.training.engine import Engine
@@ -25,7 +26,7 @@ from proctool.training.optimiser import MuonAndAdamW, make_optimiser, set_rate
 from proctool.training.options import recorded
 from proctool.training.run_form import read_form
 from proctool.training.warmup import warmup_job
-from tests.models.tiny import CONTEXT, FAMILIES, tiny
+from tests.models.tiny import CONTEXT, FAMILIES, tiny, tiny_config
 from tests.training.runs import contents, options, same_after_kills
 from tests.training.test_late import poison
 
@@ -73,6 +74,23 @@ def test_a_step_is_that_of_torchs_muon_and_adamw(family: str) -> None:
     found = training_memory(mine, length=CONTEXT, logits_at_once=1 << 25, optimizer="muon")
     held = sum((1 if name in expected else 2) * each.numel() for name, each in mine.named_parameters())
     assert found.state(Layout(1)) == 4 * (found.parameters + held)
+
+
+def test_norms_with_a_row_for_each_head_are_not_muons() -> None:
+    config = tiny_config("cohere")
+    config.use_qk_norm = True
+    model = outline(config)
+    norms = {name for name, each in model.named_parameters() if "norm" in name and each.dim() == 2}
+    assert norms
+    assert hidden_matrices(model) == matrices_of(model)
+    assert not norms & hidden_matrices(model)
+
+
+def test_a_classifier_has_them_too() -> None:
+    config = classifier_config(tiny_config("gpt2"), 3)
+    classifier, causal = build_classifier(config, 0), outline(config)
+    assert hidden_matrices(classifier) == hidden_matrices(causal)
+    assert components(classifier)["score.weight"].component == "head"
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
