@@ -65,6 +65,8 @@ class StartEvent(Event):
     flops: Amount = 0
     """Steps of the whole run; 0 in old files without it."""
     carried: Annotated[Sequence[Mapping[str, Any]], read_carried] | None = None
+    state_carried: Count | None = None
+    """Parameters that start with the optimiser's state of the warm-up, where it was asked for."""
     seed: Count | None = None
     eval_samples: Count | None = None
     environment: Annotated[Mapping[str, Any], read_mapping] | None = None

@@ -11,6 +11,7 @@ from proctool.models.saved import SavedModel
 from proctool.procedural.controls import Control
 from proctool.procedural.mixture import Mixture, parse_tasks
 from proctool.procedural.registry import Task
+from proctool.training.carried_state import open_state
 from proctool.training.curriculum import task_course
 from proctool.training.init_from import open_init, transplant_from
 from proctool.training.job import Job
@@ -60,6 +61,7 @@ def diagnostic_job(name: str, options: DiagnosticOptions, held_out_seed: int = H
         metadata={"stage": "diagnostic"},
         parents=[donor.parent] if donor else [],
         prepare=transplant_from(donor, options, options.seed),
+        state=open_state(options, donor),
     )
 
 

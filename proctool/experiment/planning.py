@@ -236,8 +236,7 @@ def stage_memory(stage: Stage, *, checkpointing: bool) -> Memory:
         train_only(model, options.train)
     return training_memory(
         model, length=stage.length, logits_at_once=LOGITS_AT_ONCE, precision=options.precision,
-        dropout=options.dropout,
-        checkpointing=checkpointing,
+        dropout=options.dropout, checkpointing=checkpointing, optimizer=options.optimizer,
     )  # fmt: skip
 
 

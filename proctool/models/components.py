@@ -26,10 +26,11 @@ COMPONENTS = ("attention", "mixer", "mlp", "norms", "embeddings", "positions", "
 
 # How transformers ends the class names of each kind of module, after the family's own prefix.
 _ATTENTION = ("Attention", "AttentionBlock")
+_NORMS = ("Norm", "Norm1P")
 _ENDINGS = (
     ("attention", _ATTENTION),
     ("mixer", ("Mixer", "MambaLayer", "DeltaNet", "ShortConv", "RecurrentBlock")),
-    ("norms", ("Norm", "Norm1P")),
+    ("norms", _NORMS),
     ("mlp", ("MLP", "Mlp", "FeedForward", "MoE", "Moe", "MoeBlock", "MoEBlock", "MoELayer")),
 )
 
@@ -95,6 +96,8 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
         raise ModelError(f"{family}: expected one stack of layers, found {len(found)}: {_UNSUPPORTED}")
     stack = found[0]
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None:
+        head = getattr(model, "score", None)  # a classifier's
     offset = 0
     placed: list[tuple[nn.Module, Place]] = []
     for child in _around(model.base_model, stack):
@@ -128,6 +131,22 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
         next(name for name, module in model.named_modules() if module is stack),
         len(stack),
         offset,
+    )
+
+
+def hidden_matrices(model: PreTrainedModel) -> frozenset[str]:
+    """Names of the matrices of attention and MLPs, routers included: 2-D weights that multiply hidden states.
+
+    Experts that a family keeps in one 3-D tensor are not among them. Raises ModelError.
+    """
+    norms = {
+        id(each) for part in model.modules() if type(part).__name__.endswith(_NORMS) for each in part.parameters()
+    }  # norms of queries and keys may have a row for each head
+    places = components(model)
+    return frozenset(
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 2 and places[name].component in ("attention", "mlp") and id(parameter) not in norms
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proctool.errors import ModelError
+from proctool.models.components import hidden_matrices
 from proctool.models.flops import chosen_experts
 
 if TYPE_CHECKING:
@@ -57,10 +58,12 @@ class Memory:
     """Whether products are in half precision."""
     checkpointing: bool
     logits_at_once: int
+    single: int = 0
+    """How many trained parameters have one moment instead of two: Muon's."""
 
     def state(self, layout: Layout) -> int:
-        """Weights and AdamW's two moments, in fp32."""
-        held = 4 * self.parameters + 8 * self.trained
+        """Weights, AdamW's two moments and Muon's one, in fp32."""
+        held = 4 * self.parameters + 8 * self.trained - 4 * self.single
         return -(-held // layout.devices) if layout.sharded else held
 
     def gradients(self, layout: Layout) -> int:
@@ -115,6 +118,7 @@ def training_memory(
     checkpointing: bool = False,
     on_cpu: bool = False,
     lean: bool = True,
+    optimizer: str = "adamw",
 ) -> Memory:
     """The memory of training `model` (on any device, meta too) on samples of `length` tokens, all of them targets.
 
@@ -146,7 +150,16 @@ def training_memory(
         half=half,
         checkpointing=checkpointing,
         logits_at_once=logits_at_once,
+        single=single_moments(model, optimizer),
     )
+
+
+def single_moments(model: PreTrainedModel, optimizer: str) -> int:
+    """How many trained parameters `optimizer` keeps one moment of instead of two."""
+    if optimizer != "muon":
+        return 0
+    matrices = hidden_matrices(model)
+    return sum(each.numel() for name, each in model.named_parameters() if each.requires_grad and name in matrices)
 
 
 def _whole(model: PreTrainedModel, layers: int) -> int:

@@ -25,6 +25,7 @@ from proctool.training.options import InitOptions, PretrainOptions, WarmupOption
 from proctool.transplantation.options import CARRIED
 
 T = TypeVar("T")
+Started = TypeVar("Started", PretrainOptions, DiagnosticOptions)
 
 INIT = tuple(each.name for each in dataclasses.fields(InitOptions))
 WHOLE: Values = {"components": ("attention", "mlp", "norms", "positions"), "embeddings": "copy"}
@@ -109,7 +110,7 @@ class PlannedArm:
         if self.is_trial:
             # Too high a rate is a result of the sweep. Nobody continues a trial.
             values |= {"on_divergence": "end", "keep_state": False}
-        options = _build(PretrainOptions, values, f"{self._where}.pretrain")
+        options = self._with_own_state(_build(PretrainOptions, values, f"{self._where}.pretrain"))
         if share == 1:
             return options
         steps = max(1, round(share * options.steps))
@@ -125,7 +126,7 @@ class PlannedArm:
         given = {"context": recipe.context, **self._tokenizer}
         shared = self._shared | {key: value for key, value in given.items() if value is not None}
         # A fine-tuning has its own corpus, as it is.
-        own = {"validation", *(each.name for each in dataclasses.fields(MixOptions))}
+        own = {"validation", "load_optimizer_state", *(each.name for each in dataclasses.fields(MixOptions))}
         pretrain = {key: value for key, value in recipe.pretrain.items() if key not in own}
         return _build(PretrainOptions, shared | pretrain | WHOLE | recipe.finetune[name], f"finetune.{name}")
 
@@ -138,7 +139,7 @@ class PlannedArm:
         values = self._diagnostic_values(name)
         values.pop("warmup", None)
         where = f"diagnostics.{name}"
-        made = _build(DIAGNOSTICS[name], self._only_if_started(values), where)
+        made = self._with_own_state(_build(DIAGNOSTICS[name], self._only_if_started(values), where))
         # With all defaults, so that writing a task's default and leaving it out give the same key.
         task = located(where, partial(diagnostic_task, name, made))
         return dataclasses.replace(made, **{option: getattr(task, option) for option in made.task_options})
@@ -207,6 +208,20 @@ class PlannedArm:
         if self.arm.is_warmed or values.get("init") is not None:
             return values
         return {key: value for key, value in values.items() if key not in INIT}
+
+    def _with_own_state(self, options: Started) -> Started:
+        """Without the optimiser's state of a warm-up for a control that keeps no weight; an error for other arms
+        whose weights no single run wrote.
+        """
+        if not options.load_optimizer_state or (self.control in ON_TEXT and self.treatment_of(options) is None):
+            return options
+        if self.control is not None and self.control in ("scale", "sharpened"):
+            return dataclasses.replace(options, load_optimizer_state=False)
+        if self.arm.donors or self.treatment_of(options) is not None:
+            raise OptionError(
+                f"{self._where}: load_optimizer_state needs a single warm-up without a treatment; leave it out"
+            )
+        return options
 
 
 def carried_into(options: InitOptions) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from proctool.transplantation.origin import NOT_TAKEN, Provenance
 
@@ -64,6 +65,8 @@ class Start:
     """The layers that were carried over, as written; empty for all."""
     corpora: tuple[str, ...] = ()
     """The corpora that its donors were trained on."""
+    optimiser: Literal["part", "all"] | None = None
+    """For which parameters the optimiser keeps its state from the warm-up; None: for none."""
     made_from: str = ""
     """The arm in the recipe that it is a variant of: variants differ in the length of their warm-up."""
 

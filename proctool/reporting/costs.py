@@ -80,7 +80,7 @@ def resets_of(start: Start, record: ExperimentRecord) -> tuple[Reset, ...] | Non
         return None
     scaled = start.components if start.kind in _SCALE_ONLY else record.treatment(start.made_from).get("match_scale", ())
     mixed = record.donors(start.made_from) if start.tasks else ()
-    found = [Reset("optimiser")]
+    found = [] if start.optimiser == "all" else [Reset("optimiser", start.optimiser)]
     for component in COMPONENTS:
         rows = [each for each in start.carried if each.component == component]
         taken = [each for each in rows if each.source not in NOT_TAKEN]

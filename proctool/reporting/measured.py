@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -154,7 +154,10 @@ def start_of(log: MetricsLog, warmup: Warmup) -> Start:
     carried = tuple(row.provenance for row in read_carried(log.start.carried if log.start is not None else None))
     layers = read_settings(log.path.parent).get("layers")
     chosen = tuple(sorted(map(str, layers))) if isinstance(layers, list) else ()
-    return Start(warmup.tasks, carried, layers=chosen, corpora=warmup.corpora)
+    kept: Literal["part", "all"] | None = None
+    if log.start is not None and log.start.state_carried:
+        kept = "all" if log.start.state_carried == log.start.trained else "part"
+    return Start(warmup.tasks, carried, layers=chosen, corpora=warmup.corpora, optimiser=kept)
 
 
 def warmup_of(logs: Iterable[MetricsLog]) -> Warmup:

@@ -61,10 +61,12 @@ class Checkpoints:
         self.extends = False
         """Whether `restore` went back to the final state of a run that is being extended."""
 
-    def restore(self) -> Position | None:
-        """Go back to the latest checkpoint; None where there is none. Raises RunError."""
+    def restore(self, start: Mapping[str, Tensor] | None = None) -> Position | None:
+        """Go back to the latest checkpoint; without one None, and the optimiser's state is `start`. Raises RunError."""
         saved = self.run.latest()
         if saved is None:
+            if start:
+                self.engine.restore({}, start)
             return None
         if saved.metadata.get("format") != _FORMAT:
             raise RunError(

@@ -19,6 +19,7 @@ from proctool.training.background import HostCopies
 from proctool.training.batch import AnyBatch
 from proctool.training.environment import hidden
 from proctool.training.loss import TargetLoss
+from proctool.training.optimiser import MuonAndAdamW, set_rate
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -55,13 +56,14 @@ class Engine:
         register_fsdp_forward_method(prepared, "scores")
         return prepared, stepper
 
+    @property
+    def holds(self) -> bool:
+        """Whether `step` obeys `hold`, as fused AdamW does. Muon does not: the host must ask before its steps."""
+        return not isinstance(self.optimiser, MuonAndAdamW)
+
     def set_learning_rate(self, rate: float) -> None:
         """For the next step."""
-        for group in self._stepper.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        set_rate(self._stepper.param_groups, rate)
 
     def make_capturable(self) -> None:
         """Keep the learning rate in a tensor, for steps that are recorded once and replayed."""
@@ -107,6 +109,7 @@ class Engine:
         Where `hold` (() float32, on the device) is 1, weights and optimiser stay as they are, step count included.
         """
         if hold is not None:
+            assert self.holds, "this optimiser would step all the same"
             self.optimiser.found_inf = hold  # type: ignore[attr-defined]  # what fused AdamW looks for
         self._stepper.step()
         self._stepper.zero_grad()

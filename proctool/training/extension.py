@@ -21,14 +21,9 @@ KEPT_BELOW = 64 << 20
 """Bytes of training state that a run keeps without being asked: models of up to about five million parameters."""
 
 
-def state_bytes(parameters: int, trained: int) -> int:
-    """Bytes of a training state: fp32 weights, and AdamW's two moments of those that are trained."""
-    return 4 * parameters + 8 * trained
-
-
-def keeps_state(asked: bool | None, parameters: int, trained: int) -> bool:
-    """Whether a run keeps its final training state."""
-    return state_bytes(parameters, trained) <= KEPT_BELOW if asked is None else asked
+def keeps_state(asked: bool | None, size: int) -> bool:
+    """Whether a run keeps its final training state of `size` bytes."""
+    return size <= KEPT_BELOW if asked is None else asked
 
 
 def scheduled_steps(steps: int, extended_from: Sequence[Mapping[str, Any]]) -> int:

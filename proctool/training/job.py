@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,24 +15,27 @@ from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ModelError
 from proctool.events import EndEvent, Event, StartEvent
-from proctool.launched import launch
 from proctool.models.build import build_model, outline, parameter_count, require_context
 from proctool.models.components import train_only
 from proctool.models.flops import training_flops
 from proctool.models.heads import head_map
+from proctool.models.memory import single_moments
 from proctool.models.mimetic import make_mimetic
 from proctool.models.saved import save_model
 from proctool.models.shapes import start_of, written_digest
 from proctool.training import environment
+from proctool.training.carried_state import carried_state, parameters_of
 from proctool.training.curriculum import Curriculum
-from proctool.training.extension import EXTENDED_FROM, keeps_state, note, state_bytes
+from proctool.training.extension import EXTENDED_FROM, keeps_state, note
 from proctool.training.head_tracker import HeadTracker, induction_heads
 from proctool.training.mixed import procedural_tokens
+from proctool.training.optimiser import require_optimiser
 from proctool.training.options import TrainingOptions, recorded
 from proctool.training.run import RunFolder
 from proctool.training.run_place import earlier_run_path, outputs_of, run_path
 from proctool.training.runlog import run_log
 from proctool.training.sources import Source, held_out_samples
+from proctool.training.step_cut import cut_for, is_chosen, planned_memory
 from proctool.training.trackers import check_trackers, tracked
 from proctool.transplantation import Origin, records, summary
 from proctool.units import format_bytes
@@ -57,6 +61,8 @@ class Job:
     parents: Sequence[Artifact | Mapping[str, Any]] = ()
     prepare: Callable[[PreTrainedModel], list[Origin]] | None = None
     """Changes the fresh model before training: the transplant."""
+    state: Artifact | None = None
+    """The training state whose optimiser's state is carried with the tensors (default: a fresh one)."""
     build: Callable[[PretrainedConfig, int], PreTrainedModel] = build_model
     """Makes the fresh model of a configuration and a seed."""
     loss: Callable[[PreTrainedModel], TargetLoss] | None = None
@@ -83,6 +89,7 @@ class Job:
         # Refused before a run folder is made.
         if self.options.train is not None:
             train_only(outline(self.config), self.options.train)
+        require_optimiser(self.options, self.config)
         if self.options.init_attention is not None:
             head_map(outline(self.config))
 
@@ -99,18 +106,16 @@ class Job:
     def plan(self) -> dict[str, Any]:
         """What a dry run prints: sizes and costs, and what would be carried over."""
         model, origins, trained = self._initial()
-        parameters = parameter_count(model)
         planned: dict[str, Any] = {
             "command": self.command,
-            "parameters": parameters,
+            "parameters": parameter_count(model),
             "steps": self.options.steps,
             "tokens": self._tokens,
             **self._procedural(self.options.steps),
             "flops": training_flops(model, self._tokens, self.source.length),
             "trained": trained,
-            # fp32 weights; of what is trained, gradients and AdamW's two moments too
-            "state_bytes": 4 * parameters + 12 * trained,
-            **self._memory(model),
+            "state_bytes": self._state_bytes(model, trained) + 4 * trained,  # with gradients
+            **planned_memory(self.options, model, self.source.length),
             "run_dir": str(self.run_path),
             "output": str(self.output) if self.output else None,
             **self.source.metadata(),
@@ -122,6 +127,11 @@ class Job:
         if origins:
             planned["carried"] = records(summary(origins))
         return planned
+
+    def _state_bytes(self, model: PreTrainedModel, trained: int) -> int:
+        """Bytes of a training state: fp32 weights, and the moments of those that are trained."""
+        single = single_moments(model, self.options.optimizer)
+        return 4 * parameter_count(model) + 8 * trained - 4 * single
 
     def _procedural(self, steps: int) -> dict[str, Any]:
         """Procedural tokens of the first `steps` steps, where they are mixed into a corpus."""
@@ -141,26 +151,6 @@ class Job:
                 f"{self.options.eval_samples}; all of them are scored"
             )
         return remarks
-
-    def _memory(self, model: PreTrainedModel) -> dict[str, Any]:
-        """What one process of this launch holds at its peak, estimated, and what that decides."""
-        import torch
-
-        from proctool.models.memory import Layout, training_memory
-        from proctool.training.loss import LOGITS_AT_ONCE
-        from proctool.training.step_cut import cut_for, is_chosen
-
-        options, on_cpu = self.options, not torch.accelerator.is_available()
-        device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
-        assert device is not None, "there is an accelerator"
-        cut = cut_for(options, model, self.source.length, device)
-        memory = training_memory(
-            model, length=self.source.length, logits_at_once=LOGITS_AT_ONCE, precision=options.precision,
-            dropout=options.dropout, checkpointing=cut.gradient_checkpointing, on_cpu=on_cpu, lean=cut.lean_mlp,
-        )  # fmt: skip
-        layout = Layout(cut.micro_batch, launch().processes, accumulates=cut.accumulate > 1)
-        chosen = {"micro_batch": cut.micro_batch, "gradient_checkpointing": cut.gradient_checkpointing}
-        return {"peak_bytes": memory.peak(layout), **(chosen if is_chosen(options) else {})}
 
     def _initial(self) -> tuple[PreTrainedModel, list[Origin], int]:
         """The model before its first step, where its weights come from, and how many of them will be trained."""
@@ -239,11 +229,12 @@ class Job:
         from proctool.training.devices import losing_peers_is_one_line
         from proctool.training.heap import freed_memory_kept
         from proctool.training.loop import train
-        from proctool.training.step_cut import cut_for, is_chosen
 
         model, origins, trained = self._initial()
         flops, device = training_flops(model, self._tokens, self.source.length), PartialState().device
-        options = compile_chosen(self.options, flops)
+        size = self._state_bytes(model, trained)
+        keeps = keeps_state(self.options.keep_state, size)
+        options = dataclasses.replace(compile_chosen(self.options, flops), keep_state=keeps)
         cut = cut_for(options, model, self.source.length, device, run.events())
         if is_chosen(options) and not cut.fits:
             run.say("the run may run out of memory: its estimate is more than the memory that is free now")
@@ -253,11 +244,14 @@ class Job:
             run.say(line)
         if run.extended_from and (said := note(settings, run.extended_from)):
             run.say(said)
-        elif not keeps_state(self.options.keep_state, parameter_count(model), trained):
-            size = format_bytes(state_bytes(parameter_count(model), trained))
-            run.say(f"the final training state ({size}) is not kept; --keep-state keeps it for --extend")
+        elif not keeps:
+            run.say(f"the final training state ({format_bytes(size)}) is not kept; --keep-state keeps it for --extend")
         if self.options.track_heads and run.is_writer:
             run.listeners.append(HeadTracker(model, self.held_out, run))
+        state: dict[str, torch.Tensor] = {}
+        if self.state is not None:
+            state = carried_state(self.state, model, origins, self.options.optimizer)
+            run.say(f"{parameters_of(state, model)} of {trained} parameters start with the donor's optimiser state")
         metadata = self.source.metadata()
         start = StartEvent(
             command=self.command,
@@ -267,6 +261,7 @@ class Job:
             trained=trained,
             flops=flops,
             carried=records(summary(origins)),
+            state_carried=None if self.state is None else parameters_of(state, model),
             seed=metadata.get("seed", self.options.seed),
             eval_samples=self._eval_samples,
             environment=dict(surroundings.recorded) if surroundings.recorded else None,
@@ -284,7 +279,7 @@ class Job:
                 losing_peers_is_one_line(),
             ):
                 settled, others = cut.applied(options), self.others
-                result = train(model, course, settled, run, start, self.loss, others, signals_held, self.by_part)
+                result = train(model, course, settled, run, start, self.loss, others, signals_held, self.by_part, state)
             return self._completed(run, model, origins, result, options)
 
     def _completed(

@@ -28,11 +28,11 @@ LAG = 8
 def lag_of(engine: Engine) -> int:
     """Steps to read late by; 0 reads at once.
 
-    CPUs compute at once. A gradient scaler has a rule of its own for steps to leave out, and reads it each step, and an
-    engine that steps early has nothing to hold back.
+    CPUs compute at once. A gradient scaler has a rule of its own for steps to leave out, and reads it each step. An
+    engine that steps early has nothing to hold back, and Muon cannot be held back by the device.
     """
-    waits = engine.accelerator.device.type != "cuda" or engine.accelerator.scaler is not None or engine.steps_early
-    return 0 if waits else LAG
+    is_late = engine.accelerator.device.type == "cuda" and engine.accelerator.scaler is None
+    return LAG if is_late and engine.holds and not engine.steps_early else 0
 
 
 class Readout:

@@ -35,13 +35,13 @@ from proctool.training.devices import agreed_to_stop, device_peak, make_accelera
 from proctool.training.early_stop import EarlyStop
 from proctool.training.engine import Engine
 from proctool.training.evaluate import Scores, evaluate, evaluate_parts
-from proctool.training.extension import keeps_state, scheduled_steps
+from proctool.training.extension import scheduled_steps
 from proctool.training.graphs import GraphStep, capture_for
 from proctool.training.guard import Guard, Judged, Objection
 from proctool.training.late import LateSteps, StepTaken, lag_of
 from proctool.training.loss import TargetLoss
 from proctool.training.mixed import procedural_tokens
-from proctool.training.optimiser import make_optimiser
+from proctool.training.optimiser import optimiser_of
 from proctool.training.options import TrainingOptions
 from proctool.training.producers import producers_for, read_from_producers, work_for
 from proctool.training.run import RunFolder
@@ -83,11 +83,12 @@ def train(
     others: Mapping[str, Source] | None = None,
     held: contextlib.ExitStack | None = None,
     by_part: bool = False,
+    state: Mapping[str, torch.Tensor] | None = None,
 ) -> Result:
     """Train `model` in place for `options.steps` steps, recording events (`start` first) and checkpoints in `run`.
 
     Evaluations also score `others`, by split; nothing depends on their scores. With `by_part`, the loss at the end is
-    also taken apart, in one more pass.
+    also taken apart, in one more pass. The optimiser starts with `state`, by PARAMETER/KEY.
 
     Goes on from the folder's latest checkpoint: with the same settings on the same hardware, the weights end as
     those of a run that was never stopped, bit for bit. From the first step on, signals are held until the end, or
@@ -101,13 +102,12 @@ def train(
         model.gradient_checkpointing_enable()
     model.train()
     module = (loss_of or TargetLoss)(model)
-    optimiser = make_optimiser(module, lr=options.lr, weight_decay=options.weight_decay, beta2=options.beta2)
     torch.manual_seed(options.seed * accelerator.num_processes + accelerator.process_index)  # dropout
-    engine = make_engine(accelerator, module, optimiser, options)
+    engine = make_engine(accelerator, module, optimiser_of(model, options), options)
     early, guard = EarlyStop(options.until, options.patience), Guard(options.spike, accelerator.device)
     parts: dict[str, HasState] = {"early": early, "course": course, "guard": guard}
     checkpoints = Checkpoints(run, engine, parts, options.keep_checkpoints)
-    resumed = checkpoints.restore()
+    resumed = checkpoints.restore(state)
     here = resumed or Position()
     run.begin(here.step)
     if checkpoints.extends and run.extensions_begun < len(run.extended_from):
@@ -307,7 +307,7 @@ def train(
         run.record(NoteEvent(step=here.step, note=f"ended at step {here.step}: {diverged.words()}"))
         scores = Scores(math.nan, 0.0, 0.0, 0)
     assert scores is not None, "the last step is always evaluated"
-    if keeps_state(options.keep_state, start.parameters, start.trained):
+    if options.keep_state:
         checkpoints.write_state(dataclasses.replace(here, seconds=clock.seconds()), parts_before)
     weights = engine.weights()
     result = Result(

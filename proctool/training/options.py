@@ -18,6 +18,7 @@ from proctool.training.accept import REDRAWN_SEEDS, Acceptance
 from proctool.training.curriculum import parse_curriculum
 from proctool.training.early_stop import parse_until
 from proctool.training.mix import MixOptions, checked
+from proctool.training.schedule import lr_factors
 
 AUTO = "auto"
 """The word for what follows from the device's memory."""
@@ -35,9 +36,13 @@ def recorded(options: object) -> dict[str, Any]:
     """The options that a run's settings and a stage's key hold, as JSON has them.
 
     `compile` was false before it could be left open, and is recorded as that; what it comes to changes no result
-    beyond rounding, and is in a run's metrics.
+    beyond rounding, and is in a run's metrics. AdamW was the only optimiser, and always started fresh: both are
+    recorded as nothing.
     """
     values: dict[str, Any] = strict.plain(options)
+    for name, only in (("optimizer", "adamw"), ("load_optimizer_state", False)):
+        if values.get(name) == only:
+            values[name] = None
     if values.get("compile", True) is None:
         values["compile"] = False
     for name in values:
@@ -82,6 +87,10 @@ class TrainingOptions:
     """AdamW's weight decay; never for norms, biases and embeddings."""
     beta2: float = 0.95
     """AdamW's second-moment decay."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Optimiser; muon: for matrices of attention and MLPs, AdamW for the rest."""
+    lr_of: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
+    """Factors on --lr of components: attention=0.5,embeddings=2."""
     clip: float = 1.0
     """Maximum gradient norm; 0 turns clipping off."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
@@ -154,6 +163,9 @@ class TrainingOptions:
             raise OptionError(f"patience = {self.patience}: must be at least 1")
         if self.spike is not None and not 1 < self.spike < math.inf:
             raise OptionError(f"spike = {self.spike:g}: must be above 1; 10 is usual")
+        if self.lr_of is not None:
+            factors = lr_factors(self.lr_of)
+            object.__setattr__(self, "lr_of", tuple(f"{name}={factor!r}" for name, factor in factors.items()) or None)
         if self.train is not None and not parse_components(self.train, "train"):
             raise OptionError("train: nothing would be trained; give at least one component")
         if not 0 < self.lr < math.inf:
@@ -266,6 +278,8 @@ class InitOptions:
     """Carry only these layers: 0-5,8, or mlp=0-5 (repeatable)."""
     heads: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
     """Carry only these attention heads: 1.2,0.3 (layer.head), random:2."""
+    load_optimizer_state: bool = False
+    """Also carry the optimiser's state of tensors that are carried whole."""
 
 
 @dataclass(frozen=True, kw_only=True)

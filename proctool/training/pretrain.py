@@ -10,6 +10,7 @@ from proctool.corpora.noise import RandomRows, TokenNoise
 from proctool.errors import OptionError
 from proctool.models.build import build_grown, model_config, with_rows
 from proctool.models.shapes import Shape, parse_model
+from proctool.training.carried_state import open_state
 from proctool.training.init_from import open_init, rows_for, transplant_from
 from proctool.training.job import Job
 from proctool.training.mix import Mix, even_placement
@@ -124,6 +125,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
         },
         parents=[donor.parent] if donor else [],
         prepare=transplant_from(donor, options, options.seed),
+        state=open_state(options, donor),
         epochs=corpus_rows / len(train.rows),
         remark="; ".join(filter(None, remarks)),
         by_part=True,

@@ -28,7 +28,7 @@ _STARTED_THEN = {"init_std": GPT2_INIT_STD, "tie": None}
 """How models given by shape began before their settings said so."""
 
 
-_OF_A_START = {"components", "embeddings", "layers", "heads"}
+_OF_A_START = {"components", "embeddings", "layers", "heads", "load_optimizer_state"}
 """Settings without effect in a run that starts from fresh weights; their defaults may change."""
 
 

@@ -1,8 +1,13 @@
-"""The learning rate as a pure function of the step."""
+"""The learning rate as a pure function of the step, and the factors on it of components."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+from proctool import config
+from proctool.errors import OptionError
+from proctool.models.components import COMPONENTS, parse_components
 
 _DECAY_SHARE = 0.2
 """The last part of a WSD run, over which its rate falls (https://arxiv.org/abs/2405.18392)."""
@@ -24,3 +29,20 @@ def learning_rate(step: int, *, steps: int, peak: float, schedule: str, ramp_ste
     else:
         raise ValueError(schedule)
     return peak * (final + (1 - final) * share) if schedule != "constant" else peak
+
+
+def lr_factors(written: Sequence[str]) -> dict[str, float]:
+    """Factors on the learning rate by component, in the standard order, of texts such as `attention=0.5`.
+
+    Factors of 1 are left out. Raises OptionError.
+    """
+    found: dict[str, float] = {}
+    for each in written:
+        name, equals, value = (part.strip() for part in each.partition("="))
+        if not equals:
+            raise OptionError(f"lr_of: {each}: write component=factor, such as attention=0.5")
+        parse_components([*found, name], "lr_of")
+        found[name] = config.convert(value, float, f"lr_of: {name}")
+        if found[name] <= 0:
+            raise OptionError(f"lr_of: {name} = {value}: must be above 0; --train freezes components")
+    return {name: found[name] for name in COMPONENTS if found.get(name, 1.0) != 1.0}

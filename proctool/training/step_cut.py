@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -113,6 +113,7 @@ def cut_for(
         return training_memory(
             model, length=length, logits_at_once=LOGITS_AT_ONCE, precision=options.precision,
             dropout=options.dropout, checkpointing=checkpointing, on_cpu=on_cpu, lean=lean,
+            optimizer=options.optimizer,
         )  # fmt: skip
 
     def peak(cut: StepCut, lean: bool = True) -> int:
@@ -128,6 +129,22 @@ def cut_for(
         cut = cut_step(options, memory_of, room, processes=processes, sharded=sharded)
     keeps = not on_cpu and peak(cut, lean=False) <= room
     return dataclasses.replace(cut, lean_mlp=not cut.gradient_checkpointing and not keeps)
+
+
+def planned_memory(options: TrainingOptions, model: PreTrainedModel, length: int) -> dict[str, Any]:
+    """What one process of this launch holds at its peak, estimated, and what that decides; for a dry run."""
+    from proctool.training.loss import LOGITS_AT_ONCE
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    cut = cut_for(options, model, length, device or torch.device("cpu"))
+    memory = training_memory(
+        model, length=length, logits_at_once=LOGITS_AT_ONCE, precision=options.precision, dropout=options.dropout,
+        checkpointing=cut.gradient_checkpointing, on_cpu=device is None, lean=cut.lean_mlp,
+        optimizer=options.optimizer,
+    )  # fmt: skip
+    layout = Layout(cut.micro_batch, launch().processes, accumulates=cut.accumulate > 1)
+    chosen = {"micro_batch": cut.micro_batch, "gradient_checkpointing": cut.gradient_checkpointing}
+    return {"peak_bytes": memory.peak(layout), **(chosen if is_chosen(options) else {})}
 
 
 def _agreed(memory: DeviceMemory) -> tuple[int, int]:

@@ -146,6 +146,13 @@ class Origin:
         return self.provenance.source
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is one tensor of a donor, unchanged."""
+        how = self.provenance
+        is_plain = how.treatment == Treatment() and not how.heads and how.positions is None
+        return how.source in ("carried", "copy") and len(self.given) == 1 and is_plain
+
+    @property
     def size(self) -> int:
         """Number of values in the tensor."""
         return math.prod(self.shape)

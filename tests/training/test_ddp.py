@@ -8,6 +8,7 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 
+from proctool.training.background import HostCopies
 from proctool.training.devices import accelerator_of
 from proctool.training.engine import Engine
 from proctool.training.loss import TargetLoss
@@ -15,7 +16,8 @@ from proctool.training.optimiser import make_optimiser
 from tests.models.tiny import tiny
 
 
-def test_gradients_lie_in_large_buckets_and_no_buffer_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_gradients_lie_in_large_buckets_and_no_buffer_is_sent(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[dict[str, Any]] = []
 
     def spy(module: torch.nn.Module, **how: Any) -> torch.nn.Module:
@@ -26,5 +28,11 @@ def test_gradients_lie_in_large_buckets_and_no_buffer_is_sent(monkeypatch: pytes
     monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", spy)
     monkeypatch.setitem(accelerator.state.__dict__, "distributed_type", DistributedType.MULTI_CPU)
     module = TargetLoss(tiny("llama"))
-    Engine(accelerator, module, make_optimiser(module, lr=1e-3, weight_decay=0.1, beta2=0.95))
+    optimiser = make_optimiser(module.model, lr=1e-3, weight_decay=0.1, beta2=0.95, optimizer=optimizer)
+    engine = Engine(accelerator, module, optimiser)
     assert given == [{"gradient_as_bucket_view": True, "bucket_cap_mb": 100, "broadcast_buffers": False}]
+    before = engine.weights(HostCopies())
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    engine.step()
+    assert all(not torch.equal(before[name], after) for name, after in engine.weights().items())

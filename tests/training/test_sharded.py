@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,8 +66,9 @@ LAYOUTS = [("fsdp", None)] + [
 def test_a_sharded_run_equals_one_process_and_resumes_bit_for_bit(tmp_path: Path, layout: str, config: object) -> None:
     if config:
         pytest.importorskip("deepspeed")
-    warmup_job(options(tmp_path, "one", dropout=0.0, init_std=0.02, accumulate=2)).run()
-    whole = launched(tmp_path, layout, config, "whole", accumulate=2)
+    changes: dict[str, Any] = {"accumulate": 2} | ({} if config else {"lr_of": ["embeddings=3"]})
+    warmup_job(options(tmp_path, "one", dropout=0.0, init_std=0.02, **changes)).run()
+    whole = launched(tmp_path, layout, config, "whole", **changes)
     assert whole.returncode == 0, whole.stderr
     one, two = (
         artifact.read_torch(artifact.read_header(tmp_path / f"{name}.safetensors")) for name in ("one", "whole")
@@ -77,9 +79,9 @@ def test_a_sharded_run_equals_one_process_and_resumes_bit_for_bit(tmp_path: Path
         for key in mine.keys() & {"loss", "grad_norm", "accuracy"}:
             assert mine[key] == pytest.approx(theirs[key], rel=1e-4)
 
-    assert launched(tmp_path, layout, config, "killed", "kill", accumulate=2).returncode != 0
+    assert launched(tmp_path, layout, config, "killed", "kill", **changes).returncode != 0
     assert list((tmp_path / "killed" / "checkpoints").iterdir())
-    resumed = launched(tmp_path, layout, config, "killed", accumulate=2)
+    resumed = launched(tmp_path, layout, config, "killed", **changes)
     assert resumed.returncode == 0, resumed.stderr
     assert contents(tmp_path / "killed.safetensors") == contents(tmp_path / "whole.safetensors")
     assert without_clock(event_lines(tmp_path / "killed")) == without_clock(event_lines(tmp_path / "whole"))
