@@ -25,7 +25,11 @@ def planned(run: RunOptions, **hardware: Any) -> ExperimentPlan:
     return plan_stages([run.stage()], HardwareOptions(**hardware))
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER).with_suffix("")))
+@pytest.mark.parametrize(
+    "path",
+    [path if path.stem in ("demo", "c4") else pytest.param(path, marks=pytest.mark.slow) for path in RECIPES],
+    ids=lambda path: str(path.relative_to(FOLDER).with_suffix("")),
+)
 def test_every_recipe_has_a_plan(path: Path, tmp_path: Path) -> None:
     recipe = load_recipe(path)
     whole = plan(recipe, tmp_path)

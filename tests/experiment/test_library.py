@@ -17,7 +17,13 @@ from tests.conftest import Said
 Run = Callable[..., Said]
 
 
-@pytest.mark.parametrize("name", sorted(library()))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("demo", "laptop/python") else pytest.param(name, marks=pytest.mark.slow)
+        for name in sorted(library())
+    ],
+)
 def test_a_recipe_is_found_by_its_name_and_a_copy_means_the_same(name: str, proctool: Run) -> None:
     assert recipe_path(Path(name)) == library()[name]
     assert proctool("recipes", "copy", name, "-o", "mine.yaml").code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -45,9 +46,14 @@ def test_it_has_a_graph_and_a_smoke_form(path: Path, tmp_path: Path) -> None:
     assert sum(stage.tokens for stage in small.stages) < 0.05 * sum(stage.tokens for stage in whole.stages)
 
 
+@functools.cache
+def validator() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(recipe_schema())
+
+
 @each_recipe
 def test_it_fits_the_schema(path: Path) -> None:
-    jsonschema.validate(config.load_yaml(path), recipe_schema())
+    validator().validate(config.load_yaml(path))
     depth = len(path.relative_to(FOLDER).parts) - 1
     first = path.read_text(encoding="utf-8").splitlines()[0]
     assert first == f"# yaml-language-server: $schema={'../' * depth}recipe.schema.json"
@@ -93,7 +99,7 @@ def test_the_schema_file_is_the_one_that_is_printed(proctool: Callable[..., Any]
 def test_the_schema_refuses_what_the_reader_refuses(changes: dict[str, Any]) -> None:
     values = {"name": "a", "model": "2x2x16", "corpus": "python", "arms": {"a": {}}} | changes
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(values, recipe_schema())
+        validator().validate(values)
     with pytest.raises(OptionError):
         build_recipe(values)
 

@@ -107,6 +107,7 @@ def test_an_edited_task_does_not_give_the_old_warm_up(tmp_path: Path) -> None:
     assert "; now my-tasks 1.0, samples " in line
 
 
+@pytest.mark.slow
 def test_a_file_of_other_code_is_refused(tmp_path: Path) -> None:
     installed(tmp_path)
     done = proctool(tmp_path, "generate", "echo + set:small", "--samples", "20", "-o", "made.safetensors")

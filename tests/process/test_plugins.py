@@ -48,7 +48,9 @@ def proctool(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(each, marks=pytest.mark.slow) if place > 2 else each for place, each in enumerate(BROKEN)]
+)
 def test_a_broken_package_is_named_and_costs_its_own_tasks_alone(fault: str, tmp_path: Path) -> None:
     code, reason = BROKEN[fault]
     package(tmp_path, "broken_one", code, "mine = broken_one")

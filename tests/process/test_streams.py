@@ -30,7 +30,9 @@ def shell(command: str, folder: Path, **environment: str) -> subprocess.Complete
     )
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(each, marks=pytest.mark.slow) for each in ("latin-1", "cp437"))]
+)
 @pytest.mark.parametrize("command", SHOWN)
 def test_any_encoding_shows_every_symbol(command: str, encoding: str, folder: Path) -> None:
     said = shell(command, folder, PYTHONIOENCODING=encoding)

@@ -46,6 +46,7 @@ def planned(seeds: int, root: Path) -> Plan:
     return plan(build_recipe(values | {"arms": {"cold": {}} | arms}), root)
 
 
+@pytest.mark.slow
 def test_planning_takes_work_in_proportion_to_stages(tmp_path: Path) -> None:
     planned(1, tmp_path)  # imports and caches
     few, many = (calls(lambda seeds=seeds: planned(seeds, tmp_path)) for seeds in (10, 40))

@@ -64,7 +64,14 @@ def test_an_extended_run_equals_an_uninterrupted_one(tmp_path: Path, case: str) 
             assert wanted in [{key: value for key, value in each.items() if key not in clock} for each in recorded]
 
 
-@pytest.mark.parametrize("kill", [("extend", 1), ("train", 1), ("eval", 1), ("train", 3), ("end", 1)])
+@pytest.mark.parametrize(
+    "kill",
+    [
+        ("extend", 1),
+        ("train", 1),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (("eval", 1), ("train", 3), ("end", 1))),
+    ],
+)
 def test_an_extension_that_was_killed_goes_on(tmp_path: Path, kill: tuple[str, int]) -> None:
     whole = train(tmp_path, "whole", steps=24)
     train(tmp_path)

@@ -30,6 +30,7 @@ PAGES = (36 << 20) // 4096
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
+@pytest.mark.slow
 @pytest.mark.parametrize("tuned", [False, True])
 def test_steps_use_the_memory_of_those_before(tuned: bool) -> None:
     environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name and "GLIBC" not in name}
