@@ -26,7 +26,7 @@ PAGES: dict[str, tuple[list[str], dict[str, str]]] = {
         {
             "generate set:inputs=6 --show 2": "",
             "warmup --task set:inputs=24 --model 2x4x64 --context 64 --steps 300 --lr 3e-3 -o warm.safetensors": TINY,
-            "eval haystack --scale laptop --model 2x4x64 --steps 300 --lr 3e-3 --embeddings scale --init none "
+            "eval haystack --scale laptop --model 2x4x64 --steps 300 --lr 3e-3 --init none "
             "--init warm.safetensors --components attention,mlp,norms,positions": LOOKS,
         },
     ),

@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from proctool import config
-from proctool.errors import OptionError, ProctoolError
+from proctool.errors import OptionError
 from proctool.evaluation.harness import HarnessOptions
-from proctool.evaluation.options import DIAGNOSTICS, diagnostic_task, probe_options
-from proctool.models.components import COMPONENTS
-from proctool.models.shapes import parse_model
-from proctool.recipe.arms import ON_TEXT, PlannedArm, located, warmup_task
+from proctool.evaluation.options import DIAGNOSTICS
+from proctool.recipe.arms import ON_TEXT, located
 from proctool.recipe.choosing import forms_of
 from proctool.recipe.form import CONTROLS, Arm, Recipe, TreatmentOptions, Values
 from proctool.recipe.forms import arms_of
 from proctool.recipe.ladder import check_ladder, rungs_of
+from proctool.recipe.planned import check_known, check_model, check_planned
 from proctool.recipe.sweep import cells_of, check_sweeps
 from proctool.recipe.text import CORPUS
-from proctool.training.options import InitOptions, PretrainOptions, WarmupOptions
+from proctool.training.options import PretrainOptions, WarmupOptions
 from proctool.transplantation.head_choice import read_heads
 from proctool.transplantation.options import CARRIED
 from proctool.transplantation.treatments import Treatment
@@ -110,7 +109,7 @@ def _check(recipe: Recipe) -> None:
         raise OptionError(f"seeds = {list(recipe.seeds)}: write distinct whole numbers of at least 0")
     if recipe.corpus is None and not recipe.diagnostics:
         raise OptionError("the recipe measures nothing; give a corpus, diagnostics, or both")
-    _check_model("model", recipe.model)
+    check_model("model", recipe.model)
     _check_setting(recipe)
     _check_launch(recipe)
     _check_given(WarmupOptions, recipe.warmup, "warmup")
@@ -139,12 +138,12 @@ def _check_arms(recipe: Recipe) -> None:
     if recipe.is_swept and not any(map(cells_of, planned.values())):
         raise OptionError("sweep: no arm tries any of its values; init_std is for cold arms, dose for warmed ones")
     for form in (form for each in planned.values() for form in forms_of(each, planned)):
-        _check_planned(form)
+        check_planned(form)
     for index, published in enumerate(recipe.published):
         where = f"published[{index}]"
-        _check_known(f"{where}.arms", "arm", published.arms, planned)
+        check_known(f"{where}.arms", "arm", published.arms, planned)
         if published.diagnostic is not None:
-            _check_known(f"{where}.diagnostic", "diagnostic", (published.diagnostic,), recipe.diagnostics)
+            check_known(f"{where}.diagnostic", "diagnostic", (published.diagnostic,), recipe.diagnostics)
 
 
 def _check_setting(recipe: Recipe) -> None:
@@ -205,7 +204,7 @@ def _check_written(recipe: Recipe, name: str, arm: Arm) -> None:
         raise OptionError(
             f"{where}.{what}: there is no warm-up to carry weights from; give the arm a warmup or an init"
         )
-    _check_known(f"{where}.donors", "component", arm.donors, {*CARRIED, "embeddings"})
+    check_known(f"{where}.donors", "component", arm.donors, {*CARRIED, "embeddings"})
     if arm.donors and not arm.donors.keys() - {"embeddings"}:
         raise OptionError(f"{where}.donors: give a donor for at least one of {', '.join(CARRIED)}")
     for component, values in arm.donors.items():
@@ -219,10 +218,10 @@ def _check_written(recipe: Recipe, name: str, arm: Arm) -> None:
         size = config.convert(treatment.sharpen, float, f"{where}.treatment.sharpen")
         located(f"{where}.treatment", lambda: Treatment(sharpen=size))
     for option in ("shuffle", "match_scale"):
-        _check_known(f"{where}.treatment.{option}", "component", getattr(treatment, option), CARRIED)
+        check_known(f"{where}.treatment.{option}", "component", getattr(treatment, option), CARRIED)
     for written in treatment.noise:
         component, equals, size = written.rpartition("=")
-        _check_known(f"{where}.treatment.noise", "component", (component,) if equals else (), CARRIED)
+        check_known(f"{where}.treatment.noise", "component", (component,) if equals else (), CARRIED)
         config.convert(size, float, f"{where}.treatment.noise")
 
 
@@ -249,7 +248,7 @@ def _check_evaluate(recipe: Recipe, name: str, values: Values) -> None:
 def _check_controls(recipe: Recipe) -> None:
     if recipe.controls is None:
         return
-    _check_known("controls.of", "arm", recipe.controls.of, recipe.arms)
+    check_known("controls.of", "arm", recipe.controls.of, recipe.arms)
     for name in recipe.controls.of:
         if not recipe.arms[name].is_warmed:
             raise OptionError(f"controls.of: {name} has no warm-up to control")
@@ -258,65 +257,12 @@ def _check_controls(recipe: Recipe) -> None:
     text = recipe.controls.text
     if text and recipe.controls.which is not None and not set(recipe.controls.which) & set(ON_TEXT):
         raise OptionError("controls.text: no control warms up on text; add text or text-continued to controls.which")
-    _check_known("controls.text", "option", text, CORPUS)
+    check_known("controls.text", "option", text, CORPUS)
     _check_given(PretrainOptions, text, "controls.text")
     if text and "corpus" not in text:
         raise OptionError("controls.text: give its corpus, such as {corpus: wikitext}")
     if recipe.controls.which == ():
         raise OptionError(f"controls.which: is empty; write standard, or a list of {', '.join(CONTROLS)}")
-
-
-def _check_planned(arm: PlannedArm) -> None:
-    """Build the options of every stage once, which checks them; they differ between seeds in the seed alone."""
-    where = f"arms.{arm.made_from}"
-    for diagnostic in (None, *arm.diagnostics):
-        for options in arm.warmups(diagnostic).values():
-            task = warmup_task(options)
-            try:
-                options.positions(task.length)
-            except OptionError as error:
-                raise OptionError(f"{where}: {task.spec}: {error}") from None
-            _check_model(f"{where}.warmup.model", options.model)
-            if options.accept is not None:
-                _check_probe(f"{where}.warmup", options)
-        arm.text_warmup(diagnostic)
-        if diagnostic is not None:
-            made = arm.diagnostic(diagnostic)
-            _check_model(f"diagnostics.{diagnostic}.model", made.model)
-            _check_carried(arm, made)
-    if arm.recipe.corpus is not None:
-        for share in arm.budgets:
-            _check_carried(arm, arm.pretrain(share))
-        for name in arm.recipe.finetune:
-            arm.finetune(name)
-        for name in arm.recipe.evaluate:
-            arm.evaluation(name)
-
-
-def _check_probe(where: str, options: WarmupOptions) -> None:
-    assert options.accept is not None
-    try:
-        asked = probe_options(options)
-        diagnostic_task(options.accept.diagnostic, asked)
-    except OptionError as error:
-        raise OptionError(f"{where}: {error}") from None
-    _check_model(f"{where}.accept.model", asked.model)
-
-
-def _check_carried(arm: PlannedArm, options: InitOptions) -> None:
-    where = f"arms.{arm.made_from}"
-    if options.components != ("none",):
-        _check_known(f"{where}.components", "component", options.components, COMPONENTS)
-    treatment = arm.arm.treatment or TreatmentOptions()
-    for option in ("shuffle", "match_scale"):
-        for component in getattr(treatment, option):
-            if component not in options.components:
-                raise OptionError(
-                    f"{where}.treatment.{option}: the arm does not carry {component}; add it to components"
-                )
-    for option, given in (("heads", options.heads), ("treatment.sharpen", treatment.sharpen)):
-        if given is not None and "attention" not in options.components:
-            raise OptionError(f"{where}.{option}: the arm does not carry attention; add it to components")
 
 
 def _check_given(cls: type[Any], values: Values, where: str, also: Iterable[str] = ()) -> None:
@@ -343,21 +289,6 @@ def _check_diagnostic(name: str, values: Values, where: str) -> None:
     _check_given(WarmupOptions, dict(warmup), f"{where}.warmup")
 
 
-def _check_known(where: str, what: str, names: Iterable[str], known: Iterable[str]) -> None:
-    known = tuple(known)
-    for name in names:
-        if name not in known:
-            article = "an" if what[0] in "aeiou" else "a"
-            raise OptionError(f'{where}: "{name}" is not {article} {what}{config.suggestion(name, known)}')
-
-
 def _check_name(where: str, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise OptionError(f'{where}: "{name}" may have only letters, digits, dots, dashes and underscores')
-
-
-def _check_model(where: str, model: str) -> None:
-    try:
-        parse_model(model)
-    except ProctoolError as error:
-        raise OptionError(f"{where}: {error}") from None

@@ -116,6 +116,11 @@ def test_published_scale_needs_no_network_to_be_shown(proctool: Callable[..., An
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["laptop/python", "paper/weights", "paper/c4-finetuned"])
 def test_its_smoke_form_runs(proctool: Callable[..., Any], name: str) -> None:
-    said = proctool("run", FOLDER / f"{name}.yaml", "--smoke")
+    values: Any = config.load_yaml(FOLDER / f"{name}.yaml")
+    if name == "paper/c4-finetuned":  # its vocabulary makes every stage slow, and its second task adds no kind of stage
+        del values["arms"]["union"]
+    recipe = Path(f"{Path(name).name}.yaml")
+    recipe.write_text(json.dumps(values))
+    said = proctool("run", recipe, "--smoke")
     assert said.code == 0, said.err
     assert Path(f"runs/{Path(name).name}-smoke/report.html").exists()

@@ -1,0 +1,84 @@
+"""The checks of planned arms: the options of every stage are built once, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from proctool import config
+from proctool.errors import OptionError, ProctoolError
+from proctool.evaluation.options import diagnostic_task, probe_options
+from proctool.models.components import COMPONENTS
+from proctool.models.shapes import parse_model
+from proctool.recipe.arms import PlannedArm, warmup_task
+from proctool.recipe.form import TreatmentOptions
+from proctool.training.options import InitOptions, WarmupOptions
+
+
+def check_planned(arm: PlannedArm) -> None:
+    """Build the options of every stage once, which checks them; they differ between seeds in the seed alone."""
+    where = f"arms.{arm.made_from}"
+    for diagnostic in (None, *arm.diagnostics):
+        for options in arm.warmups(diagnostic).values():
+            task = warmup_task(options)
+            try:
+                options.positions(task.length)
+            except OptionError as error:
+                raise OptionError(f"{where}: {task.spec}: {error}") from None
+            check_model(f"{where}.warmup.model", options.model)
+            if options.accept is not None:
+                _check_probe(f"{where}.warmup", options)
+        arm.text_warmup(diagnostic)
+        if diagnostic is not None:
+            made = arm.diagnostic(diagnostic)
+            check_model(f"diagnostics.{diagnostic}.model", made.model)
+            _check_carried(arm, made)
+    if arm.recipe.corpus is not None:
+        for share in arm.budgets:
+            _check_carried(arm, arm.pretrain(share))
+        for name in arm.recipe.finetune:
+            arm.finetune(name)
+        for name in arm.recipe.evaluate:
+            arm.evaluation(name)
+
+
+def _check_probe(where: str, options: WarmupOptions) -> None:
+    assert options.accept is not None
+    try:
+        asked = probe_options(options)
+        diagnostic_task(options.accept.diagnostic, asked)
+    except OptionError as error:
+        raise OptionError(f"{where}: {error}") from None
+    check_model(f"{where}.accept.model", asked.model)
+
+
+def _check_carried(arm: PlannedArm, options: InitOptions) -> None:
+    where = f"arms.{arm.made_from}"
+    if options.components != ("none",):
+        check_known(f"{where}.components", "component", options.components, COMPONENTS)
+    treatment = arm.arm.treatment or TreatmentOptions()
+    for option in ("shuffle", "match_scale"):
+        for component in getattr(treatment, option):
+            if component not in options.components:
+                raise OptionError(
+                    f"{where}.treatment.{option}: the arm does not carry {component}; add it to components"
+                )
+    for option, given in (("heads", options.heads), ("treatment.sharpen", treatment.sharpen)):
+        if given is not None and "attention" not in options.components:
+            raise OptionError(f"{where}.{option}: the arm does not carry attention; add it to components")
+
+
+def check_known(where: str, what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise OptionError, naming the place, unless every name is known."""
+    known = tuple(known)
+    for name in names:
+        if name not in known:
+            article = "an" if what[0] in "aeiou" else "a"
+            raise OptionError(f'{where}: "{name}" is not {article} {what}{config.suggestion(name, known)}')
+
+
+def check_model(where: str, model: str) -> None:
+    """Raise OptionError, naming the place, unless the model can be read."""
+    try:
+        parse_model(model)
+    except ProctoolError as error:
+        raise OptionError(f"{where}: {error}") from None
