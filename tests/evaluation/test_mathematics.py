@@ -19,7 +19,7 @@ from proctool.evaluation.mathematics import Question, answer_all, greedy, mathem
 from proctool.evaluation.options import MathematicsOptions
 from tests.conftest import Said
 from tests.evaluation.speakers import save_speaker
-from tests.models.tiny import FAMILIES, VOCAB, tiny
+from tests.models.tiny import EACH_FAMILY, VOCAB, tiny
 
 CHARACTERS = CharacterTokenizer()
 
@@ -34,7 +34,7 @@ def plain(model: torch.nn.Module, prompt: list[int], most: int, eos_id: int) -> 
     return written
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_a_cache_changes_no_token(family: str) -> None:
     model = tiny(family).eval()
     random = torch.Generator().manual_seed(1)

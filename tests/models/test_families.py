@@ -17,10 +17,10 @@ from proctool.models.saved import open_model, save_model
 from proctool.procedural.samples import Samples
 from proctool.training.batch import Batch
 from proctool.training.loss import TargetLoss
-from tests.models.tiny import FAMILIES, tiny, tiny_config
+from tests.models.tiny import EACH_FAMILY, tiny, tiny_config
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_the_loss_at_targets_is_the_plain_cross_entropy(family: str) -> None:
     model = tiny(family).eval()
     rng = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def _halved(out: Any) -> Any:
     return out
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_saved_and_exported_models_give_the_same_logits(family: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

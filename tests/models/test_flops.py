@@ -8,7 +8,7 @@ import pytest
 
 from proctool.models.build import config_of, model_config, outline
 from proctool.models.flops import active_parameters, training_flops
-from tests.models.tiny import FAMILIES, tiny
+from tests.models.tiny import EACH_FAMILY, tiny
 
 
 def _of(family: str, **values: Any) -> Any:
@@ -61,7 +61,7 @@ def test_attention_of_a_hybrid_is_that_of_its_attention_layers() -> None:
     assert training_flops(model, 1, 12) - 6 * active_parameters(model) == 12 * 16 * 12
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_every_family_has_a_count_that_grows_with_tokens_and_length(family: str) -> None:
     model = tiny(family)
     total = sum(parameter.numel() for parameter in model.parameters())

@@ -23,7 +23,7 @@ from proctool.transplantation import plan_transplant, transplant_into
 from proctool.transplantation.options import TransplantOptions
 from tests.conftest import Said
 from tests.models.folders import Weights, configure, rewrite, stored, write_folder
-from tests.models.tiny import EXPERTS, FAMILIES, tiny
+from tests.models.tiny import EACH_FAMILY, EXPERTS, tiny
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 TOKENS = torch.arange(8)[None]
@@ -149,7 +149,7 @@ def test_inspect_tells_what_a_folder_makes(proctool: Callable[..., Said], folder
 # -- every tensor --
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_of_a_sound_folder_every_tensor_is_used_and_its_content_is_that_of_its_file(
     family: str, folder: Path, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from proctool.models.build import model_config, outline
 from proctool.models.memory import Layout, Memory, training_memory
-from tests.models.tiny import CONTEXT, FAMILIES, VOCAB, tiny, tiny_config
+from tests.models.tiny import CONTEXT, EACH_FAMILY, VOCAB, tiny, tiny_config
 
 MiB = 2**20
 
@@ -115,7 +115,7 @@ def test_frozen_parameters_have_neither_gradients_nor_moments() -> None:
     assert found.state(Layout(1)) == 4 * found.parameters + 8 * found.trained
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_every_family_has_an_estimate(family: str) -> None:
     found = training_memory(outline(tiny_config(family)), length=CONTEXT, logits_at_once=1 << 25)
     assert found.per_sample >= 2 * CONTEXT * found.width * 4

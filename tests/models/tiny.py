@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from transformers import PretrainedConfig, PreTrainedModel
 
 from proctool.models.build import build_model, config_of, model_config
@@ -68,6 +69,9 @@ HYBRIDS = (
     "lfm2", "mamba2",
 )  # fmt: skip
 FAMILIES = (*DENSE, *EXPERTS, *HYBRIDS)
+FEW = ("gpt2", "llama", "qwen3", "gemma2", "phi", "mixtral", "bloom", "mamba2", "olmo2")
+EACH_FAMILY = tuple(each if each in FEW else pytest.param(each, marks=pytest.mark.slow) for each in FAMILIES)
+"""Every family, most of them in `make test` only."""
 
 
 def tiny_config(family: str) -> PretrainedConfig:

@@ -26,7 +26,7 @@ from proctool.training.optimiser import MuonAndAdamW, make_optimiser, set_rate
 from proctool.training.options import recorded
 from proctool.training.run_form import read_form
 from proctool.training.warmup import warmup_job
-from tests.models.tiny import CONTEXT, FAMILIES, tiny, tiny_config
+from tests.models.tiny import CONTEXT, EACH_FAMILY, tiny, tiny_config
 from tests.training.runs import contents, options, same_after_kills
 from tests.training.test_late import poison
 
@@ -44,7 +44,7 @@ def matrices_of(model: Any) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_a_step_is_that_of_torchs_muon_and_adamw(family: str) -> None:
     mine = tiny(family)
     for number, parameter in enumerate(mine.parameters()):
