@@ -79,6 +79,7 @@ def files_of(search: Search) -> ChosenFiles:
         if texts:
             tables[diagnostic, TEXT] = [recorded(each) for each in texts]
     contents: dict[str, list[dict[str, Any]]] = {}
+    kinds: dict[str, str] = {}
     uses: dict[Use, str] = {}
     for use, table in tables.items():
         names = [name for name in table[0] if any(each.get(name) != table[0][name] for each in table)]
@@ -86,10 +87,10 @@ def files_of(search: Search) -> ChosenFiles:
         if not names:
             continue
         kind = "pretrain" if use is None else "warmup"
-        known = next((name for name, each in contents.items() if name.startswith(kind) and each == needed), None)
+        known = next((name for name, each in contents.items() if (kinds[name], each) == (kind, needed)), None)
         if known is None:
             known = f"{kind}.yaml" if f"{kind}.yaml" not in contents else f"{kind}-{len(contents)}.yaml"
-            contents[known] = needed
+            contents[known], kinds[known] = needed, kind
         uses[use] = known
 
     def cost(form: PlannedArm) -> tuple[int, int]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proctool.errors import Interrupted, RunError
-from proctool.models.shapes import Shape
 from proctool.search.folder import TRIALS, locked
 from proctool.search.study import (
     Phase,
@@ -73,7 +72,6 @@ class Loop:
     def work(
         self,
         phase: Phase,
-        shape: Shape,
         measure: Callable[[Taking], float],
         price: float | None,
         rest: float,
@@ -102,9 +100,8 @@ class Loop:
             else:
                 left = (max(0, (of or 0) - ended) * price + rest) / self.jobs
             values = [float(trial.value or 0.0) for trial in complete(study)]
-            best = None if not values or phase.name.startswith("confirm") else (max if phase.maximise else min)(values)
-            kind = phase.name.partition("-")[0]
-            self.listen(Progress(kind, str(shape), ended, of, best, phase.maximise, max(0.0, left)))
+            best = None if not values or phase.kind == "confirm" else (max if phase.maximise else min)(values)
+            self.listen(Progress(phase.kind, str(phase.shape), ended, of, best, phase.maximise, max(0.0, left)))
         if study.study_name not in [each.study_name for each in self.studies]:  # a grid may grow
             self.studies.append(study)
         return study

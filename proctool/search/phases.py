@@ -140,12 +140,13 @@ class Phases:
 
         for _ in range(MOST_EDGES):
             phase = Phase(
-                f"cold-{shape}",
+                "cold",
+                shape,
                 maximise=False,
                 space={"rate": _numbers(), "std": _numbers()},
                 cells=tuple(vars(cold) for cold in tries),
             )
-            study = self.loop.work(phase, shape, measure, self.price.cold[width], rest)
+            study = self.loop.work(phase, measure, self.price.cold[width], rest)
             done = complete(study)
             if not done:
                 raise RunError(f"no cold start of {shape} finished: {first_error(study)}")
@@ -164,7 +165,8 @@ class Phases:
         low, high = candidate_rates(cold.cold.rate)
         firsts = first_candidates(tasks, cold.cold.rate)
         phase = Phase(
-            f"candidates-{self.shapes[0]}",
+            "candidates",
+            self.shapes[0],
             maximise=True,
             space={
                 "task": categorical(tasks),
@@ -181,7 +183,7 @@ class Phases:
         )
         price = None if options.trials is None else PRUNED_SHARE * self.price.warmed[0]
         rest = reserved_seconds(self.setting, self.price)
-        return _ranked(self.loop.work(phase, self.shapes[0], self._gap(0, cold), price, rest))
+        return _ranked(self.loop.work(phase, self._gap(0, cold), price, rest))
 
     def _finals(self, width: int, cold: Tuned, ranked: Sequence[Candidate]) -> list[tuple[Candidate, float]]:
         categorical = require_optuna().distributions.CategoricalDistribution
@@ -190,7 +192,8 @@ class Phases:
         rates = len(around(1.0))
         cells = [{**vars(each), "rate": around(each.rate)[number]} for number in range(rates) for each in finalists]
         phase = Phase(
-            f"finals-{shape}",
+            "finals",
+            shape,
             maximise=True,
             space={
                 "task": categorical(self.setting.tasks),
@@ -204,7 +207,7 @@ class Phases:
             is_timed=True,
         )
         price, rest = PRUNED_SHARE * self.price.warmed[width], confirm_seconds(self.price, options.confirm)
-        return _ranked(self.loop.work(phase, shape, self._gap(width, cold), price, rest))
+        return _ranked(self.loop.work(phase, self._gap(width, cold), price, rest))
 
     def _confirm(self, cold: Cold, chosen: Sequence[Candidate]) -> dict[str, dict[int, float]]:
         distributions = require_optuna().distributions
@@ -213,7 +216,8 @@ class Phases:
         plan = self.confirmation(cold, chosen)
         names = tuple(plan.arms)
         phase = Phase(
-            f"confirm-{self.shapes[last]}",
+            "confirm",
+            self.shapes[last],
             maximise=False,
             space={
                 "arm": distributions.CategoricalDistribution(names),
@@ -228,7 +232,7 @@ class Phases:
             assert model is not None, "a pretraining writes its model"
             return _finite(last_loss(model, self.text, options.batch_size))
 
-        study = self.loop.work(phase, self.shapes[last], measure, self.price.warmed[last], 0.0)
+        study = self.loop.work(phase, measure, self.price.warmed[last], 0.0)
         losses: dict[str, dict[int, float]] = {name: {} for name in names}
         for trial in complete(study):
             losses[trial.params["arm"]][trial.params["seed"]] = float(trial.value or 0.0)

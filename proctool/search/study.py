@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from proctool.errors import OptionError, RunError, first_line
 from proctool.locks import Taken, take
+from proctool.models.shapes import Shape
 from proctool.search.space import Params
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ STARTUP = 10
 class Phase:
     """A study: its parameters, and the cells to try if they are given."""
 
-    name: str
+    kind: Literal["cold", "candidates", "finals", "confirm"]
+    shape: Shape
     maximise: bool
     space: Mapping[str, BaseDistribution]
     cells: tuple[Params, ...] = ()
@@ -46,6 +48,11 @@ class Phase:
     """Whether weak trials are stopped (asynchronous successive halving)."""
     is_timed: bool = False
     """Whether it ends when the time that later phases need begins."""
+
+    @property
+    def name(self) -> str:
+        """The name of the study in Optuna's storage."""
+        return f"{self.kind}-{self.shape}"
 
 
 @dataclass(frozen=True)
