@@ -1,9 +1,11 @@
 """GPT-2 small against nanoGPT's train.py: tokens a second and peak memory on this machine's processor.
 
 `git clone https://github.com/karpathy/nanoGPT; python -m benchmarks.nanogpt nanoGPT [--batch 8] [--steps 6]`. Each
-program runs in a process of its own, one after the other, on the same random tokens: 12 layers, 12 heads, width 768,
-50304 tokens, AdamW, no dropout. nanoGPT computes in fp32 on a processor whatever its `dtype`. Seconds are medians over
-steps, the first two left out; memory is the process's largest resident set, Python and libraries included.
+program runs in a process of its own, on the same random tokens: 12 layers, 12 heads, width 768, 50304 tokens, AdamW, no
+dropout. nanoGPT computes in fp32 on a processor whatever its `dtype`. Seconds are medians over steps, the first two
+left out; memory is the process's largest resident set, Python and libraries included. A round runs all programs, one
+after the other. A ratio compares two programs of one round, so a machine whose speed drifts between rounds does not
+change it. Printed are medians over rounds, and the range of the ratio.
 """
 
 from __future__ import annotations
@@ -90,22 +92,37 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="samples in a step (8)")
     parser.add_argument("--context", type=int, default=512, help="tokens in a sample (512)")
     parser.add_argument("--steps", type=int, default=6, help="of each program (6)")
+    parser.add_argument("--rounds", type=int, default=3, help="of all programs (3)")
     parser.add_argument("--compile", action="store_true", help="torch.compile in both programs")
     chosen = parser.parse_args()
     batch, context, steps = chosen.batch, chosen.context, chosen.steps
     compiled = ["--compile"] if chosen.compile else []
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        write_data(folder, 512 * 512)
-        base, base_peak = nanogpt(folder, chosen.repository, batch, context, steps, chosen.compile)
-        title = f"batch {batch}, context {context}{', compiled' if compiled else ''}"
-        print(f"| {title} | tokens/s | times | peak GiB | times |")
-        print("|---|---:|---:|---:|---:|")
-        print(f"| nanoGPT train.py, fp32 | {batch * context / base:.0f} | 1.00 | {base_peak:.2f} | 1.00 |", flush=True)
-        for precision in ("fp32", "bf16"):
-            found, peak = proctool(folder, batch, context, steps, "--precision", precision, *compiled)
-            figures = f"{batch * context / found:.0f} | {base / found:.2f} | {peak:.2f} | {peak / base_peak:.2f}"
-            print(f"| proctool pretrain, {precision} | {figures} |", flush=True)
+    names = ["nanoGPT train.py, fp32", "proctool pretrain, fp32", "proctool pretrain, bf16"]
+    rounds: list[list[tuple[float, float]]] = []
+    for number in range(chosen.rounds):
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made)
+            write_data(folder, 512 * 512)
+            found = [nanogpt(folder, chosen.repository, batch, context, steps, chosen.compile)]
+            found += [
+                proctool(folder, batch, context, steps, "--precision", precision, *compiled)
+                for precision in ("fp32", "bf16")
+            ]
+        rounds.append(found)
+        speeds = ", ".join(f"{batch * context / seconds:.0f}" for seconds, _ in found)
+        print(f"round {number + 1} of {chosen.rounds}: {speeds} tokens/s", file=sys.stderr, flush=True)
+    title = f"batch {batch}, context {context}{', compiled' if compiled else ''}"
+    print(f"| {title} | tokens/s | times | range | peak GiB | times |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for name, measures in zip(names, zip(*rounds, strict=True), strict=True):
+        ratios = [each[0][0] / seconds for each, (seconds, _) in zip(rounds, measures, strict=True)]
+        peaks = [peak / each[0][1] for each, (_, peak) in zip(rounds, measures, strict=True)]
+        speed = batch * context / statistics.median(seconds for seconds, _ in measures)
+        memory = statistics.median(peak for _, peak in measures)
+        print(
+            f"| {name} | {speed:.0f} | {statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} "
+            f"| {memory:.2f} | {statistics.median(peaks):.2f} |"
+        )
 
 
 if __name__ == "__main__":
