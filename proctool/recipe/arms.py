@@ -189,7 +189,8 @@ class PlannedArm:
                 "instead of `data`, or leave this arm out of `controls: {of: [...]}`"
             )
         if other is not None:
-            values.pop("accept", None)  # a donor trained on such tokens would hardly pass
+            # Such tokens cannot be learned: no donor would pass, no length would grow, and training would soon end.
+            values |= dict.fromkeys(("accept", "curriculum", "until", "patience"))
         if "task" in values:
             task = located(f"{where}.task", lambda: parse_tasks(values["task"]))
             values["task"] = (task.spec if other is None else f"{other}({task.spec})",)

@@ -70,11 +70,16 @@ def test_dry_run_and_plan_say_that_tries_multiply_the_cost(root: Path, proctool:
 
 
 def test_controls_are_not_selected(root: Path) -> None:
-    arms = {"cold": {}, "set": {"warmup": {"task": "set:inputs=8", "accept": ACCEPT}, "embeddings": "scale"}}
+    goals = {"until": "accuracy=.9", "patience": 3, "curriculum": "start=2,step=2,accuracy=.9"}
+    warmup = {"task": "set:inputs=8", "accept": ACCEPT}
+    arms = {"cold": {}, "set": {"warmup": {**warmup, **goals}, "embeddings": "scale"}}
     made = arms_of(build_recipe(values(arms=arms, controls="standard")))
     assert "cold-longer" not in made
-    assert made["set-shuffled"].warmups()[""].accept is None
+    shuffled = made["set-shuffled"].warmups()[""]
+    assert [getattr(shuffled, name) for name in ("accept", *goals)] == [None] * 4
+    assert shuffled.steps == made["set"].warmups()[""].steps
     assert made["set-scale"].warmups() == made["set"].warmups()
+    arms["set"]["warmup"] = warmup
     with pytest.raises(OptionError, match="`accept` makes the number of donors unknown"):
         build_recipe(values(arms=arms, controls=["longer"]))
 

@@ -66,7 +66,7 @@ KEYS = {
     "laptop/mixture": "325202860194443a",
     "paper/c4-finetuned": "192ac9ee817ae299",
     "paper/mathematics-substitutive": "ed2c70e3edafb979",
-    "paper/weights": "6ce8ffc3ae4e3a22",
+    "paper/weights": "d5a0a0824b15b7da",
 }
 
 
