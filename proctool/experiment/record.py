@@ -120,6 +120,10 @@ def _measured(plan: Plan | Rung, width: int | None) -> dict[str, Any]:
                     budgets={f"{share:g}": stage.key for share, stage in stages.budgets.items()},
                     diagnostics={name: stage.key for name, stage in stages.diagnostics.items()},
                     finetunes={name: stage.key for name, stage in stages.finetunes.items()},
+                    tasks={
+                        name: {task: each.key for task, each in by_task.items()}
+                        for name, by_task in stages.tasks.items()
+                    },
                     evaluations={name: stage.key for name, stage in stages.evaluations.items()},
                 )
                 for seed, stages in by_seed.items()

@@ -159,10 +159,15 @@ def save_model(
 
     `weights` stand in for the model's own parameters, as where those are sharded.
     """
-    tensors = {**(weights or dict(model.named_parameters())), **_persistent_buffers(model)}
+    tensors = tensors_of(model, weights or dict(model.named_parameters()))
     return artifact.write(
         path, tensors, kind="model", metadata={**metadata, "config": config_values(model.config)}, parents=parents
     )
+
+
+def tensors_of(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a model file: `weights`, and the buffers that the model saves."""
+    return {**weights, **_persistent_buffers(model)}
 
 
 def _persistent_buffers(model: PreTrainedModel) -> dict[str, torch.Tensor]:

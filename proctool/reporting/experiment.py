@@ -11,6 +11,7 @@ from proctool.events import TryEvent
 from proctool.reporting.acceptance import acceptance_notes
 from proctool.reporting.compare import Run
 from proctool.reporting.controls import Start
+from proctool.reporting.evaluated import Results
 from proctool.reporting.ladder import Rung
 from proctool.reporting.measured import (
     Score,
@@ -43,8 +44,8 @@ class Experiment:
     """Diagnostics by name, arm and seed."""
     finetunes: dict[str, dict[str, dict[int, Run]]] = field(default_factory=dict)
     """Fine-tuning of the pretrained models by name, arm and seed; costs before fine-tuning are not counted."""
-    evaluations: dict[str, dict[str, dict[int, HarnessScores]]] = field(default_factory=dict)
-    """Benchmarks of the pretrained models by name, arm and seed."""
+    evaluations: dict[str, dict[str, dict[int, Results]]] = field(default_factory=dict)
+    """Benchmarks of the pretrained models, with or without fine-tuning, by name, arm and seed."""
     rungs: tuple[Rung, ...] = ()
     """The widths of a ladder, narrowest first; everything else is of the widest."""
     sweeps: dict[str, SweepResult] = field(default_factory=dict)
@@ -103,7 +104,7 @@ def _load(folder: Path, record: ExperimentRecord) -> Experiment:
     settings: dict[str, Setting] = {}
     finetunes: dict[str, dict[str, dict[int, Run]]] = {}
     tuned_on: dict[str, dict[str, Setting]] = {}
-    evaluations: dict[str, dict[str, dict[int, HarnessScores]]] = {}
+    evaluations: dict[str, dict[str, dict[int, Results]]] = {}
     for arm, by_seed in record.arms.items():
         for written, measured in by_seed.items():
             seed = int(written)
@@ -130,7 +131,10 @@ def _load(folder: Path, record: ExperimentRecord) -> Experiment:
             for name, key in measured.evaluations.items():
                 benchmark = _benchmark(folder, stages[key]) if key in done else None
                 if benchmark is not None:
-                    evaluations.setdefault(name, {}).setdefault(arm, {})[seed] = benchmark
+                    evaluations.setdefault(name, {}).setdefault(arm, {})[seed] = benchmark.results
+            for name, by_task in measured.tasks.items():
+                if results := {task: _scores(logs[key]) for task, key in by_task.items() if key in done}:
+                    evaluations.setdefault(name, {}).setdefault(arm, {})[seed] = results
     baseline = record.baseline
     remarks = _drop_incomparable(runs, settings, baseline, "the losses")
     for name, arms in finetunes.items():
@@ -250,6 +254,12 @@ def _benchmark(folder: Path, stage: StageRecord) -> HarnessScores | None:
     made = _made(folder, stage)
     lines = read_results(made) if made is not None else []
     return next((line for line in lines if isinstance(line, HarnessScores)), None)
+
+
+def _scores(log: MetricsLog) -> dict[str, float]:
+    """The scores of a fine-tuning on a task."""
+    found = log.end.scores if log.end is not None else None
+    return {name: value for name, value in (found or {}).items() if value is not None}
 
 
 def _made(folder: Path, stage: StageRecord) -> Path | None:

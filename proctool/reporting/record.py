@@ -64,13 +64,15 @@ class SeedRecord:
     """Pretraining by share of the steps."""
     diagnostics: Mapping[str, str]
     finetunes: Mapping[str, str] = field(default_factory=dict)
+    tasks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Fine-tuning on tasks, by name and task."""
     evaluations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def keys(self) -> set[str]:
         """All of them."""
         pretrained = {self.pretrain} if self.pretrain is not None else set()
-        others = (self.budgets, self.diagnostics, self.finetunes, self.evaluations)
+        others = (self.budgets, self.diagnostics, self.finetunes, *self.tasks.values(), self.evaluations)
         return pretrained.union(*(each.values() for each in others))
 
 
