@@ -76,7 +76,7 @@ class Plan:
     """By width, with a ladder; `arms` and `planned` are those of the widest."""
 
     def missing(self) -> list[Stage]:
-        """The stages that are not done."""
+        """The stages that are not done, those that `stop_hopeless` may leave out included."""
         return [stage for stage in self.stages if not stage.is_done(self.root)]
 
 

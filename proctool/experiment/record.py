@@ -34,6 +34,7 @@ from proctool.reporting.record import (
     StageRecord,
     rung_name,
 )
+from proctool.reporting.stopped import STOPPED
 from proctool.training.run_form import require_run_folder
 from proctool.untrusted import parse_json
 
@@ -54,7 +55,7 @@ def require_experiment_folder(plan: Plan, option: str = "--runs") -> None:
         )
     for stage in plan.missing():
         reads = reads_of(stage.options)
-        require_apart(root, (RECORD, "report.html"), option, reads)
+        require_apart(root, (RECORD, STOPPED, "report.html"), option, reads)
         require_apart(stage.folder(root), RUN_FILES, option, reads)
         if stage.trains:
             require_run_folder(stage.folder(root))

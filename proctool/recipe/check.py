@@ -116,6 +116,7 @@ def _check(recipe: Recipe) -> None:
     check_model("model", recipe.model)
     _check_setting(recipe)
     _check_launch(recipe)
+    _check_stop(recipe)
     _check_given(WarmupOptions, recipe.warmup, "warmup")
     _check_given(PretrainOptions, recipe.pretrain, "pretrain")
     for key in ("task", "data"):
@@ -175,6 +176,17 @@ def _check_setting(recipe: Recipe) -> None:
     base = recipe.arms[recipe.baseline]
     if base.is_warmed and (recipe.procedural if base.procedural is None else base.procedural):
         raise OptionError("baseline: this arm has several amounts of procedural tokens; choose another arm as baseline")
+
+
+def _check_stop(recipe: Recipe) -> None:
+    if not recipe.stop_hopeless:
+        return
+    if recipe.corpus is None:
+        raise OptionError("stop_hopeless: compares the losses of pretraining; give the recipe a corpus")
+    if recipe.setting == "substitutive":
+        raise OptionError("stop_hopeless: compares losses at equal tokens; remove it, or `setting: substitutive`")
+    if len(recipe.seeds) < 3:
+        raise OptionError("stop_hopeless: two seeds of every arm always run; give at least three seeds, or remove it")
 
 
 def _check_launch(recipe: Recipe) -> None:

@@ -196,6 +196,8 @@ class Recipe:
     """With a ladder: the shape or preset whose gain the report predicts, such as gpt2."""
     controls: Controls | None = None
     """Control arms to add: `standard`, a list, or {which: [...], of: [...]}."""
+    stop_hopeless: bool = False
+    """Leave out the later seeds of an arm that is clearly worse than the baseline over at least two seeds."""
     launch: Launch = field(default_factory=Launch)
     """How stages are started: {processes: 8, precision: bf16}."""
     published: tuple[Published, ...] = ()

@@ -26,6 +26,7 @@ from proctool.reporting.measured import (
 )
 from proctool.reporting.metrics import MetricsLog
 from proctool.reporting.record import RECORD, ExperimentRecord, StageRecord, read_record
+from proctool.reporting.stopped import StoppedArm, read_stopped
 from proctool.reporting.sweep import SweepResult, sweeps_of
 from proctool.results import HarnessScores, read_results
 from proctool.training.run_state import content_of
@@ -53,7 +54,9 @@ class Experiment:
     chance: dict[str, float] = field(default_factory=dict)
     """The accuracy of guessing, by diagnostic, if known."""
     missing: tuple[str, ...] = ()
-    """Stages that are not complete."""
+    """Stages that are not complete, without those of `stopped`."""
+    stopped: tuple[StoppedArm, ...] = ()
+    """Arms whose later seeds were left out (`stop_hopeless`)."""
     contents: dict[str, str] = field(default_factory=dict)
     """Content hashes of artifacts, by stage key."""
     starts: dict[str, Start] = field(default_factory=dict)
@@ -136,6 +139,8 @@ def _load(folder: Path, record: ExperimentRecord) -> Experiment:
                 if results := {task: _scores(logs[key]) for task, key in by_task.items() if key in done}:
                     evaluations.setdefault(name, {}).setdefault(arm, {})[seed] = results
     baseline = record.baseline
+    stopped = tuple(each for each in read_stopped(folder) if not done.issuperset(each.stages))
+    left_out = {key for each in stopped for key in each.stages}
     remarks = _drop_incomparable(runs, settings, baseline, "the losses")
     for name, arms in finetunes.items():
         remarks += _drop_incomparable(arms, tuned_on[name], baseline, f"the losses after fine-tuning on {name}")
@@ -152,7 +157,8 @@ def _load(folder: Path, record: ExperimentRecord) -> Experiment:
         evaluations=evaluations,
         sweeps=sweeps_of(record, folder),
         chance=dict(record.chance),
-        missing=tuple(stage.name for key, stage in stages.items() if key not in done),
+        missing=tuple(stage.name for key, stage in stages.items() if key not in done | left_out),
+        stopped=stopped,
         contents={key: found for key, stage in stages.items() if (found := _content(folder, stage, logs[key]))},
         starts={arm: _as_written(start, arm, record) for arm, start in starts.items()},
         warmups=warmups,

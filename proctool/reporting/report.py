@@ -20,6 +20,7 @@ from proctool.reporting.interval import BOOTSTRAP_FROM, Estimate
 from proctool.reporting.ladder import ArmLadder, ladder_verdict, ladders
 from proctool.reporting.loss_parts import ArmParts, loss_parts
 from proctool.reporting.published import PublishedNumber, published_numbers
+from proctool.reporting.stopped import stopped_note
 from proctool.reporting.substitution import Substitution, substitute
 from proctool.reporting.sweep import sweep_notes
 from proctool.reporting.verdict import Controlled, verdicts
@@ -119,6 +120,7 @@ class Report:
             ],
             "published": config.plain(self.published),
             "missing": list(self.experiment.missing),
+            "stopped": config.plain(self.experiment.stopped),
         }
 
     def to_pandas(self) -> pd.DataFrame:
@@ -179,6 +181,7 @@ def _notes(
     finetunes: Sequence[Sequence[FinetuneResult]],
 ) -> list[str]:
     notes = [*experiment.remarks, *sweep_notes(experiment.sweeps)]
+    notes += [stopped_note(each, experiment.baseline) for each in experiment.stopped]
     if results:
         notes.append(_how_saved(experiment, results))
     elif experiment.runs or any(experiment.scores.values()):
