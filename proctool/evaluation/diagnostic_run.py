@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from proctool import artifact
-from proctool.evaluation.diagnostic import HELD_OUT_SEED, artifact_path, diagnostic_job, held_out
+from proctool.evaluation.diagnostic import HELD_OUT_SEED, diagnostic_job, held_out
 from proctool.evaluation.options import DiagnosticOptions, diagnostic_task
 from proctool.evaluation.scoring import fingerprint, scores_of
 from proctool.events import EndEvent, EvalEvent, Event, read_events
@@ -18,6 +18,7 @@ from proctool.outputs import Output, reads_of, require_safe
 from proctool.paths import user_path
 from proctool.results import RESULTS, CurvePoint, DiagnosticRun, ValidationSet, write_results
 from proctool.training.job import Job
+from proctool.training.run_place import artifact_path
 
 
 def init_labels(inits: Sequence[str]) -> list[str]:

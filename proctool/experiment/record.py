@@ -35,7 +35,7 @@ from proctool.reporting.record import (
     rung_name,
 )
 from proctool.reporting.stopped import STOPPED
-from proctool.training.run_form import require_run_folder
+from proctool.training.run_form import read_form, require_run_folder
 from proctool.untrusted import parse_json
 
 
@@ -47,11 +47,14 @@ def require_experiment_folder(plan: Plan, option: str = "--runs") -> None:
     root = plan.root
     if root.exists() and not root.is_dir():
         raise RunError(f"{root}: is a file, but the experiment needs a folder; choose another {option}")
-    if not holds_nothing(root) and not _is_record(root / RECORD):
+    # A damaged or lost record is written again, if the folder has a run of this experiment.
+    known = is_record(root / RECORD) or any(read_form(stage.folder(root)) is not None for stage in plan.stages)
+    if not holds_nothing(root) and not known:
         other = ", or another name in the recipe" if option == "--runs" else ""
+        what = "damaged" if (root / RECORD).exists() else "missing"
         raise RunError(
-            f"{root}: is not empty and is not an experiment folder ({RECORD} is missing); "
-            f"choose another {option}{other}"
+            f"{root}: is not empty and is not the folder of this experiment ({RECORD} is {what}, and no run in it has "
+            f"these settings); choose another {option}{other}"
         )
     for stage in plan.missing():
         reads = reads_of(stage.options)
@@ -61,7 +64,8 @@ def require_experiment_folder(plan: Plan, option: str = "--runs") -> None:
             require_run_folder(stage.folder(root))
 
 
-def _is_record(path: Path) -> bool:
+def is_record(path: Path) -> bool:
+    """Whether a file is the record of an experiment, of any version."""
     try:
         found = parse_json(path.read_bytes())
     except (OSError, ValueError):

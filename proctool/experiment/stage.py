@@ -27,6 +27,7 @@ from proctool.procedural.task_code import task_code
 from proctool.reporting.metrics import MetricsLog
 from proctool.training.mix import Placement
 from proctool.training.options import PretrainOptions, TrainingOptions, WarmupOptions, recorded
+from proctool.training.run_place import artifact_path
 from proctool.training.run_state import State
 from proctool.transplantation.options import TransplantOptions
 
@@ -237,9 +238,12 @@ class Stage:
 
     def state(self, root: Path) -> State:
         """ "done" (it has ended and its artifact exists), "started" (it will resume) or "missing"."""
-        log = MetricsLog(self.folder(root))
+        folder = self.folder(root)
+        log = MetricsLog(folder)
         log.update()
-        return log.state(self.artifact(root), trains=self.trains)
+        kept = artifact_path(folder) if self.trains and self.output is None else None
+        # The model of a diagnostic may be gone, but damaged weights are made again.
+        return log.state(kept if kept is not None and kept.exists() else self.artifact(root), trains=self.trains)
 
     def is_done(self, root: Path) -> bool:
         """Whether it is done."""

@@ -215,7 +215,8 @@ def read_record(folder: Path) -> ExperimentRecord:
         wrong = str(error) if isinstance(error, Malformed) else "not valid JSON"
     if wrong:
         raise RunError(
-            f"{path}: damaged, or from another version of proctool ({wrong}); run the recipe again to rewrite it"
+            f"{path}: damaged, or from another version of proctool ({wrong}); run the command that made this folder "
+            "again (`proctool run RECIPE` or `proctool eval NAME`): it keeps finished runs and rewrites the file"
         )
     return record
 
