@@ -48,13 +48,12 @@ def settings(name: str, given: Values, study: StudyOptions) -> dict[str, Any]:
 
 
 def _single(name: str, options: DiagnosticOptions, study: StudyOptions, common: Common) -> None:
-    from proctool.evaluation.diagnostic import diagnostic_job
-    from proctool.evaluation.diagnostic_run import run_diagnostic
+    from proctool.evaluation.diagnostic_run import job_with_model, run_diagnostic
     from proctool.results import RESULTS, to_json
 
     options = dataclasses.replace(options, init=study.init[0] if study.init else None)
     if common.dry_run:
-        do(diagnostic_job(name, options), common)
+        do(job_with_model(name, options), common)
         return
     with display.training_progress(f"eval {name}") as listen:
         end, result = run_diagnostic(name, options, listen)

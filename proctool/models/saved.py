@@ -165,6 +165,18 @@ def save_model(
     )
 
 
+_PATHS = ("corpus", "validation", "tokenizer", "data", "model", "init")
+
+
+def without_folders(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What an artifact says of itself, whatever folders its makings lay in: the same work gives the same bytes."""
+    return {
+        key: artifact.name_given(value) if key in _PATHS and isinstance(value, str)
+        else without_folders(value) if key == "training" else value
+        for key, value in metadata.items()
+    }  # fmt: skip
+
+
 def tensors_of(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of a model file: `weights`, and the buffers that the model saves."""
     return {**weights, **_persistent_buffers(model)}

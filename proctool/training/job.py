@@ -21,10 +21,11 @@ from proctool.models.flops import training_flops
 from proctool.models.heads import head_map
 from proctool.models.memory import single_moments
 from proctool.models.mimetic import make_mimetic
-from proctool.models.saved import save_model, tensors_of
+from proctool.models.saved import save_model, tensors_of, without_folders
 from proctool.models.shapes import start_of, written_digest
 from proctool.training import environment
 from proctool.training.carried_state import carried_state, parameters_of
+from proctool.training.claim import Outlook, outlook
 from proctool.training.curriculum import Curriculum
 from proctool.training.extension import EXTENDED_FROM, keeps_state, note
 from proctool.training.head_tracker import HeadTracker, induction_heads
@@ -183,6 +184,10 @@ class Job:
         as_json: dict[str, Any] = json.loads(json.dumps(settings))
         return as_json
 
+    def outlook(self) -> Outlook:
+        """What `run` would do with the run that is in its folder. Raises OSError."""
+        return outlook(self.run_path, self._settings(), self.options, self.output)
+
     def run(self) -> EndEvent:
         """Train (or go on, or find it done) and write the artifact. Returns the final event."""
         from proctool.training.determinism import deterministic
@@ -314,7 +319,7 @@ class Job:
                 **self.source.metadata(),
                 **self.metadata,
             }
-            made = save_model(path, model, _without_folders(metadata), self.parents, weights=weights_at(found))
+            made = save_model(path, model, without_folders(metadata), self.parents, weights=weights_at(found))
             written |= {f"{prefix}artifact": str(path), f"{prefix}content": made.content}
         saved = best if self.options.save == "best" else last
         is_scored = run.is_writer and not result.diverged
@@ -340,15 +345,3 @@ class Job:
         run.record(end)
         run.complete(result.step)
         return end
-
-
-_NAMES = ("corpus", "validation", "tokenizer", "data", "model", "init")
-
-
-def _without_folders(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What an artifact says of itself, whatever folders its makings lay in: the same work gives the same bytes."""
-    return {
-        key: artifact.name_given(value) if key in _NAMES and isinstance(value, str)
-        else _without_folders(value) if key == "training" else value
-        for key, value in metadata.items()
-    }  # fmt: skip
