@@ -147,6 +147,9 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
     ]
     steps = ladders(experiment.rungs, base, experiment.record.target)
     controls_known = _control_words(experiment)
+    # An arm that was stopped lost to the baseline; its controls were stopped with it and add nothing.
+    stopped = {each.arm for each in experiment.stopped}
+    asked = [each for each in controlled if each.control.of not in stopped]
     return Report(
         experiment=experiment,
         results=results,
@@ -164,7 +167,7 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
         published=published_numbers(experiment, results),
         costs=costs(experiment),
         loss_parts=loss_parts(experiment.runs, base),
-        answer=answer(experiment.record.title or "", results, controlled, diagnostics, controls_known),
+        answer=answer(experiment.record.title or "", results, asked, diagnostics, controls_known),
     )
 
 

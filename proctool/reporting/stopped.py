@@ -54,10 +54,13 @@ def read_stopped(root: Path) -> tuple[StoppedArm, ...]:
     path = root / STOPPED
     try:
         found: _Document = typed(_Document, parse_json(path.read_bytes()))
+        is_whole = all(each.seeds and each.over for each in found.arms)
     except FileNotFoundError:
         return ()
     except ValueError:
-        raise RunError(f"{path}: damaged; remove it and run the recipe again to rewrite it") from None
+        is_whole = False
+    if not is_whole:
+        raise RunError(f"{path}: damaged; remove it and run the recipe again to rewrite it")
     return found.arms
 
 

@@ -78,9 +78,12 @@ def test_a_losing_arm_and_its_controls_stop_after_two_seeds(tmp_path: Path, caps
     before = len(run(plan.root))
     worked(plan)
     assert len(run(plan.root)) == before
-    (plan.root / STOPPED).write_text("{}")
-    with pytest.raises(RunError, match=r"stopped.json: damaged; remove it and run the recipe again"):
-        load_experiment(plan.root)
+    written = (plan.root / STOPPED).read_text()
+    for damaged in ("{}", written.replace('"over": [\n        0,\n        1\n      ]', '"over": []'), written[:-9]):
+        assert damaged != written
+        (plan.root / STOPPED).write_text(damaged)
+        with pytest.raises(RunError, match=r"stopped.json: damaged; remove it and run the recipe again"):
+            load_experiment(plan.root)
     without = planned(plan.root, **RECIPE | {"stop_hopeless": False})
     worked(without)
     assert set(run(plan.root)) == everything

@@ -174,7 +174,7 @@ def _hub_rows(name: str, repository: str, held_out: bool) -> Iterator[Row]:
     except Exception as error:  # datasets, the hub client and the network each raise their own
         raise CorpusError(
             f"{repository}: cannot be loaded from the hub ({first_line(error)}); "
-            "give a folder with GLUE's files with --data"
+            "give a folder with GLUE's files with --data (in a recipe: data)"
         ) from None
     for number, record in enumerate(records, 1):
         yield f"{repository} {name} record {number}", tuple(record[key] for key in GLUE[name].hub), record["label"]
