@@ -51,6 +51,12 @@ def read_mapping(value: Any) -> dict[str, Any]:
     return value
 
 
+def read_scores(value: Any) -> dict[str, float | None]:
+    """Numbers by name, None for those that are not finite."""
+    found = {name: read_measure(each) for name, each in read_mapping(value).items()}
+    return {name: each if math.isfinite(each) else None for name, each in found.items()}
+
+
 def read_carried(value: Any) -> list[Any]:
     """Rows of what was carried over, none for null."""
     rows = value or []

@@ -20,7 +20,18 @@ from typing import IO, Annotated, Any, ClassVar
 
 from proctool.errors import RunError
 from proctool.event_records import read_record, readers, write_record
-from proctool.event_values import Amount, Count, Flag, Measure, Text, read_carried, read_flag, read_mapping, read_rows
+from proctool.event_values import (
+    Amount,
+    Count,
+    Flag,
+    Measure,
+    Text,
+    read_carried,
+    read_flag,
+    read_mapping,
+    read_rows,
+    read_scores,
+)
 from proctool.loss_parts import InductionHeads, LossParts, read_induction, read_parts
 
 FILE = "metrics.jsonl"
@@ -221,6 +232,8 @@ class EndEvent(Event):
     """The validation loss of the last weights by place in the row and by repetition; of pretraining on a corpus."""
     induction: Annotated[InductionHeads, read_induction] | None = None
     """When induction heads form, if heads are tracked."""
+    scores: Annotated[Mapping[str, float | None], read_scores] | None = None
+    """The scores of a fine-tuning task on its whole validation set, by name; None for one that is not finite."""
     seconds: Amount | None = None
     run_dir: Text = ""
     artifact: Text | None = None

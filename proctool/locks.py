@@ -52,6 +52,14 @@ def take(path: Path, waiting: Callable[[], None] | None = None) -> IO[str] | Non
     return file
 
 
+def holder(path: Path) -> str | None:
+    """Who has the lock of the file `path`; None if nobody has. The file stays as it is."""
+    with contextlib.suppress(OSError), path.open(encoding="utf-8", errors="replace") as file:
+        if not lock_descriptor(file.fileno(), blocking=False):
+            return _holder(file)
+    return None
+
+
 def _holder(file: IO[str]) -> str:
     held = time.time() - os.fstat(file.fileno()).st_mtime  # negative if the clock was set back; shown as 0 s
     file.seek(0)

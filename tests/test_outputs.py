@@ -78,7 +78,7 @@ def test_an_experiment_leaves_folders_of_others_alone(place: Run) -> None:
     for more in ((), ("--dry-run",), ("--emit", "make"), ("--emit", "slurm")):
         said = place("run", "recipe.yaml", "--runs", ".", *more)  # mine/ is another tool's
         assert (said.code, everything()) == (1, before)
-        assert "mine: is not empty and is not an experiment folder" in said.line
+        assert "mine: is not empty and is not the folder of this experiment" in said.line
 
 
 REFUSED = {

@@ -179,8 +179,9 @@ def _diagnose(
     path: Path | None, evaluation: str, options: Options, listen: Callable[[Event], None]
 ) -> EvaluationResult:
     from proctool import artifact
-    from proctool.evaluation.diagnostic import artifact_path, diagnostic_job
+    from proctool.evaluation.diagnostic import diagnostic_job
     from proctool.evaluation.scoring import scores_of
+    from proctool.training.run_place import artifact_path
 
     if "init" in options:
         raise OptionError("init: pass the model as the first argument of evaluate instead")

@@ -48,13 +48,12 @@ def settings(name: str, given: Values, study: StudyOptions) -> dict[str, Any]:
 
 
 def _single(name: str, options: DiagnosticOptions, study: StudyOptions, common: Common) -> None:
-    from proctool.evaluation.diagnostic import diagnostic_job
-    from proctool.evaluation.diagnostic_run import run_diagnostic
+    from proctool.evaluation.diagnostic_run import job_with_model, run_diagnostic
     from proctool.results import RESULTS, to_json
 
     options = dataclasses.replace(options, init=study.init[0] if study.init else None)
     if common.dry_run:
-        do(diagnostic_job(name, options), common)
+        do(job_with_model(name, options), common)
         return
     with display.training_progress(f"eval {name}") as listen:
         end, result = run_diagnostic(name, options, listen)
@@ -72,7 +71,7 @@ def _study(name: str, options: DiagnosticOptions, study: StudyOptions, common: C
     from proctool.cli import run
     from proctool.evaluation.summary import summarise
     from proctool.experiment.record import write_record
-    from proctool.experiment.study import study_plan, study_results
+    from proctool.experiment.study import all_results, study_plan, study_results
     from proctool.results import RESULTS, to_json, write_results
 
     if launch().processes > 1:
@@ -93,7 +92,7 @@ def _study(name: str, options: DiagnosticOptions, study: StudyOptions, common: C
         raise RunError("all runs failed; see the messages above")
     summaries, results = summarise(found), display.Results(json=common.json)
     path = planned.root / RESULTS
-    write_results(path, [*found, *summaries])
+    write_results(path, all_results(planned, found))
     _show(name, summaries, results)
     display.say(f"results of all runs, with their curves: {path}")
     results.emit(*map(to_json, found), *map(to_json, summaries))

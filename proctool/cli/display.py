@@ -243,6 +243,7 @@ def plan(planned: Mapping[str, Any]) -> None:
     rows = {
         "parameters": format_count(planned["parameters"]),
         "extends": f"the run folder below, from step {planned['extends_from']}" if "extends_from" in planned else None,
+        "run": _run(planned["run"]),
         "steps": str(planned["steps"]),
         "tokens": _tokens(planned),
         "epochs": str(planned["epochs"]) if "epochs" in planned else None,
@@ -264,6 +265,19 @@ def plan(planned: Mapping[str, Any]) -> None:
     if planned.get("carried"):
         say("  would carry over:")
         carried(planned["carried"])
+
+
+def _run(found: Mapping[str, Any]) -> str | None:
+    """What would be done with a run that is in the folder."""
+    tries, step = found["tries"], found["step"]
+    words = {
+        "resume": f"resumes from step {step}" if tries is None else f"resumes after {tries} tried donors",
+        "restart": "begins again, because the run in the folder has no checkpoint",
+        "discard": "discards the run in the folder",
+        "complete": f"is complete at step {step}; nothing would be trained",
+        "refuse": f"is refused: {found['reason']}",
+    }
+    return words.get(found["action"])
 
 
 def _least_time(seconds: float) -> str:

@@ -10,6 +10,7 @@ from proctool.cli.display import emit
 from proctool.cli.plan import redrawn
 from proctool.experiment.cost import flops
 from proctool.experiment.graph import Plan
+from proctool.experiment.hopeless import decide, finished
 from proctool.experiment.launch import written
 from proctool.experiment.stage import ChooseOptions, Stage
 from proctool.units import format_count
@@ -17,7 +18,12 @@ from proctool.units import format_count
 
 def show_plan(planned: Plan, as_json: bool) -> None:
     """Print the stages, the totals and the commands of unfinished stages; or all of it as JSON."""
-    stages = [(stage, stage.state(planned.root)) for stage in planned.stages]
+    left_out = decide(planned, finished(planned)).left_out
+    stages = [
+        (stage, state if state == "done" or stage.key not in left_out else "left out")
+        for stage in planned.stages
+        for state in [stage.state(planned.root)]
+    ]
     if as_json:
         emit(
             {
@@ -37,9 +43,11 @@ def show_plan(planned: Plan, as_json: bool) -> None:
         for stage, state in stages
     ]
     tables.show({**columns, "starts from": "left"}, rows, drop=("key", "FLOPs", "starts from", "tokens"))
-    todo = [stage for stage, state in stages if state != "done"]
+    todo = [stage for stage, state in stages if state not in ("done", "left out")]
     tokens = format_count(sum(stage.tokens for stage in todo))
     total = f"about {_operations(sum(map(flops, todo)))} FLOPs"
+    if planned.recipe.stop_hopeless:
+        print("stop_hopeless: from the third on, seeds of an arm that loses are left out")
     print(f"{len(todo)} of {len(stages)} stages to run, {tokens} tokens and {total} in total; nothing was run")
     for name, tries in {stage.label.group: stage.tries for stage in todo if stage.tries > 1}.items():
         print(redrawn(name, tries))

@@ -7,6 +7,7 @@ from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import dry_run, quiet_libraries
 from proctool.evaluation.finetune.options import FinetuneOptions
 from proctool.events import to_json
+from proctool.launched import launch
 
 
 def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
@@ -23,7 +24,9 @@ def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
     with display.training_progress(found.job.command) as listen_to_training:
         found.job.listeners = [listen_to_training]
         end = found.job.run()
-    metrics = found.score(options.output)
+    if not launch().speaks:  # only one process of a launch prints
+        return
+    metrics = found.scores(end)
     shown = {
         name.replace("_", " "): "undefined" if value is None else f"{value:.4g}" for name, value in metrics.items()
     }

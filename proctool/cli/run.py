@@ -101,6 +101,8 @@ def run(
         require_safe([Output(planned.root / "slurm" / "submit.sh", "--runs", "script", makes_folder=True)])
     write_record(planned, source, command)
     if emit is not None:
+        if loaded.stop_hopeless:
+            say("run: stop_hopeless has no effect on scripts; they run every seed")
         _emit(planned, emit)
         return
     failures = _try_out(planned) if smoke else execute_stages(planned, f"`{command}`", jobs)

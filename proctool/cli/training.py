@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from proctool.cli import display
 from proctool.cli.options import Common, with_options
+from proctool.config import plain
 from proctool.events import to_json
 from proctool.launched import launch
 from proctool.training.options import PretrainOptions, WarmupOptions
@@ -30,6 +31,7 @@ def quiet_libraries() -> None:
 def dry_run(job: Job, common: Common) -> None:
     """Print what a job would do and what it costs."""
     planned = job.plan()
+    planned["run"] = plain(job.outlook())
     planned["seconds_at_least"] = _seconds_at_least(job, planned["flops"])
     if job.options.extend:
         from proctool.training.extension import finished_step

@@ -30,6 +30,7 @@ from proctool.events import EndEvent, Event, NoteEvent, ResumeEvent, StartEvent,
 from proctool.models.saved import save_model
 from proctool.outputs import Output, reads_of, require_safe
 from proctool.training.accept import PROBE_SEED, Acceptance, seed_of_try
+from proctool.training.claim import Outlook
 from proctool.training.job import Job
 from proctool.training.options import WarmupOptions
 from proctool.training.run import RunFolder
@@ -105,15 +106,30 @@ class AcceptedWarmup(Job):
         return settings
 
     def _finished(self, run: RunFolder) -> EndEvent | None:
-        tries = [event for event in run.events() if isinstance(event, TryEvent)]
+        return super()._finished(run) if self._is_accepted(run.events()) else None
+
+    def _is_accepted(self, events: Sequence[Event]) -> bool:
+        tries = [event for event in events if isinstance(event, TryEvent)]
         passed = [event for event in tries if self._passes(event.accuracy)]
-        return super()._finished(run) if passed and passed[0] == tries[-1] else None
+        return bool(passed) and passed[0] == tries[-1]
+
+    def outlook(self) -> Outlook:
+        """As of any job; a run that has begun goes on with its next donor."""
+        found = super().outlook()
+        is_begun = found.action in ("resume", "restart", "complete")
+        if not is_begun or (found.action == "complete" and self._is_accepted(read_events(self.run_path))):
+            return found
+        tried = sum(_read(folder) is not None for folder in self._folders(self.run_path))
+        return Outlook("resume", tries=tried)
+
+    def _folders(self, path: Path) -> list[Path]:
+        return [path / f"try-{number}" for number in range(_gate(self.options).tries)]
 
     def _passes(self, accuracy: float | None) -> bool:
         return accuracy is not None and accuracy >= _gate(self.options).above
 
     def _train(self, run: RunFolder, settings: Mapping[str, Any]) -> EndEvent:
-        folders = [run.path / f"try-{number}" for number in range(_gate(self.options).tries)]
+        folders = self._folders(run.path)
         if self.options.resume == "never" and run.is_writer:
             for folder in sorted(run.path.glob("try-*")):
                 _discard(folder)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from proctool.errors import OptionError
 from proctool.evaluation.options import DiagnosticOptions, diagnostic_task
 from proctool.models.build import model_config
@@ -84,8 +82,3 @@ def _names(task: Task) -> set[str]:
     """The names of the tasks in a task: those of a mixture, and the task of a control."""
     parts = task.tasks if isinstance(task, Mixture) else [task.task] if isinstance(task, Control) else []
     return {task.name}.union(*map(_names, parts))
-
-
-def artifact_path(folder: Path) -> Path:
-    """The file of the trained model in a run folder."""
-    return folder / "model.safetensors"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from proctool import artifact
-from proctool.evaluation.diagnostic import HELD_OUT_SEED, artifact_path, diagnostic_job, held_out
+from proctool.evaluation.diagnostic import HELD_OUT_SEED, diagnostic_job, held_out
 from proctool.evaluation.options import DiagnosticOptions, diagnostic_task
 from proctool.evaluation.scoring import fingerprint, scores_of
 from proctool.events import EndEvent, EvalEvent, Event, read_events
@@ -18,6 +18,7 @@ from proctool.outputs import Output, reads_of, require_safe
 from proctool.paths import user_path
 from proctool.results import RESULTS, CurvePoint, DiagnosticRun, ValidationSet, write_results
 from proctool.training.job import Job
+from proctool.training.run_place import artifact_path
 
 
 def init_labels(inits: Sequence[str]) -> list[str]:
@@ -41,25 +42,31 @@ def run_diagnostic(
     name: str, options: DiagnosticOptions, listen: Callable[[Event], None] | None = None
 ) -> tuple[EndEvent, DiagnosticRun]:
     """Train or resume the run unless it is complete, then score the model. Raises ProctoolError."""
-    job = diagnostic_job(name, options)
-    folder = job.run_path
-    if options.output is None:
-        job.options = options = dataclasses.replace(options, run_dir=folder)
-        job.output = artifact_path(folder)
-    assert job.output is not None
+    job = job_with_model(name, options)
+    folder, result = job.run_path, job.output
+    assert result is not None
     option = "--run-dir" if options.output is None else "--output"
     outputs = [
-        Output(job.output, option, "model", makes_folder=True),
+        Output(result, option, "model", makes_folder=True),
         Output(folder / RESULTS, "--run-dir", "results", makes_folder=True),
     ]
-    require_safe(outputs, reads_of(options), run_folder=folder)
+    require_safe(outputs, reads_of(job.options), run_folder=folder)
     folder.mkdir(parents=True, exist_ok=True)
     job.listeners = [listen] if listen else []
     end = job.run()
-    result = _scored(name, options, job, end)
+    scored = _scored(name, options, job, end)
     if launch().speaks:
-        write_results(folder / RESULTS, [result])
-    return end, result
+        write_results(folder / RESULTS, [scored])
+    return end, scored
+
+
+def job_with_model(name: str, options: DiagnosticOptions) -> Job:
+    """The job of a diagnostic, which writes its model to its run folder unless the options name a file."""
+    job = diagnostic_job(name, options)
+    if options.output is None:
+        folder = job.run_path
+        job.options, job.output = dataclasses.replace(options, run_dir=folder), artifact_path(folder)
+    return job
 
 
 def _scored(name: str, options: DiagnosticOptions, job: Job, end: EndEvent) -> DiagnosticRun:

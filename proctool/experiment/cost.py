@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from proctool.evaluation.finetune import FinetuneOptions
 from proctool.experiment.stage import Stage
 from proctool.paths import user_path
 from proctool.training.options import PretrainOptions, TrainingOptions
@@ -35,6 +36,8 @@ def outlined(stage: Stage) -> PreTrainedModel:
     """The model that a stage trains, without allocated weights. Raises ModelError."""
     options = stage.options
     assert isinstance(options, TrainingOptions), "a transplant trains nothing"
+    if isinstance(options, FinetuneOptions) and stage.donor is not None:
+        return outlined(stage.donor)  # its class head is smaller than the head of the pretrained model
     is_padded = isinstance(options, PretrainOptions)
     return _outlined(options.model, options.family, *_extents(stage), is_padded, options.tie)
 

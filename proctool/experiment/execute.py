@@ -22,10 +22,12 @@ from proctool.errors import Interrupted, RunError
 from proctool.experiment.adopt import adopt
 from proctool.experiment.estimate import Throughput, seconds_left, urgency
 from proctool.experiment.graph import Plan, descendants
+from proctool.experiment.hopeless import decide
 from proctool.experiment.launch import PROCTOOL, accelerated, started
 from proctool.experiment.stage import Stage
 from proctool.locks import Taken, take
 from proctool.reporting.metrics import MetricsLog
+from proctool.reporting.stopped import write_stopped
 from proctool.signals import Stop, stop_signals
 from proctool.workers import usable_cores
 
@@ -73,6 +75,12 @@ class Progress:
     skipped: list[Stage] = field(default_factory=list)
     """Stages that depend on a failed stage."""
     waiting: list[Stage] = field(default_factory=list)
+    stopped: list[Stage] = field(default_factory=list)
+    """Stages that `stop_hopeless` leaves out."""
+    held: frozenset[str] = frozenset()
+    """Keys of stages that wait until `stop_hopeless` decides on them."""
+    decided: int = -1
+    """Finished stages at the last decision."""
     seconds_left: float | None = None
     stage_left: dict[str, float | None] = field(default_factory=dict)
     stopping: bool = False
@@ -131,6 +139,9 @@ def execute(
             while progress.running or progress.waiting:
                 if not stop:
                     _start_ready(progress, jobs, command, lock)
+                if not stop and not progress.running and progress.failed:  # a decision needs a stage that failed
+                    progress.skipped += progress.waiting
+                    progress.waiting.clear()
                 _estimate(progress, jobs)
                 display.update(progress)
                 if not progress.running:
@@ -153,15 +164,29 @@ def execute(
 
 def _start_ready(progress: Progress, jobs: int, command: Sequence[str], lock: int | None) -> None:
     """Start the most urgent stages whose parents are done, up to the number of jobs."""
+    _leave_out(progress)
     order = urgency(progress.plan.stages)
     made = {stage.key for stage in progress.done}
-    ready = [stage for stage in progress.waiting if all(parent.key in made for parent in stage.parents)]
+    waiting = [stage for stage in progress.waiting if stage.key not in progress.held]
+    ready = [stage for stage in waiting if all(parent.key in made for parent in stage.parents)]
     ready.sort(key=lambda stage: -order[stage.key])
     for stage in ready[: jobs - len(progress.running)]:
         progress.waiting.remove(stage)
         launch = progress.plan.recipe.launch
         threads = max(1, cores() // jobs // (launch.processes if stage.trains else 1))
         progress.running.append(_start(stage, progress, threads, started(stage, launch, command), lock))
+
+
+def _leave_out(progress: Progress) -> None:
+    """Take out the stages of arms that cannot win, and hold back those that wait for such a decision."""
+    if progress.decided == len(progress.done):
+        return
+    progress.decided = len(progress.done)
+    found = decide(progress.plan, {stage.key: progress.metrics[stage.key] for stage in progress.done})
+    progress.held = found.waiting
+    progress.stopped += [stage for stage in progress.waiting if stage.key in found.left_out]
+    progress.waiting = [stage for stage in progress.waiting if stage.key not in found.left_out]
+    write_stopped(progress.plan.root, found.stopped)
 
 
 def _start(stage: Stage, progress: Progress, threads: int, command: Sequence[str], lock: int | None) -> Running:

@@ -37,7 +37,9 @@ class ArmStages:
     """Pretraining by share of the steps, the largest last; empty without a corpus."""
     diagnostics: dict[str, Stage]
     finetunes: dict[str, Stage] = field(default_factory=dict)
-    """Fine-tunings of the pretrained model, by name."""
+    """Fine-tunings of the pretrained model on a corpus, by name."""
+    tasks: dict[str, dict[str, Stage]] = field(default_factory=dict)
+    """Fine-tunings of the pretrained model on tasks, by name and task."""
     evaluations: dict[str, Stage] = field(default_factory=dict)
     """Benchmarks of the pretrained model, by name."""
 
@@ -74,7 +76,7 @@ class Plan:
     """By width, with a ladder; `arms` and `planned` are those of the widest."""
 
     def missing(self) -> list[Stage]:
-        """The stages that are not done."""
+        """The stages that are not done, those that `stop_hopeless` may leave out included."""
         return [stage for stage in self.stages if not stage.is_done(self.root)]
 
 
@@ -162,7 +164,8 @@ class _Graph:
         chosen = dict(choice.chosen) if choice is not None else {}
         recipe = arm.recipe
         budgets = {share: arm.pretrain(share) for share in arm.budgets} if recipe.corpus is not None else {}
-        finetunes = {name: arm.finetune(name) for name in recipe.finetune}
+        finetunes = {name: arm.finetune(name) for name in arm.finetunes}
+        on_tasks = {name: arm.tasks(name) for name in recipe.on_tasks}
         evaluations = {name: arm.evaluation(name) for name in recipe.evaluate}
         diagnostics = {name: arm.diagnostic(name) for name in arm.diagnostics}
         tasks = {name: diagnostic_task(name, asked) for name, asked in diagnostics.items()}
@@ -190,6 +193,16 @@ class _Graph:
                 )
                 for name, options in finetunes.items()
             }
+            on_each = {
+                name: {
+                    task: self._trained(
+                        ("eval", "finetune", task), Label("finetune", f"{name}-{task}-{arm.name}", seed), each,
+                        pretrained, each.context or recipe.context,
+                    )
+                    for task, each in asked.items()
+                }
+                for name, asked in on_tasks.items()
+            }  # fmt: skip
             scored = {
                 name: self._shared(
                     Stage(
@@ -204,7 +217,7 @@ class _Graph:
                 for name, options in evaluations.items()
                 if pretrained is not None
             }
-            made[seed] = ArmStages(stages, measured, tuned, scored)
+            made[seed] = ArmStages(stages, measured, tuned, on_each, scored)
         return made
 
     def _shared(self, stage: Stage) -> Stage:

@@ -94,6 +94,20 @@ def _weights(value: str) -> str | None:
     return _digest([header.content, header.metadata])
 
 
+def _task_files(value: str) -> str | None:
+    """The files of a fine-tuning task by name and contents (large ones by size and time)."""
+    from proctool.corpora.files import HASHED_BELOW
+
+    folder = user_path(value)
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    states = {path.name: path.stat() for path in files}
+    if sum(state.st_size for state in states.values()) > HASHED_BELOW:
+        return _digest({name: [state.st_size, state.st_mtime_ns] for name, state in states.items()})
+    return _digest({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
+
+
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
@@ -103,6 +117,7 @@ _READERS: dict[str, Callable[[str], str | None]] = {
     "validation": _corpus,
     "tokenizer": _tokenizer,
     "model": _configuration,
+    "task_files": _task_files,
     **dict.fromkeys(
         ("init", "data", "base", "attention", "mixer", "mlp", "norms", "positions", "embeddings_from"), _weights
     ),

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proctool.errors import CorpusError, OptionError, ProctoolError
+from proctool.evaluation.finetune import FinetuneOptions
 from proctool.evaluation.harness import HarnessOptions, require_tasks
 from proctool.experiment.graph import Plan
 from proctool.experiment.stage import Stage
 from proctool.hub import model_id
+from proctool.paths import is_path
 from proctool.training.options import InitOptions, PretrainOptions
 from proctool.transplantation.options import CARRIED, TransplantOptions
 
@@ -35,6 +37,13 @@ def check_inputs(plan: Plan, *, quick: bool) -> list[str]:
     asked = [each.options for each in plan.missing() if isinstance(each.options, HarnessOptions)]
     for options in [] if quick else {each.tasks: each for each in asked}.values():
         _of("evaluate", functools.partial(require_tasks, options))
+    for task, data in dict.fromkeys(_tasks(plan.missing())):
+        if quick and not is_path(data):
+            notes[
+                f'the data of fine-tuning tasks, "{data}", is not local; it is not checked, but read from the hub later'
+            ] = None
+            continue
+        _of("finetune", functools.partial(_read_task, task, data))
     for text in texts:
         _check_text(*text, quick=quick, notes=notes)
     return list(notes)
@@ -51,6 +60,22 @@ def _models(stages: list[Stage]) -> Iterator[tuple[str, str]]:
                 given: Any = getattr(options, name)
                 if name not in stage.inputs:
                     yield from ((name, each) for each in ((given,) if isinstance(given, str) else given or ()))
+
+
+def _tasks(stages: list[Stage]) -> Iterator[tuple[str, str]]:
+    """The tasks of fine-tunings, with their data."""
+    from proctool.evaluation.finetune.glue import REPOSITORY
+
+    for stage in stages:
+        if isinstance(stage.options, FinetuneOptions):
+            yield stage.command[-1], stage.options.data or REPOSITORY
+
+
+def _read_task(task: str, data: str) -> None:
+    from proctool.evaluation.finetune.glue import read_examples
+
+    for held_out in (False, True):
+        read_examples(task, data, held_out)
 
 
 def _texts(stages: list[Stage]) -> Iterator[tuple[Any, ...]]:

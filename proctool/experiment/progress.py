@@ -112,6 +112,9 @@ class _Announcer:
         for stage in progress.skipped:
             if self._new("skipped", stage):
                 self._say(f"skipped {stage.name}: it needs a stage that failed", "yellow")
+        for stage in progress.stopped:
+            if self._new("stopped", stage):
+                self._say(f"left out {stage.name}: its arm cannot win any more (stop_hopeless)", "yellow")
         if progress.stopping and ("stopping", "") not in self._known:
             self._known.add(("stopping", ""))
             self._say("stopping: waiting for stages to save checkpoints (Ctrl-C again stops them at once)", "yellow")

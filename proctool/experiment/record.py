@@ -34,7 +34,8 @@ from proctool.reporting.record import (
     StageRecord,
     rung_name,
 )
-from proctool.training.run_form import require_run_folder
+from proctool.reporting.stopped import STOPPED
+from proctool.training.run_form import read_form, require_run_folder
 from proctool.untrusted import parse_json
 
 
@@ -46,21 +47,25 @@ def require_experiment_folder(plan: Plan, option: str = "--runs") -> None:
     root = plan.root
     if root.exists() and not root.is_dir():
         raise RunError(f"{root}: is a file, but the experiment needs a folder; choose another {option}")
-    if not holds_nothing(root) and not _is_record(root / RECORD):
+    # A damaged or lost record is written again, if the folder has a run of this experiment.
+    known = is_record(root / RECORD) or any(read_form(stage.folder(root)) is not None for stage in plan.stages)
+    if not holds_nothing(root) and not known:
         other = ", or another name in the recipe" if option == "--runs" else ""
+        what = "damaged" if (root / RECORD).exists() else "missing"
         raise RunError(
-            f"{root}: is not empty and is not an experiment folder ({RECORD} is missing); "
-            f"choose another {option}{other}"
+            f"{root}: is not empty and is not the folder of this experiment ({RECORD} is {what}, and no run in it has "
+            f"these settings); choose another {option}{other}"
         )
     for stage in plan.missing():
         reads = reads_of(stage.options)
-        require_apart(root, (RECORD, "report.html"), option, reads)
+        require_apart(root, (RECORD, STOPPED, "report.html"), option, reads)
         require_apart(stage.folder(root), RUN_FILES, option, reads)
         if stage.trains:
             require_run_folder(stage.folder(root))
 
 
-def _is_record(path: Path) -> bool:
+def is_record(path: Path) -> bool:
+    """Whether a file is the record of an experiment, of any version."""
     try:
         found = parse_json(path.read_bytes())
     except (OSError, ValueError):
@@ -120,6 +125,10 @@ def _measured(plan: Plan | Rung, width: int | None) -> dict[str, Any]:
                     budgets={f"{share:g}": stage.key for share, stage in stages.budgets.items()},
                     diagnostics={name: stage.key for name, stage in stages.diagnostics.items()},
                     finetunes={name: stage.key for name, stage in stages.finetunes.items()},
+                    tasks={
+                        name: {task: each.key for task, each in by_task.items()}
+                        for name, by_task in stages.tasks.items()
+                    },
                     evaluations={name: stage.key for name, stage in stages.evaluations.items()},
                 )
                 for seed, stages in by_seed.items()

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proctool.evaluation.finetune import FinetuneOptions
 from proctool.evaluation.harness import HarnessOptions
 from proctool.evaluation.options import diagnostic_task, probe_options
 from proctool.experiment.identity import identity
@@ -26,6 +27,7 @@ from proctool.procedural.task_code import task_code
 from proctool.reporting.metrics import MetricsLog
 from proctool.training.mix import Placement
 from proctool.training.options import PretrainOptions, TrainingOptions, WarmupOptions, recorded
+from proctool.training.run_place import artifact_path
 from proctool.training.run_state import State
 from proctool.transplantation.options import TransplantOptions
 
@@ -109,7 +111,8 @@ class Stage:
         }
         if isinstance(self.options, ChooseOptions):
             del given["arm"]
-        options = {name: identity(name, value) for name, value in given.items()}
+        files = "task_files" if isinstance(self.options, FinetuneOptions) else "data"
+        options = {name: identity(files if name == "data" else name, value) for name, value in given.items()}
         if "components" in options:
             options["components"] = sorted(options["components"])  # their order has no effect
         if "heads" in options:
@@ -229,13 +232,18 @@ class Stage:
         if self.trains:
             words += ["--run-dir", str(self.folder(root))]
         artifact = self.artifact(root)
-        return words if artifact is None else [*words, "-o", str(artifact)]
+        if artifact is None:  # a diagnostic keeps its model in its folder; a fine-tuning on a task keeps none
+            return [*words, "-o", "none"] if isinstance(self.options, FinetuneOptions) else words
+        return [*words, "-o", str(artifact)]
 
     def state(self, root: Path) -> State:
         """ "done" (it has ended and its artifact exists), "started" (it will resume) or "missing"."""
-        log = MetricsLog(self.folder(root))
+        folder = self.folder(root)
+        log = MetricsLog(folder)
         log.update()
-        return log.state(self.artifact(root), trains=self.trains)
+        kept = artifact_path(folder) if self.trains and self.output is None else None
+        # The model of a diagnostic may be gone, but damaged weights are made again.
+        return log.state(kept if kept is not None and kept.exists() else self.artifact(root), trains=self.trains)
 
     def is_done(self, root: Path) -> bool:
         """Whether it is done."""

@@ -159,10 +159,27 @@ def save_model(
 
     `weights` stand in for the model's own parameters, as where those are sharded.
     """
-    tensors = {**(weights or dict(model.named_parameters())), **_persistent_buffers(model)}
+    tensors = tensors_of(model, weights or dict(model.named_parameters()))
     return artifact.write(
         path, tensors, kind="model", metadata={**metadata, "config": config_values(model.config)}, parents=parents
     )
+
+
+_PATHS = ("corpus", "validation", "tokenizer", "data", "model", "init")
+
+
+def without_folders(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What an artifact says of itself, whatever folders its makings lay in: the same work gives the same bytes."""
+    return {
+        key: artifact.name_given(value) if key in _PATHS and isinstance(value, str)
+        else without_folders(value) if key == "training" else value
+        for key, value in metadata.items()
+    }  # fmt: skip
+
+
+def tensors_of(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a model file: `weights`, and the buffers that the model saves."""
+    return {**weights, **_persistent_buffers(model)}
 
 
 def _persistent_buffers(model: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from proctool import config
 from proctool.artifact import read_header
 from proctool.errors import OptionError
+from proctool.evaluation.finetune import FinetuneOptions
+from proctool.evaluation.finetune.tasks import task_data
 from proctool.evaluation.harness import HarnessOptions
 from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, diagnostic_task
 from proctool.procedural.mixture import parse_tasks
@@ -120,8 +122,13 @@ class PlannedArm:
     def _tokenizer(self) -> Values:
         return {"tokenizer": self.recipe.tokenizer, "end_of_text": self.recipe.end_of_text}
 
+    @property
+    def finetunes(self) -> tuple[str, ...]:
+        """The fine-tunings on a corpus."""
+        return tuple(name for name in self.recipe.finetune if name not in self.recipe.on_tasks)
+
     def finetune(self, name: str) -> PretrainOptions:
-        """A fine-tuning of its pretrained model with all weights carried over; the caller fills in `init`."""
+        """A fine-tuning of its pretrained model on a corpus, with all weights; the caller fills in `init`."""
         recipe = self.recipe
         given = {"context": recipe.context, **self._tokenizer}
         shared = self._shared | {key: value for key, value in given.items() if value is not None}
@@ -129,6 +136,18 @@ class PlannedArm:
         own = {"validation", "load_optimizer_state", *(each.name for each in dataclasses.fields(MixOptions))}
         pretrain = {key: value for key, value in recipe.pretrain.items() if key not in own}
         return _build(PretrainOptions, shared | pretrain | WHOLE | recipe.finetune[name], f"finetune.{name}")
+
+    def tasks(self, name: str) -> dict[str, FinetuneOptions]:
+        """A fine-tuning of its pretrained model on each of its tasks; the caller fills in `init`."""
+        where, values = f"finetune.{name}", self.recipe.finetune[name]
+        given = {key: value for key, value in values.items() if key not in ("tasks", "data")}
+        # Its scores are the result; no model is kept, and nobody continues it.
+        shared = self._shared | given | {"output": None, "keep_state": False}
+        found = {}
+        for task in config.convert(values["tasks"], tuple[str, ...], f"{where}.tasks"):
+            data = {} if values.get("data") is None else {"data": task_data(task, str(values["data"]))}
+            found[task] = _build(FinetuneOptions, shared | data, where)
+        return found
 
     def evaluation(self, name: str) -> HarnessOptions:
         """Benchmarks of its pretrained model."""

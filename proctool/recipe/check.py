@@ -11,6 +11,8 @@ from typing import Any
 
 from proctool import config
 from proctool.errors import OptionError
+from proctool.evaluation.finetune import FinetuneOptions
+from proctool.evaluation.finetune.tasks import GLUE, SHORTEST
 from proctool.evaluation.harness import HarnessOptions
 from proctool.evaluation.options import DIAGNOSTICS
 from proctool.recipe.arms import ON_TEXT, located
@@ -28,6 +30,8 @@ from proctool.transplantation.treatments import Treatment
 
 # Names are used as folder names and in sentences.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+OF_THE_MODEL = ("init", "model", "family", "tokenizer", "end_of_text", "tie", "init_std", "init_attention")
+"""Options of a fine-tuning that the pretrained model sets; a fine-tuning on a corpus may have the last three."""
 # Options that the recipe sets once for all stages, or that the graph sets.
 NOT_HERE = {
     "seed": "set seeds at the top of the recipe (seeds: [0, 1, 2])",
@@ -112,6 +116,7 @@ def _check(recipe: Recipe) -> None:
     check_model("model", recipe.model)
     _check_setting(recipe)
     _check_launch(recipe)
+    _check_stop(recipe)
     _check_given(WarmupOptions, recipe.warmup, "warmup")
     _check_given(PretrainOptions, recipe.pretrain, "pretrain")
     for key in ("task", "data"):
@@ -173,6 +178,17 @@ def _check_setting(recipe: Recipe) -> None:
         raise OptionError("baseline: this arm has several amounts of procedural tokens; choose another arm as baseline")
 
 
+def _check_stop(recipe: Recipe) -> None:
+    if not recipe.stop_hopeless:
+        return
+    if recipe.corpus is None:
+        raise OptionError("stop_hopeless: compares the losses of pretraining; give the recipe a corpus")
+    if recipe.setting == "substitutive":
+        raise OptionError("stop_hopeless: compares losses at equal tokens; remove it, or `setting: substitutive`")
+    if len(recipe.seeds) < 3:
+        raise OptionError("stop_hopeless: two seeds of every arm always run; give at least three seeds, or remove it")
+
+
 def _check_launch(recipe: Recipe) -> None:
     launch = recipe.launch
     if launch.processes < 1:
@@ -230,12 +246,31 @@ def _check_finetune(recipe: Recipe, name: str, values: Values) -> None:
     _check_name("finetune", name)
     if recipe.corpus is None:
         raise OptionError(f"{where}: there is no pretrained model to fine-tune; give the recipe a corpus")
-    if "corpus" not in values:
-        raise OptionError(f"{where}: give its corpus, such as {{corpus: wikitext}}")
-    for key in ("init", "model", "family", "tokenizer", "end_of_text"):
+    if ("corpus" in values) == ("tasks" in values):
+        raise OptionError(
+            f"{where}: give its corpus, such as {{corpus: wikitext}}, or its tasks, such as {{tasks: [cola]}}"
+        )
+    for key in OF_THE_MODEL if "tasks" in values else OF_THE_MODEL[:5]:
         if key in values:
             raise OptionError(f"{where}.{key}: remove it; the pretrained model sets it")
-    _check_given(PretrainOptions, values, where)
+    if "corpus" in values:
+        _check_given(PretrainOptions, values, where)
+        return
+    for key in ("validation", "skip_bad"):
+        if key in values:
+            raise OptionError(f"{where}.{key}: remove it; GLUE tasks have their own files")
+    _check_given(FinetuneOptions, values, where, {"tasks"})
+    tasks = config.convert(values["tasks"], tuple[str, ...], f"{where}.tasks")
+    check_known(f"{where}.tasks", "GLUE task", tasks, GLUE)
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise OptionError(f"{where}.tasks = {list(tasks)}: write distinct tasks of {', '.join(GLUE)}")
+    if name in recipe.evaluate:
+        raise OptionError(f"{where}: evaluate has the same name; rename one of them")
+    context = config.convert(values.get("context"), int | None, f"{where}.context")
+    if context is not None and not SHORTEST <= context <= recipe.context:
+        raise OptionError(
+            f"{where}.context = {context}: must be from {SHORTEST} to the recipe's context, {recipe.context}"
+        )
 
 
 def _check_evaluate(recipe: Recipe, name: str, values: Values) -> None:

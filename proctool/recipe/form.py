@@ -173,8 +173,8 @@ class Recipe:
     diagnostics: dict[str, Values] = field(default_factory=dict)
     """By task: options of the task and of the training; `warmup` overrides options of the warm-ups before it."""
     finetune: dict[str, Values] = field(default_factory=dict)
-    """By name: fine-tuning of every arm's pretrained model; its `corpus` and other options of pretraining override the
-    recipe's."""
+    """By name: fine-tuning of every arm's pretrained model. On a `corpus`, with options of pretraining that override
+    the recipe's; or on GLUE's `tasks`, with options of `proctool eval finetune`: {tasks: [cola, sst2], steps: 800}."""
     evaluate: dict[str, Values] = field(default_factory=dict)
     """By name: benchmarks of every arm's pretrained model; options of `proctool eval harness`, such as
     {tasks: [piqa, hellaswag]}."""
@@ -196,10 +196,17 @@ class Recipe:
     """With a ladder: the shape or preset whose gain the report predicts, such as gpt2."""
     controls: Controls | None = None
     """Control arms to add: `standard`, a list, or {which: [...], of: [...]}."""
+    stop_hopeless: bool = False
+    """Leave out the later seeds of an arm that is clearly worse than the baseline over at least two seeds."""
     launch: Launch = field(default_factory=Launch)
     """How stages are started: {processes: 8, precision: bf16}."""
     published: tuple[Published, ...] = ()
     """Numbers from the literature, for the report."""
+
+    @property
+    def on_tasks(self) -> dict[str, Values]:
+        """The fine-tunings on GLUE tasks, which are reported as benchmarks; the others are on a corpus."""
+        return {name: values for name, values in self.finetune.items() if "tasks" in values}
 
     @property
     def is_swept(self) -> bool:

@@ -35,8 +35,10 @@ def check_planned(arm: PlannedArm) -> None:
     if arm.recipe.corpus is not None:
         for share in arm.budgets:
             _check_carried(arm, arm.pretrain(share))
-        for name in arm.recipe.finetune:
+        for name in arm.finetunes:
             arm.finetune(name)
+        for name in arm.recipe.on_tasks:
+            arm.tasks(name)
         for name in arm.recipe.evaluate:
             arm.evaluation(name)
 

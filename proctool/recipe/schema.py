@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from proctool import config
+from proctool.evaluation.finetune import FinetuneOptions
+from proctool.evaluation.finetune.tasks import GLUE
 from proctool.evaluation.harness import HarnessOptions
 from proctool.evaluation.options import DIAGNOSTICS
-from proctool.recipe.check import NOT_HERE
+from proctool.recipe.check import NOT_HERE, OF_THE_MODEL
 from proctool.recipe.form import Arm, Controls, Launch, Published, Recipe, Sweep, TreatmentOptions
 from proctool.recipe.text import CORPUS
 from proctool.training.options import PretrainOptions, WarmupOptions
@@ -24,6 +26,7 @@ Schema = dict[str, Any]
 
 _NUMBER = r"^[-+]?[0-9_]*\.?[0-9_]+([eE][-+]?[0-9]+)?[kKmMbBgGtT]?$"
 """Numbers that YAML reads as text: 2M, 1.5B, 5e-4."""
+_NOT_ON_TASKS = {*OF_THE_MODEL, "validation", "skip_bad"}
 _FLAG: Schema = {"type": ["string", "number", "boolean", "null"]}
 """The value of an sbatch option; true or nothing for an option without a value."""
 
@@ -33,7 +36,15 @@ def recipe_schema() -> Schema:
     warmup, pretrain = {"$ref": "#/$defs/warmup"}, {"$ref": "#/$defs/pretrain"}
     diagnostics = _object({name: {"$ref": f"#/$defs/{name}"} for name in DIAGNOSTICS})
     options = {"warmup": warmup, "pretrain": pretrain, "diagnostics": diagnostics}
-    finetune = {"type": "object", "additionalProperties": pretrain}
+    task: Schema = {"enum": [*GLUE]}
+    tasks = {"anyOf": [task, {"type": "array", "items": task}], "description": "GLUE tasks, each fine-tuned by itself."}
+    on_tasks = _options(FinetuneOptions, {"tasks": tasks})
+    on_tasks["properties"] = {name: each for name, each in on_tasks["properties"].items() if name not in _NOT_ON_TASKS}
+    on_corpus, on_glue = ({"required": [name]} for name in ("corpus", "tasks"))
+    finetune = {
+        "type": "object",
+        "additionalProperties": {"if": on_glue, "then": on_tasks, "else": {**pretrain, **on_corpus}},
+    }
     donors = _object(dict.fromkeys((*CARRIED, "embeddings"), warmup))
     sweep = _of_class(Sweep, {})
     arm = _of_class(Arm, options | {"donors": donors, "treatment": _of_class(TreatmentOptions, {}), "sweep": sweep})

@@ -2,8 +2,8 @@
 
 Models become narrow but keep their layers, so that layer ranges stay valid. Training takes a few steps with a few
 samples and one seed. Corpora of the hub become the installed Python sources, their tokenizers become bytes,
-mathematics has as few questions as it allows, and benchmarks become two pairs of sentences. Tasks and components
-stay, because they are where a recipe can be wrong.
+mathematics has as few questions as it allows, benchmarks become two pairs of sentences, and data of GLUE that is not on
+this machine becomes a few records. Tasks and components stay, because they are where a recipe can be wrong.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _TRAINING: Values = {
 _NOT_SHRUNK = ("compile", "gradient_checkpointing", "micro_batch", "precision", "until", "patience", "curriculum")
 _PAIRS = Path(__file__).parent / "smoke_pairs"
 """The data of a benchmark, written for this purpose: pairs of sentences in the form of BLiMP."""
+_RECORDS = Path(__file__).parent / "smoke_glue"
+"""The data of fine-tuning tasks, written for this purpose: records that have the columns of all GLUE tasks."""
 _TINY_CORPUS = 400_000
 """Most training tokens: enough for a few rows of any context and one row of the validation split."""
 
@@ -118,6 +120,10 @@ def _diagnostic(values: Mapping[str, Any]) -> Values:
 
 
 def _finetune(values: Mapping[str, Any]) -> Values:
+    if "tasks" in values:
+        data = values.get("data")
+        is_here = data is not None and user_path(str(data)).is_dir()
+        return _short(values) | _TRAINING | ({} if is_here else {"data": str(_RECORDS)})
     return _on_tiny(_short(values)) | _TRAINING
 
 

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proctool.reporting.interval import Estimate, estimate
-from proctool.results import HarnessScores
 
-BySeed = Mapping[int, HarnessScores]
+Results = Mapping[str, Mapping[str, float]]
+"""A benchmark of one model: by task, then metric; that of a standard error has _stderr in its name."""
+BySeed = Mapping[int, Results]
 
-SHARES = ("acc_norm", "acc", "exact_match", "f1")
-"""Metrics from 0 to 1. The first of them that a task has is shown, otherwise the task's first metric. acc_norm is
-accuracy by the likelihood per byte, the usual one where answers differ in length."""
+_SHOWN = ("acc_norm", "acc", "exact_match", "f1")
+"""The first of these metrics that a task has is shown, otherwise the task's first metric. acc_norm is accuracy by the
+likelihood per byte, the usual one where answers differ in length."""
+SHARES = (*_SHOWN, "accuracy")
+"""Metrics from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def evaluation_results(evaluations: Mapping[str, Mapping[str, BySeed]], baseline
 
 def _results(name: str, arms: Mapping[str, BySeed], baseline: str) -> list[EvaluationResult]:
     order = sorted(arms, key=lambda arm: arm != baseline)
-    tasks = dict.fromkeys(task for arm in order for scores in arms[arm].values() for task in scores.results)
+    tasks = dict.fromkeys(task for arm in order for results in arms[arm].values() for task in results)
     made = []
     for task in tasks:
         metric = next((each for arm in order if (each := _metric(arms[arm], task))), None)
@@ -65,12 +68,10 @@ def _results(name: str, arms: Mapping[str, BySeed], baseline: str) -> list[Evalu
 
 
 def _metric(by_seed: BySeed, task: str) -> str | None:
-    known = [
-        metric for scores in by_seed.values() for metric in scores.results.get(task, {}) if "_stderr" not in metric
-    ]
-    return next((each for each in SHARES if each in known), next(iter(known), None))
+    known = [metric for results in by_seed.values() for metric in results.get(task, {}) if "_stderr" not in metric]
+    return next((each for each in _SHOWN if each in known), next(iter(known), None))
 
 
 def _values(by_seed: BySeed, task: str, metric: str | None) -> dict[int, float]:
-    found = {seed: scores.results.get(task, {}).get(metric or "") for seed, scores in sorted(by_seed.items())}
+    found = {seed: results.get(task, {}).get(metric or "") for seed, results in sorted(by_seed.items())}
     return {seed: value for seed, value in found.items() if value is not None}

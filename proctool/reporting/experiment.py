@@ -11,6 +11,7 @@ from proctool.events import TryEvent
 from proctool.reporting.acceptance import acceptance_notes
 from proctool.reporting.compare import Run
 from proctool.reporting.controls import Start
+from proctool.reporting.evaluated import Results
 from proctool.reporting.ladder import Rung
 from proctool.reporting.measured import (
     Score,
@@ -25,6 +26,7 @@ from proctool.reporting.measured import (
 )
 from proctool.reporting.metrics import MetricsLog
 from proctool.reporting.record import RECORD, ExperimentRecord, StageRecord, read_record
+from proctool.reporting.stopped import StoppedArm, read_stopped
 from proctool.reporting.sweep import SweepResult, sweeps_of
 from proctool.results import HarnessScores, read_results
 from proctool.training.run_state import content_of
@@ -43,8 +45,8 @@ class Experiment:
     """Diagnostics by name, arm and seed."""
     finetunes: dict[str, dict[str, dict[int, Run]]] = field(default_factory=dict)
     """Fine-tuning of the pretrained models by name, arm and seed; costs before fine-tuning are not counted."""
-    evaluations: dict[str, dict[str, dict[int, HarnessScores]]] = field(default_factory=dict)
-    """Benchmarks of the pretrained models by name, arm and seed."""
+    evaluations: dict[str, dict[str, dict[int, Results]]] = field(default_factory=dict)
+    """Benchmarks of the pretrained models, with or without fine-tuning, by name, arm and seed."""
     rungs: tuple[Rung, ...] = ()
     """The widths of a ladder, narrowest first; everything else is of the widest."""
     sweeps: dict[str, SweepResult] = field(default_factory=dict)
@@ -52,7 +54,9 @@ class Experiment:
     chance: dict[str, float] = field(default_factory=dict)
     """The accuracy of guessing, by diagnostic, if known."""
     missing: tuple[str, ...] = ()
-    """Stages that are not complete."""
+    """Stages that are not complete, without those of `stopped`."""
+    stopped: tuple[StoppedArm, ...] = ()
+    """Arms whose later seeds were left out (`stop_hopeless`)."""
     contents: dict[str, str] = field(default_factory=dict)
     """Content hashes of artifacts, by stage key."""
     starts: dict[str, Start] = field(default_factory=dict)
@@ -103,7 +107,7 @@ def _load(folder: Path, record: ExperimentRecord) -> Experiment:
     settings: dict[str, Setting] = {}
     finetunes: dict[str, dict[str, dict[int, Run]]] = {}
     tuned_on: dict[str, dict[str, Setting]] = {}
-    evaluations: dict[str, dict[str, dict[int, HarnessScores]]] = {}
+    evaluations: dict[str, dict[str, dict[int, Results]]] = {}
     for arm, by_seed in record.arms.items():
         for written, measured in by_seed.items():
             seed = int(written)
@@ -130,8 +134,13 @@ def _load(folder: Path, record: ExperimentRecord) -> Experiment:
             for name, key in measured.evaluations.items():
                 benchmark = _benchmark(folder, stages[key]) if key in done else None
                 if benchmark is not None:
-                    evaluations.setdefault(name, {}).setdefault(arm, {})[seed] = benchmark
+                    evaluations.setdefault(name, {}).setdefault(arm, {})[seed] = benchmark.results
+            for name, by_task in measured.tasks.items():
+                if results := {task: _scores(logs[key]) for task, key in by_task.items() if key in done}:
+                    evaluations.setdefault(name, {}).setdefault(arm, {})[seed] = results
     baseline = record.baseline
+    stopped = tuple(each for each in read_stopped(folder) if not done.issuperset(each.stages))
+    left_out = {key for each in stopped for key in each.stages}
     remarks = _drop_incomparable(runs, settings, baseline, "the losses")
     for name, arms in finetunes.items():
         remarks += _drop_incomparable(arms, tuned_on[name], baseline, f"the losses after fine-tuning on {name}")
@@ -148,7 +157,8 @@ def _load(folder: Path, record: ExperimentRecord) -> Experiment:
         evaluations=evaluations,
         sweeps=sweeps_of(record, folder),
         chance=dict(record.chance),
-        missing=tuple(stage.name for key, stage in stages.items() if key not in done),
+        missing=tuple(stage.name for key, stage in stages.items() if key not in done | left_out),
+        stopped=stopped,
         contents={key: found for key, stage in stages.items() if (found := _content(folder, stage, logs[key]))},
         starts={arm: _as_written(start, arm, record) for arm, start in starts.items()},
         warmups=warmups,
@@ -250,6 +260,12 @@ def _benchmark(folder: Path, stage: StageRecord) -> HarnessScores | None:
     made = _made(folder, stage)
     lines = read_results(made) if made is not None else []
     return next((line for line in lines if isinstance(line, HarnessScores)), None)
+
+
+def _scores(log: MetricsLog) -> dict[str, float]:
+    """The scores of a fine-tuning on a task."""
+    found = log.end.scores if log.end is not None else None
+    return {name: value for name, value in (found or {}).items() if value is not None}
 
 
 def _made(folder: Path, stage: StageRecord) -> Path | None:

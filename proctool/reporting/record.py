@@ -64,13 +64,15 @@ class SeedRecord:
     """Pretraining by share of the steps."""
     diagnostics: Mapping[str, str]
     finetunes: Mapping[str, str] = field(default_factory=dict)
+    tasks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Fine-tuning on tasks, by name and task."""
     evaluations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def keys(self) -> set[str]:
         """All of them."""
         pretrained = {self.pretrain} if self.pretrain is not None else set()
-        others = (self.budgets, self.diagnostics, self.finetunes, self.evaluations)
+        others = (self.budgets, self.diagnostics, self.finetunes, *self.tasks.values(), self.evaluations)
         return pretrained.union(*(each.values() for each in others))
 
 
@@ -213,7 +215,8 @@ def read_record(folder: Path) -> ExperimentRecord:
         wrong = str(error) if isinstance(error, Malformed) else "not valid JSON"
     if wrong:
         raise RunError(
-            f"{path}: damaged, or from another version of proctool ({wrong}); run the recipe again to rewrite it"
+            f"{path}: damaged, or from another version of proctool ({wrong}); run the command that made this folder "
+            "again (`proctool run RECIPE` or `proctool eval NAME`): it keeps finished runs and rewrites the file"
         )
     return record
 

@@ -20,6 +20,7 @@ from proctool.reporting.interval import BOOTSTRAP_FROM, Estimate
 from proctool.reporting.ladder import ArmLadder, ladder_verdict, ladders
 from proctool.reporting.loss_parts import ArmParts, loss_parts
 from proctool.reporting.published import PublishedNumber, published_numbers
+from proctool.reporting.stopped import stopped_note
 from proctool.reporting.substitution import Substitution, substitute
 from proctool.reporting.sweep import sweep_notes
 from proctool.reporting.verdict import Controlled, verdicts
@@ -119,6 +120,7 @@ class Report:
             ],
             "published": config.plain(self.published),
             "missing": list(self.experiment.missing),
+            "stopped": config.plain(self.experiment.stopped),
         }
 
     def to_pandas(self) -> pd.DataFrame:
@@ -145,6 +147,9 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
     ]
     steps = ladders(experiment.rungs, base, experiment.record.target)
     controls_known = _control_words(experiment)
+    # An arm that was stopped lost to the baseline; its controls were stopped with it and add nothing.
+    stopped = {each.arm for each in experiment.stopped}
+    asked = [each for each in controlled if each.control.of not in stopped]
     return Report(
         experiment=experiment,
         results=results,
@@ -162,7 +167,7 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
         published=published_numbers(experiment, results),
         costs=costs(experiment),
         loss_parts=loss_parts(experiment.runs, base),
-        answer=answer(experiment.record.title or "", results, controlled, diagnostics, controls_known),
+        answer=answer(experiment.record.title or "", results, asked, diagnostics, controls_known),
     )
 
 
@@ -179,6 +184,7 @@ def _notes(
     finetunes: Sequence[Sequence[FinetuneResult]],
 ) -> list[str]:
     notes = [*experiment.remarks, *sweep_notes(experiment.sweeps)]
+    notes += [stopped_note(each, experiment.baseline) for each in experiment.stopped]
     if results:
         notes.append(_how_saved(experiment, results))
     elif experiment.runs or any(experiment.scores.values()):

@@ -30,6 +30,7 @@ from proctool.training.options import recorded
 from proctool.untrusted import parse_json
 
 RECORD, TRIALS, RECIPE, ANSWER = "search.json", "trials", "recipe.yaml", "answer.json"
+STORAGE, LOCK = "study.db", ".lock"
 FORMAT = 1
 
 
@@ -73,9 +74,30 @@ def require_search_folder(options: SearchOptions) -> None:
 @contextlib.contextmanager
 def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Keep other processes out while a trial is chosen. It takes milliseconds."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with take(folder / ".lock", waiting) or contextlib.nullcontext():
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process is refused and has just removed the folder
+            held = take(folder / LOCK, waiting)
+            break
+    with held or contextlib.nullcontext():
         yield
+
+
+@contextlib.contextmanager
+def beginning(folder: Path) -> Iterator[None]:
+    """Keep other processes out while a search begins. If it is refused, nothing of it stays in the file system."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    with locked(folder):
+        try:
+            yield
+        except BaseException:
+            if not (folder / RECORD).exists():
+                for name in (STORAGE, LOCK):  # the lock is still held: see `take`
+                    (folder / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # another process has put something there
+                    for each in missing:
+                        each.rmdir()
+            raise
 
 
 def read_record(options: SearchOptions) -> SearchRecord | None:

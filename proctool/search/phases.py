@@ -50,11 +50,11 @@ from proctool.search.space import (
 from proctool.search.study import (
     Phase,
     Taking,
+    cells_tried,
     complete,
     first_error,
     reached,
     require_optuna,
-    tried,
     worked_seconds,
 )
 from proctool.search.trial import run_arm
@@ -120,7 +120,7 @@ class Phases:
             cold, _ = self._cold(width, [Cold(rate, cold.cold.std) for rate in around(cold.cold.rate)])
             ranked = self._finals(width, cold, [each for each, _ in ranked])
             by_width.append((self.shapes[width].width, ranked[0][1]))
-        cells = [sum(map(tried, studies)) for studies in (self.loop.studies[::2], self.loop.studies[1::2])]
+        cells = cells_tried(self.loop.studies, "cold"), cells_tried(self.loop.studies, "candidates", "finals")
         chosen = tuple(each for each, _ in ranked[:CONFIRMED])
         losses = self._confirm(cold.cold, chosen)
         seconds = worked_seconds(self.loop.studies)

@@ -20,8 +20,9 @@ from proctool.search.cells import COLD, Setting
 from proctool.search.folder import (
     ANSWER,
     RECIPE,
+    STORAGE,
     SearchRecord,
-    locked,
+    beginning,
     read_record,
     require_search_folder,
     write_json,
@@ -114,9 +115,9 @@ def search(
     require_optuna()
     shapes = proxies(options)
     require_search_folder(options)
-    with locked(options.output):  # the first process measures, the others read what it chose
+    with beginning(options.output):  # the first process measures, the others read what it chose
         made = _prepare(options, progress)
-        storage = open_storage(options.storage or f"sqlite:///{options.output.resolve() / 'study.db'}")
+        storage = open_storage(options.storage or f"sqlite:///{options.output.resolve() / STORAGE}")
         record = made.record or write_record(
             options, made.setting.steps, made.setting.eval_samples, made.speeds, made.jobs
         )

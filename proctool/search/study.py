@@ -31,11 +31,16 @@ STARTUP = 10
 """Trials of random candidates, the first ones included, before TPE models them."""
 
 
+Kind = Literal["cold", "candidates", "finals", "confirm"]
+KIND = "kind"
+"""The attribute of a trial, and of its study, that holds the kind of its phase."""
+
+
 @dataclass(frozen=True)
 class Phase:
     """A study: its parameters, and the cells to try if they are given."""
 
-    kind: Literal["cold", "candidates", "finals", "confirm"]
+    kind: Kind
     shape: Shape
     maximise: bool
     space: Mapping[str, BaseDistribution]
@@ -140,6 +145,7 @@ def open_study(storage: BaseStorage, prefix: str, phase: Phase) -> Study:
         pruner=halving if phase.prunes else optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
+    study.set_user_attr(KIND, phase.kind)  # trials of earlier versions have no kind themselves
     return study
 
 
@@ -184,6 +190,7 @@ def next_trial(study: Study, phase: Phase, seed: int, locks: Path) -> Taking | N
     if missing and not any(trial.state is TrialState.WAITING for trial in trials):  # by a kill in between
         study.enqueue_trial(missing[0])
     trial = study.ask(dict(phase.space))
+    trial.set_user_attr(KIND, phase.kind)
     with contextlib.suppress(Taken):
         lock = take(_lock_of(study, trial.number, locks))
         return Taking(trial, lock, study, trial.params)
@@ -232,6 +239,18 @@ def tried(study: Study) -> int:
     from optuna.trial import TrialState
 
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
+def cells_tried(studies: Sequence[Study], *kinds: Kind) -> int:
+    """The trials of these kinds that ended, stopped ones included."""
+    from optuna.trial import TrialState
+
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    return sum(
+        trial.user_attrs.get(KIND, study.user_attrs.get(KIND)) in kinds
+        for study in studies
+        for trial in study.get_trials(deepcopy=False, states=states)
+    )
 
 
 def worked_seconds(studies: Sequence[Study], now: Callable[[], datetime] = datetime.now) -> float:

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ModelError
-from proctool.events import EndEvent, Event, StartEvent
+from proctool.events import EndEvent, Evaluation, Event, StartEvent
 from proctool.models.build import build_model, outline, parameter_count, require_context
 from proctool.models.components import train_only
 from proctool.models.flops import training_flops
 from proctool.models.heads import head_map
 from proctool.models.memory import single_moments
 from proctool.models.mimetic import make_mimetic
-from proctool.models.saved import save_model
+from proctool.models.saved import save_model, tensors_of, without_folders
 from proctool.models.shapes import start_of, written_digest
 from proctool.training import environment
 from proctool.training.carried_state import carried_state, parameters_of
+from proctool.training.claim import Outlook, outlook
 from proctool.training.curriculum import Curriculum
 from proctool.training.extension import EXTENDED_FROM, keeps_state, note
 from proctool.training.head_tracker import HeadTracker, induction_heads
@@ -41,6 +42,7 @@ from proctool.transplantation import Origin, records, summary
 from proctool.units import format_bytes
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
     from proctool.training.loop import Result
@@ -67,6 +69,8 @@ class Job:
     """Makes the fresh model of a configuration and a seed."""
     loss: Callable[[PreTrainedModel], TargetLoss] | None = None
     """What is trained for (default: the target tokens, by the model's own head)."""
+    score: Callable[[Mapping[str, Tensor]], Mapping[str, float | None]] | None = None
+    """Scores of the final weights, for the end event."""
     course: Curriculum | None = None
     """A length curriculum, ending in `source` (default: that source from the beginning)."""
     others: Mapping[str, Source] = field(default_factory=dict)
@@ -180,6 +184,10 @@ class Job:
         as_json: dict[str, Any] = json.loads(json.dumps(settings))
         return as_json
 
+    def outlook(self) -> Outlook:
+        """What `run` would do with the run that is in its folder. Raises OSError."""
+        return outlook(self.run_path, self._settings(), self.options, self.output)
+
     def run(self) -> EndEvent:
         """Train (or go on, or find it done) and write the artifact. Returns the final event."""
         from proctool.training.determinism import deterministic
@@ -290,10 +298,13 @@ class Job:
         best = result.best or last
         # A curriculum that was not finished leaves a model that has never seen samples of the full size.
         trained_size = {} if result.size is None else {"trained_size": result.size}
+
+        def weights_at(found: Evaluation) -> Mapping[str, Tensor]:
+            return result.weights if found is last else artifact.read_torch(run.best(found.step))
+
         written: dict[str, Any] = {}
         for which, path, prefix in outputs_of(self.options, self.output) if run.is_writer else []:
             found = best if which == "best" else last
-            held = result.weights if found is last else artifact.read_torch(run.best(found.step))
             metadata = {
                 "command": self.command,
                 "steps": found.step,
@@ -308,9 +319,10 @@ class Job:
                 **self.source.metadata(),
                 **self.metadata,
             }
-            made = save_model(path, model, _without_folders(metadata), self.parents, weights=held)
+            made = save_model(path, model, without_folders(metadata), self.parents, weights=weights_at(found))
             written |= {f"{prefix}artifact": str(path), f"{prefix}content": made.content}
         saved = best if self.options.save == "best" else last
+        is_scored = run.is_writer and not result.diverged
         end = EndEvent(
             command=self.command,
             step=result.step,
@@ -325,6 +337,7 @@ class Job:
             extensions=len(run.extended_from),
             loss_parts=result.loss_parts,
             induction=induction_heads(run.events()) if self.options.track_heads else None,
+            scores=self.score(tensors_of(model, weights_at(saved))) if is_scored and self.score else None,
             seconds=round(result.seconds, 3),
             run_dir=str(run.path),
             **written,
@@ -332,15 +345,3 @@ class Job:
         run.record(end)
         run.complete(result.step)
         return end
-
-
-_NAMES = ("corpus", "validation", "tokenizer", "data", "model", "init")
-
-
-def _without_folders(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What an artifact says of itself, whatever folders its makings lay in: the same work gives the same bytes."""
-    return {
-        key: artifact.name_given(value) if key in _NAMES and isinstance(value, str)
-        else _without_folders(value) if key == "training" else value
-        for key, value in metadata.items()
-    }  # fmt: skip

@@ -20,12 +20,23 @@ from typing import IO, Any
 from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.errors import ArtifactError, RunError
-from proctool.events import FILE, EndEvent, Event, ExtendEvent, NoteEvent, StartEvent, read_events, write_event
+from proctool.events import FILE, EndEvent, Event, ExtendEvent, NoteEvent, read_events, write_event
 from proctool.locks import Taken, take
 from proctool.outputs import is_artifact
-from proctool.training.extension import EXTENDABLE, EXTENDED_FROM, extension
-from proctool.training.run_form import FORM, SETTINGS, changed_settings, read_form, require_run_folder, write_form
-from proctool.training.run_state import extensions_of, run_state
+from proctool.training.claim import (
+    CHECKPOINT,
+    Kind,
+    checked_extension,
+    checkpoints_of,
+    claim,
+    last_end,
+    lasting,
+    state_of,
+    step_of,
+)
+from proctool.training.extension import EXTENDED_FROM
+from proctool.training.run_form import SETTINGS, read_form, require_run_folder, write_form
+from proctool.training.run_state import extensions_of
 
 
 class RunFolder:
@@ -74,67 +85,13 @@ class RunFolder:
             old.unlink()
 
     def _claim(self, extend: bool) -> None:
-        found = read_form(self.path)
-        # A run that stopped before its first step is safe to overwrite.
-        if (self.path / FILE).exists() or self._steps():
-            if found is None:
-                raise RunError(
-                    f"{self.path / SETTINGS}: damaged or missing, so this run cannot be resumed; "
-                    "choose another --run-dir, or --resume never to discard it"
-                )
-            if changed := changed_settings(found, self._settings):
-                if extend and EXTENDABLE.issuperset(changed):
-                    self._extend(found)
-                    return
-                key = next((key for key in changed if key not in EXTENDABLE), changed[0])
-                if key == "parents":
-                    were, are = (_contents(each.get(key)) for each in (found, self._settings))
-                    raise RunError(
-                        f"{self.path}: belongs to a run from other weights ({were} instead of {are}); "
-                        "choose another --run-dir, or --resume never to discard it"
-                    )
-                if key in ("init_std", "tie"):
-                    raise RunError(
-                        f"{self.path}: belongs to a run with {key} = {found.get(key)}, not {self._settings.get(key)}; "
-                        f"{_started(key, found.get(key))} to resume it, or choose another --run-dir"
-                    )
-                if key == "source.code":
-                    raise RunError(
-                        f"{self.path}: belongs to a run whose task had other code ({_codes(found.get(key))}; now "
-                        f"{_codes(self._settings.get(key))}); choose another --run-dir, or --resume never to discard it"
-                    )
-                end = self.last_end() if EXTENDABLE.issuperset(changed) else None
-                longer = end is not None and self._settings.get("steps", 0) > end.step
-                raise RunError(
-                    f"{self.path}: belongs to a run with {key} = {found.get(key)}, not {self._settings.get(key)}; "
-                    + ("--extend continues it; or " if longer else "")
-                    + "choose another --run-dir, or --resume never to discard it"
-                )
-        elif extend:
-            raise RunError(f"{self.path}: has no finished run to extend; train it first, without --extend")
-        else:
-            write_form(self.path, self._settings)
-
-    def _extend(self, found: Mapping[str, Any]) -> None:
-        """Take on the new settings, once everything that the continuation needs is known to be there."""
-        end = self.last_end()
-        if end is None:
-            raise RunError(
-                f"{self.path}: this run has not finished its {found.get('steps')} steps; resume it with the command "
-                "that started it, then extend it"
-            )
-        entry = extension(str(self.path), found, self._settings, end)
-        state = self._state(entry["step"])
-        if not state.exists():
-            raise RunError(
-                f"{self.path}: has no training state, so it cannot be extended; train with --keep-state to keep it, "
-                "or start a new run from the model with --init"
-            )
-        kept = artifact.open_artifact(state, "checkpoint")
-        if kept.metadata.get("settings") != _lasting(found):
-            raise RunError(f"{state}: is the training state of another run; remove it, and start this run again")
-        artifact.verify(kept)
-        write_form(self.path, {**self._settings, EXTENDED_FROM: [*found.get(EXTENDED_FROM, []), entry]})
+        match claim(self.path, self._settings, extend=extend):
+            case "new":
+                write_form(self.path, self._settings)
+            case "extends":
+                found = read_form(self.path) or {}
+                entry = checked_extension(self.path, found, self._settings)
+                write_form(self.path, {**self._settings, EXTENDED_FROM: [*found.get(EXTENDED_FROM, []), entry]})
 
     @property
     def extensions_begun(self) -> int:
@@ -143,13 +100,7 @@ class RunFolder:
 
     def last_end(self, output: Path | None = None) -> EndEvent | None:
         """How the run ended; None while it is to go on, or to write its `output` again."""
-        decisive = (
-            event for event in reversed(self.events()) if isinstance(event, StartEvent | ExtendEvent | EndEvent)
-        )
-        last = next(decisive, None)
-        if not isinstance(last, EndEvent) or run_state(self.path, began=True, end=last, output=output) != "done":
-            return None
-        return last
+        return last_end(self.path, output)
 
     def close(self) -> None:
         """Close the metrics file and release the folder."""
@@ -181,7 +132,7 @@ class RunFolder:
             return
         kept = [event for event in self.events() if (getattr(event, "step", None) or 0) <= step] if step else []
         for path in [*self._bests(), *self._steps()]:
-            if _step(path) > step:
+            if step_of(path) > step:
                 path.unlink()
         with artifact.replacing(self.path / FILE) as file:
             for event in kept:
@@ -235,9 +186,9 @@ class RunFolder:
 
     def _drop_bests(self) -> None:
         """Keep the last, and for each checkpoint the last before it: a run that goes on from there has it again."""
-        bests = {_step(path): path for path in self._bests()}
+        bests = {step_of(path): path for path in self._bests()}
         needed = set(list(bests)[-1:])
-        for checkpoint in map(_step, self._steps()):
+        for checkpoint in map(step_of, self._steps()):
             needed |= set([step for step in bests if step <= checkpoint][-1:])
         for step in bests.keys() - needed:
             bests[step].unlink()
@@ -252,27 +203,24 @@ class RunFolder:
                 self.say(f"skipping a damaged checkpoint: {error}")
                 continue
             return found
-        if self.extended_from and (state := self._state(self.extended_from[-1]["step"])).exists():
+        if self.extended_from and (state := state_of(self.path, self.extended_from[-1]["step"])).exists():
             return artifact.open_artifact(state, "checkpoint")
         return None
 
-    def _state(self, step: int) -> Path:
-        return self.path / f"state-{step:08d}.safetensors"
-
     def save_state(self, step: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Write the final training state, for an extension to continue from."""
-        metadata = {**state, "step": step, "final": True, "settings": _lasting(self._settings)}
-        artifact.write(self._state(step), tensors, kind="checkpoint", metadata=metadata)
+        metadata = {**state, "step": step, "final": True, "settings": lasting(self._settings)}
+        artifact.write(state_of(self.path, step), tensors, kind="checkpoint", metadata=metadata)
 
     def complete(self, step: int) -> None:
         """Remove every checkpoint. What an extension from `step` needs stays, where its state was saved."""
         if not self.is_writer:
             return
         bests = self._bests()
-        if self._state(step).exists():
-            needed = [path for path in bests if _step(path) < step][-1:]
+        if state_of(self.path, step).exists():
+            needed = [path for path in bests if step_of(path) < step][-1:]
             bests = [path for path in bests if path not in needed]
-        old = [path for path in self._states() if path != self._state(step)]
+        old = [path for path in self._states() if path != state_of(self.path, step)]
         for path in [*self._steps(), *bests, *old]:
             path.unlink()
 
@@ -286,50 +234,18 @@ class RunFolder:
     def _bests(self) -> list[Path]:
         return self._ours("best")
 
-    def _ours(self, kind: str) -> list[Path]:
+    def _ours(self, kind: Kind) -> list[Path]:
         """Checkpoints that proctool wrote, damaged since or not: these alone are counted and removed."""
         return [path for path in self._named(kind) if is_artifact(path)]
 
-    def _named(self, kind: str) -> list[Path]:
+    def _named(self, kind: Kind) -> list[Path]:
         """Files with a checkpoint's name, in the order of their steps."""
-        if not self._checkpoints.is_dir():
-            return []
-        if self.is_writer:
+        if self.is_writer and self._checkpoints.is_dir():
             for left in self._checkpoints.glob(".*"):  # by a kill; ours, since the folder is locked
                 if _LEFT.fullmatch(left.name):
                     left.unlink()
-        named = [path for path in self._checkpoints.iterdir() if _NAME.fullmatch(path.name) and path.is_file()]
-        return sorted(path for path in named if path.name.startswith(kind))
+        return checkpoints_of(self.path, kind)
 
 
-_NAME = re.compile(r"(step|best)-\d{8,}\.safetensors")
 _STATE = re.compile(r"state-\d{8,}\.safetensors")
-_LEFT = re.compile(rf"\.{_NAME.pattern}\.([a-z0-9_]{{8}}\.partial|lock)")
-
-
-def _lasting(settings: Mapping[str, Any]) -> str:
-    """A digest of the settings that an extension keeps: it tells a run's state from that of another."""
-    return artifact.digest({key: settings[key] for key in settings.keys() - EXTENDABLE - {FORM, EXTENDED_FROM}})
-
-
-def _codes(code: Any) -> str:
-    """The packages of a task's code (procedural/task_code.py), with the hashes of their samples."""
-    listed = [each for each in code if isinstance(each, dict)] if isinstance(code, list) else []
-    known = [f"{each.get('package')} {each.get('version')}, samples {each.get('samples')}" for each in listed]
-    return " and ".join(known) or "not recorded"
-
-
-def _contents(parents: Any) -> str:
-    """The beginnings of content hashes, for people."""
-    return ", ".join(str(each)[:12] for each in parents) if isinstance(parents, list) and parents else "none"
-
-
-def _step(path: Path) -> int:
-    return int(path.stem.partition("-")[2])
-
-
-def _started(key: str, value: object) -> str:
-    """What a command is to say so that its model starts as another's did."""
-    if value is None:
-        return "leave out --tie and --no-tie" if key == "tie" else "leave out --init-std"
-    return f"give --init-std {value}" if key == "init_std" else f"give {'--tie' if value else '--no-tie'}"
+_LEFT = re.compile(rf"\.{CHECKPOINT.pattern}\.([a-z0-9_]{{8}}\.partial|lock)")

@@ -30,6 +30,11 @@ def best_of(output: Path) -> Path:
     return output.with_stem(f"{output.stem}-best")
 
 
+def artifact_path(folder: Path) -> Path:
+    """The file of the trained model in the run folder of a diagnostic."""
+    return folder / "model.safetensors"
+
+
 def outputs_of(options: TrainingOptions, output: Path | None) -> list[tuple[str, Path, str]]:
     """Which weights ("last" or "best") go into which file, and what its fields in the end event begin with."""
     if output is None:

@@ -20,6 +20,7 @@ from proctool.events import Event, TryEvent
 from proctool.reporting.measured import warmup_from_lineage, warmup_of
 from proctool.reporting.metrics import read_metrics
 from proctool.training.accept import MOST_TRIES, PROBE_SEED, Acceptance, seed_of_try
+from proctool.training.claim import Outlook
 from proctool.training.options import WarmupOptions
 from tests.event_lines import event_lines
 from tests.reporting.made import training, write_events
@@ -104,6 +105,8 @@ def test_the_first_donor_that_passes_is_taken_and_all_are_paid_for(
     assert [event["step"] for event in event_lines(again / "a.run") if event["event"] == "eval"] == [0, 3, 6, 8]
 
     # The same command finds it done; a bound that another try passes chooses that one.
+    assert donor_job(options(again, accept=with_above(above))).outlook() == Outlook("complete", 8)
+    assert donor_job(options(again, accept=with_above(1.0, tries=4))).outlook() == Outlook("resume", tries=3)
     assert donor_job(options(again, accept=with_above(above))).run().content == donor.content
     first = donor_job(options(again, accept=with_above(0.0))).run()
     assert first.content == artifact.read_header(again / "a.run" / "try-0" / "warm.safetensors").content

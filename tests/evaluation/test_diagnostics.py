@@ -257,6 +257,34 @@ def test_every_init_runs_with_every_seed_and_again_from_where_it_is(proctool: Ca
     assert [{**run, "seconds": None} for run in again] == [{**run, "seconds": None} for run in found]
     assert [(folder / "metrics.jsonl").stat().st_mtime_ns for folder in (first, second, third)] == before
 
+    weights = first / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    (second / "model.safetensors").unlink()  # its results are complete
+    record = Path("runs/sum/experiment.json")
+    record.write_text("{")
+    said = proctool("report", "runs/sum")
+    assert "experiment.json: damaged" in said.line
+    assert said.line.endswith("it keeps finished runs and rewrites the file")
+    states = [run["state"] for run in lines(proctool(*study, "--dry-run"))[0]["runs"]]
+    assert states == ["started", "done", "done", "done"]
+    again = lines(proctool(*study))
+    assert [{**run, "seconds": None} for run in again] == [{**run, "seconds": None} for run in found]
+    assert artifact.read_header(first / "model.safetensors").content == found[0]["content"]
+
+    shorter = (*SUM, "--steps", 2, "--run-dir", "runs/sum", "--json")
+    seeds = lines(proctool(*SUM, "--seeds", "0,7", "--run-dir", "runs/sum", "--json"))
+    other = lines(proctool(*shorter, "--seeds", "0,3"))
+    kept = [to_json(line) for line in read_results(Path("runs/sum/results.jsonl"))]
+    assert sorted((run["init"], run["seed"], run["steps"]) for run in kept if run["event"] == "diagnostic") == [
+        ("none", 0, 2), ("none", 0, 4), ("none", 3, 2), ("none", 3, 4), ("none", 7, 4), ("warm", 0, 4), ("warm", 3, 4),
+    ]  # fmt: skip
+    assert kept[:2] == other[:2]
+    assert sorted((each["init"], sorted(each["seeds"])) for each in kept if each["event"] == "summary") == [
+        ("none", [0, 3]), ("none", [0, 3, 7]), ("warm", [0, 3]),
+    ]  # fmt: skip
+    assert seeds[1] in kept
+
+    assert proctool(*study).code == 0
     said = proctool("report", "runs/sum", "--json", "--figures", "none")
     reported = json.loads(said.out)
     assert reported["baseline"] == "none"
@@ -344,8 +372,8 @@ def test_a_study_leaves_other_folders_as_they_are(proctool: Callable[..., Said])
     write_record(planned, recipe, "")
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     for folder, why in {
-        "old": "is not an experiment folder (experiment.json is missing)",
-        "old/none-s0": "is not an experiment folder",  # a single run's
+        "old": "is not the folder of this experiment (experiment.json is missing",
+        "old/none-s0": "is not the folder of this experiment",  # a single run's
         "other": "the folder of another experiment (other)",
         "other.yaml": "is a file",
     }.items():

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from proctool.corpora.tokenizers import ByteTokenizer
@@ -16,6 +18,7 @@ from proctool.evaluation.finetune.metrics import METRICS
 from tests.conftest import Said
 from tests.evaluation.speakers import save_speaker
 
+RECORDS = Path(glue.__file__).parents[2] / "recipe" / "smoke_glue"
 FAST = ("--steps", 3, "--batch-size", 4, "--eval-every", 3, "--eval-samples", 8, "--ramp-steps", 0)
 
 
@@ -57,9 +60,49 @@ def test_glue_from_official_files_learns_and_repeats(proctool: Callable[..., Sai
     assert said.code == 0, said.err
     result = json.loads(said.out)
     assert result["metrics"]["matthews"] > 0.9  # "good" or "bad" decides
-    again = json.loads(proctool(*command, "--steps", 60, "--eval-every", 60).out)  # finds the run complete
-    assert (again["content"], again["metrics"]) == (result["content"], result["metrics"])
+    metrics = tmp_path / "finetuned.run" / "metrics.jsonl"
+    *lines, end = metrics.read_text().splitlines()
+    earlier = json.loads(end)
+    assert earlier.pop("scores") == result["metrics"]
+    for last in (end, json.dumps(earlier)):  # earlier versions recorded no scores
+        metrics.write_text("\n".join([*lines, last, ""]))
+        again = json.loads(proctool(*command, "--steps", 60, "--eval-every", 60).out)  # finds the run complete
+        assert (again["content"], again["metrics"]) == (result["content"], result["metrics"])
     assert json.loads(proctool(*command, "--dry-run").out)["steps"] == 3
+
+
+def test_files_of_the_hub_are_the_official_files_in_another_form(tmp_path: Path) -> None:
+    texts, labels = [("a\tb".replace("\t", " "), "c"), ("d", "e")], [1, 0]
+    rows = [
+        dict(zip(("sentence1", "sentence2"), each, strict=True), label=n) for each, n in zip(texts, labels, strict=True)
+    ]
+    official = [
+        "sentence1\tsentence2\tlabel",
+        *(f"{a}\t{b}\t{('entailment', 'not_entailment')[n]}" for (a, b), n in zip(texts, labels, strict=True)),
+    ]
+    for name in ("lines", "columns", "glue/RTE"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "glue/RTE/dev.tsv").write_text("\n".join(official))
+    (tmp_path / "lines/validation.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "columns/validation-00000-of-00001.parquet")
+    for name in ("glue", "glue/RTE", "lines", "columns"):
+        assert glue.read_examples("rte", str(tmp_path / name), held_out=True) == glue.Examples(texts, labels)
+
+
+def test_grades_may_be_beyond_the_vocabulary_and_no_model_is_kept(
+    proctool: Callable[..., Said], tmp_path: Path
+) -> None:
+    save_speaker(tmp_path / "m.safetensors")
+    said = proctool(
+        "eval", "finetune", "stsb", "--init", "m.safetensors", "--data", RECORDS, "--json", *FAST, "--run-dir", "run",
+        "-o", "none",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    result = json.loads(said.out)
+    assert result.keys() & {"artifact", "content"} == set()
+    assert -1 <= result["metrics"]["pearson"] <= 1
+    assert not list(tmp_path.rglob("finetuned*"))
+    assert not list((tmp_path / "run").glob("**/model*"))
 
 
 def test_code_tokens_are_counted_whole(tmp_path: Path) -> None:
@@ -92,10 +135,13 @@ def test_mistakes_are_one_line(proctool: Callable[..., Said], tmp_path: Path) ->
     (bad / "in_domain_train.tsv").write_text("gj04\t7\t\tWhat?\n")
     short = write_cola(tmp_path / "short")
     (short / "in_domain_train.tsv").write_text("gj04\t1\n")
+    records = write_cola(tmp_path / "records")
+    (records / "train.jsonl").write_text('{"sentence": "Yes.", "label": 1}\n{"text": "No.", "label": 0}\n')
     for arguments, message in [
         (("colo", "--init", "m.safetensors"), 'did you mean "cola"?'),
         (("cola", "--init", "m.safetensors", "--data", bad), '"7" is not one of the classes 0, 1'),
         (("cola", "--init", "m.safetensors", "--data", short), "line 1: has 2 columns, but needs 4"),
+        (("cola", "--init", "m.safetensors", "--data", records), 'train.jsonl line 2: has no text "sentence"'),
         (("mrpc", "--init", "m.safetensors", "--data", data), "no train.tsv or msr_paraphrase_train.txt"),
         (("rte", "--init", "m.safetensors"), "cannot be loaded from the hub"),
         (("py150", "--init", "m.safetensors"), "py150 needs CodeXGLUE"),

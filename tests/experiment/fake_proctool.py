@@ -1,7 +1,8 @@
 """Acts as `proctool warmup|pretrain|eval`: writes the events and the artifact that they would, and logs each call.
 
 Files beside the run folders steer it: `fail-NAME` makes the stage whose folder begins with NAME fail; `hang-NAME` makes
-it wait, after its first steps, for the signal that ends it. What it writes is a copy of $FAKE_ARTIFACT.
+it wait, after its first steps, for the signal that ends it; `worse-NAME` raises its loss. What it writes
+is a copy of $FAKE_ARTIFACT.
 """
 
 import json
@@ -48,9 +49,10 @@ with open(f"{folder}/metrics.jsonl", "a") as metrics:
         metrics.flush()
 
     write(event="start", command=arguments[0], steps=steps, tokens_per_step=100, parameters=1000)
+    worse = 0.5 if steered("worse-") else 0.0
     warm = 0.7 if "--init" in arguments else 1.0
     for step in range(0, steps + 1, 10):
-        loss = 2 + 3 / (1 + step / warm)
+        loss = 2 + 3 / (1 + step / warm) + worse
         write(event="eval", step=step, tokens=100 * step, split="validation", loss=loss, accuracy=step / steps)
         write(event="train", step=step, tokens=100 * step, loss=loss, tokens_per_second=1e4, seconds=step / 100)
         if step == 10 and steered("hang-"):

@@ -11,6 +11,7 @@ import pytest
 
 from proctool.errors import OptionError
 from proctool.evaluation import harness
+from proctool.events import EndEvent, write_event
 from proctool.experiment.emit import makefile
 from proctool.experiment.inputs import check_inputs
 from proctool.experiment.planning import HardwareOptions, plan_stages
@@ -90,6 +91,87 @@ def test_a_missing_harness_is_said_before_training(tmp_path: Path, monkeypatch: 
     assert isinstance(check_inputs(made, quick=True), list)
     with pytest.raises(OptionError, match=r"^evaluate: lm-evaluation-harness is not installed"):
         check_inputs(made, quick=False)
+
+
+GLUE = {"glue": {"tasks": ["cola", "mrpc"], "steps": 8, "context": 32, "data": "glue"}}
+
+
+def test_fine_tuned_tasks_are_stages_and_keys_stay(tmp_path: Path) -> None:
+    data = tmp_path / "glue"
+    asked = {"glue": GLUE["glue"] | {"data": str(data)}}
+    (data / "CoLA").mkdir(parents=True)
+    (data / "CoLA/train.tsv").write_text("a")
+    before, made = planned(tmp_path), planned(tmp_path, finetune=asked)
+    extra = [each for each in made.stages if each.label.kind == "finetune"]
+    assert [each.key for each in made.stages if each not in extra] == [each.key for each in before.stages]
+    assert [each.name for each in extra] == [
+        f"finetune-glue-{task}-{arm}-s0" for arm in ("cold", "set") for task in ("cola", "mrpc")
+    ]
+    one, pretrained = made.arms["set"][0].tasks["glue"]["cola"], made.arms["set"][0].pretrain
+    assert pretrained is not None
+    assert one.parents == (pretrained,)
+    assert one.tokens == 8 * 32 * 32
+    words = one.argv(tmp_path)
+    assert words[:3] == ["eval", "finetune", "cola"]
+    assert words[words.index("--data") + 1] == str(data / "CoLA")
+    assert words[-2:] == ["-o", "none"]
+    assert len(plan_stages(made.stages, HardwareOptions()).stages) == 3 + 4
+    (data / "CoLA").rename(data / "cola")
+    moved = planned(tmp_path, finetune=asked).arms["set"][0].tasks["glue"]["cola"]
+    assert (moved.key, moved.argv(tmp_path) == words) == (one.key, False)  # by its contents
+    (data / "cola/train.tsv").write_text("b")
+    assert planned(tmp_path, finetune=asked).arms["set"][0].tasks["glue"]["cola"].key != one.key
+    with pytest.raises(OptionError, match=r"^finetune: .*train.tsv line 1: has 1 columns"):
+        check_inputs(planned(tmp_path, finetune=asked), quick=True)
+
+
+@pytest.mark.parametrize(
+    ("glue", "said"),
+    [
+        ({"corpus": "python", "tasks": "cola"}, "finetune.glue: give its corpus"),
+        ({}, "finetune.glue: give its corpus"),
+        ({"tasks": ["colo"]}, 'finetune.glue.tasks: "colo" is not a GLUE task'),
+        ({"tasks": []}, "finetune.glue.tasks = []: write distinct tasks of cola"),
+        ({"tasks": "cola", "tokenizer": "bytes"}, "finetune.glue.tokenizer: remove it"),
+        ({"tasks": "cola", "init_std": 1}, "finetune.glue.init_std: remove it"),
+        ({"tasks": "cola", "context": 65}, "finetune.glue.context = 65: must be from 8 to the recipe's context, 64"),
+        ({"tasks": "cola", "budget": 3}, 'finetune.glue: unknown option "budget"'),
+        ({"tasks": "cola", "steps": 0}, "finetune.glue: steps = 0"),
+    ],
+)
+def test_bad_fine_tuning_tasks_are_named(glue: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError) as error:
+        build_recipe(values(finetune={"glue": glue}))
+    assert str(error.value).startswith(said)
+    with pytest.raises(OptionError, match=r"^finetune.sense: evaluate has the same name"):
+        build_recipe(values(evaluate=EVALUATE, finetune={"sense": {"tasks": "cola"}}))
+
+
+def test_fine_tuned_tasks_are_reported_like_benchmarks(tmp_path: Path) -> None:
+    made = planned(tmp_path, finetune=GLUE, seeds=[0, 1])
+    write_record(made, "", "proctool run tiny")
+    for arm, shift in (("cold", 0.0), ("set", 0.1)):
+        for seed in (0, 1):
+            for task, stage in made.arms[arm][seed].tasks["glue"].items():
+                if (arm, seed, task) == ("set", 1, "mrpc"):
+                    continue
+                first = "matthews" if task == "cola" else "f1"
+                end = EndEvent(step=8, tokens=8, scores={first: 0.5 + shift + 0.02 * seed, "accuracy": None})
+                stage.folder(tmp_path).mkdir()
+                with (stage.folder(tmp_path) / "metrics.jsonl").open("wb") as file:
+                    write_event(file, end)
+                assert stage.is_done(tmp_path)
+    experiment = load_experiment(tmp_path)
+    assert "finetune-glue-mrpc-set-s1" in experiment.missing
+    report = build_report(experiment)
+    (glue,) = evaluated(report)
+    assert [row[:2] for row in glue.rows] == [("cola", "matthews"), ("mrpc", "f1")]
+    assert glue.rows[1][3] == "60.0 %"
+    gains = {(each["task"], each["arm"]): each["gain"] for each in report.as_json()["evaluations"]}
+    assert (gains["cola", "set"]["value"], gains["cola", "set"]["n"]) == (pytest.approx(0.1), 2)
+    assert gains["mrpc", "set"]["n"] == 1
+    assert "Benchmark glue" in page(report)
+    assert report.finetunes == []
 
 
 def test_the_report_has_a_table_of_each_benchmark(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ KEYS = {
     "laptop/haystack": "5b9eb8b5b888d85e",
     "laptop/haystack-set": "853f2e5a41c9491f",
     "laptop/mixture": "325202860194443a",
-    "paper/c4-finetuned": "192ac9ee817ae299",
+    "paper/c4-finetuned": "8fbd7e87dbbb8f73",
     "paper/mathematics-substitutive": "ed2c70e3edafb979",
     "paper/weights": "d5a0a0824b15b7da",
 }
@@ -120,6 +120,7 @@ def test_its_smoke_form_runs(proctool: Callable[..., Any], name: str) -> None:
     values: Any = config.load_yaml(FOLDER / f"{name}.yaml")
     if name == "paper/c4-finetuned":  # its vocabulary makes every stage slow, and its second task adds no kind of stage
         del values["arms"]["union"]
+        values["finetune"]["glue"]["tasks"] = ["mnli"]
     recipe = Path(f"{Path(name).name}.yaml")
     recipe.write_text(json.dumps(values))
     said = proctool("run", recipe, "--smoke")

@@ -16,7 +16,7 @@ from proctool.models.shapes import Shape
 from proctool.search.answer import measured, std_gain
 from proctool.search.options import SearchOptions
 from proctool.search.space import FAMILIES, Candidate, Cold, beyond, cold_cells, proxies, rate_at, std_at, tasks_of
-from proctool.search.study import worked_seconds
+from proctool.search.study import Kind, Phase, cells_tried, next_trial, open_study, worked_seconds
 
 SET = Candidate("set", 0.5, "attention", "scale", 3e-3)
 SEEDS = (1000, 1001, 1002)
@@ -106,6 +106,27 @@ def test_the_grid_grows_at_its_edges_only() -> None:
 def test_the_default_tasks_fit_any_context() -> None:
     assert len(tasks_of(SearchOptions())) == 9
     assert all("length=16" in spec or "inputs" in spec for spec in tasks_of(SearchOptions(context=16)))
+
+
+def test_cells_are_counted_by_what_each_trial_is(tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna")
+    storage = optuna.storages.InMemoryStorage()
+    space = {"rate": optuna.distributions.FloatDistribution(1e-6, 10.0)}
+    studies = []
+    kinds: tuple[Kind, ...] = ("finals", "cold", "cold", "confirm", "candidates")
+    for number, kind in enumerate(kinds):  # the order says nothing
+        phase = Phase(kind, Shape(2, 2, 16 + number), maximise=True, space=space, cells=({"rate": 0.1}, {"rate": 0.2}))
+        studies.append(open_study(storage, "x", phase))
+        for end in (1.0, None) if kind == "cold" else (1.0,):
+            taking = next_trial(studies[-1], phase, 0, tmp_path)
+            assert taking is not None
+            taking.tell(end)
+    studies[1].add_trial(
+        optuna.trial.create_trial(value=1.0, params={"rate": 0.3}, distributions=space)
+    )  # an earlier version's
+    next_trial(studies[0], phase, 0, tmp_path)  # still running
+    assert cells_tried(studies, "cold") == 5
+    assert cells_tried(studies[::-1], "candidates", "finals") == 2
 
 
 def test_trials_at_the_same_time_count_once() -> None:

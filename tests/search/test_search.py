@@ -150,9 +150,10 @@ ERRORS: list[tuple[tuple[str, ...], str]] = [
 
 @pytest.mark.parametrize(("words", "error"), ERRORS, ids=[" ".join(words) for words, _ in ERRORS])
 def test_errors_are_one_line(proctool: Run, text: Path, world: World, words: tuple[str, ...], error: str) -> None:
-    said = proctool(*TINY, "--corpus", text, *words)
+    said = proctool(*TINY, "--corpus", text, "-o", "new/search", *words)
     assert said.code == 1
     assert error in said.line
+    assert not Path("new").exists()
     assert "secret" not in said.line
     assert not world.calls
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 class ClassLoss(TargetLoss):
     """Cross-entropy of the classes: TargetLoss with the class head as its head."""
 
+    def _hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        # A class or a grade is not a token, and may be beyond the vocabulary. No prediction depends on it.
+        return super()._hidden(tokens.clamp(max=self.model.config.vocab_size - 1), positions)
+
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.model.score(hidden).float()  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""GLUE's tasks as published (Wang et al. 2019, arXiv 1804.07461): tab-separated files, or records from the hub.
+"""GLUE's examples: official tab-separated files, records of the hub in files, or the hub itself.
 
 A classification sample is the text, end-of-text, and the class as the only target. It is predicted at the last token
 of the text, where a causal model has seen the whole text.
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from proctool.errors import CorpusError, first_line
+from proctool.evaluation.finetune.tasks import GLUE, GlueTask, task_data
 from proctool.paths import is_path, user_path
 from proctool.procedural.samples import Samples
+from proctool.untrusted import parse_json
 
 if TYPE_CHECKING:
     from proctool.corpora.tokenizers import Tokenizer
@@ -26,39 +28,6 @@ if TYPE_CHECKING:
 REPOSITORY = "nyu-mll/glue"
 GRADES = 1000
 """Grades of STS-B are stored as integers in thousandths, in place of classes."""
-
-
-@dataclass(frozen=True)
-class GlueTask:
-    """The columns of a task's texts and label, and its metrics."""
-
-    texts: tuple[str, ...]
-    """Columns of the official files (numbers if the files have no header)."""
-    label: str
-    labels: tuple[str, ...] | None
-    """Classes as written in the files, in the hub's order; None for grades from 0 to 5."""
-    metrics: tuple[str, ...]
-    hub: tuple[str, ...] = ("sentence1", "sentence2")
-    train: tuple[str, ...] = ("train.tsv",)
-    held_out: tuple[str, ...] = ("dev.tsv",)
-
-
-_ENTAILMENT = ("entailment", "not_entailment")
-TASKS = {
-    "cola": GlueTask(("3",), "1", ("0", "1"), ("matthews", "accuracy"), ("sentence",),
-                 ("train.tsv", "in_domain_train.tsv"), ("dev.tsv", "in_domain_dev.tsv")),
-    "sst2": GlueTask(("sentence",), "label", ("0", "1"), ("accuracy",), ("sentence",)),
-    "mrpc": GlueTask(("#1 String", "#2 String"), "Quality", ("0", "1"), ("f1", "accuracy"),
-                 train=("train.tsv", "msr_paraphrase_train.txt"), held_out=("dev.tsv", "msr_paraphrase_test.txt")),
-    "qqp": GlueTask(("question1", "question2"), "is_duplicate", ("0", "1"), ("f1", "accuracy"),
-                    ("question1", "question2")),
-    "stsb": GlueTask(("sentence1", "sentence2"), "score", None, ("pearson", "spearman")),
-    "mnli": GlueTask(("sentence1", "sentence2"), "gold_label", ("entailment", "neutral", "contradiction"),
-                     ("accuracy",), ("premise", "hypothesis"), held_out=("dev_matched.tsv",)),
-    "qnli": GlueTask(("question", "sentence"), "label", _ENTAILMENT, ("accuracy",), ("question", "sentence")),
-    "rte": GlueTask(("sentence1", "sentence2"), "label", _ENTAILMENT, ("accuracy",)),
-    "wnli": GlueTask(("sentence1", "sentence2"), "label", ("0", "1"), ("accuracy",)),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,12 +39,20 @@ class Examples:
 
 
 def read_examples(name: str, data: str, held_out: bool) -> Examples:
-    """One split of the task `name`, from a folder or the hub. Raises CorpusError."""
-    task = TASKS[name]
-    folder = user_path(data)
-    if not folder.is_dir() and is_path(data):
-        raise CorpusError(f"{data}: no such folder")
-    rows = _rows(task, folder, held_out) if folder.is_dir() else _hub_rows(name, data, held_out)
+    """One split of the task `name`, from a folder or the hub. Raises CorpusError.
+
+    `data` is the task's folder, or a folder with one for each task (`task_data`).
+    """
+    task = GLUE[name]
+    folder = user_path(task_data(name, data))
+    if not folder.is_dir():
+        if is_path(data):
+            raise CorpusError(f"{data}: no such folder")
+        rows = _hub_rows(name, data, held_out)
+    elif files := _files_of_hub(name, folder, held_out):
+        rows = _records(task, files)
+    else:
+        rows = _rows(task, folder, held_out)
     examples = Examples([], [])
     for where, texts, label in rows:
         examples.texts.append(texts)
@@ -101,11 +78,67 @@ def _class(task: GlueTask, label: Any, where: str) -> int:
     return task.labels.index(label)
 
 
-def _rows(task: GlueTask, folder: Path, held_out: bool) -> Iterator[tuple[str, tuple[str, ...], str]]:
+Row = tuple[str, tuple[str, ...], Any]
+"""The place of an example for error messages, its texts and its label."""
+
+
+def _split(name: str, held_out: bool) -> str:
+    """The name of a split on the hub."""
+    return ("validation_matched" if name == "mnli" else "validation") if held_out else "train"
+
+
+def _files_of_hub(name: str, folder: Path, held_out: bool) -> list[Path]:
+    """Files of a split as the hub has them: train.jsonl, train.parquet, or train-00000-of-00001.parquet."""
+    for split in dict.fromkeys((_split(name, held_out), "validation" if held_out else "train")):
+        for names in (f"{split}.jsonl", f"{split}.parquet", f"{split}-*-of-*.parquet"):
+            if found := sorted(folder.glob(names)):
+                return found
+    return []
+
+
+def _records(task: GlueTask, paths: Sequence[Path]) -> Iterator[Row]:
+    for path in paths:
+        for number, record in enumerate(_lines(path) if path.suffix == ".jsonl" else _columns(task, path), 1):
+            where = f"{path} {'line' if path.suffix == '.jsonl' else 'record'} {number}"
+            if not isinstance(record, dict):
+                raise CorpusError(f"{where}: is not a JSON object; give the records of the hub, one per line")
+            for column in task.hub:
+                if not isinstance(record.get(column), str):
+                    raise CorpusError(f'{where}: has no text "{column}"; give the columns of the hub')
+            yield where, tuple(record[column] for column in task.hub), record.get("label")
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield parse_json(line, any_text=True)
+            except ValueError:
+                raise CorpusError(f"{path} line {number}: is not valid JSON; give one record per line") from None
+
+
+def _columns(task: GlueTask, path: Path) -> Iterator[Any]:
+    import pyarrow
+
+    from proctool.corpora.columns import parquet
+
+    file = parquet(str(path))
+    columns = [name for name in (*task.hub, "label") if name in file.schema_arrow.names]
+    try:
+        for batch in file.iter_batches(columns=columns):
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path}: damaged ({first_line(error)}); download or copy it again") from None
+
+
+def _rows(task: GlueTask, folder: Path, held_out: bool) -> Iterator[Row]:
     names = task.held_out if held_out else task.train
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
-        raise CorpusError(f"{folder}: the folder has no {' or '.join(names)}; give the folder with the task's files")
+        raise CorpusError(
+            f"{folder}: the folder has no {' or '.join(names)}, and no file of the hub such as train.jsonl; "
+            "give the folder with the task's files"
+        )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines() if path.stat().st_size else []
     except UnicodeDecodeError as error:
@@ -127,7 +160,7 @@ def _rows(task: GlueTask, folder: Path, held_out: bool) -> Iterator[tuple[str, t
         yield f"{path} line {number}", tuple(texts), label
 
 
-def _hub_rows(name: str, repository: str, held_out: bool) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+def _hub_rows(name: str, repository: str, held_out: bool) -> Iterator[Row]:
     if repository.count("/") != 1 or repository.startswith((".", "/")):
         raise CorpusError(
             f"{repository}: no such folder; give a folder with GLUE's .tsv files, or {REPOSITORY} for the hub"
@@ -135,16 +168,16 @@ def _hub_rows(name: str, repository: str, held_out: bool) -> Iterator[tuple[str,
     import datasets
 
     datasets.disable_progress_bars()
-    split = ("validation_matched" if name == "mnli" else "validation") if held_out else "train"
+    split = _split(name, held_out)
     try:
         records: Sequence[Mapping[str, Any]] = datasets.load_dataset(repository, name, split=split)
     except Exception as error:  # datasets, the hub client and the network each raise their own
         raise CorpusError(
             f"{repository}: cannot be loaded from the hub ({first_line(error)}); "
-            "give a folder with GLUE's files with --data"
+            "give a folder with GLUE's files with --data (in a recipe: data)"
         ) from None
     for number, record in enumerate(records, 1):
-        yield f"{repository} {name} record {number}", tuple(record[key] for key in TASKS[name].hub), record["label"]
+        yield f"{repository} {name} record {number}", tuple(record[key] for key in GLUE[name].hub), record["label"]
 
 
 def encode(examples: Examples, tokenizer: Tokenizer, longest: int) -> Samples:

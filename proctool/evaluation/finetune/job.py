@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,8 @@ from proctool.errors import ModelError, OptionError
 from proctool.evaluation.finetune import glue
 from proctool.evaluation.finetune.code import Programs, read_programs, token_accuracy
 from proctool.evaluation.finetune.options import FinetuneOptions
+from proctool.evaluation.finetune.tasks import GLUE, SHORTEST, TASKS
+from proctool.events import EndEvent
 from proctool.models.build import build_model, context_of, model_config, require_context, set_dropout
 from proctool.models.saved import SavedModel, load_weights, open_model
 from proctool.models.shapes import default_context
@@ -27,11 +28,12 @@ from proctool.training.run_place import check_files
 from proctool.units import to_perplexity
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
     from proctool.training.loss import TargetLoss
 
-TASKS = ("wikitext", *glue.TASKS, "py150")
+    Weights = Mapping[str, Tensor]
 
 
 class SampleRows:
@@ -57,11 +59,19 @@ class SampleRows:
 
 @dataclass(frozen=True)
 class Finetuning:
-    """A job, and the function that scores its model on the whole validation set."""
+    """A job that scores its model on the whole validation set, and those samples."""
 
     job: Job
     held_out: Samples
-    score: Callable[[Path], dict[str, float | None]]
+
+    def scores(self, end: EndEvent) -> Mapping[str, float | None]:
+        """The scores of the run that ended with `end`. Raises ArtifactError."""
+        if end.scores is not None:
+            return end.scores
+        # Earlier versions recorded no scores.
+        assert self.job.output is not None
+        assert self.job.score is not None
+        return self.job.score(artifact.read_torch(artifact.open_artifact(self.job.output, "model")))
 
 
 def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None] | None = None) -> Finetuning:
@@ -81,7 +91,7 @@ def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None
         if getattr(options, name) and task != "wikitext":
             raise OptionError(f"{name}: works only with wikitext; {task} has its own files; leave the option out")
     start = _Start(task, options, saved, tokenizer, made, context)
-    return _on_glue(start) if task in glue.TASKS else _on_text(start, progress)
+    return _on_glue(start) if task in GLUE else _on_text(start, progress)
 
 
 def _config(saved: SavedModel | None, tokenizer: Tokenizer, options: FinetuneOptions) -> PretrainedConfig:
@@ -151,35 +161,36 @@ def _on_glue(start: _Start) -> Finetuning:
 
     task, options, context = start.task, start.options, start.context
     data = options.data or glue.REPOSITORY
-    if context < 8:
-        raise OptionError(f"context = {context}: too short for the sentences of {task}; use at least 8")
+    if context < SHORTEST:
+        raise OptionError(f"context = {context}: too short for the sentences of {task}; use at least {SHORTEST}")
     splits = {
         held_out: glue.encode(glue.read_examples(task, data, held_out), start.tokenizer, context)
         for held_out in (False, True)
     }
-    labels = glue.TASKS[task].labels
+    labels = GLUE[task].labels
     loss = ClassLoss if labels else GradeLoss
     with_head = classifier_config(start.config, len(labels or (task,)))
 
-    def score(path: Path) -> dict[str, float | None]:
+    def score(weights: Weights) -> dict[str, float | None]:
         from proctool.evaluation.finetune.metrics import METRICS
+        from proctool.training.devices import accelerator_of
 
         model = build_classifier(with_head, 0)
-        load_weights(model, artifact.read_torch(artifact.open_artifact(path, "model")), str(path))
+        load_weights(model, weights, "the fine-tuned model")
         samples = splits[True]
-        found = outputs(loss(model), samples, options.batch_size)
+        found = outputs(loss(model.to(accelerator_of("fp32").device)), samples, options.batch_size)
         true = samples.tokens[samples.targets].astype(np.float64)
         if labels is None:
             true = true / glue.GRADES
-        return {name: METRICS[name](found, true) for name in glue.TASKS[task].metrics}
+        return {name: METRICS[name](found, true) for name in GLUE[task].metrics}
 
     source, held_out = start.rows(splits[False], splits[True], data)
     job = start.job(
         source, lambda model, saved: take_body(model, saved.model()),
-        held_out=held_out, config=with_head, build=build_classifier, loss=loss,
+        held_out=held_out, config=with_head, build=build_classifier, loss=loss, score=score,
         metadata={"stage": "finetune", "classes": list(labels or ())},
     )  # fmt: skip
-    return Finetuning(job, splits[True], score)
+    return Finetuning(job, splits[True])
 
 
 def _on_text(start: _Start, progress: Callable[..., None] | None) -> Finetuning:
@@ -198,13 +209,14 @@ def _on_text(start: _Start, progress: Callable[..., None] | None) -> Finetuning:
     source, scored = start.rows(train, held_out, data)
     named = options.tokenizer or options.end_of_text
 
-    def score(path: Path) -> dict[str, float | None]:
+    def score(weights: Weights) -> dict[str, float | None]:
         from proctool.training.devices import accelerator_of
         from proctool.training.evaluate import evaluate
         from proctool.training.loss import TargetLoss
 
-        accelerator = accelerator_of("fp32")
-        module: TargetLoss = TargetLoss(open_model(path).model().to(accelerator.device))
+        accelerator, model = accelerator_of("fp32"), build_model(start.config, 0)
+        load_weights(model, weights, "the fine-tuned model")
+        module: TargetLoss = TargetLoss(model.to(accelerator.device))
         found = evaluate(accelerator, module, scored, scored.size, options.batch_size)
         measures = found.measures()
         scores = {
@@ -216,10 +228,10 @@ def _on_text(start: _Start, progress: Callable[..., None] | None) -> Finetuning:
 
     job = start.job(
         source, lambda model, saved: load_weights(model, saved.weights(), str(saved.path)),
-        held_out=scored, config=start.config, build=build_model, remark="; ".join(notes),
+        held_out=scored, config=start.config, build=build_model, remark="; ".join(notes), score=score,
         metadata={"stage": "finetune", **(saved.tokenizer_record() if saved and not named else record(tokenizer))},
     )  # fmt: skip
-    return Finetuning(job, held_out, score)
+    return Finetuning(job, held_out)
 
 
 def _wikitext(

@@ -41,5 +41,10 @@ class FinetuneOptions(TrainingOptions):
     """Final learning rate as a fraction of the peak (not for constant)."""
     cache_dir: Path | None = field(default=None, metadata=INCIDENTAL)
     """Token store folder (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
-    output: Path = field(default=Path("finetuned.safetensors"), metadata=INCIDENTAL)
-    """Model file to write."""
+    output: Path | None = field(default=Path("finetuned.safetensors"), metadata=INCIDENTAL)
+    """Model file to write; none: only the scores."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output == Path("none"):
+            object.__setattr__(self, "output", None)
