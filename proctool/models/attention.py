@@ -1,13 +1,13 @@
 """Causal attention without a mask, for training on whole rows.
 
-transformers looks for packed rows in the positions before it decides whether a mask is needed. That costs a GPU a wait
-in each forward pass, and a compiler cannot do it at all: it builds a mask of (B, 1, L, L), with which no
-FlashAttention runs. Samples here are never padded or packed, so families whose attention is causal over the whole row
-need no mask.
+transformers reads the positions to find packed rows before it decides whether a mask is needed. With a GPU, the host
+then waits for the device in each forward pass. Compiled code cannot read them at all and builds a mask of (B, 1, L, L),
+which rules out FlashAttention. Samples in proctool are never padded or packed, so families whose attention is causal
+over the whole row need no mask.
 
-All that is used of transformers' internals for this is in this file, and holds for 5.0 to 5.24: an attention that is
-in `AttentionInterface` and not in `AttentionMaskInterface` gets no mask (`masking_utils._preprocess_mask_arguments`),
-and `sdpa_attention_forward` is the attention called "sdpa".
+Only this file relies on transformers' internals for this; they hold for versions 5.0 to 5.24. An attention function in
+`AttentionInterface` but not in `AttentionMaskInterface` gets no mask (`masking_utils._preprocess_mask_arguments`), and
+`sdpa_attention_forward` is the function called "sdpa".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 NAME = "proctool_causal"
-"""What transformers calls this attention."""
+"""Name under which transformers knows this attention."""
 
 PLAIN = (
     "apertus", "arcee", "cohere", "cohere2", "deepseek_v3", "ernie4_5", "gemma", "glm", "glm4", "gpt2", "gpt_bigcode",
@@ -32,22 +32,22 @@ PLAIN = (
     "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe",
     "seed_oss", "smollm3", "stablelm", "starcoder2",
 )  # fmt: skip
-"""Families whose attention is causal over the row and at most limited by a window: no cap, sink or position bias."""
+"""Families with causal attention over the row or a window of it, without soft caps, sinks or position biases."""
 
 
 @contextmanager
 def without_mask(model: PreTrainedModel) -> Iterator[bool]:
-    """While the block lasts, `model` attends without a mask if that is the same computation; gives whether so.
+    """Let `model` attend without a mask inside the block, if that is the same computation. Yields whether it is.
 
-    For rows without padding only, as training uses them. Small heads attend through a kernel of their own
-    (small_heads.py); all others through torch's `scaled_dot_product_attention` with `is_causal`, as before.
+    Only for rows without padding, as training uses them. Small heads use the kernel of small_heads.py. All others use
+    torch's `scaled_dot_product_attention` with `is_causal`.
     """
     if not is_plain(model.config):
         yield False
         return
     from transformers import AttentionInterface
 
-    # Asked here: a compiler would follow the question into the kernel's own compilation.
+    # Check this here: torch.compile would trace a check in the attention into the compilation of the kernel.
     has_kernel = _head_size(model.config) <= small_heads.LARGEST_HEAD and small_heads.kernel() is not None
     AttentionInterface.register(NAME, _attend_small if has_kernel else _attend)
     before = model.config._attn_implementation
@@ -59,7 +59,7 @@ def without_mask(model: PreTrainedModel) -> Iterator[bool]:
 
 
 def is_plain(config: PretrainedConfig) -> bool:
-    """Whether every layer sees the whole row up to its own position, and transformers would call torch's attention."""
+    """Whether every layer attends to the whole row up to its position, through torch's attention."""
     return (
         config.model_type in PLAIN
         and config._attn_implementation == "sdpa"
@@ -74,7 +74,7 @@ def _head_size(config: PretrainedConfig) -> int:
 
 
 def _has_window(config: PretrainedConfig) -> bool:
-    """Whether some layer has a window that is shorter than the longest row, or a kind of attention not known here."""
+    """Whether a layer has a window shorter than the longest row, or a kind of attention unknown to this file."""
     kinds = set(getattr(config, "layer_types", None) or ("full_attention", "sliding_attention"))
     if not kinds <= {"full_attention", "sliding_attention"}:
         return True
@@ -95,7 +95,7 @@ def _attend(
     scaling: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention function: (B, H, T, D) queries, keys, values to (B, T, H, D)."""
+    """Attention function for transformers: (B, H, T, D) queries, keys and values to (B, T, H, D)."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     assert attention_mask is None, "rows are not padded"
@@ -112,7 +112,7 @@ def _attend_small(
     scaling: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """The same with the kernel for small heads, where it takes the tensors."""
+    """As `_attend`, by the kernel for small heads if it supports the tensors."""
     if dropout or not small_heads.suits(query, key, value):
         return _attend(module, query, key, value, attention_mask, dropout, scaling, **others)
     assert attention_mask is None, "rows are not padded"

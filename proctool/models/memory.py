@@ -1,4 +1,4 @@
-"""The memory that training takes at its peak, estimated from a model's graph without any of it being allocated."""
+"""Estimates the peak memory of training from a model's graph, without allocating it."""
 
 from __future__ import annotations
 
@@ -16,90 +16,90 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _LOGIT_BYTES = 12
-"""For each logit at once: its logarithm, and the gradients of both, in fp32."""
+"""Bytes per logit of a chunk, in fp32: the log-probability, its gradient and the gradient of the logit."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one step is spread."""
+    """How a step is split over devices and micro-batches."""
 
     micro: int
-    """Samples that a device works on at once."""
+    """Samples per device in one micro-batch."""
     devices: int = 1
     sharded: bool = False
-    """Fully sharded (FSDP2) rather than a whole model on every device (DDP)."""
+    """Fully sharded (FSDP2), rather than the whole model on every device (DDP)."""
     accumulates: bool = False
-    """Whether a step has several micro-batches, so that gradients stand beside the activations of the next."""
+    """Whether a step has several micro-batches. Gradients then share memory with the next one's activations."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What training holds, in bytes where nothing else is said."""
+    """What training keeps in memory, in bytes unless stated otherwise."""
 
     parameters: int
-    """Their number."""
+    """Number of parameters."""
     trained: int
-    """How many of them are trained."""
+    """Number of trained parameters."""
     whole: int
-    """Parameters that a sharded device has whole for a moment: the embeddings, the layer at work and the next."""
+    """Number of parameters that a sharded device gathers at once: embeddings, the current layer and the next."""
     per_sample: int
-    """Activations kept for the backward pass, for each sample of a micro-batch."""
+    """Activations saved for the backward pass, per sample of a micro-batch."""
     layer: int
-    """Activations of one layer, for each sample: gradient checkpointing computes them again."""
+    """Activations of one layer per sample, which gradient checkpointing computes again."""
     passing: int
-    """Gradients of activations that a layer's backward pass has at once, for each sample."""
+    """Gradients of activations that exist at once in a layer's backward pass, per sample."""
     copies: int
-    """What is kept whatever the micro-batch: half-precision copies of weights."""
+    """Half-precision copies of weights; independent of the micro-batch."""
     length: int
     """Tokens in a sample."""
     width: int
     vocabulary: int
     half: bool
-    """Whether products are in half precision."""
+    """Whether matrix products run in half precision."""
     checkpointing: bool
     logits_at_once: int
     single: int = 0
-    """How many trained parameters have one moment instead of two: Muon's."""
+    """Number of trained parameters with one moment instead of two (Muon)."""
 
     def state(self, layout: Layout) -> int:
-        """Weights, AdamW's two moments and Muon's one, in fp32."""
+        """Bytes per device of the weights and the moments (two for AdamW, one for Muon), in fp32."""
         held = 4 * self.parameters + 8 * self.trained - 4 * self.single
         return -(-held // layout.devices) if layout.sharded else held
 
     def gradients(self, layout: Layout) -> int:
-        """Gradients in fp32; DDP keeps them a second time, in its buckets."""
+        """Bytes per device of the gradients in fp32. DDP keeps a second copy, in its buckets."""
         held = 4 * self.trained
         if layout.devices == 1:
             return held
         return -(-held // layout.devices) if layout.sharded else 2 * held
 
     def logits(self, layout: Layout) -> int:
-        """The chunk of logits at work, with what its gradients need."""
+        """Bytes of the current chunk of logits and of its gradients."""
         rows = layout.micro * self.length
         at_once = min(rows, max(1, self.logits_at_once // self.vocabulary))
         held = _LOGIT_BYTES * at_once * self.vocabulary + 4 * rows * self.width
         if self.half:
             held += 2 * self.vocabulary * self.width
-        if at_once < rows:  # the head's gradient, of one chunk and of all so far; the hidden states'
+        if at_once < rows:  # gradients of the head (of this chunk, and the sum) and of the hidden states
             held += 8 * self.vocabulary * self.width + 4 * rows * self.width
         return held
 
     def peak(self, layout: Layout) -> int:
-        """All of it at the worst moment: where the backward pass begins, or where it ends."""
+        """Bytes per device at the peak, which is at the beginning or at the end of the backward pass."""
         gradients = self.gradients(layout)
         before = gradients
-        if not layout.accumulates:  # before the backward pass there are none, apart from DDP's buckets
+        if not layout.accumulates:  # before the backward pass, only DDP's buckets exist
             before = gradients - 4 * self.trained if layout.devices > 1 and not layout.sharded else 0
         at_layer = layout.micro * self.passing
         at_last = at_layer + layout.micro * self.layer
         begins = before + self.copies + layout.micro * self.per_sample
         begins += max(self.logits(layout), at_last if self.checkpointing else at_layer)
-        # Each of them whole, and its gradient.
+        # Gathered parameters and their gradients, in fp32.
         gathered = 8 * self.whole if layout.sharded and layout.devices > 1 else 0
         return self.state(layout) + gathered + max(begins, gradients + at_last)
 
     def largest_micro_batch(self, room: int, share: int, *, devices: int = 1, sharded: bool = False) -> int:
-        """The most samples at once that fit into `room` bytes, of the divisors of a device's `share`; 0 if none."""
+        """The largest micro-batch that divides a device's `share` of samples and fits into `room` bytes; 0 if none."""
         fitting = (
             micro
             for micro in range(share, 0, -1)
@@ -120,11 +120,12 @@ def training_memory(
     lean: bool = True,
     optimizer: str = "adamw",
 ) -> Memory:
-    """The memory of training `model` (on any device, meta too) on samples of `length` tokens, all of them targets.
+    """Estimate the memory of training `model` on samples of `length` tokens, all of which are targets.
 
-    The forward pass is run on fake tensors, under autocast for bf16 and fp16, and what autograd keeps is added up,
-    each storage once. With `checkpointing`, layers' inputs and one layer. `on_cpu` says where it will train: dropout
-    inside attention keeps whole maps there. `lean` MLPs (models/faster.py) keep less; checkpointing goes without.
+    The model may be on any device, including meta. The forward pass runs on fake tensors, under autocast for bf16 and
+    fp16, and the storages that autograd saves are added up. With `checkpointing`, only the layers' inputs and one layer
+    count. `on_cpu` states where the model will train: on CPUs, dropout in attention saves whole attention maps. `lean`
+    MLPs (models/faster.py) save less; they are not used with checkpointing.
     """
     config = model.config
     layers = max(1, int(getattr(config, "num_hidden_layers", 1)))
@@ -133,7 +134,7 @@ def training_memory(
     per_sample, copies = _kept(config.to_json_string(), length, precision, dropout, on_cpu, lean and not checkpointing)
     inner = int(getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * width)
     if per_sample is None:
-        # Attention and norms; and for each chosen expert its input, gate, other half, their product and its output.
+        # Attention and norms, and per chosen expert its input, gate, up projection, their product and its output.
         routed = chosen_experts(config) * (2 * width + 4 * int(getattr(config, "moe_intermediate_size", None) or inner))
         per_sample = layers * length * (10 * width + routed) * (2 if half else 4)
     return Memory(
@@ -155,7 +156,7 @@ def training_memory(
 
 
 def single_moments(model: PreTrainedModel, optimizer: str) -> int:
-    """How many trained parameters `optimizer` keeps one moment of instead of two."""
+    """Number of trained parameters for which `optimizer` keeps one moment instead of two."""
     if optimizer != "muon":
         return 0
     matrices = hidden_matrices(model)
@@ -163,7 +164,7 @@ def single_moments(model: PreTrainedModel, optimizer: str) -> int:
 
 
 def _whole(model: PreTrainedModel, layers: int) -> int:
-    """Parameters outside the stack of layers, and in two of them."""
+    """Number of parameters outside the layers and in two layers."""
     from proctool.models.components import components
 
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
@@ -176,16 +177,16 @@ def _whole(model: PreTrainedModel, layers: int) -> int:
 
 @functools.lru_cache(maxsize=256)
 def _kept(config: str, length: int, precision: str, dropout: float, on_cpu: bool, lean: bool) -> tuple[int | None, int]:
-    """Bytes that autograd keeps of a forward pass through the body: for each sample, and whatever their number.
+    """Bytes that autograd saves in a forward pass of the body: per sample, and independent of the number of samples.
 
-    (None, 0) for families that look at values (routed experts), which cannot be followed without them.
+    (None, 0) for families whose computation depends on values (routed experts), because fake tensors have none.
     """
     log = logging.getLogger("torch._subclasses.fake_tensor")
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
         two, four = (_traced(config, samples, length, precision, dropout, on_cpu, lean) for samples in (2, 4))
-    except Exception:  # anything at all can go wrong in a forward pass without values
+    except Exception:  # a forward pass on fake tensors can fail in any way
         return None, 0
     finally:
         log.setLevel(level)
@@ -193,7 +194,7 @@ def _kept(config: str, length: int, precision: str, dropout: float, on_cpu: bool
 
 
 def _traced(written: str, samples: int, length: int, precision: str, dropout: float, on_cpu: bool, lean: bool) -> int:
-    """Bytes that autograd keeps of a forward pass of that many samples."""
+    """Bytes that autograd saves in a forward pass of `samples` samples."""
     import json
 
     import torch
@@ -208,7 +209,7 @@ def _traced(written: str, samples: int, length: int, precision: str, dropout: fl
 
     values = json.loads(written)
     config = config_of(values.pop("model_type"), values)
-    # A GPU's kernels draw attention's dropout again in the backward pass.
+    # On GPUs, attention kernels draw dropout again in the backward pass instead of saving it.
     set_dropout(config, dropout if on_cpu else 0.0)
     kept: dict[int, Any] = {}
     own: set[int] = set()
@@ -217,12 +218,12 @@ def _traced(written: str, samples: int, length: int, precision: str, dropout: fl
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage  # held, so that its address is not used again
+            kept[storage._cdata] = storage  # keep it alive, so that its address is not reused
         return tensor
 
     def count(_: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
         nonlocal masked
-        masked += given[0].numel()  # a byte each
+        masked += given[0].numel()  # one byte per element of a dropout mask
 
     with FakeTensorMode():
         with no_init_weights():

@@ -1,8 +1,8 @@
-"""Attention for models whose heads are so small that library kernels are nearly idle: a C kernel for the CPU.
+"""A C kernel for attention with small heads on the CPU, for which library kernels are inefficient.
 
-Diagnostics train models with heads of 4 numbers; there the kernel of small_heads.c does attention in a sixth of the
-time. It is compiled on first use by the machine's C compiler and kept in the cache folder. Without a compiler, or
-outside its reach (other devices or precisions, larger heads, dropout), attention is torch's own (attention.py).
+Diagnostics train models with heads of size 4. For these, small_heads.c computes attention in a sixth of the time. The
+machine's C compiler compiles it on first use, into the cache folder. Without a compiler, and for other devices or
+precisions, larger heads or dropout, attention.py uses torch's attention.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from proctool.cache import cache_folder
 from proctool.errors import CorpusError
 
 LARGEST_HEAD = 16
-"""Above it torch's kernel is faster (measured on AVX2: docs/benchmarks.md)."""
+"""Largest head size; for larger ones torch's kernel is faster (measured on AVX2: docs/benchmarks.md)."""
 
-# Fast arithmetic may reorder sums, never between threads: each (sample, head) pair is summed by one.
-# Not -ffast-math: linking with it sets the whole process to flush subnormal numbers to zero.
+# These flags may reorder sums, but results do not depend on the number of threads: one thread computes each (sample,
+# head) pair. -ffast-math is not used because linking with it makes the whole process flush subnormal numbers to zero.
 _FLAGS = (
     *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-Wno-psabi"),
     *("-fassociative-math", "-freciprocal-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
@@ -39,9 +39,9 @@ _FLAGS = (
 
 @functools.cache
 def kernel() -> ctypes.CDLL | None:
-    """The compiled kernel; None where it cannot be had."""
+    """The compiled kernel; None if it cannot be compiled or loaded."""
     source = files("proctool.models").joinpath("small_heads.c").read_bytes()
-    given = shlex.split(os.environ.get("CC", ""))  # a compiler may come with words of its own
+    given = shlex.split(os.environ.get("CC", ""))  # CC may contain arguments
     compiler = given or [found for found in map(shutil.which, ("cc", "gcc", "clang")) if found][:1]
     if not compiler:
         return None
@@ -64,7 +64,7 @@ def kernel() -> ctypes.CDLL | None:
 
 
 def _processor() -> str:
-    """What the compiled code depends on: a cache folder may be shared by unlike machines."""
+    """The processor's features, on which compiled code depends. Different machines may share a cache folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -75,24 +75,24 @@ def _processor() -> str:
 
 
 def suits(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether the `kernel`, if there is one, takes them: float32 on the CPU, small heads, as many keys as queries."""
+    """Whether the kernel supports these tensors: float32 on the CPU, small heads, equal shapes."""
     return (
         query.shape[-1] <= LARGEST_HEAD
         and query.shape == key.shape == value.shape
-        # Under autocast queries and keys may come in another precision than values: rotary embeddings do that.
+        # Under autocast, rotary embeddings can give queries and keys another precision than values.
         and all(part.dtype == torch.float32 and part.device.type == "cpu" for part in (query, key, value))
     )
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
-    """Causal attention where it `suits`: (B, H, T, D) queries, keys, values to (B, T, H, D)."""
+    """Causal attention for tensors that `suits` accepts: (B, H, T, D) queries, keys and values to (B, T, H, D)."""
     out: Tensor = _forward(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)[0]
     return out
 
 
 @torch.library.custom_op("proctool::small_heads", mutates_args=())
 def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Causal attention: (B, H, T, D) each, to (B, T, H, D) and the log-sum-exp of scores (B, H, T)."""
+    """Causal attention of (B, H, T, D) tensors. Returns (B, T, H, D) and the log-sum-exp of the scores, (B, H, T)."""
     q, k, v = (_dense_last(part) for part in (q, k, v))
     batch, heads, tokens, size = q.shape
     out, lse = q.new_empty(batch, tokens, heads, size), q.new_empty(batch, heads, tokens)
@@ -143,7 +143,7 @@ def _dense_last(part: Tensor) -> Tensor:
 
 def _call(name: str, q: Tensor, k: Tensor, v: Tensor, scale: float, others: tuple[Tensor, ...]) -> None:
     library = kernel()
-    assert library is not None, "attention.py asks first"
+    assert library is not None, "attention.py checks this first"
     batch, heads, tokens, size = q.shape
     threads = max(1, min(torch.get_num_threads(), batch * heads))
     scratch = q.new_empty(threads * library.scratch_floats(ctypes.c_int64(tokens), ctypes.c_int64(size)))

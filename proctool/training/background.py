@@ -1,4 +1,4 @@
-"""Writing checkpoints beside training: tensors are copied, a thread writes the copies."""
+"""Writes checkpoints while training continues: tensors are copied, and a thread writes the copies."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch import Tensor
 
 
 class HostCopies:
-    """Copies of tensors in the host's memory, in buffers that are used again and again.
+    """Copies of tensors in host memory, in buffers that are reused.
 
-    From an accelerator into pinned memory and without waiting: what changes a tensor later is queued behind its copy.
+    Copies from an accelerator go to pinned memory without waiting. This is safe because later changes of a tensor are
+    queued after its copy.
     """
 
     def __init__(self) -> None:
@@ -20,7 +21,7 @@ class HostCopies:
         self._event: torch.cuda.Event | None = None
 
     def take(self, name: str, tensor: Tensor) -> Tensor:
-        """The buffer of that name, into which `tensor` is copied; whole once `wait` returns."""
+        """Copy `tensor` into the buffer `name` and return the buffer, which is complete after `wait`."""
         tensor = tensor.detach()
         buffer = self._buffers.get(name)
         if buffer is None or (buffer.shape, buffer.dtype) != (tensor.shape, tensor.dtype):
@@ -33,20 +34,20 @@ class HostCopies:
         return buffer
 
     def wait(self) -> None:
-        """Return once the host holds every copy."""
+        """Wait until all copies are complete."""
         if self._event is not None:
             self._event.synchronize()
 
 
 class Background:
-    """One job at a time in a thread. Its error is raised by the next call of a method here."""
+    """Runs one job at a time in a thread. A job's error is raised by the next method call."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def start(self, job: Callable[[], object]) -> None:
-        """Run `job` in a thread, after the one before."""
+        """Wait for the previous job, then run `job` in a thread."""
         self.wait()
         self._thread = threading.Thread(target=self._run, args=(job,), name="checkpoint")
         self._thread.start()
@@ -58,12 +59,12 @@ class Background:
             self._error = error
 
     def check(self) -> None:
-        """Raise what a job that has ended raised, without waiting for one that has not."""
+        """Raise the error of a job that has failed, without waiting for one that is still running."""
         if self._thread is not None and not self._thread.is_alive():
             self.wait()
 
     def wait(self) -> None:
-        """Return when no job is running."""
+        """Wait until no job is running. Raises the job's error."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None

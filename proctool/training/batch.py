@@ -1,4 +1,4 @@
-"""Samples as tensors, cut by length where that saves work."""
+"""Samples as tensors, grouped by length where that saves work."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from proctool.procedural.samples import Samples
 
 _STEP = 16
-"""Lengths are rounded up to multiples of it, so that a compiled model meets few of them."""
+"""Lengths are rounded up to a multiple of this, so that a compiled model sees few different shapes."""
 _LEAST = 1 << 11
-"""Tokens in a batch, below which cutting it further costs more than it saves."""
+"""Grouping must save at least this many tokens, or the extra batches cost more than they save."""
 
 
 class Batch(NamedTuple):
-    """Samples as tensors on a device: B samples of L tokens, with T targets among them.
+    """Samples as tensors on a device: B samples of L tokens, with T targets in total.
 
-    tokens     (B, L) int64; what follows the last target, which no prediction depends on, is cut off
-    positions  (T,) int64, flat indices into (B, L) where predictions are made: one before each target
-    labels     (T,) int64, the target tokens, or arrays.IGNORED
+    tokens     (B, L) int64; tokens from the last target on are cut off, since no prediction depends on them
+    positions  (T,) int64, flat indices into (B, L) of the predictions, each one position before its target
+    labels     (T,) int64, the target tokens, or arrays.IGNORED for padding
     """
 
     tokens: Tensor
@@ -35,10 +35,10 @@ class Batch(NamedTuple):
 
     @classmethod
     def of(cls, samples: Samples, device: torch.device | str = "cpu", *, room: int | None = None) -> Batch:
-        """The first token has nothing before it, so it is never a target.
+        """Make a batch from samples. Their first token has no token before it, so it is never a target.
 
-        With `room`, the shape depends on the samples' shape alone: nothing is cut off, and T is `room`, of which no
-        loss counts what is too much.
+        With `room`, the batch's shape depends only on the samples' shape: no tokens are cut off, and the targets are
+        padded to T = `room` with labels that the loss ignores.
         """
         parts = padded(samples, room) if room is not None else arrays(samples, int(_needed(samples).max(initial=1)))
         made = (torch.from_numpy(np.ascontiguousarray(part, "int64")) for part in parts)
@@ -46,9 +46,9 @@ class Batch(NamedTuple):
 
 
 class MixedBatch(NamedTuple):
-    """A batch of corpus rows with procedural rows among them.
+    """A batch of corpus rows and procedural rows; see Batch for the other fields.
 
-    procedural (K,) int64: which of the T targets are those of procedural rows
+    procedural  (K,) int64, the indices of the targets (0 to T - 1) that are in procedural rows
     """
 
     tokens: Tensor
@@ -58,7 +58,7 @@ class MixedBatch(NamedTuple):
 
     @classmethod
     def of(cls, samples: Samples) -> MixedBatch:
-        """The samples, with their marks."""
+        """Make a batch from samples whose procedural rows are marked."""
         batch = Batch.of(samples)
         assert samples.procedural is not None
         rows = batch.positions // batch.tokens.shape[1]
@@ -69,20 +69,21 @@ AnyBatch = Batch | MixedBatch
 
 
 class StepBatches(NamedTuple):
-    """What a step is taken on."""
+    """The data of one optimiser step."""
 
     batches: Sequence[AnyBatch]
     """The micro-batches of this process."""
     targets: int
-    """Target tokens of the step, in all processes; at least 1."""
+    """Target tokens of the step over all processes; at least 1."""
     procedural: int | None = None
-    """Those of procedural rows; None where losses are not measured apart."""
+    """Target tokens in procedural rows; None if their loss is not measured separately."""
 
 
 def by_length(samples: Samples) -> Iterator[Samples]:
-    """The samples in groups of like length, counted to the last target, where that saves much of the work.
+    """Group samples by length up to the last target, if that saves enough work; otherwise yield them as one group.
 
-    In a haystack sample of one pair nearly all is padding; beside one of thirty it would be computed for nothing.
+    Example: a haystack sample with one pair is mostly padding. In a batch with a sample of thirty pairs, the model
+    would compute all of that padding.
     """
     needed = np.minimum(-(-_needed(samples) // _STEP) * _STEP, samples.tokens.shape[1])
     if len(samples) * int(needed.max(initial=1)) - int(needed.sum()) < _LEAST:
@@ -96,7 +97,7 @@ def by_length(samples: Samples) -> Iterator[Samples]:
 
 
 def _needed(samples: Samples) -> np.ndarray:
-    """For each sample, how many tokens its predictions depend on: those before its last target; at least 1. (B,)"""
+    """The number of tokens before each sample's last target, at least 1; (B,). Predictions depend on no others."""
     length = samples.targets.shape[1]
     last = length - 1 - samples.targets[:, ::-1].argmax(1)
     return np.maximum(np.where(samples.targets.any(1), last, 0), 1)

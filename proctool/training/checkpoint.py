@@ -1,4 +1,4 @@
-"""A run's whole state in one artifact, gathered from all its processes: written by the first, read by all."""
+"""Checkpoints: the whole state of a run in one artifact. The first process writes it, all processes read it."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
     from proctool.training.run import RunFolder
 
 _FORMAT = 2
-"""Raised when a checkpoint comes to hold something else."""
+"""Version of the checkpoint format. Increase it when the contents of a checkpoint change."""
 _COPIED_ON_CPU = 2 << 30
-"""Bytes of weights and moments in fp32, up to which a CPU copies them to go on training while they are written."""
+"""On a CPU, states of up to this many bytes are copied, so that training continues while the copy is written."""
 
 
 class HasState(Protocol):
-    """A part of the loop that a resumed run must find as it was."""
+    """A part of the loop whose state belongs to a checkpoint."""
 
     def state(self) -> dict[str, Any]:
-        """JSON values."""
+        """The state, as JSON values."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave."""
+        """Restore what `state` returned."""
 
 
 @dataclass
 class Position:
-    """How far a run is."""
+    """The progress of a run: steps taken, tokens seen, and time."""
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    """Of all sittings."""
+    """Total time across resumes."""
 
 
 class Checkpoints:
-    """Saves and restores the model, the optimiser, random numbers, the gradient scaler and `parts`.
+    """Saves and restores the model, the optimiser, random states, the gradient scaler and `parts`.
 
-    Every process calls each method: the engine gathers what is sharded, and the first process writes, in a thread: one
-    file after the other. Each method raises the OSError of a file that could not be written. The context ends when the
-    last file is complete.
+    All processes must call each method, because the engine gathers sharded tensors. The first process writes the files
+    in a thread, one at a time. A failed write raises its OSError from the next method that is called. Leaving the
+    context waits until the last file is complete.
     """
 
     def __init__(self, run: RunFolder, engine: Engine, parts: Mapping[str, HasState], keep: int) -> None:
@@ -59,10 +59,14 @@ class Checkpoints:
         self.accelerator = engine.accelerator
         self._copies, self._writer = HostCopies(), Background()
         self.extends = False
-        """Whether `restore` went back to the final state of a run that is being extended."""
+        """Whether `restore` read the final state of a completed run, which is now being extended."""
 
     def restore(self, start: Mapping[str, Tensor] | None = None) -> Position | None:
-        """Go back to the latest checkpoint; without one None, and the optimiser's state is `start`. Raises RunError."""
+        """Restore the latest checkpoint and return its position.
+
+        Without a checkpoint, returns None and gives the optimiser the state `start` (by PARAMETER/KEY). Raises RunError
+        for a checkpoint of another format version, number of processes or sharding layout.
+        """
         saved = self.run.latest()
         if saved is None:
             if start:
@@ -82,7 +86,7 @@ class Checkpoints:
             raise RunError(
                 f"{saved.path}: made under {made}, resumed under {now}; launch as before, or use --resume never"
             )
-        tensors = artifact.read_torch(saved, check=False)  # `latest` has just checked every hash
+        tensors = artifact.read_torch(saved, check=False)  # `latest` has already checked the hashes
         self.engine.restore(_under(tensors, "model/"), _under(tensors, "optimiser/"))
         mine = _under(tensors, f"random/{self.accelerator.process_index}/")
         restore_random_state(mine, self.accelerator.device)
@@ -94,12 +98,12 @@ class Checkpoints:
         return Position(**saved.metadata["position"])
 
     def part_states(self) -> dict[str, Any]:
-        """What `parts` are to be restored to: their states now, whatever becomes of them."""
+        """A snapshot of the states of `parts`, which later changes do not affect."""
         return copy.deepcopy({name: part.state() for name, part in self.parts.items()})
 
     def write(self, position: Position, random: Mapping[str, Tensor] | None = None) -> None:
-        """Save everything, as of `position`; `random` are this process's generators then (default: as they are)."""
-        self._writer.wait()  # it reads the copies
+        """Save a checkpoint at `position`. `random` holds this process's random states (default: the current ones)."""
+        self._writer.wait()  # the previous write still reads the copies
         copies = self._copies if self._has_room else None
         tensors, metadata = self._whole(position, self.part_states(), random, copies)
         self._start(lambda: self.run.save(position.step, tensors, metadata, self.keep))
@@ -107,21 +111,21 @@ class Checkpoints:
             self._writer.wait()
 
     def write_state(self, position: Position, parts: Mapping[str, Any]) -> None:
-        """Save everything as the run's final state, with `parts` as `part_states` gave them. Complete on return."""
+        """Save the run's final state, with `parts` from `part_states`. Returns when the file is complete."""
         self._writer.wait()
         tensors, metadata = self._whole(position, parts)
         self._start(lambda: self.run.save_state(position.step, tensors, metadata))
         self._writer.wait()
 
     def write_best(self, step: int) -> None:
-        """Save the weights alone, as the best so far."""
+        """Save the current weights, without other state, as the best so far."""
         self._writer.wait()
         tensors = self.engine.weights(self._copies)
         self._start(lambda: self.run.save_best(step, tensors))
 
     @property
     def _has_room(self) -> bool:
-        """Whether the host keeps copies of the state: CPUs hold it already, and large ones would not fit twice."""
+        """Whether to copy the state to host memory. On a CPU, a large state might not fit twice."""
         weights = sum(parameter.numel() for parameter in self.engine.module.parameters())
         return self.accelerator.device.type != "cpu" or 12 * weights <= _COPIED_ON_CPU
 
@@ -134,18 +138,18 @@ class Checkpoints:
             self._writer.start(job)
 
     def check(self) -> None:
-        """Raise the error of a file that could not be written, if that is known by now."""
+        """Raise the error of a write that has failed, without waiting for one that is still running."""
         self._writer.check()
 
     def wait(self) -> None:
-        """Return when the last file is complete."""
+        """Wait until the last file is complete. Raises its error if the write failed."""
         self._writer.wait()
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # Where something else ends the run, that is what is to be told.
+        # If another error ends the run, report that one rather than a failed write.
         with contextlib.suppress(*((OSError, ProctoolError) if kind else ())):
             self._writer.wait()
 

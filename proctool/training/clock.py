@@ -1,4 +1,4 @@
-"""How long a run takes, and how fast it is."""
+"""Time and speed of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Clock:
-    """Seconds of all sittings, and tokens a second since the last time of asking."""
+    """Total seconds across resumes, and tokens per second since the last call of `speed`."""
 
     def __init__(self, seconds: float, tokens: int) -> None:
         self._began = time.monotonic() - seconds
@@ -14,15 +14,15 @@ class Clock:
         self._still: float | None = None
 
     def seconds(self) -> float:
-        """Since the run began, interruptions left out."""
+        """Seconds since the run began, without interruptions."""
         return round(time.monotonic() - self._began, 3)
 
     def leave_out(self, seconds: float) -> None:
-        """Do not count these against the speed."""
+        """Exclude these seconds from the speed."""
         self._asked += seconds
 
     def stand_still(self, seconds: float) -> None:
-        """Training waited for a checkpoint: leave that out, and remember it."""
+        """Exclude seconds in which training waited for a checkpoint, and add them to `stood_still`."""
         self.leave_out(seconds)
         self._still = (self._still or 0.0) + seconds
 
@@ -32,7 +32,7 @@ class Clock:
         return None if still is None else round(still, 3)
 
     def speed(self, tokens: int) -> float:
-        """Tokens a second since the last call, at so many in all."""
+        """Tokens per second since the last call; `tokens` is the total so far."""
         now = time.monotonic()
         speed = (tokens - self._tokens) / max(now - self._asked, 1e-9)
         self._asked, self._tokens = now, tokens

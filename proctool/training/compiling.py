@@ -1,4 +1,4 @@
-"""torch.compile for training: layer by layer, so that one graph serves all layers of a model of many."""
+"""torch.compile for training: layer by layer, so that all layers share one compiled graph."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from proctool.training.batch import Batch
 
 WORTH_COMPILING = 10**16
-"""A run's floating-point operations from which it is compiled: about a minute of a large GPU; compiling takes half."""
+"""Compile runs of at least this many FLOPs: about a minute on a large GPU, twice what compiling takes."""
 
 FEW_LAYERS = 4
-"""Up to so many the body is compiled as a whole: on a CPU the steps of 2x4x16 take a tenth less than by layers."""
+"""Models of up to this many layers are compiled as a whole; on a CPU, 2x4x16 then steps in a tenth less time."""
 
 
 def compile_chosen(options: TrainingOptions, flops: int) -> TrainingOptions:
-    """The options with `compile` settled, where it was left open, for a run of so many operations on this machine."""
+    """Set `compile` if the user left it open. `flops` counts the operations of the whole run."""
     if options.compile is not None:
         return options
     able = torch.cuda.is_available() and not computes_on_cpu() and not zero.is_asked()
@@ -36,15 +36,18 @@ def compile_chosen(options: TrainingOptions, flops: int) -> TrainingOptions:
 
 
 def compile_model(engine: Engine, trial: Batch) -> str:
-    """Compile an engine's model in place and try it, leaving no trace. Gives a sentence on how it went.
+    """Compile an engine's model in place and try one step. Returns a sentence about the result.
 
-    The trial step goes through the wrappers of the launch. Processes agree: where it fails on one, none compiles.
+    The trial step runs through the launch's wrappers and changes neither weights nor random states. If it fails in one
+    process, no process compiles.
     """
     parts = compile_parts(engine.module.model)
     failure = ""
     try:
         with torch.random.fork_rng():
-            engine.add_gradients(trial, len(trial.labels), is_last=False)  # DDP's processes do not meet in it
+            engine.add_gradients(
+                trial, len(trial.labels), is_last=False
+            )  # no communication in DDP, so a failed process cannot block the others
     except Exception as error:  # compilers fail in many ways
         failure = first_line(error) or type(error).__name__
     engine.module.zero_grad()
@@ -52,19 +55,19 @@ def compile_model(engine: Engine, trial: Batch) -> str:
     if engine.accelerator.reduce(failed) > 0:
         for part in parts:
             part._compiled_call_impl = None
-        return f"torch.compile does not work here ({failure or 'it failed in another process'}); going on without it"
+        return f"torch.compile does not work here ({failure or 'it failed in another process'}); continuing without it"
     return f"compiled by torch.compile ({f'{len(parts)} layers' if len(parts) > 1 else 'the body as a whole'})"
 
 
 def compile_parts(model: PreTrainedModel, **how: Any) -> list[nn.Module]:
-    """Have a model's layers compiled when they are first called, or its body where it has few; gives those modules.
+    """Compile a model's layers, or its whole body if it has few. Returns the compiled modules.
 
-    Of a sharded model always the layers: they are what is gathered. The head stays as it is: its input varies in
-    size. `how` goes to torch.compile.
+    They compile when first called; `how` goes to torch.compile. A sharded model is always compiled by layers, because
+    FSDP gathers one layer at a time. The head is not compiled, because the size of its input varies.
     """
     import torch._dynamo
 
-    torch._dynamo.reset()  # graphs of models that this process had before count against the limit of this one
+    torch._dynamo.reset()  # graphs of earlier models in this process count towards the recompile limit
     parts = [layer for stack in stacks(model.base_model) for layer in stack]
     if not parts or (len(parts) <= FEW_LAYERS and not any(map(is_sharded, parts))):
         parts = [model.base_model]

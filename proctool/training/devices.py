@@ -28,20 +28,21 @@ from proctool.training.options import TrainingOptions
 _AUTOCAST = {"fp32": "no", "tf32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 _DDP = DistributedDataParallelKwargs(gradient_as_bucket_view=True, bucket_cap_mb=100, broadcast_buffers=False)
-"""Gradients lie in DDP's buckets, not beside them. With 100 MB GPT-2 small's half a gigabyte of them meets in about
-five messages, not twenty; its last bucket, which nothing hides, is larger than that anyway: the token embeddings alone
-are 154 MB. Buffers (rotary frequencies) do not change."""
+"""Gradients are views of DDP's buckets instead of copies. Buckets of 100 MB send GPT-2 small's half a gigabyte of
+gradients in about five messages instead of twenty. Smaller ones would gain nothing: the last bucket, which no
+computation hides, holds the token embeddings, which alone take 154 MB. Buffers (rotary frequencies) never change, so
+they are not broadcast."""
 
-# What torch.distributed says when the other end of a connection has gone.
+# Words in the errors of torch.distributed when another process is gone.
 _GONE = ("closed by peer", "connection reset", "socket", "broken pipe", "timed out", "timeout", "nccl")
 
 
 def start_process() -> PartialState:
-    """Join the other processes of this launch, over gloo where there is no accelerator. Call before anything else."""
+    """Join the other processes of this launch, by gloo if there is no accelerator. Call this first. Raises RunError."""
     atexit.unregister(_leave)
     prepare_allocator()
-    launch()  # refused in one line where Accelerate would not know what to do
-    if flag("ACCELERATE_USE_FSDP"):  # otherwise only one process gets donors' weights
+    launch()  # an unsupported launch is an error of one line here
+    if flag("ACCELERATE_USE_FSDP"):  # otherwise only one process would load donors' weights
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     on_cpu = computes_on_cpu()
     try:
@@ -55,9 +56,10 @@ def start_process() -> PartialState:
 
 
 def end_process() -> None:
-    """Say that this process's part went well, so that it takes leave of the others when it exits.
+    """Mark this process as successful, so that it leaves the process group when it exits.
 
-    Without that, threads of a backend can abort a process on its way out; after a failure it could wait for ever.
+    Otherwise threads of the backend can abort an exiting process. After a failure this is not called, because leaving
+    could wait forever for the others.
     """
     atexit.unregister(_leave)
     atexit.register(_leave)
@@ -66,7 +68,7 @@ def end_process() -> None:
 def _leave() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-        # A thread of gloo may still be letting go of the last tensors, for which it needs the interpreter alive.
+        # A gloo thread may still be freeing the last tensors, which needs a running interpreter.
         time.sleep(0.1)
 
 
@@ -77,11 +79,11 @@ def computes_on_cpu() -> bool:
 
 
 def make_accelerator(options: TrainingOptions) -> Accelerator:
-    """Accelerate's view of this launch. Raises RunError for what the launch asks and the loop cannot do."""
+    """The Accelerator for this launch. Raises RunError for launches that are not supported."""
     refuse(options.precision)
     accelerator = accelerator_of(options.precision)
     if accelerator.device.type == "cpu" and flag("ACCELERATE_USE_FSDP"):
-        # Accelerate shards on accelerators alone; torch does on CPUs too, which shows the code right without any.
+        # Accelerate does not shard on CPUs, but torch does; tests of sharding need no accelerator then.
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     kind = accelerator.distributed_type
@@ -100,33 +102,33 @@ def make_accelerator(options: TrainingOptions) -> Accelerator:
 def make_engine(
     accelerator: Accelerator, module: TargetLoss, optimiser: torch.optim.Optimizer, options: TrainingOptions
 ) -> Engine:
-    """Lay the model and the optimiser out as the launch asks. Raises RunError for what the loop cannot do."""
+    """The engine that this launch asks for. Raises RunError for configurations that are not supported."""
     if zero.is_asked():
         return zero.ZeroEngine(accelerator, module, optimiser, options)
     return Engine(accelerator, module, optimiser)
 
 
 def accelerator_of(precision: str) -> Accelerator:
-    """Accelerate's view of this launch, computing in `precision` whatever this process did before.
+    """An Accelerator in `precision`, even if this process used another precision before.
 
-    Raises RunError where the device does not have that precision.
+    Raises RunError if the device does not support the precision.
     """
     start_process()
     autocast, on_cpu = _AUTOCAST[precision], computes_on_cpu()
     try:
         with hidden():
             if AcceleratorState._shared_state and AcceleratorState().mixed_precision != autocast:
-                AcceleratorState._reset_state()  # the processes of the launch stay joined: they are PartialState's
+                AcceleratorState._reset_state()  # does not touch PartialState, so the processes stay joined
             accelerator = Accelerator(cpu=on_cpu, mixed_precision=autocast, kwargs_handlers=[_DDP])
     except ValueError as error:
         raise RunError(f"precision = {precision}, as the launch asks: {error}") from None
-    if accelerator.device.type == "cuda":  # TF32 where a product is left in fp32
+    if accelerator.device.type == "cuda":  # allows TF32 in fp32 products
         torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
     return accelerator
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The states of the generators that draw dropout on this process."""
+    """The states of this process's random generators, which draw dropout."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -134,14 +136,14 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def restore_random_state(states: dict[str, Tensor], device: torch.device) -> None:
-    """Put back what `random_state` gave."""
+    """Restore what `random_state` returned."""
     torch.set_rng_state(states["cpu"].clone())
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"].clone(), device)
 
 
 def agreed_to_stop(stop: Stop, accelerator: Accelerator, may_meet: bool) -> bool:
-    """Whether to stop now. Signals reach processes at different steps, so several agree when they meet to log."""
+    """Whether to stop now. Signals reach processes at different steps, so several processes agree at log steps only."""
     if accelerator.num_processes == 1:
         return bool(stop)
     if not may_meet:
@@ -151,7 +153,7 @@ def agreed_to_stop(stop: Stop, accelerator: Accelerator, may_meet: bool) -> bool
 
 @contextlib.contextmanager
 def losing_peers_is_one_line() -> Iterator[None]:
-    """Say in one line that another process of the run is gone, instead of torch.distributed's many."""
+    """Turn errors of torch.distributed about a lost process into a RunError of one line."""
     try:
         yield
     except RuntimeError as error:
@@ -165,7 +167,7 @@ def losing_peers_is_one_line() -> Iterator[None]:
 
 
 def device_peak(device: torch.device, precision: str) -> float | None:
-    """The GPU's peak in operations a second, a MIG slice's by its share; None for CPUs and GPUs that are not known."""
+    """The GPU's peak in FLOP/s, for a MIG slice its share; None for CPUs and unknown GPUs."""
     if device.type != "cuda":
         return None
     multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
@@ -173,7 +175,7 @@ def device_peak(device: torch.device, precision: str) -> float | None:
 
 
 def launched_settings() -> dict[str, Any]:
-    """How the processes were laid out, for the log: none of it names a host."""
+    """Environment variables of the launch and the number of threads, for the log. None contains a host name."""
     names = (
         "WORLD_SIZE",
         "LOCAL_WORLD_SIZE",

@@ -1,7 +1,7 @@
-"""A run's model and optimiser as its launch lays them out, and the steps that depend on it.
+"""A run's model and optimiser, distributed over processes as the launch requires.
 
-Whole models on every process (DDP), or models sharded over them (FSDP2, where parameters are DTensors). Whatever the
-layout, weights and the optimiser's state come out of it as one process alone would hold them, and go back in.
+Each process holds the whole model (DDP) or a shard of it (FSDP2, whose parameters are DTensors). Weights and optimiser
+state are saved and restored in full, in the form that a single process would hold, whatever the layout.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Gradients, steps and state of one run. Every process calls each method, in the same order."""
+    """Gradients, steps and state of one run. All processes must call the same methods in the same order."""
 
     layout: str | None = None
-    """What a checkpoint's optimiser is cut up by, where it is not written in full."""
+    """Sharding layout of the saved optimiser state; None if the state is saved in full."""
     steps_early = False
-    """Whether `clip_or_step` changes the weights already."""
+    """Whether `clip_or_step` already takes the step, so that a bad gradient is detected only after it."""
 
     def __init__(self, accelerator: Accelerator, module: TargetLoss, optimiser: torch.optim.Optimizer) -> None:
         self.accelerator, self.module, self.optimiser = accelerator, module, optimiser
@@ -40,7 +40,7 @@ class Engine:
         else:
             with hidden():
                 self._prepared, self._stepper = accelerator.prepare(module, optimiser)
-        self.optimiser = self._stepper.optimizer  # FSDP2 puts its own parameters into another one
+        self.optimiser = self._stepper.optimizer  # for FSDP2, another optimiser, over DTensors
 
     def _sharded(self) -> Any:
         from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
@@ -48,9 +48,9 @@ class Engine:
         plugin = self.accelerator.state.fsdp_plugin
         plugin.cpu_ram_efficient_loading = False  # every process builds the model from the seed
         if self.accelerator.mixed_precision == "bf16":
-            # Accelerate's own policy would add gradients up and hand the loss over in bf16, on accelerators alone.
+            # Accelerate's policy would reduce gradients and return the loss in bf16, on accelerators but not on CPUs.
             plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
-        self.module._no_split_modules = self.module.model._no_split_modules  # layers, to wrap by
+        self.module._no_split_modules = self.module.model._no_split_modules  # the layer classes that FSDP wraps
         with hidden():
             prepared, stepper = self.accelerator.prepare(self.module, self.optimiser)
         register_fsdp_forward_method(prepared, "scores")
@@ -58,30 +58,30 @@ class Engine:
 
     @property
     def holds(self) -> bool:
-        """Whether `step` obeys `hold`, as fused AdamW does. Muon does not: the host must ask before its steps."""
+        """Whether `step` supports `hold`. Fused AdamW does; for Muon, the host must check gradients before the step."""
         return not isinstance(self.optimiser, MuonAndAdamW)
 
     def set_learning_rate(self, rate: float) -> None:
-        """For the next step."""
+        """Set the learning rate of the next step."""
         set_rate(self._stepper.param_groups, rate)
 
     def make_capturable(self) -> None:
-        """Keep the learning rate in a tensor, for steps that are recorded once and replayed."""
+        """Keep the learning rate in a tensor, so that a recorded CUDA graph can be replayed with another rate."""
         for group in self._stepper.param_groups:
             group["lr"] = torch.zeros((), device=self.accelerator.device)
             group["capturable"] = True
-        # The steps before a recording are taken without one, which torch warns of.
+        # torch warns about capturable steps outside a recording, which the steps before it are.
         self.optimiser._warned_capturable_if_run_uncaptured = True
 
     def forget_gradients(self) -> None:
-        """Begin a step anew."""
+        """Drop the gradients added so far, to start the step again."""
         self._stepper.zero_grad()
 
     def add_gradients(self, batch: AnyBatch, targets: int | Tensor, is_last: bool) -> Tensor:
-        """Add a micro-batch's share of the gradient of a step with so many targets (1 or more) in all its processes.
+        """Add the gradient of one micro-batch. `targets` (at least 1) is the step's total over all processes.
 
-        Returns its share of the mean loss, in nats; () float32. With procedural rows among corpus rows, the share of
-        those follows; (2,).
+        Returns the micro-batch's share of the step's mean loss in nats, () float32. For a MixedBatch, returns (2,)
+        float32: that share and the part of it from procedural rows.
         """
         with self._meeting(is_last):
             # DDP averages over processes; the loss is a mean over all targets of the step.
@@ -90,41 +90,42 @@ class Engine:
         return told
 
     def _meeting(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
-        """Processes add their gradients up after the last micro-batch of a step, sharded ones after each."""
+        """DDP sums gradients over processes only after a step's last micro-batch, sharded models after each one."""
         if is_last or is_sharded(self._prepared):
             return contextlib.nullcontext()
         return self.accelerator.no_sync(self._prepared)  # type: ignore[no-any-return]
 
     def clip_or_step(self, limit: float | None) -> Tensor:
-        """The gradient's norm over all parameters and processes, before it is cut to `limit`; () on the device.
+        """Clip the gradient to the norm `limit`. Returns its global norm before clipping, () on the device.
 
-        An engine that `steps_early` knows it after the step alone, and takes that here.
+        An engine with `steps_early` knows the norm only after the step, so it takes the step here.
         """
         norm: Tensor = _whole(self.accelerator.clip_grad_norm_(self.module.parameters(), limit or math.inf))
         return norm
 
     def step(self, hold: Tensor | None = None) -> None:
-        """Change the weights by the gradients added up, where that is still to be done, and forget those.
+        """Take the optimiser step, unless `clip_or_step` has done so, and drop the gradients.
 
-        Where `hold` (() float32, on the device) is 1, weights and optimiser stay as they are, step count included.
+        If `hold` (() float32, on the device) is 1, the weights and the optimiser with its step count do not change.
         """
         if hold is not None:
-            assert self.holds, "this optimiser would step all the same"
-            self.optimiser.found_inf = hold  # type: ignore[attr-defined]  # what fused AdamW looks for
+            assert self.holds, "this optimiser ignores hold"
+            self.optimiser.found_inf = hold  # type: ignore[attr-defined]  # read by fused AdamW
         self._stepper.step()
         self._stepper.zero_grad()
 
     # -- state --
 
     def weights(self, copies: HostCopies | None = None) -> dict[str, Tensor]:
-        """The model's parameters in full, on the CPU of the first process; nothing on the others.
+        """The model's full parameters by name, on the CPU. Empty on all processes but the first.
 
-        On CPUs they are the parameters themselves, which change with the next step; or else copies, in `copies`.
+        With `copies`, the tensors are copied into its buffers. Without, a run on CPUs returns the parameters, which the
+        next step changes.
         """
         return self._on_first("model/", ((name, parameter.detach()) for name, parameter in self._parameters()), copies)
 
     def optimiser_state(self, copies: HostCopies | None = None) -> dict[str, Tensor]:
-        """The optimiser's tensors in full, by PARAMETER/KEY, where `weights` are."""
+        """The optimiser's full tensors by PARAMETER/KEY, on the CPU. As for `weights`, only on the first process."""
         tensors = (
             (f"{name}/{key}", torch.as_tensor(value))
             for name, parameter in self._parameters()
@@ -134,7 +135,7 @@ class Engine:
 
     @torch.no_grad()
     def restore(self, weights: Mapping[str, Tensor], optimiser_state: Mapping[str, Tensor]) -> None:
-        """Put back what `weights` and `optimiser_state` gave; every process has it all."""
+        """Restore what `weights` and `optimiser_state` returned. Every process must pass all tensors."""
         parameters = dict(self._parameters())
         for name, value in weights.items():
             parameters[name].copy_(_place_like(value, parameters[name]))
@@ -145,13 +146,13 @@ class Engine:
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         _settle(self.module)
         for name, parameter in self.module.model.named_parameters():
-            # Wrappers put words of their own into names.
+            # Wrappers for checkpointing and compiling add prefixes to names.
             yield name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", ""), parameter
 
     def _on_first(
         self, prefix: str, tensors: Iterator[tuple[str, Tensor]], copies: HostCopies | None
     ) -> dict[str, Tensor]:
-        # One tensor at a time is whole on a device.
+        # Gather one tensor at a time: the full model may not fit on one device.
         found = {}
         for name, tensor in tensors:
             gathered = _whole(tensor)
@@ -161,7 +162,7 @@ class Engine:
 
 
 def shares_of(parts: Tensor | tuple[Tensor, Tensor], targets: int | Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of a batch as its share of the step's mean; and what is told of it, without gradients: () or (2,)."""
+    """A batch's share of the step's mean loss, (); and the same for reports, detached: () or, for mixed rows, (2,)."""
     if isinstance(parts, Tensor):
         share = parts / targets
         return share, share.detach()
@@ -170,9 +171,9 @@ def shares_of(parts: Tensor | tuple[Tensor, Tensor], targets: int | Tensor) -> t
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether each process holds a part of every parameter, so that all must run the model in step.
+    """Whether parameters are sharded, so that all processes must run the model at the same time.
 
-    Asked of the module: on CPUs Accelerate forgets that the launch was for sharding.
+    This looks at the module because on CPUs Accelerate does not record that the launch asked for sharding.
     """
     from torch.distributed.fsdp import FSDPModule
 
@@ -180,7 +181,7 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 def _settle(module: nn.Module) -> None:
-    """Let go of gathered parameters: an evaluation leaves some in place of their shards, in memory that is reused."""
+    """Free gathered parameters. An evaluation leaves some in place of their shards, in memory that is reused later."""
     from torch.distributed.fsdp import FSDPModule
 
     for part in module.modules():
@@ -189,13 +190,13 @@ def _settle(module: nn.Module) -> None:
 
 
 def _whole(tensor: Any) -> Tensor:
-    """The full tensor on every process; all of them must ask together where it is sharded."""
+    """The full tensor on every process. If it is sharded, all processes must call this together."""
     gather = getattr(tensor, "full_tensor", None)
     return gather() if gather is not None else tensor  # type: ignore[no-any-return]
 
 
 def _place_like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A full tensor on the parameter's device, sharded as the parameter is."""
+    """Move a full tensor to the parameter's device and shard it like the parameter."""
     value = value.to(parameter.device)
     mesh = getattr(parameter, "device_mesh", None)
     if mesh is None or not value.dim():

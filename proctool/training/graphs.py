@@ -1,8 +1,8 @@
-"""A whole optimiser step as one CUDA graph, for models so small that launching kernels takes longer than running them.
+"""An optimiser step as one CUDA graph, for models so small that launching kernels takes longer than running them.
 
-A graph replays the kernels of a recorded step on the same memory: batches are copied into buffers of its own, the
-learning rate and the number of targets are tensors. One graph is recorded for each shape of batches, after a few steps
-of that shape; those are steps of the run like any other.
+A graph replays the kernels of a recorded step on the same memory. Batches are therefore copied into fixed buffers, and
+the learning rate and the number of targets are tensors. Each shape of batches has its own graph, which is recorded
+after a few normal training steps with that shape.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from proctool.training.late import Readout
 from proctool.training.step import Step
 
 WARMING = 3
-"""Steps before a recording: libraries choose their kernels and allocate their workspaces in them."""
+"""Steps before a recording. In these, libraries choose their kernels and allocate their workspaces."""
 _KEPT = 8
-"""Graphs kept; a length curriculum leaves its earlier ones behind."""
+"""Graphs to keep. A length curriculum stops using the graphs of shorter samples."""
 
 
 class Capture(Protocol):
     """Records what a function does on the device."""
 
     def warm(self, body: Callable[[], None]) -> None:
-        """Run `body` as a recording will."""
+        """Run `body` under the conditions of a recording."""
 
     def record(self, body: Callable[[], None]) -> Callable[[], None]:
-        """Record `body` without running it; what runs it on the memory it used. Raises RuntimeError."""
+        """Record `body` without running it. Returns a function that replays it. Raises RuntimeError."""
 
 
 class CudaCapture:
@@ -43,7 +43,7 @@ class CudaCapture:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def warm(self, body: Callable[[], None]) -> None:
-        """Run `body` on the stream of recordings."""
+        """Run `body` on the stream that recordings use."""
         present = torch.cuda.current_stream()
         self._stream.wait_stream(present)
         with torch.cuda.stream(self._stream):
@@ -51,16 +51,16 @@ class CudaCapture:
         present.wait_stream(self._stream)
 
     def record(self, body: Callable[[], None]) -> Callable[[], None]:
-        """Record `body` without running it; what replays it on the current stream."""
+        """Record `body` without running it. Returns a function that replays it on the current stream."""
         graph = torch.cuda.CUDAGraph()
-        # Other threads pin memory meanwhile, which the stricter modes take for part of the recording.
+        # Other threads pin memory at the same time, which fails the recording in stricter modes.
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             body()
         return graph.replay
 
 
 class _Recording:
-    """A step's batches in memory of their own, and what takes a step on them."""
+    """Fixed buffers for a step's batches, and the recorded step that reads them."""
 
     def __init__(self, batches: Sequence[AnyBatch], device: torch.device) -> None:
         self.batches = [
@@ -71,7 +71,7 @@ class _Recording:
         self.replay: Callable[[], None] | None = None
 
     def load(self, batches: Sequence[AnyBatch], targets: int) -> None:
-        """Put a step's batches in place."""
+        """Copy a step's batches into the buffers."""
         for mine, given in zip(self.batches, batches, strict=True):
             for held, tensor in zip(mine, given, strict=True):
                 held.copy_(tensor, non_blocking=True)
@@ -79,7 +79,7 @@ class _Recording:
 
 
 class GraphStep(Step):
-    """Steps by replaying recorded ones. Where recording fails, `note` hears why, and steps go on without it."""
+    """Replays recorded steps. If recording fails, calls `note` with the reason and takes steps without it."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class GraphStep(Step):
         capture: Capture,
         note: Callable[[str], None],
     ) -> None:
-        assert lag, "a recorded step cannot ask before it changes the weights"
+        assert lag, "a recorded step cannot read the verdict before it changes the weights"
         super().__init__(engine, guard, clip, lag)
         self._capture: Capture | None = capture
         self._note = note
@@ -98,13 +98,15 @@ class GraphStep(Step):
         engine.make_capturable()
 
     def __call__(self, batches: Sequence[AnyBatch], targets: int, rate: float, *, is_logged: bool) -> Readout:
-        """As `Step`'s; batches of a shape that was seen before cost one launch."""
+        """As `Step.__call__`. After recording, a step costs one launch."""
         self.engine.set_learning_rate(rate)
         step = self._recording_for(batches)
         step.load(batches, targets)
 
         def body() -> None:
-            judged = self.take(step.batches, step.targets, is_logged=False)  # one process: its loss is the whole
+            judged = self.take(
+                step.batches, step.targets, is_logged=False
+            )  # there is one process, so no sum over processes
             step.judged = judged
 
         if step.replay is None and step.warmed >= WARMING and self._capture is not None:
@@ -134,10 +136,10 @@ class GraphStep(Step):
 
 
 def capture_for(engine: Engine, lag: int, *, plain: bool) -> Capture | None:
-    """What records steps of this engine; None where they are not to be recorded.
+    """The capture for this engine's steps, or None if they cannot be recorded.
 
-    One process on CUDA, read late (which leaves gradient scalers and DeepSpeed out), and `plain`: neither compiled nor
-    with gradient checkpointing, which saves random states on the host.
+    Recording needs a single process on CUDA, a `lag` (which excludes gradient scalers and DeepSpeed), and `plain`
+    steps: not compiled, and without gradient checkpointing, which saves random states on the host.
     """
     alone = engine.accelerator.num_processes == 1 and engine.accelerator.device.type == "cuda"
     return CudaCapture(engine.accelerator.device) if alone and lag and plain else None

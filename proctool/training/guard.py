@@ -1,7 +1,7 @@
-"""Looks at the gradient before each step, so that a bad one never reaches the weights.
+"""Checks the gradient before each step, so that a bad one never reaches the weights.
 
-The look happens on the device, without a wait for it: the verdict is a tensor that the optimiser obeys, and the host
-reads it some steps later (`late.py`).
+The check runs on the device and the host does not wait for it. Its verdict is a tensor that the optimiser obeys and
+that the host reads some steps later (`late.py`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 _WINDOW = 100
-"""Steps whose median is the usual size of a gradient."""
+"""Steps over which the median gradient norm is taken."""
 _LEAST = 20
-"""Steps before that median means anything."""
+"""Steps needed before the median is used."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Objection:
     quantity: Literal["loss", "norm"]
     value: float
     limit: float | None = None
-    """How many times the usual norm it may be; None where the value is not finite."""
+    """The largest allowed multiple of the usual norm; None if the value is not finite."""
     usual: float | None = None
     """Median norm of the last hundred steps."""
 
@@ -39,7 +39,7 @@ class Objection:
         return f"{what} of {self.value:.3g} is more than {self.limit:g} times its median of {self.usual:.3g}"
 
     def advice(self) -> str:
-        """How to go on."""
+        """What the user can do."""
         if self.limit is not None:
             return "to continue anyway, use a larger --spike or none; or lower --lr or --clip in another --run-dir"
         return "lower --lr, or raise --ramp-steps or lower --clip"
@@ -47,27 +47,28 @@ class Objection:
 
 @dataclass(frozen=True)
 class Judged:
-    """A step as the guard saw it, on the host."""
+    """The guard's verdict on a step, on the host."""
 
     is_bad: bool
-    """Whether this step, or one before it, is not to be taken."""
+    """Whether this step or an earlier one is bad."""
     loss: float
     norm: float
     usual: float
-    """Median norm of the steps before; only with `spike`."""
+    """Median norm of the steps before; with `spike` only."""
     procedural: float = 0.0
-    """The part of the loss that is of procedural rows among corpus rows."""
+    """The part of the loss from procedural rows."""
 
     @classmethod
     def of(cls, row: Sequence[float]) -> Judged:
-        """What `Guard.judge` gave, once it is read."""
+        """Make it from the numbers that `Guard.judge` returned."""
         return cls(bool(row[0]), *row[1:])
 
 
 class Guard:
-    """Objects to gradients that are not finite, or more than `spike` times the median of the last hundred steps'.
+    """Objects to gradient norms that are not finite, or above `spike` times the median of the last hundred steps.
 
-    Sources of the second: PaLM (Chowdhery et al., section 5.1) on loss spikes; the gradient's norm shows them first.
+    Source of the spike rule: PaLM (Chowdhery et al., section 5.1) on loss spikes. The gradient's norm shows them before
+    the loss does.
     """
 
     def __init__(self, spike: float | None, device: torch.device | str = "cpu") -> None:
@@ -79,10 +80,11 @@ class Guard:
 
     @torch.no_grad()
     def judge(self, loss: Tensor, norm: Tensor, *, scaled: bool = False) -> Tensor:
-        """What `Judged` reads of a step's loss and gradient norm, both (); (4,). Later bad steps change nothing.
+        """Judge a step by its loss and gradient norm, both (). Returns the fields of `Judged`, (4,).
 
-        The norm alone tells, since a loss that is not finite has no finite gradient. With a gradient scaler
-        (`scaled`) infinite gradients are expected, and only the loss tells.
+        Checking the norm is enough, because a loss that is not finite has no finite gradient. A gradient scaler
+        (`scaled`) expects occasional infinite gradients, so the loss is checked instead. Once a step is bad, later ones
+        do not change the guard's state.
         """
         loss, norm = loss.detach().to(self._dtype), norm.detach().to(self._dtype)
         bad = ~torch.isfinite(loss if scaled else norm)
@@ -99,7 +101,7 @@ class Guard:
         return torch.stack([self.stopped.to(self._dtype), loss, norm, usual])
 
     def objection(self, judged: Judged) -> Objection | None:
-        """What is wrong with a step; None where nothing is."""
+        """What is wrong with a step; None if it is good."""
         if not judged.is_bad:
             return None
         if not math.isfinite(judged.loss):
@@ -109,10 +111,10 @@ class Guard:
         return Objection("norm", judged.norm, self.spike, judged.usual)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state that a checkpoint stores."""
         return {"recent": [norm for norm in self._recent.tolist() if math.isfinite(norm)]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave."""
+        """Restore what `state` returned."""
         if recent := state["recent"]:
             self._recent[-len(recent) :] = self._recent.new_tensor(recent)

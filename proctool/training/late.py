@@ -1,8 +1,8 @@
-"""Numbers of a step, read some steps later, so that the host never waits for the device within a step.
+"""Reads the numbers of a step some steps later, so that the host never waits for the device within a step.
 
-A device runs behind the host by what was queued. To read a number at once empties that queue, and then the device
-waits for the host. So each step's numbers travel to pinned memory behind its work and are read up to LAG steps later,
-at the latest before an evaluation, a checkpoint or the end.
+The host queues work ahead of the device. Reading a number at once would drain the queue, and the device would then wait
+for the host. Each step's numbers are instead copied to pinned memory after its kernels and read up to LAG steps later,
+but always before an evaluation, a checkpoint or the end.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from proctool.training.engine import Engine
 
 LAG = 8
-"""Steps that a device may be behind; fewer than a log line usually has."""
+"""Steps by which the device may lag; usually fewer than the steps between log lines."""
 
 
 def lag_of(engine: Engine) -> int:
-    """Steps to read late by; 0 reads at once.
+    """By how many steps to read late; 0 reads at once.
 
-    CPUs compute at once. A gradient scaler has a rule of its own for steps to leave out, and reads it each step. An
-    engine that steps early has nothing to hold back, and Muon cannot be held back by the device.
+    It is 0 on CPUs, which do not queue work; with a gradient scaler, which reads numbers in each step to decide whether
+    to skip it; for engines that step early; and with Muon, which does not support `hold`.
     """
     is_late = engine.accelerator.device.type == "cuda" and engine.accelerator.scaler is None
     return LAG if is_late and engine.holds and not engine.steps_early else 0
@@ -48,7 +48,7 @@ class Readout:
         self._numbers = numbers
 
     def read(self) -> list[float]:
-        """The numbers, once they are there."""
+        """Wait for the copy and return the numbers."""
         if self._event is not None:
             self._event.synchronize()
         return self._numbers.tolist()
@@ -59,9 +59,9 @@ class StepTaken:
     """A step whose numbers are still to be read."""
 
     readout: Readout
-    """What `Guard.judge` gave."""
+    """What `Guard.judge` returned."""
     before: Position
-    """How far the run was."""
+    """Progress of the run before the step."""
     random: Mapping[str, Tensor]
     """The states of this process's generators before the step."""
     after: Position
@@ -69,13 +69,13 @@ class StepTaken:
     is_logged: bool
     targets: int = 1
     procedural: int | None = None
-    """Targets of the step, and those of its procedural rows, as `StepBatches` has them."""
+    """Targets of the step and of its procedural rows, as in `StepBatches`."""
 
 
 class LateSteps:
-    """Steps in their order, each handed to `settle` with its numbers once `lag` more are taken, or on `flush`.
+    """A queue that passes each step with its numbers to `settle`, in order, after `lag` more steps or on `flush`.
 
-    `settle` raises to end the run; what came after that step is forgotten.
+    `settle` may raise to end the run; later steps are then discarded.
     """
 
     def __init__(self, lag: int, settle: Callable[[StepTaken, Judged], None]) -> None:
@@ -83,12 +83,12 @@ class LateSteps:
         self._waiting: deque[StepTaken] = deque()
 
     def add(self, step: StepTaken) -> None:
-        """Take in the latest step, and settle what is `lag` steps old."""
+        """Add the latest step and settle the one that is `lag` steps old."""
         self._waiting.append(step)
         self._settle_down_to(self.lag)
 
     def flush(self) -> None:
-        """Settle every step: wait for the device."""
+        """Wait for the device and settle all steps."""
         self._settle_down_to(0)
 
     def _settle_down_to(self, count: int) -> None:

@@ -55,22 +55,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """A completed run. `seconds` counts every sitting of a resumed one."""
+    """A completed run. `seconds` is the total time across resumes."""
 
     step: int
     tokens: int
     seconds: float
     scores: Scores
     weights: dict[str, torch.Tensor]
-    """The last ones; on the first process alone."""
+    """The weights after the last step, by parameter name. Empty on all processes but the first."""
     best: Evaluation | None
-    """The evaluation with the lowest held-out loss (of the full size, under a curriculum)."""
+    """The evaluation with the lowest validation loss. Under a curriculum, only those at the full size count."""
     diverged: bool
-    """Whether it ended at a step that was not taken; `scores` are then unknown."""
+    """Whether the run ended because it diverged. The losses in `scores` are then NaN."""
     size: int | None
-    """The size of the last samples trained on, under a curriculum; `scores` are of the full size all the same."""
+    """The sample size that a curriculum had reached, None without one. `scores` are always for the full size."""
     loss_parts: LossParts | None = None
-    """The parts of the loss in `scores`, if asked for."""
+    """The loss in `scores`, split into parts. Only with `by_part`."""
 
 
 def train(
@@ -87,14 +87,16 @@ def train(
 ) -> Result:
     """Train `model` in place for `options.steps` steps, recording events (`start` first) and checkpoints in `run`.
 
-    Evaluations also score `others`, by split; nothing depends on their scores. With `by_part`, the loss at the end is
-    also taken apart, in one more pass. The optimiser starts with `state`, by PARAMETER/KEY.
+    Each evaluation also scores the sources in `others`, keyed by split. Their scores are recorded but decide nothing.
+    `by_part` adds one more pass at the end, which splits the final loss into parts. `state` is the optimiser state to
+    start with; its keys have the form PARAMETER/KEY.
 
-    Goes on from the folder's latest checkpoint: with the same settings on the same hardware, the weights end as
-    those of a run that was never stopped, bit for bit. From the first step on, signals are held until the end, or
-    until `held` is closed: the last weights are not in a checkpoint. Raises Interrupted after a checkpoint when one
-    comes; RunError, after a checkpoint too, when a gradient is not finite or a spike; OSError when a checkpoint cannot
-    be written (the one before it stays).
+    Resumes from the folder's latest checkpoint. With the same settings on the same hardware, the final weights have
+    the same bits as those of an uninterrupted run. Signals are caught from the first step until the end, or until
+    `held` is closed, because no checkpoint contains the final weights.
+
+    Raises Interrupted after a signal and RunError for a gradient that is not finite or a spike, both after writing a
+    checkpoint. Raises OSError if a checkpoint cannot be written; the previous one stays.
     """
     accelerator = make_accelerator(options)
     micro = options.samples_at_once(accelerator.num_processes)
@@ -162,7 +164,7 @@ def train(
                 seconds=clock.seconds(),
             )
         )
-        clock.leave_out(time.monotonic() - began)  # evaluations do not count against the speed
+        clock.leave_out(time.monotonic() - began)  # exclude evaluations from tokens per second
         return found
 
     def sees(found: Scores) -> None:
@@ -170,7 +172,7 @@ def train(
             checkpoints.write_best(here.step)
 
     def settle(found: Scores) -> str | None:
-        """Take in an evaluation before the last step; the reason to stop, if there is one."""
+        """Apply early stopping and the curriculum to an evaluation. Returns the reason to stop, if any."""
         sees(found)
         if course.goes_on(found, early.waited):
             early.begin_again()
@@ -205,7 +207,7 @@ def train(
         nonlocal here, diverged
         if judged.is_bad and accelerator.scaler is None and not math.isfinite(judged.norm):
             whole = accelerator.reduce(torch.tensor(judged.loss, device=accelerator.device))
-            judged = dataclasses.replace(judged, loss=float(whole))  # until here of this process's samples
+            judged = dataclasses.replace(judged, loss=float(whole))  # was only this process's share
         if objection := guard.objection(judged):
             if options.on_divergence == "end":
                 here, diverged = taken.before, objection
@@ -236,7 +238,9 @@ def train(
         scores = note_scores(course.lesson)
     parts_before = checkpoints.part_states()
     last = options.steps
-    if checkpoints.extends and here.step % options.eval_every == 0:  # the run ended here, before it took this in
+    if (
+        checkpoints.extends and here.step % options.eval_every == 0
+    ):  # the original run ended before it acted on this evaluation
         scores = measured(course.lesson.held_out)
         if reason := settle(scores):
             note_stop(reason)
@@ -257,7 +261,7 @@ def train(
     with contextlib.ExitStack() as own:
         stop = (held or own).enter_context(stop_signals())
         own.enter_context(checkpoints)
-        own.callback(lambda: ahead.close())  # the present one, under a curriculum
+        own.callback(lambda: ahead.close())  # late binding: a curriculum replaces `ahead`
         own.enter_context(contextlib.suppress(_DivergedError))
         for step in range(here.step, last):
             rate = learning_rate(
@@ -293,7 +297,7 @@ def train(
                 checkpoints.wait()
                 raise Interrupted(
                     f"stopped at step {here.step} of {options.steps} with a checkpoint in {run.path}; "
-                    f"to go on, run again: {command_again()}"
+                    f"to resume, run: {command_again()}"
                 )
         if not course.is_last:
             note = (
@@ -321,7 +325,7 @@ def train(
 
 
 class _DivergedError(Exception):
-    """The run ends at a step that is not taken, by `on_divergence`."""
+    """Ends the run before a bad step, with on_divergence = "end"."""
 
 
 def _size(lesson: CurriculumStage) -> dict[str, Any]:
@@ -329,7 +333,7 @@ def _size(lesson: CurriculumStage) -> dict[str, Any]:
 
 
 def _by_kind(taken: StepTaken, judged: Judged) -> dict[str, Any]:
-    """The losses of corpus rows and of procedural rows in a step, where it has such rows and they are measured."""
+    """The losses of corpus rows and of procedural rows; empty if the step does not measure them separately."""
     if taken.procedural is None:
         return {}
     parts = {
@@ -340,7 +344,7 @@ def _by_kind(taken: StepTaken, judged: Judged) -> dict[str, Any]:
 
 
 def _stopped_by(objection: Objection, step: int, run: RunFolder, engine: Engine) -> str:
-    kept = f"a checkpoint from before it, of step {step}, is in {run.path}" if step else "nothing was done before it"
+    kept = f"a checkpoint from before it, of step {step}, is in {run.path}" if step else "it was the first step"
     if engine.steps_early:
         kept = (
             f"{engine.layout} detected it only after the step; the last checkpoint in {run.path}, if any, is from "

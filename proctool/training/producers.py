@@ -1,6 +1,6 @@
-"""Batches of one shape from processes, for steps that take samples faster than one core can draw them.
+"""Worker processes that make batches of one shape, for steps that consume samples faster than one core draws them.
 
-Results are those of `read_ahead`, bit for bit: a step's samples follow from its number.
+The batches have the same bits as those of `read_ahead`, because the step number determines a step's samples.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MOST_PRODUCERS = 8
 
 
 def producers_for(asked: int | None, device: str) -> int:
-    """How many processes make batches of one shape: those asked for, else on CUDA one for each other core, up to 8."""
-    if multiprocessing.current_process().daemon:  # it may have no children
+    """The number of worker processes: `asked`, or by default one per other core on CUDA (up to 8) and 0 elsewhere."""
+    if multiprocessing.current_process().daemon:  # daemons may not have child processes
         return 0
     if asked is not None:
         return asked
@@ -35,9 +35,9 @@ def producers_for(asked: int | None, device: str) -> int:
 
 
 def work_for(source: Source, first: int, last: int, *, size: int, micro: int, processes: int) -> Work | None:
-    """What processes are to make of a source; None where a thread is to make it.
+    """Describe the work of the worker processes; None if a thread must make the batches instead.
 
-    Raises OptionError where a task of another package cannot make samples.
+    Raises OptionError if a task from another package cannot make samples.
     """
     make = remaking(source)
     if make is None or not processes or first >= last:
@@ -50,9 +50,10 @@ def work_for(source: Source, first: int, last: int, *, size: int, micro: int, pr
 def read_from_producers(
     work: Work, *, pin: bool, otherwise: Callable[[], Iterator[StepBatches]], say: Callable[[str], None]
 ) -> Generator[StepBatches, None, None]:
-    """The steps of `work` in order, made by processes that end with this generator; `pin`: in pinned memory.
+    """Yield the steps of `work` in order, from processes that end with this generator. `pin` uses pinned memory.
 
-    Where they cannot start, `say` hears why and the steps are those of `otherwise`. Raises RunError when one fails.
+    If the processes cannot start, calls `say` with the reason and yields the steps of `otherwise`. Raises RunError if a
+    process fails later.
     """
     with contextlib.ExitStack() as held:
         producers, reason = _started(work, held)
@@ -60,12 +61,12 @@ def read_from_producers(
             for step in range(work.first, work.last):
                 yield producers[work.maker(step)].take(pin)
             return
-    say(f"batches are made in a thread, since processes cannot make them: {reason}")
+    say(f"batches are made in a thread, because worker processes cannot start: {reason}")
     yield from otherwise()
 
 
 class _Producer:
-    """One process, its slots and the pipe to it."""
+    """One worker process, its slots in shared memory and the pipe to it."""
 
     def __init__(self, work: Work, number: int, context: SpawnContext) -> None:
         ring = context.RawArray("i", work.slots * work.numbers)
@@ -82,20 +83,20 @@ class _Producer:
             theirs.close()
 
     def reason_not_to_start(self) -> str | None:
-        """Wait until the process has its source; why it does not."""
+        """Wait until the process has made its source. Returns the reason if it cannot, otherwise None."""
         try:
             failed: Failed | None = self._pipe.recv()
         except (EOFError, ConnectionResetError):
-            return "one ended before it had begun"
+            return "a process ended while it was starting"
         return failed.reason if failed else None
 
     def take(self, pin: bool) -> StepBatches:
-        """The process's next step, in tensors of its own."""
+        """The process's next step, copied out of shared memory. Raises RunError if the process died or failed."""
         try:
             said: Any = self._pipe.recv()
         except (EOFError, ConnectionResetError):
             raise RunError(
-                "a process that makes batches was killed (out of memory?); give the command again to go on from the "
+                "a process that makes batches was killed (out of memory?); run the command again to resume from the "
                 "last checkpoint, with --producers 0 if it happens again"
             ) from None
         if isinstance(said, Failed):
@@ -107,12 +108,14 @@ class _Producer:
         slot = self._slots[self._taken % self._work.slots]
         batches = [Batch(*(_copy(view, pin) for view in views)) for views in self._work.views(slot, said.room)]
         self._taken += 1
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has made its last step, or says why next
+        with contextlib.suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # it has finished, or its next message says why
             self._pipe.send(None)
         return StepBatches(batches, said.targets)
 
     def close(self) -> None:
-        """End the process: nothing that it holds can be lost."""
+        """Kill the process; it holds nothing that must be saved."""
         self._process.kill()
         self._process.join()
         self._process.close()
@@ -120,7 +123,7 @@ class _Producer:
 
 
 def _started(work: Work, held: contextlib.ExitStack) -> tuple[list[_Producer], str | None]:
-    """The processes, each with its source; or why there are none."""
+    """Start the processes. Returns them, and the reason if one cannot start or make its source."""
     context = multiprocessing.get_context("spawn")
     producers = []
     try:
@@ -133,5 +136,5 @@ def _started(work: Work, held: contextlib.ExitStack) -> tuple[list[_Producer], s
 
 
 def _copy(view: Any, pin: bool) -> Tensor:
-    # torch gives pinned memory again only once the copies from it to the device are done.
+    # torch reuses pinned memory only after copies from it to the device are complete.
     return torch.empty(view.shape, dtype=torch.int64, pin_memory=pin).copy_(torch.from_numpy(view))

@@ -1,7 +1,7 @@
-"""Processes that make batches of one shape, and the memory through which they hand them over.
+"""What runs in the processes that make batches of one shape, and the shared memory that carries the batches.
 
-Each process makes whole steps, `stretch` of them in a row, into slots that are used again and again. No torch here:
-a process starts in a fraction of the time without it.
+Each process makes whole steps, `stretch` of them in a row, in slots that are reused. This file does not import torch,
+so that a process starts in a fraction of the time.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from proctool.training.arrays import Arrays, count_targets, padded, padded_lengt
 from proctool.training.sources import FileSource, Source, TaskSource
 
 _STRETCH = 8 * BLOCK
-"""Samples that a process makes in a row: a stream draws whole blocks, and those at both ends are drawn twice."""
+"""Samples that a process makes in a row. Streams draw whole blocks; the blocks at both ends may be drawn twice."""
 _MOST_SLOTS = 256
-"""More could fill both pipes, and each side would wait for the other."""
+"""With more slots, both pipes could fill up and each side would wait for the other."""
 _RING_BYTES = 64 << 20
 _NUMBER = np.dtype("int32")
-"""Of what is in a slot: a step of a small model has fewer tokens than it can count."""
+"""Type of the numbers in a slot. A step has far fewer tokens than int32 can count."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Work:
     """Steps `first`..`last` - 1 of `size` samples of `length` tokens each, in micro-batches of `micro`."""
 
     make: Callable[[], Source]
-    """Makes the source again, in another process."""
+    """Makes the source in another process."""
     identity: dict[str, Any]
-    """`identity` of the source that it must come to."""
+    """`identity` that the source made there must have."""
     first: int
     last: int
     size: int
@@ -51,12 +51,12 @@ class Work:
 
     @property
     def numbers(self) -> int:
-        """Numbers in a slot: tokens, and as many positions and labels as there can be."""
+        """Numbers in a slot: tokens, positions and labels, with space for the most targets possible."""
         return 3 * self.size * padded_length(self.length)
 
     @property
     def stretch(self) -> int:
-        """Steps that one process makes in a row: whole blocks of a stream, where that is not too many."""
+        """Steps that one process makes in a row: whole blocks of a stream, if they fit."""
         fitting = _RING_BYTES // (2 * self.numbers * _NUMBER.itemsize)
         most = max(1, min(-(-_STRETCH // self.size), _MOST_SLOTS // 2, fitting))
         aligned = math.lcm(self.size, BLOCK) // self.size
@@ -76,7 +76,7 @@ class Work:
         return (step for step in range(self.first, self.last) if self.maker(step) == process)
 
     def views(self, slot: NDArray[np.int32], room: int) -> list[Arrays]:
-        """Where a step's micro-batches lie in a slot. Shapes: (micro, padded length), (room,), (room,)."""
+        """A step's micro-batches in a slot, as views: (micro, padded length), (room,), (room,)."""
         tokens = self.micro * padded_length(self.length)
         each = slot[: self.size // self.micro * (tokens + 2 * room)].reshape(-1, tokens + 2 * room)
         return [
@@ -95,7 +95,7 @@ class Filled:
 
 @dataclass(frozen=True)
 class Failed:
-    """A process ends without its next step."""
+    """A process ends because it cannot make its next step."""
 
     reason: str
     explains: bool
@@ -103,13 +103,13 @@ class Failed:
 
 
 def identity(source: Source) -> dict[str, Any]:
-    """What tells a source from others, whichever process it is in."""
+    """Metadata that identifies a source, equal in all processes."""
     content = {"content": source.file.artifact.content} if isinstance(source, FileSource) else {}
     return {**source.metadata(), **content}
 
 
 def remaking(source: Source) -> Callable[[], Source] | None:
-    """What makes a source again in another process; None for sources that stay in theirs, such as a corpus."""
+    """A function that makes the source in another process; None for sources that support only one, such as a corpus."""
     if type(source) is TaskSource:
         return functools.partial(_task_source, source.stream.task.spec, source.stream.seed, source.stream.split)
     if type(source) is FileSource:
@@ -127,20 +127,20 @@ def slots_of(ring: Any, work: Work) -> NDArray[np.int32]:
 
 
 def produce(work: Work, process: int, ring: Any, pipe: Connection) -> None:
-    """In a process of its own: say None once the source is there, then `Filled` for each step, or `Failed`."""
+    """Run the worker process: send None when the source is made, then `Filled` for each step, or `Failed`."""
     in_worker()
     try:
         pipe.send(_produce(work, process, ring, pipe))
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # nobody takes what is still to come: the parent has closed the pipe, or was killed
+        return  # the parent has closed the pipe or was killed
 
 
 def _produce(work: Work, process: int, ring: Any, pipe: Connection) -> Failed | None:
     try:
         source = work.make()
         if identity(source) != work.identity:
-            raise OptionError("its code or file is another one there")
-    except Exception as error:  # whatever foreign code raises
+            raise OptionError("the worker process found other code or another file")
+    except Exception as error:  # code of other packages may raise anything
         return _failed(error)
     pipe.send(None)
     slots = slots_of(ring, work)

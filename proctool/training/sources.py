@@ -1,4 +1,4 @@
-"""What a run trains on: anything that gives sample i, the same bits whenever it is asked."""
+"""Sources of training data. A source returns the samples at given positions, always with the same bits."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Made = TypeVar("Made")
 
 
 class Source(Protocol):
-    """An index-addressed source of samples: resuming needs nothing but the next index."""
+    """An index-addressed source of samples. To resume, a run needs only the next index."""
 
     @property
     def vocab_size(self) -> int:
-        """Token ids are below this."""
+        """Size of the vocabulary; all token ids are smaller."""
 
     @property
     def length(self) -> int:
@@ -36,11 +36,11 @@ class Source(Protocol):
         """Samples start..stop - 1 of the training order."""
 
     def metadata(self) -> dict[str, Any]:
-        """What an artifact records of it."""
+        """What an artifact records about the source."""
 
 
 def held_out_samples(source: Source, asked: int) -> int:
-    """How many of the samples asked for are scored: no more than a finite source has, so that none counts twice."""
+    """The number of samples to score: `asked`, but at most the size of a finite source, so that none counts twice."""
     return min(asked, getattr(source, "size", asked))
 
 
@@ -63,7 +63,7 @@ class TaskSource:
 
 
 class FileSource:
-    """A file made by `proctool generate`, in its order, over and over. Raises ArtifactError."""
+    """A file made by `proctool generate`, repeated in its order. Raises ArtifactError."""
 
     def __init__(self, path: Path) -> None:
         self.file = DataFile.open(path)
@@ -85,7 +85,7 @@ class FileSource:
 
 
 class CorpusSource:
-    """A token store's rows, in a seeded order that is fresh each epoch."""
+    """A token store's rows, in a seeded order that changes each epoch."""
 
     def __init__(
         self, rows: Any, vocab_size: int, seed: int, metadata: dict[str, Any], noise: TokenNoise | None = None
@@ -114,7 +114,7 @@ class CorpusSource:
 def read_ahead(
     source: Source, first: int, last: int, batch: int, make: Callable[[Samples], Made], depth: int = 1
 ) -> Generator[Made, None, None]:
-    """What `make` makes of batches `first`..`last` - 1 of `batch` samples each, the next `depth` meanwhile."""
+    """Yield `make(samples)` for batches `first`..`last` - 1 of `batch` samples; a thread prepares the next `depth`."""
 
     def prepare(number: int) -> Made:
         return make(source.read(number * batch, (number + 1) * batch))
@@ -128,4 +128,4 @@ def read_ahead(
                 coming.extend(pool.submit(prepare, number) for number in itertools.islice(numbers, 1))
                 yield made
         finally:
-            pool.shutdown(cancel_futures=True)  # nobody will take what is still to come
+            pool.shutdown(cancel_futures=True)  # drop the batches that nobody will read

@@ -1,4 +1,4 @@
-"""One optimiser step: from a step's samples to changed weights, without a wait of the host for the device."""
+"""One optimiser step, from samples to updated weights. The host does not wait for the device within it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from proctool.training.late import Readout
 from proctool.training.loss import LOGITS_AT_ONCE
 
 BATCHES_AHEAD = 32
-"""Batches made ahead where a step takes about a millisecond: a stream draws 1024 samples at once, in several."""
+"""Batches to prepare in advance if a step takes about 1 ms. Streams draw blocks of 1024 samples, which takes longer."""
 _LAUNCH_BOUND = 1e11
-"""Operations of a step below which launches take most of its time: about 5 ms at 20 TFLOP/s, for some 500 kernels."""
+"""A step of fewer operations spends most of its time on launches: 1e11 take 5 ms at 20 TFLOP/s, in some 500 kernels."""
 
 
 class Step:
-    """Gradients of a step's micro-batches, their norm and what the guard says of it, then new weights.
+    """An optimiser step: gradients of the micro-batches, their norm, the guard's verdict, new weights.
 
-    With a `lag`, the weights are changed without asking: a bad gradient leaves them, the optimiser's state and its
-    step count as they are, and so do all after it. Without, the guard's verdict is read first.
+    With a `lag` (in steps), the host does not read the verdict before the update. The optimiser obeys it on the device:
+    from a bad gradient on, no step changes the weights, the optimiser's state or its step count. With `lag` 0, the host
+    reads the verdict and then decides.
     """
 
     def __init__(self, engine: Engine, guard: Guard, clip: float | None, lag: int) -> None:
@@ -34,14 +35,14 @@ class Step:
         self.accelerator = engine.accelerator
 
     def __call__(self, batches: Sequence[AnyBatch], targets: int, rate: float, *, is_logged: bool) -> Readout:
-        """Take a step over this process's micro-batches, with so many targets in all processes. What was judged."""
+        """Take a step on this process's micro-batches; `targets` is the total of all processes. Returns the verdict."""
         self.engine.set_learning_rate(rate)
         return Readout(self.take([_on_device(batch, self.accelerator.device) for batch in batches], targets, is_logged))
 
     def take(self, batches: Sequence[AnyBatch], targets: int | Tensor, is_logged: bool) -> Tensor:
-        """The step on batches that are on the device already; `Guard.judge`'s numbers.
+        """Take a step on batches that are already on the device.
 
-        For procedural rows among corpus rows, their share of the loss follows.
+        Returns what `Guard.judge` returns, (4,). With mixed batches, the loss share of procedural rows follows, (5,).
         """
         is_mixed = isinstance(batches[0], MixedBatch)
         losses = torch.zeros((2,) if is_mixed else (), device=self.accelerator.device)
@@ -61,24 +62,25 @@ class Step:
 
 
 def has_fixed_shapes(device: str, processes: int, flops: float, logits: int) -> bool:
-    """Whether a step's batches are padded to one shape: where a GPU takes longer to launch kernels than to run them.
+    """Whether to pad batches to one shape, which pays off if a GPU takes longer to launch kernels than to run them.
 
-    `flops` are those of a padded step, `logits` the most numbers that a micro-batch's logits can have, which padded
-    targets ask to be made at once.
+    `flops` counts the operations of a padded step. `logits` is the largest number of logits in a micro-batch; padded
+    batches compute them all at once, so they must fit.
     """
     return device == "cuda" and processes == 1 and flops < _LAUNCH_BOUND and logits <= LOGITS_AT_ONCE
 
 
 def micro_batches(samples: Samples, micro: int, accelerator: Accelerator, fixed: bool = False) -> StepBatches:
-    """A step's micro-batches for this process, and how many targets the step has in all.
+    """This process's micro-batches of a step, and the step's number of targets over all processes.
 
-    With `fixed`, all have one shape: that of the samples, and targets rounded up to a power of two.
+    With `fixed`, all micro-batches have the same shape: samples keep their length, and the number of targets is padded
+    to a power of two.
     """
     parts = list(_shares(samples, micro, accelerator, cut=not fixed))
     room = room_for(parts) if fixed else None
     is_mixed = samples.procedural is not None and not fixed  # the number of procedural targets changes shapes
     batches = [MixedBatch.of(part) if is_mixed else Batch.of(part, room=room) for part in parts]
-    if accelerator.device.type == "cuda":  # from pinned memory, copies run beside the computation
+    if accelerator.device.type == "cuda":  # copies from pinned memory overlap with computation
         batches = [type(batch)(*(tensor.pin_memory() for tensor in batch)) for batch in batches]
     procedural = int(samples.targets[samples.procedural, 1:].sum()) if is_mixed else None
     return StepBatches(batches, count_targets(samples), procedural)
@@ -89,8 +91,8 @@ def _on_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
 
 
 def _shares(samples: Samples, micro: int, accelerator: Accelerator, cut: bool) -> Iterator[Samples]:
-    """This process's micro-batches of a step's samples, to be cut further by length where that saves work."""
+    """This process's micro-batches of a step. `cut` allows splitting them by length."""
     for start in range(accelerator.process_index * micro, len(samples), accelerator.num_processes * micro):
         part = samples.at(slice(start, start + micro))
-        # Processes must make as many backward passes as each other, so only one alone may cut further.
+        # All processes must run the same number of backward passes, so only a single process may split.
         yield from by_length(part) if cut and accelerator.num_processes == 1 else [part]

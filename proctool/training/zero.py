@@ -1,8 +1,8 @@
-"""Runs laid out by DeepSpeed's ZeRO: optimiser, gradients and (stage 3) weights cut up over the processes.
+"""Runs under DeepSpeed ZeRO, which shards the optimiser, gradients (stage 2) and weights (stage 3) over processes.
 
-The launch's DeepSpeed configuration is passed through; batch size, accumulation, clipping, optimiser and schedule are
-the run's own. DeepSpeed would save pickles, so checkpoints are made of what its optimiser holds: each process's part of
-the weights in fp32 and of their moments, gathered into one artifact.
+The launch's DeepSpeed configuration is passed through, but proctool's options set batch size, accumulation, clipping,
+optimiser and schedule. DeepSpeed's own checkpoints are pickles. proctool therefore gathers what DeepSpeed's optimiser
+holds (each process's shard of the fp32 weights and of their moments) into one artifact.
 Source: Rajbhandari et al. 2020, "ZeRO: memory optimizations toward training trillion parameter models", section 5.
 """
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _AT_ONCE = 1 << 26
-"""Numbers of each process gathered at once."""
+"""Numbers to gather from each process at once."""
 _NO_SECTIONS = "zero_optimization, offload_..., bf16 and fp16 are sections with names and values"
 
 
 def is_asked() -> bool:
-    """Whether the launch is for DeepSpeed. Accelerate is not told, and joins the processes as for DDP, on CPUs too."""
+    """Whether the launch asks for DeepSpeed. proctool does not pass this on: Accelerate joins processes as for DDP."""
     return flag("ACCELERATE_USE_DEEPSPEED")
 
 
 class ZeroEngine(Engine):
-    """A run whose state DeepSpeed shards. Raises RunError for a configuration that the loop cannot do."""
+    """A run whose state DeepSpeed shards. Raises RunError for an unsupported configuration."""
 
-    steps_early = True  # the norm is known once DeepSpeed has stepped
+    steps_early = True  # DeepSpeed reports the norm only after its step
 
     def __init__(
         self, accelerator: Accelerator, module: TargetLoss, optimiser: torch.optim.Optimizer, options: TrainingOptions
@@ -49,7 +49,7 @@ class ZeroEngine(Engine):
         self.accelerator, self.module = accelerator, module
         config = _configuration(options, accelerator)
         self.layout = f"ZeRO {config['zero_optimization']['stage']}"
-        # Stage 3 gathers the head's weights for each call of it: all processes must call it equally often.
+        # Stage 3 gathers the head's weights for each call, so all processes must call the head equally often.
         module.in_chunks = self.layout != "ZeRO 3"
         with _quietly():
             import deepspeed
@@ -58,13 +58,13 @@ class ZeroEngine(Engine):
                 self._deepspeed, self._stepper, *_ = deepspeed.initialize(
                     model=module, optimizer=optimiser, config=config, dist_init_required=False
                 )
-            except (ValueError, AssertionError) as error:  # its own checks of the configuration
+            except (ValueError, AssertionError) as error:  # from checks of the configuration
                 said = " ".join(str(error).split())
                 raise RunError(f"DeepSpeed rejects its configuration: {said[:300]}") from None
         self.optimiser = self._deepspeed.basic_optimizer
 
     def add_gradients(self, batch: AnyBatch, targets: int | Tensor, is_last: bool) -> Tensor:
-        """As Engine's; gradients of stages 2 and 3 meet after each micro-batch."""
+        """As in Engine. Stages 2 and 3 reduce gradients after each micro-batch."""
         self._deepspeed.set_gradient_accumulation_boundary(is_last)
         with self.accelerator.autocast():
             share, told = shares_of(self._deepspeed(*batch), targets)
@@ -72,17 +72,17 @@ class ZeroEngine(Engine):
         return told
 
     def clip_or_step(self, limit: float | None) -> Tensor:
-        """Step, with gradients cut to the limit of the configuration (the run's); their norm before that."""
+        """Take the step, clipping to the limit in DeepSpeed's configuration. Returns the norm before clipping."""
         self._deepspeed.step()
         return torch.as_tensor(self._deepspeed.get_global_grad_norm(), device=self.accelerator.device)
 
     def step(self, hold: Tensor | None = None) -> None:
-        """Nothing: `clip_or_step` has done it."""
+        """Do nothing: `clip_or_step` has taken the step."""
 
     # -- state --
 
     def weights(self, copies: HostCopies | None = None) -> dict[str, Tensor]:
-        """The model's parameters in full and in fp32, on the CPU of the first process; nothing on the others."""
+        """The model's full parameters in fp32, on the CPU. Empty on all processes but the first."""
         tensors = ((name, self._full(parameter)) for name, parameter in self._parameters())
         return self._on_first("model/", tensors, copies)
 
@@ -95,7 +95,7 @@ class ZeroEngine(Engine):
             return parameter.detach().clone()
 
     def optimiser_state(self, copies: HostCopies | None = None) -> dict[str, Tensor]:
-        """By NUMBER/KEY: each process's parts of the weights in fp32 and of their moments, a row each."""
+        """Shards of the fp32 weights and of their moments by NUMBER/KEY, a row per process: (processes, N)."""
         found = {}
         for number, part in enumerate(self._parts()):
             for key, value in {"weights": part.detach(), **self.optimiser.state.get(part, {})}.items():
@@ -106,7 +106,7 @@ class ZeroEngine(Engine):
         return found
 
     def _rows(self, mine: Tensor) -> Tensor:
-        """Every process's like tensor (N,), as rows (processes, N), on the CPU of the first process."""
+        """Gather each process's tensor (N,) as rows (processes, N), on the CPU of the first process."""
         rows = []
         for piece in torch.split(mine, _AT_ONCE):
             gathered = self.accelerator.gather(piece.to(self.accelerator.device)[None])
@@ -116,11 +116,11 @@ class ZeroEngine(Engine):
 
     @torch.no_grad()
     def restore(self, weights: Mapping[str, Tensor], optimiser_state: Mapping[str, Tensor]) -> None:
-        """Put back what `weights` and `optimiser_state` gave; every process has it all."""
+        """Restore what `weights` and `optimiser_state` returned. Every process passes all tensors. Raises RunError."""
         import deepspeed
 
         for name, parameter in self._parameters():
-            # Stage 3 takes the first process's change for everyone's.
+            # In stage 3, the first process's change is sent to all.
             with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_id")):
                 if parameter.numel():
                     parameter.copy_(weights[name])
@@ -141,7 +141,7 @@ class ZeroEngine(Engine):
                 self.optimiser.state[part][key] = row.clone()
 
     def _parts(self) -> list[Tensor]:
-        """This process's parts of the weights in fp32, as the optimiser steps them."""
+        """This process's shards of the fp32 weights, as the optimiser holds them."""
         parts = getattr(self._deepspeed.optimizer, "fp32_partitioned_groups_flat", None)  # stage 3
         if parts is not None:
             return list(parts)
@@ -149,7 +149,7 @@ class ZeroEngine(Engine):
 
 
 def _configuration(options: TrainingOptions, accelerator: Accelerator) -> dict[str, Any]:
-    """The launch's DeepSpeed configuration with the run's own numbers in it. Raises RunError."""
+    """The launch's DeepSpeed configuration, completed by the run's options. Raises RunError if they contradict it."""
     if not torch.distributed.is_initialized():
         raise RunError("DeepSpeed needs a launcher; start with accelerate launch or torchrun")
     try:
@@ -172,7 +172,7 @@ def _configuration(options: TrainingOptions, accelerator: Accelerator) -> dict[s
     zero = config["zero_optimization"] = {k: v for k, v in config["zero_optimization"].items() if v != "auto"}
     if zero.get("stage") not in (1, 2, 3):
         raise RunError(
-            f"zero_optimization.stage = {zero.get('stage')} in the DeepSpeed configuration: 1, 2 or 3; without "
+            f"zero_optimization.stage = {zero.get('stage')} in the DeepSpeed configuration: must be 1, 2 or 3; without "
             "sharding, launch for DDP"
         )
     if any(zero.get(f"offload_{what}", {}).get("device") == "nvme" for what in ("optimizer", "param")):
@@ -190,9 +190,9 @@ def _configuration(options: TrainingOptions, accelerator: Accelerator) -> dict[s
             raise RunError(
                 f'{key} = {given} in the DeepSpeed configuration, but {value} by {option}; write "auto" there'
             )
-    # Accumulation is the loop's; DeepSpeed is told with each micro-batch whether it is a step's last.
+    # The loop accumulates; it tells DeepSpeed which micro-batch is the last of a step.
     config |= {"train_micro_batch_size_per_gpu": share, "gradient_clipping": options.clip or 0.0}
-    # DeepSpeed's Adam for offloading multiplies its powers of beta up, so that a resumed run's would differ.
+    # DeepSpeed's CPU Adam accumulates powers of beta step by step, so a resumed run would get different bits.
     config |= {"gradient_accumulation_steps": 1, "zero_force_ds_cpu_optimizer": False}
     for half in ("bf16", "fp16"):
         section = config.get(half, {})
@@ -211,9 +211,9 @@ def _configuration(options: TrainingOptions, accelerator: Accelerator) -> dict[s
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """DeepSpeed prints and logs to the standard output, which is the command's own."""
+    """Keep DeepSpeed's prints and logs out of the standard output, which is for the command's results."""
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(sys.stderr):
         yield
-        logger = logging.getLogger("DeepSpeed")  # made anew by the import
+        logger = logging.getLogger("DeepSpeed")  # the import resets its level
         logger.setLevel(logging.ERROR)

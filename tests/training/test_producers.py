@@ -167,7 +167,7 @@ def test_a_task_of_this_process_alone_is_read_in_a_thread(monkeypatch: pytest.Mo
     made = read_from_producers(work, pin=False, otherwise=usual, say=said.append)
     assert all(itertools.starmap(same, zip(made, usual(), strict=True)))
     assert [line.partition(': unknown task "only-here"')[0] for line in said] == [
-        "batches are made in a thread, since processes cannot make them"
+        "batches are made in a thread, because worker processes cannot start"
     ]
     assert not multiprocessing.active_children()
 
