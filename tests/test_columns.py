@@ -1,7 +1,8 @@
-"""Tables at any width: whole columns are dropped, characters never."""
+"""Tables and lines at any width: whole columns are dropped and lines break between words; characters are never lost."""
 
 from __future__ import annotations
 
+import io
 import re
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from proctool.cli import tables
-from proctool.columns import fitting, left_out
+from proctool.columns import fitting, left_out, wrapped
 
 WIDTHS = {"stage": 22, "key": 8, "state": 7, "steps": 5, "tokens": 6, "starts from": 13}
 
@@ -27,16 +28,21 @@ def test_kept_columns_fit_and_the_least_important_go_first(room: int) -> None:
     assert said is None or all(name in said for name in WIDTHS if name not in kept)
 
 
-@pytest.mark.parametrize("width", [20, 40, 60, 80])
-def test_a_table_on_a_terminal_shows_every_cell_whole(
-    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def made_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """Let Rich see a terminal of `width` characters."""
     made = Console
 
     def terminal(**given: Any) -> Console:
         return made(**{**given, "force_terminal": True, "width": width, "color_system": None})
 
     monkeypatch.setattr("rich.console.Console", terminal)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_a_table_on_a_terminal_shows_every_cell_whole(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_terminal(monkeypatch, width)
     columns = {"stage": "left", "key": "left", "steps": "right", "tokens": "right", "FLOPs": "right"}
     tables.show(columns, [("pretrain-scale-s0", "8d4d896a", 12800, "3.28M", "5.5e+12")], drop=("key", "FLOPs"))
     out = capsys.readouterr().out
@@ -46,3 +52,30 @@ def test_a_table_on_a_terminal_shows_every_cell_whole(
     found = re.findall(r"\S+", table)
     for name, cell in (("steps", "12800"), ("tokens", "3.28M"), ("FLOPs", "5.5e+12"), ("key", "8d4d896a")):
         assert (name in found) == (cell in found) == (width == 80 or name not in out.partition("terminal:")[2])
+
+
+@pytest.mark.parametrize("width", [60, 70, 80])
+def test_a_table_on_a_terminal_splits_no_word(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_terminal(monkeypatch, width)
+    name, question = "paper/codeparrot-substitutive", "How much code (CodeParrot) does a procedural warm-up replace?"
+    tables.show({"recipe": "left", "question": "left"}, [(name, question), ("demo", "Does it help? " * 6)])
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= width
+    assert {name, *question.split()} <= set(out.split())
+
+
+def test_a_line_breaks_between_words_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "memory      about 1.3 MiB at peak, of which 108.0 KiB for weights, gradients and optimiser state"
+    assert wrapped(text, io.StringIO()) == text
+    lines = wrapped(text, Terminal(), hanging=12).split("\n")
+    assert max(map(len, lines)) <= 40
+    assert all(line.startswith(" " * 12) for line in lines[1:])
+    assert " ".join(lines).split() == text.split()
+    assert wrapped("x" * 50, Terminal()) == "x" * 50

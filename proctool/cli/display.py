@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from proctool.columns import wrapped
 from proctool.errors import in_utf8
 from proctool.events import (
     VALIDATION,
@@ -32,9 +33,14 @@ _PLAIN_SECONDS = 10.0
 """Seconds between progress lines where there is no terminal."""
 
 
-def say(text: str) -> None:
-    """A line for people."""
-    print(in_utf8(text), file=sys.stderr, flush=True)
+def say(text: str, hanging: int = 2) -> None:
+    """A line for people. On a terminal it may continue on lines that are indented by `hanging` spaces."""
+    print(wrapped(in_utf8(text), sys.stderr, hanging), file=sys.stderr, flush=True)
+
+
+def line(text: str, hanging: int = 2) -> None:
+    """A line of a result in words, as `say` shows it but on standard output."""
+    print(wrapped(in_utf8(text), sys.stdout, hanging))
 
 
 def notes(lines: Iterable[str]) -> None:
@@ -69,7 +75,8 @@ class Results:
 
     def line(self, text: str) -> None:
         """A result in words."""
-        print(text, file=sys.stderr if self._json else sys.stdout, flush=True)
+        stream = sys.stderr if self._json else sys.stdout
+        print(wrapped(text, stream), file=stream, flush=True)
 
     def table(
         self,
@@ -234,7 +241,7 @@ def carried(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in read_carried(rows):
         made = row.provenance
         size = f"{row.tensors} tensors, {format_count(row.parameters)} parameters"
-        say(f"  {made.component:<11}{made.source:<9}{size:<34}{made.words()}")
+        say(f"  {made.component:<11}{made.source:<9}{size:<34}{made.words()}", hanging=13)
 
 
 def plan(planned: Mapping[str, Any]) -> None:
@@ -261,7 +268,7 @@ def plan(planned: Mapping[str, Any]) -> None:
     }
     for name, value in rows.items():
         if value is not None:
-            say(f"  {name:<12}{value}")
+            say(f"  {name:<12}{value}", hanging=14)
     if planned.get("carried"):
         say("  would carry over:")
         carried(planned["carried"])

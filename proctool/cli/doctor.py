@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from proctool.errors import OptionError, in_utf8
+from proctool.errors import OptionError
 from proctool.paths import AS_PATH
 from proctool.units import format_bytes, format_count
 
@@ -33,7 +33,7 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON on standard output.")] = False,
 ) -> None:
     """Check this machine's software, device, speed and folders, and give advice."""
-    from proctool.cli.display import emit
+    from proctool.cli.display import emit, line
     from proctool.cli.training import quiet_libraries
     from proctool.config import plain
     from proctool.doctor.advice import advise
@@ -48,10 +48,10 @@ def doctor(
         emit({**plain(found), "advice": plain(advice)})
         return
     for name, words in _rows(found):
-        print(in_utf8(f"{name:<10} {words}"))
+        line(f"{name:<10} {words}", hanging=11)
     print()
     for each in advice:
-        print(in_utf8(f"- {each.subject}: {each.text}"))
+        line(f"- {each.subject}: {each.text}")
     if not advice:
         print("Nothing is slow or missing.")
 

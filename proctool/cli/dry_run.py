@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from proctool.cli import tables
-from proctool.cli.display import emit
+from proctool.cli.display import emit, line
 from proctool.cli.plan import redrawn
 from proctool.experiment.cost import flops
 from proctool.experiment.graph import Plan
@@ -47,11 +47,12 @@ def show_plan(planned: Plan, as_json: bool) -> None:
     tokens = format_count(sum(stage.tokens for stage in todo))
     total = f"about {_operations(sum(map(flops, todo)))} FLOPs"
     if planned.recipe.stop_hopeless:
-        print("stop_hopeless: from the third on, seeds of an arm that loses are left out")
-    print(f"{len(todo)} of {len(stages)} stages to run, {tokens} tokens and {total} in total; nothing was run")
+        line("stop_hopeless: from the third on, seeds of an arm that loses are left out")
+    costs = f"{tokens} tokens and {total} in total"
+    line(f"{len(todo)} of {len(stages)} stages to run, {costs}; nothing was run", hanging=0)
     for name, tries in {stage.label.group: stage.tries for stage in todo if stage.tries > 1}.items():
-        print(redrawn(name, tries))
-    for stage in todo:
+        line(redrawn(name, tries), hanging=0)
+    for stage in todo:  # commands to copy, so never broken into lines
         print(shlex.join(written(stage, planned.root, planned.recipe.launch)))
 
 

@@ -15,6 +15,8 @@ from proctool.units import format_bytes, format_count
 
 _LONGEST = 500
 """At most this many characters of one value are shown."""
+_FILE_WIDTH = 10_000
+"""Characters in a line where the output is not a terminal: more than a lineage needs."""
 
 
 def inspect(
@@ -47,26 +49,26 @@ def inspect(
         )
         return
     from rich.console import Console
-    from rich.markup import escape
     from rich.tree import Tree
 
     console = Console()
+    if not console.is_terminal:  # lines as long as they need to be
+        console = Console(width=_FILE_WIDTH)
     if lineage:
-        console.print(_family_tree(found.as_parent), highlight=False, markup=False, soft_wrap=True)
+        console.print(_family_tree(found.as_parent), highlight=False, markup=False)
         return
     numbers = sum(_size(info.shape) for info in found.tensors.values())
-    console.print(
-        f"[bold]{escape(str(file))}[/bold]: {escape(_shown(found.kind))}, {len(found.tensors)} tensors, "
-        f"{format_count(numbers)} values, {format_bytes(file.stat().st_size)}; all hashes match",
-        highlight=False,
+    display.line(
+        f"{_shown(file)}: {_shown(found.kind)}, {len(found.tensors)} tensors, {format_count(numbers)} values, "
+        f"{format_bytes(file.stat().st_size)}; all hashes match"
     )
-    console.print(f"  content {found.content}", highlight=False)
+    print(f"  content {found.content}")
     for key, value in found.metadata.items():
         if not isinstance(value, dict | list):
             within = ", included in the file" if key == "tokenizer" and "tokenizer_json" in found.metadata else ""
-            console.print(f"  {_shown(key):<16}{_shown(value)}{within}", highlight=False, markup=False)
+            display.line(f"  {_shown(key):<16}{_shown(value)}{within}", hanging=18)
     made_with = ", ".join(f"{library} {version}" for library, version in found.versions.items())
-    console.print(f"  {'made with':<16}{_shown(made_with)}", highlight=False, markup=False)
+    display.line(f"  {'made with':<16}{_shown(made_with)}", hanging=18)
     if found.parents:
         tree = Tree("made from")
         for parent in found.parents:
@@ -76,11 +78,11 @@ def inspect(
         from proctool.transplantation.origin import read_provenance
 
         origins = found.metadata.get("origins")
+        names = max((len(_shown(name)) for name in found.tensors), default=0)
         for name, info in found.tensors.items():
             made = read_provenance(origins.get(name)) if isinstance(origins, dict) else None
             whence = "" if made is None else _shown(f"  {made.source}: {made.words()}".rstrip(": "))
-            line = f"  {_shown(name):<50}{info.dtype:<6}{list(info.shape)}{whence}"
-            console.print(line, highlight=False, markup=False)
+            display.line(f"  {_shown(name):<{names}}  {info.dtype:<6}{list(info.shape)}{whence}", hanging=4)
 
 
 def _inspect_folder(path: Path, tensors: bool, json: bool) -> None:
@@ -99,12 +101,13 @@ def _inspect_folder(path: Path, tensors: bool, json: bool) -> None:
         display.emit({"path": str(path), "kind": "huggingface", "content": saved.content, **facts, "tensors": listed})
         return
     numbers = sum(_size(tensor.shape) for tensor in stored.values())
-    print(f"{_shown(path)}: a Hugging Face folder, {len(stored)} tensors, {format_count(numbers)} values")
+    display.line(f"{_shown(path)}: a Hugging Face folder, {len(stored)} tensors, {format_count(numbers)} values")
     print(f"  content {saved.content}")
     for key, value in facts.items():
-        print(f"  {key:<16}{_shown(value)}")
+        display.line(f"  {key:<16}{_shown(value)}", hanging=18)
+    names = max(map(len, stored), default=0)
     for name, tensor in stored.items() if tensors else ():
-        print(_shown(f"  {name:<50}{tensor.dtype:<6}{list(tensor.shape)}"))
+        display.line(_shown(f"  {name:<{names}}  {tensor.dtype:<6}{list(tensor.shape)}"), hanging=4)
 
 
 def _shown(value: Any) -> str:

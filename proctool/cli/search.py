@@ -24,22 +24,22 @@ def _search(options: SearchOptions, common: Common) -> None:
             if common.json:
                 display.emit(config.plain(planned))
                 return
-            print(f"small models: {', '.join(planned.small)}")
-            print(f"tasks: {', '.join(planned.tasks)}")
-            print(f"trials: {planned.steps} steps, {format_count(planned.tokens)} corpus tokens")
+            display.line(f"small models: {', '.join(planned.small)}")
+            display.line(f"tasks: {', '.join(planned.tasks)}")
+            display.line(f"trials: {planned.steps} steps, {format_count(planned.tokens)} corpus tokens")
             fixed = format_seconds(planned.fixed_seconds)
             processes = f"{planned.jobs} process{'' if planned.jobs == 1 else 'es'}"
-            print(
+            display.line(
                 f"time: {format_seconds(planned.seconds)} with {processes}, of which tuning cold, "
-                f" the wider models and the last measurement take about {fixed}; nothing was run"
+                f"the wider models and the last measurement take about {fixed}; nothing was run"
             )
             return
         answer = run(options, lambda progress: display.say(progress_line(progress)), listen)
     if common.json:
         display.emit(config.plain(answer))
         return
-    for line in sentences(answer):
-        print(line)
+    for sentence in sentences(answer):
+        display.line(sentence, hanging=0)
     display.say(f"wrote {answer.recipe}; see its stages with: proctool run {answer.recipe} --dry-run")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from proctool.columns import fitting, left_out
+from proctool.columns import GAP, fitting, left_out, shrunk
 
 _WORDS = 24
 """Characters that a column of words keeps; longer cells continue on the next line."""
@@ -35,17 +35,23 @@ def show(
         console = Console(stderr=stderr, width=_FILE_WIDTH)
     shown = [["–" if value is None else str(value) for value in row] for row in rows]
     cells = dict(zip(columns, zip(columns, *shown, strict=True), strict=True))
-    widths = {name: max(map(len, cells[name])) for name in columns}
-    widths = {name: width if columns[name] == "right" else min(width, _WORDS) for name, width in widths.items()}
-    kept = fitting(widths, console.width, drop)
+    full = {name: max(map(len, cells[name])) for name in columns}
+    # Numbers need one line. Words may continue on the next line, but none is split unless it is longer than a line.
+    longest = {name: max(len(word) for cell in cells[name] for word in cell.split() or [""]) for name in columns}
+    least = {
+        name: full[name] if columns[name] == "right" else min(longest[name], max(1, console.width - GAP))
+        for name in columns
+    }
+    kept = fitting({name: max(least[name], min(full[name], _WORDS)) for name in columns}, console.width, drop)
+    widths = shrunk({name: full[name] for name in kept}, least, console.width)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for name in kept:
-        if columns[name] == "right":  # numbers are shown whole; words continue on the next line
-            table.add_column(name, justify="right", no_wrap=True, min_width=widths[name])
+        if columns[name] == "right":
+            table.add_column(name, justify="right", no_wrap=True, min_width=full[name])
         else:
-            table.add_column(name, overflow="fold")
+            table.add_column(name, overflow="fold", width=widths[name])
     for row in shown:
         table.add_row(*(Text(cell) for name, cell in zip(columns, row, strict=True) if name in kept))
     console.print(table)
-    if (said := left_out(widths, kept)) is not None:
+    if (said := left_out(full, kept)) is not None:
         console.print(said, style="dim", highlight=False, markup=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proctool.cli import display
+from proctool.cli import display, tables
 from proctool.cli.options import Common, with_options
 from proctool.cli.training import quiet_libraries
 from proctool.transplantation.options import TransplantOptions
@@ -38,15 +38,10 @@ def _transplant(options: TransplantOptions, common: Common) -> None:
 def _table(planned: Transplant) -> None:
     """Every tensor: its shape, whether it changes, and where it comes from."""
     rows = [
-        ("tensor", "shape", "source", "origin"),
-        *(
-            (each.tensor, "x".join(map(str, each.shape)) or "1", each.source, each.provenance.words())
-            for each in planned.origins
-        ),
+        (each.tensor, "x".join(map(str, each.shape)) or "1", each.source, each.provenance.words())
+        for each in planned.origins
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        display.say("  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]))
+    tables.show(dict.fromkeys(("tensor", "shape", "source", "origin"), "left"), rows, stderr=True, drop=("shape",))
     kept = sum(origin.size for origin in planned.origins if origin.source in ("fresh", "base"))
     total = sum(origin.size for origin in planned.origins)
     display.say(
