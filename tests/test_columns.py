@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from proctool.cli import tables
+from proctool.cli import display, tables
 from proctool.columns import fitting, left_out, wrapped
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
 
 WIDTHS = {"stage": 22, "key": 8, "state": 7, "steps": 5, "tokens": 6, "starts from": 13}
 
@@ -67,10 +73,6 @@ def test_a_table_on_a_terminal_splits_no_word(
 
 
 def test_a_line_breaks_between_words_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setenv("COLUMNS", "40")
     text = "memory      about 1.3 MiB at peak, of which 108.0 KiB for weights, gradients and optimiser state"
     assert wrapped(text, io.StringIO()) == text
@@ -79,3 +81,15 @@ def test_a_line_breaks_between_words_on_a_terminal_only(monkeypatch: pytest.Monk
     assert all(line.startswith(" " * 12) for line in lines[1:])
     assert " ".join(lines).split() == text.split()
     assert wrapped("x" * 50, Terminal()) == "x" * 50
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_a_progress_line_on_a_terminal_shows_whole_parts(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_terminal(monkeypatch, width)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    shown = display.ProgressLine("warmup", 300, "steps")
+    shown.update(12, "loss 4.621  validation 4.778, accuracy 2%  12.3k tokens/s")
+    words = shown._bar.tasks[0].fields["words"]
+    shown.close()
+    assert words.startswith("12/300 steps")
+    assert words.endswith({40: "12/300 steps", 60: "loss 4.621", 100: "12.3k tokens/s"}[width])

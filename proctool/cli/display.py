@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _PLAIN_SECONDS = 10.0
 """Seconds between progress lines where there is no terminal."""
+_BAR = 10
+"""Characters of a progress bar."""
 
 
 def say(text: str, hanging: int = 2) -> None:
@@ -111,16 +113,15 @@ class ProgressLine:
             from rich.table import Column
 
             self._bar = Bar(
-                # The label keeps its width; on a narrow terminal the end of the line is cut.
                 TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len(label))),
-                BarColumn(bar_width=10), TextColumn("{task.fields[words]}"),
+                BarColumn(bar_width=_BAR), TextColumn("{task.fields[words]}"),
                 console=Console(stderr=True), transient=True,
             )  # fmt: skip
             self._task = self._bar.add_task(label, total=total, words="")
             self._bar.start()
 
     def update(self, done: float, words: str = "", total: float | None = None) -> None:
-        """`done` units are done; `words` are shown beside them."""
+        """`done` units are done. `words` are more parts, two spaces apart; a narrow terminal shows the first ones."""
         self._total = total or self._total
         if self._first is None:
             self._first = done
@@ -128,12 +129,15 @@ class ProgressLine:
         speed = (done - self._first) / max(now - self._began, 1e-9)
         left = f"{format_seconds((self._total - done) / speed)} left" if self._total and speed else ""
         of = f"{format_count(done)}/{format_count(self._total)}" if self._total else format_count(done)
-        text = "  ".join(filter(None, [f"{of} {self._unit}", left, words]))
+        parts = [f"{of} {self._unit}", *filter(None, [left, *words.split("  ")])]
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=self._total, words=text)
+            room = self._bar.console.width - len(self._label) - _BAR - 2  # a space between columns
+            while len(parts) > 1 and len("  ".join(parts)) > room:
+                parts.pop()
+            self._bar.update(self._task, completed=done, total=self._total, words="  ".join(parts))
         elif now - self._said >= _PLAIN_SECONDS:
             self._said = now
-            say(f"{self._label}: {text}")
+            say(f"{self._label}: {'  '.join(parts)}")
 
     def close(self) -> None:
         """Remove the bar."""

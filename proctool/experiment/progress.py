@@ -13,14 +13,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from proctool.columns import fitting
 from proctool.experiment.execute import Failure, Progress, Running
 from proctool.experiment.stage import Stage
 from proctool.reporting.metrics import MetricsLog
 from proctool.units import format_count, format_seconds
 
+_BAR = 20
+"""Characters of a stage's progress bar."""
+
 
 class LiveDisplay:
-    """A live view: finished stages above, and a line per running stage."""
+    """A live view: finished stages above, and a line per running stage. Narrow terminals show fewer columns."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -41,18 +45,22 @@ class LiveDisplay:
         self._live.update(self._view(progress))
 
     def _view(self, progress: Progress) -> RenderableType:
-        table = Table.grid(padding=(0, 2))
-        for justify in ("left", "left", "right", "right", "right", "right"):
-            table.add_column(justify=justify, no_wrap=True)
+        rows = []
         for each in progress.running:
             steps = each.metrics.steps or each.stage.steps
-            table.add_row(
-                Text(_name(each), style="bold"),
-                ProgressBar(total=steps, completed=each.metrics.step, width=20),
-                f"{each.metrics.step}/{steps}",
-                *_readings(each.metrics),
-                _time_left(progress.stage_left.get(each.stage.key)),
-            )
+            loss, speed = _readings(each.metrics)
+            left = _time_left(progress.stage_left.get(each.stage.key))
+            cells = {"stage": _name(each), "steps": f"{each.metrics.step}/{steps}", "loss": loss, "speed": speed}
+            rows.append(({**cells, "left": left}, ProgressBar(total=steps, completed=each.metrics.step, width=_BAR)))
+        names = ("stage", "bar", "steps", "loss", "speed", "left")
+        widths = {name: max((len(cells.get(name, " " * _BAR)) for cells, _ in rows), default=0) for name in names}
+        kept = fitting(widths, self._console.width, drop=("bar", "speed", "loss"))
+        table = Table.grid(padding=(0, 2))
+        for name in kept:
+            table.add_column(justify="left" if name in ("stage", "bar") else "right", no_wrap=True)
+        for cells, bar in rows:
+            styles = {"stage": "bold"}
+            table.add_row(*(bar if name == "bar" else Text(cells[name], styles.get(name, "")) for name in kept))
         return Group(table, Text(_summary(progress, time.monotonic() - self._began), style="dim"))
 
 

@@ -10,14 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tiny_experiment import COMMAND, Silent, planned
 
 from proctool.errors import Interrupted, RunError
+from proctool.events import TrainEvent
 from proctool.experiment import execute as execute_module
 from proctool.experiment.estimate import seconds_left, urgency
 from proctool.experiment.execute import Failure, Progress, Running, _kill, execute
 from proctool.experiment.graph import Plan
-from proctool.experiment.progress import PlainDisplay
+from proctool.experiment.progress import LiveDisplay, PlainDisplay
 from proctool.reporting.metrics import MetricsLog
 
 WARM = {"warmup": {"task": "set:inputs=8"}}
@@ -188,6 +190,25 @@ def test_plain_lines(root: Path) -> None:
     assert "skipped pretrain-set-s0" in text
     assert "stages done" in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 90, 120])
+def test_the_live_view_cuts_no_cell(root: Path, width: int) -> None:
+    stage = planned(root).stages[0]
+    metrics = MetricsLog(root)
+    metrics.train.append(
+        TrainEvent(step=12, tokens=960, loss=2.345678, lr=1e-3, grad_norm=1.0, tokens_per_second=12345, seconds=1.0)
+    )
+    running = Running(stage, None, metrics, root / "log.txt", 0, 0.0, 0.0)  # type: ignore[arg-type]
+    console = Console(width=width, force_terminal=True, color_system=None, file=io.StringIO())
+    progress = Progress(planned(root), {stage.key: metrics}, running=[running], stage_left={stage.key: 75.0})
+    with console.capture() as shown:
+        console.print(LiveDisplay(console)._view(progress))
+    line = shown.get().splitlines()[0]
+    assert "…" not in line
+    assert line.startswith(stage.name)
+    cells = {"loss 2.346": 60, "1 min 15 s left": 60, "12.3k tokens/s": 90}
+    assert {cell for cell in cells if cell in line} >= {cell for cell, least in cells.items() if width >= least}
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc on this machine")
