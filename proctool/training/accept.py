@@ -1,4 +1,4 @@
-"""What `--accept` says: train donors until one passes a short diagnostic, the probe (evaluation/acceptance.py)."""
+"""The option `--accept`: train donors until one passes a short diagnostic, the probe (evaluation/acceptance.py)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from proctool import config
 from proctool.errors import OptionError
 
 REDRAWN_SEEDS = 10**9
-"""Try t (from 0) of a warm-up with seed s trains with the seed s + t * REDRAWN_SEEDS. Given seeds are below it, so no
-try meets the seed of another run."""
+"""Try t (from 0) of a warm-up with seed s uses the seed s + t * REDRAWN_SEEDS. With --accept, s must be below this, so
+that no try repeats another run."""
 PROBE_SEED = 10**12
-"""The seed of every probe, for its training samples, its fresh weights and its validation samples: above all seeds of
-tries, so that a diagnostic meets it only where somebody asks for it."""
+"""The seed of every probe: of its training samples, fresh weights and validation samples. It is above the seeds of all
+tries, so that no other diagnostic uses it by chance."""
 MOST_TRIES = PROBE_SEED // REDRAWN_SEEDS - 1
 
 
@@ -69,7 +69,7 @@ class Acceptance:
 
     @classmethod
     def parse(cls, written: str, where: str = "accept") -> Self:
-        """The acceptance that a specification stands for: `haystack:above=.2,components=attention+mlp`.
+        """Parse a specification such as `haystack:above=.2,components=attention+mlp`.
 
         Raises OptionError.
         """
@@ -87,7 +87,7 @@ class Acceptance:
         return config.build(cls, values, where)
 
     def __str__(self) -> str:
-        """The specification, of what differs from the defaults: `parse` gives the same acceptance back."""
+        """The specification, with the options that differ from the defaults. `parse` is the inverse."""
         given = [
             f"{each.name}={_written(value)}"
             for each in fields(self)
@@ -97,7 +97,7 @@ class Acceptance:
 
     @property
     def probe(self) -> Mapping[str, Any]:
-        """The probe's options that are given, by name."""
+        """The probe's options that the user set, by name."""
         own = ("diagnostic", "above", "tries")
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in own}
         values["ramp_steps"] = min(500, self.steps // 2) if self.ramp_steps is None else self.ramp_steps
@@ -105,7 +105,7 @@ class Acceptance:
 
 
 def seed_of_try(seed: int, number: int) -> int:
-    """The seed of a warm-up's try, counted from 0, which has the seed that was given."""
+    """The seed of a try. Try 0 has the given seed."""
     return seed + number * REDRAWN_SEEDS
 
 

@@ -1,4 +1,4 @@
-"""The optimiser's state of a donor, carried over with the tensors that it belongs to (`--load-optimizer-state`)."""
+"""Carries a donor's optimiser state over with its tensors (`--load-optimizer-state`)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def open_state(options: InitOptions, donor: SavedModel | None) -> Artifact | None:
-    """The final training state of the run that wrote `donor`; None where it is not asked for or there is no donor.
+    """The final training state of the run that wrote `donor`; None if it is not asked for or there is no donor.
 
-    The run folder is beside the donor, or holds it, as in an experiment. Raises ArtifactError, OptionError, RunError.
+    The run folder is next to the donor or, in an experiment, contains it. Raises ArtifactError, OptionError, RunError.
     """
     if options.load_optimizer_state and options.init is None:
         raise OptionError("load_optimizer_state: without --init there is no optimiser state to load; leave it out")
@@ -65,9 +65,9 @@ def _has_weights_of(state: Artifact, donor: Artifact) -> bool:
 def carried_state(
     state: Artifact, model: PreTrainedModel, origins: Sequence[Origin], optimizer: str
 ) -> dict[str, Tensor]:
-    """The state of `model`'s trained parameters by PARAMETER/KEY, as an engine restores it: moments and step counts.
+    """The optimiser state of `model`'s trained parameters by PARAMETER/KEY: moments and step counts.
 
-    Parameters have one where they are a whole tensor of the donor and the same optimiser trained it there; the others
+    It contains the parameters that are whole tensors of the donor and that the same optimiser trained there. All others
     start fresh. Raises ArtifactError.
     """
     given = artifact.read_torch(state)
@@ -87,6 +87,6 @@ def carried_state(
 
 
 def parameters_of(state: Mapping[str, Tensor], model: PreTrainedModel) -> int:
-    """How many parameters a state of `carried_state` is of."""
+    """The number of parameters in a state from `carried_state`."""
     names = {name.rpartition("/")[0] for name in state}
     return sum(parameter.numel() for name, parameter in model.named_parameters() if name in names)

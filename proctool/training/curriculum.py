@@ -1,4 +1,4 @@
-"""A length curriculum: short samples first, longer ones once the model can do them (the paper's section 2)."""
+"""A length curriculum: samples grow when the model has learned the current length (section 2 of the paper)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class CurriculumStage:
 
 
 class Curriculum:
-    """The lessons of a run, one after another. Without a curriculum there is one. `at` is its state."""
+    """The stages of a run's curriculum, in order; one stage if there is no curriculum. `at` is its state."""
 
     def __init__(self, lessons: Sequence[CurriculumStage], rule: GrowthRule | None = None) -> None:
         self.lessons = lessons
@@ -76,21 +76,21 @@ class Curriculum:
 
     @classmethod
     def fixed(cls, source: Source, held_out: Source) -> Curriculum:
-        """One lesson from beginning to end."""
+        """A single stage, without a curriculum."""
         return cls([CurriculumStage(None, source, held_out)])
 
     @property
     def lesson(self) -> CurriculumStage:
-        """What is trained on now."""
+        """The current stage."""
         return self.lessons[self.at]
 
     @property
     def is_last(self) -> bool:
-        """Whether samples have their full size."""
+        """Whether the samples have their full size."""
         return self.at == len(self.lessons) - 1
 
     def goes_on(self, scores: Scores, waited: int) -> bool:
-        """Move to the next lesson when these scores (`waited` evaluations after the best) allow it; whether it did."""
+        """Move to the next stage if `scores`, `waited` evaluations after the best, allow it. Returns whether it did."""
         if self.rule is None or self.is_last:
             return False
         tired = self.rule.patience is not None and waited >= self.rule.patience
@@ -100,18 +100,18 @@ class Curriculum:
         return True
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state that a checkpoint stores."""
         return {"at": self.at}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave."""
+        """Restore what `state` returned."""
         self.at = state["at"]
 
 
 def task_course(task: Task, written: str | None, sources: Callable[[Task], tuple[Source, Source]]) -> Curriculum | None:
-    """The course that leads to `task`, None without a rule; `sources` gives a task's training and held-out samples.
+    """The curriculum that ends at `task`; None without a rule. `sources` gives training and validation samples.
 
-    Raises OptionError where the rule, or a size that it passes through, does not suit the task.
+    Raises OptionError if the task does not support the rule or one of its sizes.
     """
     if written is None:
         return None
@@ -145,7 +145,7 @@ def _size(task: Task) -> int:
 
 
 def _at_size(task: Task, size: int) -> Task:
-    """The task at `size`, or as it is where that is no smaller."""
+    """The task at `size`, or unchanged if it is not larger than that."""
     from proctool.procedural.controls import Control
     from proctool.procedural.mixture import Mixture
 

@@ -1,4 +1,4 @@
-"""The same bits again on a GPU: torch's deterministic algorithms, for --deterministic."""
+"""Deterministic algorithms for --deterministic, so that a run on a GPU repeats bit for bit."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from proctool.errors import RunError
 from proctool.training.environment import CUBLAS_WORKSPACE, DETERMINISTIC_WORKSPACE
 
 _ALLOWED = (DETERMINISTIC_WORKSPACE, ":16:8")
-"""The workspaces with which cuBLAS gives the same bits (cuBLAS's documentation, section "Results reproducibility")."""
+"""Workspace settings with which cuBLAS is reproducible (its documentation, section "Results reproducibility")."""
 
 
 @contextlib.contextmanager
 def deterministic(asked: bool | None) -> Iterator[None]:
-    """While the block lasts, torch uses deterministic algorithms alone, if `asked`. Enter it before CUDA is used.
+    """If `asked`, let torch use only deterministic algorithms inside the block. Enter it before CUDA is used.
 
-    Raises RunError where CUDA is used already, and for an operation that has no such algorithm.
+    Raises RunError if CUDA is already in use, and for an operation without a deterministic algorithm.
     """
     if not asked:
         yield
@@ -30,7 +30,7 @@ def deterministic(asked: bool | None) -> Iterator[None]:
     cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     before_in_cudnn = cudnn.deterministic, cudnn.benchmark
-    # Not to warn only: some kernels, such as memory-efficient attention's, are deterministic only if they have to be.
+    # warn_only would not be enough: some kernels, such as memory-efficient attention, would stay nondeterministic.
     torch.use_deterministic_algorithms(True)
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
@@ -48,7 +48,7 @@ def deterministic(asked: bool | None) -> Iterator[None]:
 
 
 def _set_workspace() -> None:
-    """Give cuBLAS a workspace of fixed size. It reads the variable when CUDA starts, so it stays set."""
+    """Set a workspace of fixed size for cuBLAS. The variable stays set, because cuBLAS reads it when CUDA starts."""
     found = os.environ.get(CUBLAS_WORKSPACE)
     if found is None and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         raise RunError(

@@ -1,4 +1,4 @@
-"""Validation scores and what depends on them: the best evaluation so far, and stopping early."""
+"""Tracks validation scores: the best evaluation so far, and early stopping."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ class EarlyStop:
         self.best, self.waited = None, 0
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state that a checkpoint stores."""
         return {"best": dataclasses.asdict(self.best) if self.best else None, "waited": self.waited}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave."""
+        """Restore what `state` returned."""
         self.best = Evaluation(**state["best"]) if state["best"] else None
         self.waited = state["waited"]

@@ -1,8 +1,8 @@
 """What Accelerate, torch and others read from the environment: ignored, refused, or recorded.
 
-A run's result follows from its options. So what a launcher, a profile or `accelerate config` left in the environment
-either does not count (`hidden`), stops the run (`refuse`), or is recorded and said (`found`). docs/training.md has the
-table for people.
+The result of a run depends on its options. Variables that a launcher, a profile or `accelerate config` left in the
+environment are therefore ignored (`hidden`), refused (`refuse`), or recorded and printed (`found`). docs/training.md
+has a table of them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _PARALLELISM, _AXES = "ACCELERATE_USE_PARALLELISM_CONFIG", ("TP", "CP", "SP")
 _LAYOUTS = "use DDP, FSDP2 (--use_fsdp --fsdp_version 2) or DeepSpeed"
 
 _OBEYED = (_FSDP, _PARALLELISM, "ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE")
-"""Of Accelerate's variables, those that it may see when it starts. DeepSpeed's are read by zero.py."""
+"""The variables that Accelerate may see when it starts. zero.py reads those of DeepSpeed."""
 
 _NEUTRAL = ("", "0", "no", "none", "default", "false", "1")
-"""Values that ask for nothing: `accelerate launch` sets many variables to them."""
+"""Values that mean "off"; `accelerate launch` sets many variables to them."""
 
 _INSTEAD = {
     "ACCELERATE_MIXED_PRECISION": "--precision",
@@ -34,21 +34,21 @@ _INSTEAD = {
     "ACCELERATE_DYNAMO_BACKEND": "--compile",
     "ACCELERATE_TORCH_DEVICE": "CUDA_VISIBLE_DEVICES",
 }
-"""Ignored variables that could have changed a result, and what to use for it."""
+"""Ignored variables that would change results, each with the option to use instead."""
 
 CUBLAS_WORKSPACE, DETERMINISTIC_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 """What --deterministic sets."""
 
 _RECORDED = (
-    # which instructions and kernels torch and its libraries pick: the rounding of sums
+    # choose instructions and kernels, and thereby the rounding of sums
     "ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DISABLE_FAST_MM", "DNNL_MAX_CPU_ISA",
     "ONEDNN_MAX_CPU_ISA", "DNNL_CPU_ISA_HINTS", "ONEDNN_CPU_ISA_HINTS", "TORCH_MKLDNN_*",
     "TORCH_LINEAR_FLATTEN_3D", "TORCH_BLAS_PREFER_*", "TORCH_LINALG_PREFER_*", "TORCH_CUDNN_*", "TORCH_ROCM_*",
     "CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_*", "CUDNN_*", "NVIDIA_TF32_OVERRIDE", "ROCBLAS_*", "HIPBLASLT_*",
     "MIOPEN_*", "PYTORCH_TUNABLEOP_*", "PYTORCH_MIOPEN_*", "PYTORCH_MPS_*", "PYTORCH_ENABLE_MPS_FALLBACK",
-    # the order in which processes add up
+    # the order of sums over processes
     "NCCL_ALGO", "NCCL_PROTO", "NCCL_NVLS_ENABLE", "NCCL_COLLNET_ENABLE",
-    # which implementation of attention and of layers transformers takes
+    # implementations of attention and layers in transformers
     "TRANSFORMERS_SDPA_FORCE_GQA", "FLASH_ATTENTION_DETERMINISTIC", "USE_HUB_KERNELS", "USE_TORCH_XLA",
     "PYTORCH_JIT", "PYTORCH_JIT_DISABLE",
 )  # fmt: skip
@@ -59,7 +59,7 @@ _COMPILER = (
 """Recorded where a run compiles."""
 
 _PLACES = ("*_DIR", "*_PATH", "*_FILE", "*_FILENAME", "*_LOGPATH", "*CACHE*", "*_LOG*", "*DEBUG*")
-"""Of those, what names a place or a log and changes no result."""
+"""Those of them that name a folder or a log and change no result."""
 
 _ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 
@@ -68,14 +68,14 @@ _FPMATH = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What of the environment could change a run's result."""
+    """Variables of the environment that could change a run's result."""
 
     ignored: Mapping[str, str] = field(default_factory=dict)
     recorded: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def lines(self) -> list[str]:
-        """A line for each kind that there is any of."""
+        """A line for each kind of variable that is set."""
         said = []
         if self.ignored:
             each = (f"{name}={value} (use {_instead(name)})" for name, value in self.ignored.items())
@@ -87,7 +87,7 @@ class Surroundings:
 
 
 def found(precision: str, compiles: bool, deterministic: bool | None = False) -> Surroundings:
-    """What is set of the variables that could change a run's result."""
+    """The variables that are set and could change a run's result."""
     ignored = {name: value for name, value in _set(*_INSTEAD).items() if not _is_neutral(name, value, precision)}
     recorded = _set(*_RECORDED)
     if deterministic and recorded.get(CUBLAS_WORKSPACE) == DETERMINISTIC_WORKSPACE:
@@ -98,7 +98,7 @@ def found(precision: str, compiles: bool, deterministic: bool | None = False) ->
 
 
 def refuse(precision: str) -> None:
-    """Raise RunError for what would change the result against the run's options."""
+    """Raise RunError for variables that contradict the run's options."""
     if flag(_MEGATRON):
         raise RunError(f"Megatron-LM is not supported; {_LAYOUTS}")
     if flag(_SAGEMAKER) and os.environ.get("ACCELERATE_SAGEMAKER_DISTRIBUTED_TYPE", "NO") != "NO":
@@ -121,10 +121,10 @@ def refuse(precision: str) -> None:
 
 
 def prepare_allocator() -> None:
-    """Let torch's memory on GPUs grow in place, unless the user has set the allocator.
+    """Let torch use expandable memory segments on GPUs, unless the user has configured the allocator.
 
-    Batches of unlike lengths leave gaps between fixed segments that no later array fits into. torch reads the variable
-    when CUDA starts, before 2.9 under its older name.
+    Batches of different lengths would otherwise fragment memory. torch reads the variable when CUDA starts, before
+    version 2.9 under its older name.
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#optimizing-memory-usage-with-pytorch-alloc-conf
     """
     if not any(os.environ.get(name) for name in (*_ALLOCATOR, "PYTORCH_HIP_ALLOC_CONF")):
@@ -132,7 +132,7 @@ def prepare_allocator() -> None:
 
 
 def flag(name: str) -> bool:
-    """A variable that is true or false; false where it is not set. Raises RunError."""
+    """The value of a boolean variable; false if it is not set. Raises RunError for other values."""
     written = os.environ.get(name, "").lower()
     if written in ("true", "1", "yes", "y", "on", "t"):
         return True
@@ -143,7 +143,7 @@ def flag(name: str) -> bool:
 
 @contextlib.contextmanager
 def hidden() -> Iterator[None]:
-    """While the block lasts, Accelerate sees of its variables only those that proctool obeys."""
+    """Hide from Accelerate, inside the block, all of its variables that proctool does not obey."""
     kept = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
     obeyed = {name: str(flag(name)).lower() for name in _OBEYED if name in kept}
     for name in kept:

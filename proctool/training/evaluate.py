@@ -32,24 +32,24 @@ class Scores:
     accuracy: float
     """Share of target tokens that have the highest logit."""
     exact_match: float
-    """Share of samples with every target token right."""
+    """Share of samples in which every target token is right."""
     targets: int
     """Target tokens scored."""
 
     def measures(self) -> dict[str, float | None]:
-        """Loss, accuracy and exact match as files keep them: JSON has no number for a loss that is not finite."""
+        """Loss, accuracy and exact match for JSON, which cannot express a loss that is not finite; it becomes None."""
         loss = self.loss if math.isfinite(self.loss) else None
         return {"loss": loss, "accuracy": self.accuracy, "exact_match": self.exact_match}
 
     def at(self, step: int, tokens: int) -> Evaluation:
-        """The scores as those of a run at `step`."""
+        """The scores as an evaluation of a run at `step`."""
         return Evaluation(
             step=step, tokens=tokens, loss=self.loss, accuracy=self.accuracy, exact_match=self.exact_match
         )
 
 
 def evaluate(accelerator: Accelerator, module: TargetLoss, source: Source, samples: int, batch: int) -> Scores:
-    """Score the first `samples` samples of `source`, at most `batch` at a time, shared out over the processes."""
+    """Score the first `samples` samples of `source`, divided over the processes, at most `batch` at a time."""
     totals = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
 
     def take(read: Samples, part: Batch, losses: Tensor, right: Tensor) -> None:
@@ -60,7 +60,7 @@ def evaluate(accelerator: Accelerator, module: TargetLoss, source: Source, sampl
 
 
 def evaluate_parts(accelerator: Accelerator, module: TargetLoss, source: Source, samples: int, batch: int) -> LossParts:
-    """The loss by place in the row and by repetition, on the same samples as `evaluate` and at the same cost."""
+    """The loss by position in the row and by repetition, on the samples of `evaluate`. It takes as long as that."""
     totals = LossSums(source.length)
 
     def take(read: Samples, part: Batch, losses: Tensor, right: Tensor) -> None:
@@ -82,7 +82,7 @@ def _score(
     batch: int,
     take: Callable[[Samples, Batch, Tensor, Tensor], None],
 ) -> None:
-    """Give `take` each part of this process: its samples, its batch, and of its targets losses (T,) and right (T,)."""
+    """Call `take` with each part of this process: samples, batch, and per target the loss (T,) and if right (T,)."""
     module.eval()
     with torch.no_grad(), accelerator.autocast():
         for read, counts in _mine(accelerator, source, samples, batch, together=is_sharded(module)):
@@ -94,7 +94,7 @@ def _score(
 
 
 def sums(batch: Batch, losses: Tensor, right: Tensor) -> Tensor:
-    """Loss, right targets, samples without a wrong one, and targets: summed over a batch. (T,), (T,) -> (4,) float64"""
+    """Sums over a batch: loss, right targets, samples with all targets right, targets. (T,), (T,) -> (4,) float64"""
     row = batch.positions // batch.tokens.shape[1]
     wrong = torch.zeros(len(batch.tokens), device=losses.device).index_add_(0, row, (~right).float())
     return torch.stack(
@@ -108,7 +108,7 @@ def sums(batch: Batch, losses: Tensor, right: Tensor) -> Tensor:
 
 
 def means(totals: Tensor, samples: int) -> Scores:
-    """The scores of so many samples, from the total of their `sums`."""
+    """The scores of `samples` samples, from the total of their `sums`."""
     loss, right, whole, targets = totals.tolist()
     return Scores(loss / targets, right / targets, whole / samples, int(targets))
 
@@ -116,10 +116,10 @@ def means(totals: Tensor, samples: int) -> Scores:
 def _mine(
     accelerator: Accelerator, source: Source, samples: int, batch: int, together: bool
 ) -> Iterator[tuple[Samples, bool]]:
-    """This process's parts of the validation samples, and whether they count.
+    """Yield this process's parts of the validation samples, and whether each part counts.
 
-    With a sharded model all processes must run it equally often (`together`): one that has no share left takes a
-    sample again.
+    All processes must run a sharded model equally often (`together`). A process without samples left repeats one, which
+    does not count.
     """
     for first in range(0, samples, accelerator.num_processes * batch):
         start = first + accelerator.process_index * batch

@@ -1,4 +1,4 @@
-"""Continuing a finished run for more steps (`--extend`): what may change, and what the run's settings record of it."""
+"""Extending a finished run (`--extend`): which settings may change, and what the settings file records."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from proctool.events import EndEvent, read_events
 from proctool.training.schedule import learning_rate
 
 EXTENDABLE = frozenset({"steps", "until", "patience"})
-"""Settings that an extension may change: they decide how long a run trains, and no step's result."""
+"""Settings that an extension may change. They determine how long a run trains, but not the result of any step."""
 
 EXTENDED_FROM = "extended_from"
 """Key of a run folder's settings: for each extension the step it began at, the steps of the run until then, and the
 content of the artifact that the run had written. The steps of the first are those that the schedule was made for."""
 
 KEPT_BELOW = 64 << 20
-"""Bytes of training state that a run keeps without being asked: models of up to about five million parameters."""
+"""Training states of up to this many bytes are kept by default (models of about five million parameters)."""
 
 
 def keeps_state(asked: bool | None, size: int) -> bool:
@@ -27,12 +27,12 @@ def keeps_state(asked: bool | None, size: int) -> bool:
 
 
 def scheduled_steps(steps: int, extended_from: Sequence[Mapping[str, Any]]) -> int:
-    """The steps that the learning rate's schedule covers; after them the rate stays where the schedule ended."""
+    """The number of steps that the learning rate schedule covers. Later steps keep its final rate."""
     return int(extended_from[0]["steps"]) if extended_from else steps
 
 
 def finished_step(folder: Path) -> int:
-    """The step that the run in `folder` ended at, and that --extend continues from. Raises RunError, OSError."""
+    """The last step of the run in `folder`, from which --extend continues. Raises RunError, OSError."""
     end = next((event for event in reversed(read_events(folder)) if isinstance(event, EndEvent)), None)
     if end is None:
         raise RunError(f"{folder}: has no finished run to extend; train it first, without --extend")
@@ -40,9 +40,9 @@ def finished_step(folder: Path) -> int:
 
 
 def extension(where: str, found: Mapping[str, Any], wanted: Mapping[str, Any], end: EndEvent) -> dict[str, Any]:
-    """What the settings record of an extension of the run with the settings `found` that ended with `end`.
+    """The record of an extension in the settings; the extended run has the settings `found` and the end event `end`.
 
-    Raises RunError where that run leaves nothing to do, or a learning rate of zero to do it with.
+    Raises RunError if the run already has that many steps, or if its learning rate ended at zero.
     """
     done = end.step
     if wanted["steps"] <= done:
@@ -66,7 +66,7 @@ def _final_rate(settings: Mapping[str, Any], covered: int) -> float:
 
 
 def note(settings: Mapping[str, Any], extended_from: Sequence[Mapping[str, Any]]) -> str:
-    """One line on the learning rate of the added steps; empty where it is that of a longer run from the start."""
+    """A line on the learning rate of the added steps; empty if a longer run from the start would have the same."""
     if settings["schedule"] == "constant":
         return ""
     covered = scheduled_steps(settings["steps"], extended_from)

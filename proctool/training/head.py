@@ -1,11 +1,11 @@
-"""The loss of the output head and its gradients on accelerators, with few and fast kernels.
+"""The loss of the output head and its gradients on accelerators, in few and fast kernels.
 
 Shapes: T target tokens, D width, V vocabulary, S the vocabulary padded to a multiple of 64, R rows of one chunk.
 
-Products run in the autocast precision on logits whose rows are S long: rows of 50257 bf16 numbers would begin at
-addresses that are not aligned, and matrix products would take slow kernels. One compiled kernel turns logits into their
-gradient, softmax minus one-hot, in place (its sum in one pass: Milakov and Gimelshein 2018, "Online normalizer
-calculation for softmax"). The weight's gradient is added up in fp32.
+Matrix products run in the autocast precision. Rows of logits have the length S, because rows of 50257 bf16 numbers
+would not be aligned and matrix products would use slow kernels. One compiled kernel replaces logits by their gradient,
+softmax minus one-hot. It computes the sum of the softmax in one pass (Milakov and Gimelshein 2018, "Online normalizer
+calculation for softmax"). The gradient of the weight is summed in fp32.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from torch import Tensor, nn
 from proctool.errors import first_line, notice
 
 _MULTIPLE = 64
-"""Rows of logits are a multiple of so many numbers long."""
+"""The length of a row of logits is a multiple of this."""
 _FEW = 1 << 22
-"""Logits below which autograd's kernels are as fast, and compiling another one costs more than it saves."""
+"""With fewer logits, autograd is as fast, and compiling a kernel takes more time than it saves."""
 _LEAST, MOST = 1 << 25, 1 << 29
-"""Bounds of the bytes of logits held at once. A product of 512 MiB keeps a GPU busy for milliseconds: with more, memory
-is spent for nothing."""
+"""Bounds of the bytes of logits computed at once. A product of 512 MiB keeps a GPU busy for milliseconds; larger chunks
+would only use more memory."""
 _SHARE = 16
-"""The part of the memory that logits may take: a sixteenth."""
+"""Logits may take this fraction of the memory: a sixteenth."""
 _EAGER = 1 << 25
-"""Logits held at once where the kernel is not compiled and makes several fp32 arrays of that size."""
+"""Logits computed at once without a compiled kernel, which then needs several fp32 arrays of that size."""
 
 Kernel = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
 class Bend:
-    """What a family does to its logits after the head: Gemma 2 caps them, Cohere and Granite scale them."""
+    """Logit post-processing of a family: Gemma 2 caps logits, Cohere and Granite scale them."""
 
     cap: float | None = None
     factors: tuple[float, ...] = ()
@@ -46,11 +46,11 @@ class Bend:
 
     @classmethod
     def of(cls, config: Any) -> Bend:
-        """As a model's configuration has it."""
+        """Read it from a model's configuration."""
         cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
         named = (getattr(config, name, None) for name in ("logit_scale", "lm_head_multiplier"))
         factors, divisor = [factor for factor in named if factor], 1.0
-        if scaling := getattr(config, "logits_scaling", None):  # Granite's divides, HyperCLOVA X's multiplies
+        if scaling := getattr(config, "logits_scaling", None):  # Granite divides by it, HyperCLOVA X multiplies
             if config.model_type == "hyperclovax":
                 factors.append(scaling)
             else:
@@ -58,7 +58,7 @@ class Bend:
         return cls(cap or None, tuple(factors), divisor)
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """The bent logits, shaped as the given ones."""
+        """The processed logits, in the same shape."""
         if self.cap:
             logits = self.cap * torch.tanh(logits / self.cap)
         for factor in self.factors:
@@ -72,15 +72,15 @@ class Bend:
 
 
 def is_faster(head: nn.Module, hidden: Tensor, vocabulary: int) -> bool:
-    """Whether `loss_and_gradients` serves these hidden states (T, D) better than autograd does."""
+    """Whether `fused_loss` is faster than autograd for these hidden states (T, D)."""
     return hidden.device.type != "cpu" and type(head) is nn.Linear and len(hidden) * vocabulary >= _FEW
 
 
-@functools.cache  # once in a process: free memory comes and goes, and a step is not to ask the device
+@functools.cache  # once per process: free memory varies, and a step must not query the device
 def logit_bytes(device: torch.device, deterministic: bool) -> int:
-    """Bytes of logits to hold at once on a GPU: a power of two, from the memory that is free now.
+    """Bytes of logits to compute at once on a GPU: a power of two that depends on the memory that is free now.
 
-    With deterministic algorithms, from all the memory there is: the number of chunks changes how sums are rounded.
+    With deterministic algorithms it depends on the total memory instead, because the number of chunks changes rounding.
     """
     room, whole = torch.cuda.mem_get_info(device)
     room += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -89,9 +89,9 @@ def logit_bytes(device: torch.device, deterministic: bool) -> int:
 
 
 def fused_loss(hidden: Tensor, labels: Tensor, head: nn.Linear, bend: Bend, at_once: int | None = None) -> Tensor:
-    """The summed cross-entropy in nats of hidden states (T, D) with labels (T,); () float32.
+    """The summed cross-entropy in nats of hidden states (T, D) and labels (T,); () float32.
 
-    `at_once` is the number of logits to hold (default: what the device has room for).
+    `at_once` is the number of logits to compute at once (default: by the device's memory).
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
@@ -100,7 +100,7 @@ def fused_loss(hidden: Tensor, labels: Tensor, head: nn.Linear, bend: Bend, at_o
 
 
 class _FusedLoss(torch.autograd.Function):
-    """Takes the gradients chunk by chunk in the forward pass, while each chunk's logits exist."""
+    """Computes gradients chunk by chunk in the forward pass, while each chunk's logits exist."""
 
     @staticmethod
     def forward(
@@ -126,7 +126,7 @@ class _FusedLoss(torch.autograd.Function):
             part = inputs[chunk]  # (R, D)
             at_work = logits[: len(part)]  # (R, S)
             torch.mm(part, weights.t(), out=at_work)
-            loss += kernel(at_work, labels[chunk], shift).sum()  # at_work is the logits' gradient from here on
+            loss += kernel(at_work, labels[chunk], shift).sum()  # from here on, at_work holds the logits' gradient
             if grad_hidden is not None:
                 torch.mm(at_work, weights, out=grad_hidden[chunk])
             if grad_weight is not None:
@@ -148,13 +148,13 @@ class _FusedLoss(torch.autograd.Function):
 
 
 def _rows(targets: int, most: int) -> int:
-    """Rows of one chunk, at most `most`: even chunks, in whole tiles of a matrix product where there is room."""
+    """Rows per chunk, at most `most`: chunks of equal size and, if possible, whole tiles of a matrix product."""
     even = -(-targets // -(-targets // most)) if targets else 1
     return min(-(-even // 128) * 128, most, max(targets, 1))
 
 
 def _padded(tensor: Tensor, length: int, dtype: torch.dtype) -> Tensor:
-    """The tensor in `dtype`, with zeros after its first dimension's end: (V, ...) -> (length, ...)."""
+    """The tensor in `dtype`, with its first dimension padded by zeros: (V, ...) -> (length, ...)."""
     if len(tensor) == length:
         return tensor.detach().to(dtype)
     padded = torch.empty((length, *tensor.shape[1:]), dtype=dtype, device=tensor.device)
@@ -164,7 +164,7 @@ def _padded(tensor: Tensor, length: int, dtype: torch.dtype) -> Tensor:
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add the product of (R, S), transposed, and (R, D) to `total` (S, D) in its own, higher precision."""
+    """Add the product of the transposed (R, S) and (R, D) to `total` (S, D), in the higher precision of `total`."""
     if left.dtype == total.dtype:
         total.addmm_(left.t(), right)
     elif _adds_in_fp32(left.device):
@@ -175,25 +175,25 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 @functools.cache
 def _adds_in_fp32(device: torch.device) -> bool:
-    """Whether a product of half-precision matrices can be added to an fp32 one without a rounding in between."""
+    """Whether a half-precision matrix product can be added to an fp32 matrix without rounding in between."""
     known = hasattr(torch.ops.aten.addmm, "dtype_out") and torch.version.cuda is not None
     return known and device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def _to_gradient(logits: Tensor, labels: Tensor, bias: Tensor | None, vocabulary: int, bend: Bend) -> Tensor:
-    """The cross-entropy of each row of logits (R, S) with its label, (R,) float32; their gradient takes their place.
+    """The cross-entropy of each row of logits (R, S) and its label, (R,) float32. Overwrites logits by their gradient.
 
-    A negative label is padding: its row counts for nothing.
+    A negative label marks padding; its row has no loss and no gradient.
     """
     counted = labels >= 0
     labels = labels.clamp(min=0)
     plain = logits.float() if bias is None else logits.float() + bias
     bent = bend(plain)
-    bent[:, vocabulary:] = -math.inf  # padded columns never count
+    bent[:, vocabulary:] = -math.inf  # exclude padded columns
     shares = torch.log_softmax(bent, -1)
     losses = -shares.gather(1, labels[:, None]).squeeze(1) * counted
     shares.exp_()
-    if torch.compiler.is_compiling():  # fused with the rest, where scattering is not
+    if torch.compiler.is_compiling():  # a comparison is fused into the kernel, a scatter would not be
         shares = shares - (torch.arange(logits.shape[1], device=logits.device) == labels[:, None]).float()
     else:
         shares.scatter_add_(1, labels[:, None], torch.full_like(losses, -1)[:, None])
@@ -205,7 +205,7 @@ def _to_gradient(logits: Tensor, labels: Tensor, bias: Tensor | None, vocabulary
 def _kernel(
     device: torch.device, dtype: torch.dtype, vocabulary: int, has_bias: bool, bend: Bend
 ) -> tuple[Kernel, bool]:
-    """`_to_gradient` for a device, and whether it is compiled: on CUDA, where that works."""
+    """`_to_gradient` for a device, and whether it is compiled (on CUDA, if possible)."""
     kernel: Kernel = functools.partial(_to_gradient, vocabulary=vocabulary, bend=bend)
     stride = -(-vocabulary // _MULTIPLE) * _MULTIPLE
     compiled = _compiled(kernel, device, dtype, stride, has_bias) if device.type == "cuda" else None
@@ -213,11 +213,11 @@ def _kernel(
 
 
 def _compiled(kernel: Kernel, device: torch.device, dtype: torch.dtype, stride: int, has_bias: bool) -> Kernel | None:
-    """The kernel by torch.compile, after a trial; None, with a notice, where that fails."""
+    """Compile the kernel and try it. Returns None, with a notice, if that fails."""
     bias = torch.zeros(stride, device=device) if has_bias else None
-    try:  # compilers are missing or fail in many ways
+    try:  # a compiler can be missing or fail in many ways
         compiled: Kernel = torch.compile(kernel)
-        for rows in (2, 3):  # two numbers of rows, after which the compiled kernel takes any
+        for rows in (2, 3):  # after two different numbers of rows, the compiled kernel accepts any
             logits = torch.zeros((rows, stride), dtype=dtype, device=device)
             compiled(logits, torch.zeros(rows, dtype=torch.long, device=device), bias)
     except torch.OutOfMemoryError:

@@ -1,4 +1,4 @@
-"""Scores of attention heads in training: after each evaluation, on random tokens and on validation samples."""
+"""Scores attention heads after each evaluation of a run, on random tokens and on validation samples."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from proctool.training.sources import Source
 
 INDUCTION_ABOVE = 0.5
-"""A head with a higher induction score is an induction head: it puts more than half of its attention on the tokens that
-follow earlier occurrences of the current one. A convention; Olsson et al. 2022 give no threshold."""
+"""A head with a higher induction score counts as an induction head: more than half of its attention is on tokens that
+follow earlier occurrences of the current one. The threshold is a convention; Olsson et al. 2022 give none."""
 _SAMPLES = 16
 _LENGTH = 25
 _MOST_TOKENS = 256
-"""Tokens of a validation sample that are looked at: patterns grow with their square."""
+"""Tokens of a validation sample to score. Memory grows with the square of this number."""
 
 
 class HeadTracker:
-    """Listens to a run's evaluations and records the heads' scores of its model, which is left as it was.
+    """Records the head scores of a run's model at each evaluation. It does not change the model.
 
-    Raises OptionError where a sample is too short for repeated tokens, ModelError for a model without attention or one
-    whose weights are spread over processes.
+    Raises OptionError if samples are too short for repeated tokens, and ModelError for models without attention or with
+    weights sharded over processes.
     """
 
     def __init__(self, model: PreTrainedModel, held_out: Source, run: RunFolder) -> None:
@@ -59,7 +59,7 @@ class HeadTracker:
 
 
 def induction_heads(events: Iterable[Event]) -> InductionHeads | None:
-    """When induction heads form, by the scores on random tokens that are repeated; None without tracked heads."""
+    """When induction heads form, by the scores on repeated random tokens; None if heads are not tracked."""
     highest = {
         event.step: max((head["induction"] for head in event.heads if head.get("induction") is not None), default=0.0)
         for event in events

@@ -1,7 +1,7 @@
-"""Training and scoring a module that is in memory, without a run folder: for the Python API.
+"""Trains and scores a module in memory, without a run folder, for the Python API.
 
-Any module will do whose forward takes token ids (B, L) as its first argument and gives logits (B, L, V), an object
-with `.logits`, or a tuple that begins with them. It is trained where it is, on one device.
+The module's forward must take token ids (B, L) as its first argument. It must return logits (B, L, V), an object with
+`.logits`, or a tuple whose first element is the logits. The module stays on its device.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from proctool.training.sources import Source
 
 
 def logits_of(module: nn.Module, tokens: Tensor) -> Tensor:
-    """What the module predicts at every position: (B, L) -> (B, L, V). Raises ModelError."""
+    """The module's logits at every position: (B, L) -> (B, L, V). Raises ModelError."""
     cached = getattr(getattr(module, "config", None), "use_cache", None) is not None
     try:
         output: Any = module(tokens, use_cache=False) if cached else module(tokens)
-    except IndexError as error:  # an embedding that is too small
+    except IndexError as error:  # usually an embedding that is too small
         raise ModelError(
             f"{type(module).__name__}: its embeddings are too small for token ids up to {int(tokens.max())} or for "
             f"{tokens.shape[1]} positions ({error})"
@@ -59,12 +59,12 @@ def target_logits(module: nn.Module, batch: Batch) -> Tensor:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where the module's first parameter is."""
+    """The device of the module's first parameter."""
     return next(module.parameters()).device
 
 
 def score(module: nn.Module, source: Source, samples: int, batch: int) -> Scores:
-    """Scores on the first samples of `source`, `batch` at a time; the module is in training mode after as before.
+    """Score the first `samples` samples of `source`, `batch` at a time. The module's training mode does not change.
 
     Raises ModelError.
     """
@@ -89,9 +89,9 @@ def train(
 ) -> None:
     """Train `module` in place: AdamW on the loss of target tokens, on the same samples as `proctool warmup`.
 
-    Of the options it reads steps, batch_size, accumulate, lr, schedule, ramp_steps, final_lr, weight_decay, beta2,
-    clip, precision (fp32 or bf16), seed and log_every. `listen` gets a TrainEvent every `log_every` steps.
-    Raises ModelError, RunError where the loss or its gradient is not finite.
+    It uses these options: steps, batch_size, accumulate, lr, schedule, ramp_steps, final_lr, weight_decay, beta2, clip,
+    precision (fp32 or bf16), seed and log_every. `listen` gets a TrainEvent every `log_every` steps. Raises ModelError,
+    and RunError if the loss or its gradient is not finite.
     """
     device = device_of(module)
     optimiser = make_optimiser(module, lr=options.lr, weight_decay=options.weight_decay, beta2=options.beta2)

@@ -35,10 +35,10 @@ def open_init(options: InitOptions) -> SavedModel | None:
 
 
 def rows_for(donor: SavedModel | None, options: InitOptions, tokenizer: Tokenizer) -> int:
-    """Rows that the embeddings need: the tokenizer's tokens, or all of a donor's rows where those are copied.
+    """The number of embedding rows: one per token of the tokenizer, or all rows of the donor if they are copied.
 
-    Rows stand for tokens: raises OptionError when ids are other tokens in the donor's tokenizer; a `Notice` tells of
-    special ones. Donors of procedural data have no tokenizer to compare.
+    Each row belongs to a token. Raises OptionError if the donor's tokenizer has other tokens for these ids; for special
+    tokens, a `Notice` says so. Donors trained on procedural data have no tokenizer to compare.
     """
     from proctool.corpora.carried import other_tokens
 
@@ -59,7 +59,7 @@ def rows_for(donor: SavedModel | None, options: InitOptions, tokenizer: Tokenize
 def transplant_from(
     donor: SavedModel | None, options: InitOptions, seed: int
 ) -> Callable[[PreTrainedModel], list[Origin]] | None:
-    """The change to make to a fresh model before training."""
+    """A function that carries the donor's weights into a fresh model before training."""
     if donor is None:
         return None
 

@@ -1,4 +1,4 @@
-"""A training command from options to artifact: what warm-up, pretraining and diagnostics share."""
+"""A training command from options to artifact. Warm-up, pretraining and diagnostics share this."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Job:
-    """Everything a training run needs, checked, with nothing written yet."""
+    """Everything that a training run needs. The options are checked; nothing is written yet."""
 
     command: str
     options: TrainingOptions
@@ -62,25 +62,25 @@ class Job:
     metadata: Mapping[str, Any]
     parents: Sequence[Artifact | Mapping[str, Any]] = ()
     prepare: Callable[[PreTrainedModel], list[Origin]] | None = None
-    """Changes the fresh model before training: the transplant."""
+    """Changes the fresh model before training, by a transplant."""
     state: Artifact | None = None
-    """The training state whose optimiser's state is carried with the tensors (default: a fresh one)."""
+    """The donor's training state, whose optimiser state is carried over (default: start fresh)."""
     build: Callable[[PretrainedConfig, int], PreTrainedModel] = build_model
-    """Makes the fresh model of a configuration and a seed."""
+    """Makes a fresh model from a configuration and a seed."""
     loss: Callable[[PreTrainedModel], TargetLoss] | None = None
-    """What is trained for (default: the target tokens, by the model's own head)."""
+    """The loss (default: on target tokens, through the model's head)."""
     score: Callable[[Mapping[str, Tensor]], Mapping[str, float | None]] | None = None
     """Scores of the final weights, for the end event."""
     course: Curriculum | None = None
-    """A length curriculum, ending in `source` (default: that source from the beginning)."""
+    """A length curriculum that ends with `source` (default: only `source`)."""
     others: Mapping[str, Source] = field(default_factory=dict)
-    """More validation samples, by the split that their evaluations are recorded as."""
+    """Additional validation samples, keyed by the split under which their evaluations are recorded."""
     epochs: float | None = None
-    """How often the run sees its corpus."""
+    """The number of times that the run sees its corpus."""
     remark: str = ""
-    """A note before the run, for example that the budget repeats the corpus."""
+    """A note to print before the run, for example that the budget repeats the corpus."""
     by_part: bool = False
-    """Whether the end event says where in the rows the loss is (for text)."""
+    """Whether the end event contains the parts of the loss (for text)."""
     listeners: Sequence[Callable[[Event], None]] = field(default=())
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Job:
             raise ModelError(
                 f"the data's vocabulary of {self.source.vocab_size} does not fit the model's {self.config.vocab_size}"
             )
-        # Refused before a run folder is made.
+        # Check these before a run folder is made.
         if self.options.train is not None:
             train_only(outline(self.config), self.options.train)
         require_optimiser(self.options, self.config)
@@ -99,7 +99,7 @@ class Job:
 
     @property
     def run_path(self) -> Path:
-        """The run's folder: its own, or the one where an earlier version of proctool began it."""
+        """The run's folder: next to the output, or where an earlier version of proctool began the run."""
         earlier = earlier_run_path(self.options, self.output, self._settings())
         return earlier or run_path(self.command, self.options, self.output)
 
@@ -108,7 +108,7 @@ class Job:
         return self.options.steps * self.options.batch_size * self.source.length
 
     def plan(self) -> dict[str, Any]:
-        """What a dry run prints: sizes and costs, and what would be carried over."""
+        """The content of a dry run: sizes, costs, and what would be carried over."""
         model, origins, trained = self._initial()
         planned: dict[str, Any] = {
             "command": self.command,
@@ -133,12 +133,12 @@ class Job:
         return planned
 
     def _state_bytes(self, model: PreTrainedModel, trained: int) -> int:
-        """Bytes of a training state: fp32 weights, and the moments of those that are trained."""
+        """Bytes of a training state: fp32 weights, and the moments of trained weights."""
         single = single_moments(model, self.options.optimizer)
         return 4 * parameter_count(model) + 8 * trained - 4 * single
 
     def _procedural(self, steps: int) -> dict[str, Any]:
-        """Procedural tokens of the first `steps` steps, where they are mixed into a corpus."""
+        """Procedural tokens in the first `steps` steps; None without a mix."""
         found = procedural_tokens(self.source, steps * self.options.batch_size)
         return {} if found is None else {"procedural_tokens": found}
 
@@ -147,7 +147,7 @@ class Job:
         return held_out_samples(self.held_out, self.options.eval_samples)
 
     def _remarks(self) -> list[str]:
-        """Notes before the run."""
+        """Notes to print before the run."""
         remarks = [self.remark] if self.remark else []
         if self._eval_samples < self.options.eval_samples:
             remarks.append(
@@ -157,7 +157,7 @@ class Job:
         return remarks
 
     def _initial(self) -> tuple[PreTrainedModel, list[Origin], int]:
-        """The model before its first step, where its weights come from, and how many of them will be trained."""
+        """The model before its first step, the origins of its weights, and the number of trained weights."""
         model = self.build(self.config, self.options.seed)
         if self.options.init_attention == "mimetic":
             make_mimetic(model, self.options.seed)
@@ -166,7 +166,7 @@ class Job:
         return model, origins, trained
 
     def _settings(self) -> dict[str, Any]:
-        """What the run's result depends on, as JSON has it."""
+        """Everything that the run's result depends on, as JSON values."""
         settings = {
             "command": self.command,
             **recorded(self.options),
@@ -178,7 +178,7 @@ class Job:
         }
         if (configuration := written_digest(self.options.model)) is not None:
             settings["model.content"] = configuration
-        if (start := start_of(self.options.model)) is not None:  # a default may change, and then starts another run
+        if (start := start_of(self.options.model)) is not None:  # also defaults: a changed one makes another run
             settings["init_std"] = start.init_std if self.options.init_std is None else self.options.init_std
             settings["tie"] = start.tied if self.options.tie is None else self.options.tie
         as_json: dict[str, Any] = json.loads(json.dumps(settings))
@@ -189,7 +189,7 @@ class Job:
         return outlook(self.run_path, self._settings(), self.options, self.output)
 
     def run(self) -> EndEvent:
-        """Train (or go on, or find it done) and write the artifact. Returns the final event."""
+        """Train and write the artifact, or resume, or do nothing if the run is done. Returns the end event."""
         from proctool.training.determinism import deterministic
 
         with deterministic(self.options.deterministic):
@@ -200,7 +200,7 @@ class Job:
 
         settings, fresh = self._settings(), self.options.resume == "never"
         process = start_process()
-        with process.main_process_first():  # it decides whose folder this is; then the others read it
+        with process.main_process_first():  # it creates or checks the folder; the others only read it
             run = RunFolder(
                 self.run_path, settings, fresh=fresh, extend=self.options.extend, writer=process.is_main_process
             )
@@ -222,7 +222,7 @@ class Job:
 
     @contextlib.contextmanager
     def _outputs_held(self, writer: bool) -> Iterator[None]:
-        """Keep other processes from the names that this run will write in the end. Raises ArtifactError."""
+        """Lock the names of the files that this run will write at its end. Raises ArtifactError."""
         with contextlib.ExitStack() as held:
             for _, path, _ in outputs_of(self.options, self.output) if writer else []:
                 held.enter_context(artifact.output(path))
@@ -293,10 +293,10 @@ class Job:
     def _completed(
         self, run: RunFolder, model: PreTrainedModel, origins: list[Origin], result: Result, options: TrainingOptions
     ) -> EndEvent:
-        """Write the artifacts of a run that has ended with these `options`, and record that. Returns the end event."""
+        """Write the artifacts of a run that has ended, and record the end event. Returns it."""
         last = result.scores.at(result.step, result.tokens)
         best = result.best or last
-        # A curriculum that was not finished leaves a model that has never seen samples of the full size.
+        # If the curriculum did not finish, the model has never seen samples of the full size.
         trained_size = {} if result.size is None else {"trained_size": result.size}
 
         def weights_at(found: Evaluation) -> Mapping[str, Tensor]:

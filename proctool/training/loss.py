@@ -1,4 +1,4 @@
-"""The loss. Shapes: B samples, L tokens in each, T target tokens among them, D width, V vocabulary."""
+"""The loss of target tokens. Shapes: B samples of L tokens, T targets in total, D width, V vocabulary."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LOGITS_AT_ONCE = 1 << 25
-"""Logits held at once; where a batch has more, they are made, scored and dropped chunk by chunk."""
+"""Logits in memory at once. If a batch has more, they are computed, scored and freed chunk by chunk."""
 
 
 class TargetLoss(nn.Module):
     """A causal language model with its loss on target tokens only.
 
-    Hidden states at target positions alone go through the head: on tasks with few targets, and on large
-    vocabularies, the full logits would cost most of the time and memory.
+    Only hidden states at target positions go through the head. On tasks with few targets or large vocabularies, full
+    logits would take most of the time and memory.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
         self.in_chunks = True
-        """Whether to hold no more than LOGITS_AT_ONCE. Chunks call the head as often as the batch has targets for."""
+        """Whether to compute at most LOGITS_AT_ONCE at a time. The head is then called once per chunk."""
         self._bend = Bend.of(model.config)
         self._require_own_logits()
 
@@ -39,12 +39,12 @@ class TargetLoss(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The summed cross-entropy over the batch's targets, in nats; () float32.
 
-        With `procedural`, as `MixedBatch` has it, that over those targets alone too, without gradients; () each.
+        With `procedural` (see `MixedBatch`), returns also the sum over procedural targets, detached; () each.
         """
         hidden = self._hidden(tokens, positions)  # (T, D)
         if procedural is None:
             return self._total(hidden, labels)
-        with torch.no_grad():  # every process goes through the head as often, also where it has none of them
+        with torch.no_grad():  # all processes must call the head equally often, even without procedural targets
             theirs = self._total(hidden.index_select(0, procedural), labels.index_select(0, procedural))
         return self._total(hidden, labels), theirs
 
@@ -62,7 +62,7 @@ class TargetLoss(nn.Module):
         return _InChunks.apply(self._logits, len(parts[0][1]), hidden, labels, *head)  # type: ignore[no-any-return, no-untyped-call]
 
     def scores(self, tokens: Tensor, positions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """For each target, its cross-entropy in nats and whether it has the highest logit: (T,) and (T,) bool."""
+        """The cross-entropy of each target in nats, (T,), and whether it has the highest logit, (T,) bool."""
         losses, right = [], []
         for part, wanted in self._chunks(self._hidden(tokens, positions), labels):
             logits = self._logits(part)
@@ -82,7 +82,7 @@ class TargetLoss(nn.Module):
         return self._bend(self.model.get_output_embeddings()(hidden).float())  # (T, V)
 
     def _require_own_logits(self) -> None:
-        """Raise ModelError where the model does more to its logits than is known here: its loss would be wrong."""
+        """Raise ModelError if the model post-processes logits in an unknown way, which would make the loss wrong."""
         device = next(self.model.parameters()).device
         config = self.model.config
         few = min(4, getattr(config, "max_position_embeddings", None) or 4)
@@ -104,10 +104,10 @@ class TargetLoss(nn.Module):
 
 
 class _InChunks(torch.autograd.Function):
-    """A sum of losses whose gradients are taken chunk by chunk in the forward pass, while each chunk's logits exist.
+    """A sum of losses that computes gradients chunk by chunk in the forward pass, while each chunk's logits exist.
 
-    Keeping all logits for the backward pass would dominate memory, making them twice costs a third of the head's
-    time; with a loss at the very end of the graph neither is needed, since the gradient that comes back is a number.
+    Keeping all logits for the backward pass would dominate memory, and recomputing them would take a third of the
+    head's time. Neither is necessary because the loss is the end of the graph: the gradient passed back is one number.
     """
 
     @staticmethod
@@ -115,7 +115,7 @@ class _InChunks(torch.autograd.Function):
         ctx: Any, logits_of: Callable[[Tensor], Tensor], size: int, hidden: Tensor, labels: Tensor, *head: Tensor
     ) -> Tensor:
         total = torch.zeros((), device=hidden.device)
-        # Sharded weights are in bf16, and sums of many chunks would lose much there.
+        # Sharded weights are in bf16, in which sums over many chunks would be inexact.
         sums = [torch.zeros_like(each, dtype=torch.promote_types(each.dtype, torch.float32)) for each in head]
         grad_hidden = torch.empty_like(hidden)
         for start in range(0, len(labels), size):
@@ -126,8 +126,8 @@ class _InChunks(torch.autograd.Function):
                 logits = logits_of(part)
             shares = torch.log_softmax(logits.detach(), -1)
             total -= shares.gather(1, wanted).sum()
-            # The gradient of cross-entropy is softmax - 1 at the label: made in place, where autograd's takes two more
-            # arrays of this size, the largest there are.
+            # The gradient of cross-entropy is softmax minus 1 at the label. Compute it in place, because autograd would
+            # need two more arrays of this size, which is the largest of all.
             shares.exp_().scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=shares.dtype))
             grad_hidden[chunk], *grads = torch.autograd.grad(logits, [part, *head], shares)
             for so_far, grad in zip(sums, grads, strict=True):

@@ -1,10 +1,10 @@
-"""Sums of losses by place in the row and by repetition, batch by batch. B rows, L tokens in each, T targets in all.
+"""Sums of losses by position in the row and by repetition. Shapes: B rows of L tokens, T targets in total.
 
     row         a b c a b d
     copyable 2  . . . . x .     "a b" occurred before; n = 2
     position    0 1 2 3 4 5     tokens read before; the first token is never predicted
 
-No torch here.
+This file does not import torch.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from proctool.loss_parts import ICL_TOKEN, Band, LossParts, Ngrams, Part
 
 NGRAMS = (2, 3)
 _ICL = 2
-"""Numbers for the in-context-learning score: the summed difference, and the rows."""
+"""Numbers for the in-context-learning score: the summed difference and the number of rows."""
 
 
 class LossSums:
-    """Losses added up. `values` is one vector, so that processes can add theirs."""
+    """Sums of losses. `values` is one vector, so that a single reduction adds up the processes."""
 
     def __init__(self, length: int, last: int | None = None) -> None:
-        """For rows of up to `length` tokens, the first included.
+        """Make sums for rows of up to `length` tokens, including the first.
 
-        `last`: position of the token that the in-context-learning score takes as the last (default: the row's last).
+        `last` is the position of the last token in the in-context-learning score (default: the row's last).
         """
         self.length = length
         self.last = length - 1 if last is None else last
@@ -43,13 +43,13 @@ class LossSums:
 
     @property
     def _copied(self) -> NDArray[np.float64]:
-        """Summed losses of copyable targets, and their number, by n: (2, 2)"""
+        """By n, the summed losses of copyable targets and their number: (2, 2)"""
         return self.values[2 * self.length : -_ICL].reshape(len(NGRAMS), 2)
 
     def add(self, tokens: NDArray[np.integer], targets: NDArray[np.bool_], nats: NDArray[np.float64]) -> None:
         """Add a batch: tokens (B, L) and targets (B, L), with the losses of the targets in row-major order (T,).
 
-        L may be shorter than `length`. Tokens after a row's last target may be anything.
+        L may be smaller than `length`. Tokens after a row's last target do not matter.
         """
         rows, places = targets.nonzero()
         self.nats_at[:] += np.bincount(places, nats, self.length)
@@ -64,7 +64,7 @@ class LossSums:
             self.values[-_ICL:] += early - late, both.sum()
 
     def parts(self) -> LossParts:
-        """The means."""
+        """The mean losses of all parts."""
         nats, count = self.nats_at.sum(), self.count_at.sum()
         difference, rows = self.values[-_ICL:]
         return LossParts(
@@ -79,7 +79,7 @@ class LossSums:
 
 
 def repeated(tokens: NDArray[np.integer], sizes: tuple[int, ...]) -> list[NDArray[np.bool_]]:
-    """For each n in `sizes` (rising), whether a token and the n - 1 before it occurred earlier in the same row.
+    """For each n in `sizes` (ascending), whether a token and the n - 1 before it occurred earlier in the same row.
 
     (B, L) -> (B, L) each. Occurrences may overlap.
     """
@@ -87,7 +87,7 @@ def repeated(tokens: NDArray[np.integer], sizes: tuple[int, ...]) -> list[NDArra
     ids = tokens.astype(np.int64)
     most = int(ids.max(initial=0)) + 1
     found = []
-    codes = np.repeat(np.arange(batch), length).reshape(batch, length)  # the number of a row and the n-gram ending here
+    codes = np.repeat(np.arange(batch), length).reshape(batch, length)  # identify the row and the n-gram ending here
     for n in range(1, max(sizes) + 1):
         before = codes if n == 1 else codes[:, :-1]
         keys = before * most + ids[:, n - 1 :]  # (B, L - n + 1)
@@ -105,7 +105,7 @@ def _part(nats: float, targets: float) -> Part:
 
 
 def _bands(nats_at: NDArray[np.float64], count_at: NDArray[np.float64]) -> tuple[Band, ...]:
-    """Positions by powers of two."""
+    """Means over bands of positions, divided at powers of two."""
     bands = []
     start = 1
     while start < len(count_at):

@@ -1,4 +1,4 @@
-"""Procedural rows among the rows of a corpus: what `--mix` says, and which rows of a run they are. No torch here."""
+"""Procedural rows in a corpus: parses `--mix` and chooses the rows. This file does not import torch."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ class MixSchedule:
         return {"constant": Fraction(1), "first": 1 / self.value}.get(self.kind, Fraction(2))
 
     def before(self, position: int, rows: int) -> Fraction:
-        """The sum of the relative densities of the first `position` rows of a run of `rows`; `rows` at its end.
+        """The sum of relative densities over the first `position` of `rows` rows; at the end it equals `rows`.
 
-        Rows after the end of the schedule belong to an extended run: constant and periodic go on, others have ended.
+        Later rows belong to an extended run: constant and periodic continue there, the others have ended.
         """
         if self.kind == "constant":
             return Fraction(position)
@@ -113,7 +113,7 @@ class Mix:
 
     @property
     def written(self) -> tuple[str, ...]:
-        """The tasks with every option, and their shares: equal for equal mixes."""
+        """The tasks with all options, and their shares. Equal mixes have equal texts."""
         return tuple(f"{task.spec}={float(share)!r}" for task, share in self.parts)
 
     def samples_per_row(self, context: int) -> int:
@@ -127,15 +127,15 @@ class Mix:
 
     @property
     def added_ids(self) -> int:
-        """Ids that the model needs beside those of its tokenizer."""
+        """The number of ids that the model needs in addition to those of its tokenizer."""
         return self.task.vocab_size if self.symbols == "reserved" else 0
 
 
 @functools.lru_cache(maxsize=32)
 def parse_mix(written: tuple[str, ...], schedule: str | None = None, symbols: Symbols | None = None) -> Mix | None:
-    """Parse `SPEC=SHARE` (or `SPEC*SHARE`), several joined by " + " or as several texts; None if all shares are 0.
+    """Parse texts such as `SPEC=SHARE` (or `SPEC*SHARE`), optionally joined by " + "; None if all shares are 0.
 
-    A share is that of all rows of the run. Raises OptionError.
+    A share is relative to all rows of the run. Raises OptionError.
     """
     from proctool.procedural.mixture import Mixture, top_level
 
@@ -177,7 +177,7 @@ def _part(written: str) -> tuple[Task, Fraction]:
 
 
 def checked(options: MixOptions, context: int) -> dict[str, object]:
-    """The options as they are recorded: equal for equal data, None for what has no effect. Raises OptionError."""
+    """The options in their recorded form: equal for equal data, None for options without effect. Raises OptionError."""
     for name in ("noise_tokens", "noise_rows"):
         share = getattr(options, name)
         if share is not None and not 0 <= share < 1:
@@ -201,11 +201,11 @@ def checked(options: MixOptions, context: int) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Placement:
-    """Which rows of a run are inserted ones (procedural, say): a function of seed and position alone.
+    """Determines which rows of a run are inserted (procedural, for example), from the seed and the position only.
 
-    The rows before position p hold floor(share * density(p) + phase) inserted ones, where the seed gives the phase. So
-    they are evenly spaced at any density, their number is within one of the share, and counting those before a
-    position costs nothing. Sums are exact: no rounding can move a row.
+    Before position p there are floor(share * density(p) + phase) inserted rows, where the seed determines the phase.
+    They are evenly spaced at any density, their number is within one of the share, and a closed formula counts those
+    before a position. Arithmetic is exact, so rounding cannot move a row.
     """
 
     share: Fraction
@@ -215,7 +215,7 @@ class Placement:
     """Rows of the run that the schedule covers."""
     seed: int
     kind: str = "mix"
-    """Rows of each kind have a phase of their own."""
+    """Kind of the rows; each kind has a different phase."""
 
     @functools.cached_property
     def _phase(self) -> Fraction:
@@ -223,7 +223,7 @@ class Placement:
         return Fraction(int.from_bytes(digest[:8], "little"), 1 << 64)
 
     def before(self, position: int) -> int:
-        """Inserted rows among the first `position` rows."""
+        """The number of inserted rows among the first `position` rows."""
         return math.floor(self.share * self.schedule.before(position, self.rows) + self._phase)
 
     def within(self, start: int, stop: int) -> list[int]:
@@ -236,5 +236,5 @@ class Placement:
 
 
 def even_placement(share: float, seed: int) -> Placement:
-    """The places of rows of random tokens: evenly over the run."""
+    """The placement of rows of random tokens: evenly over the run."""
     return Placement(Fraction(str(share)), MixSchedule(), 1, seed, kind="noise-rows")

@@ -1,4 +1,4 @@
-"""A corpus with procedural rows among its rows."""
+"""Sources that insert procedural rows between the rows of a corpus."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _COUNTED = 1 << 24
 
 
 def symbol_ids(mix: Mix, corpus: CorpusSource, eos_id: int) -> NDArray[np.int64]:
-    """The id in the corpus's vocabulary of each symbol of the task. (task.vocab_size,)
+    """The id of each of the task's symbols in the corpus's vocabulary, (task.vocab_size,).
 
-    reserved: ids after the tokenizer's, in the task's order, which no text has. frequency: symbol k is the k-th most
-    frequent id among the first 2^24 tokens of the training split, without end-of-text; the smaller id wins a tie.
-    Raises OptionError if the vocabulary is too small.
+    reserved: ids after the tokenizer's, which do not occur in text, in the task's order. frequency: symbol k gets the
+    k-th most frequent id in the first 2^24 tokens of the training split, without end-of-text; if two are equally
+    frequent, the smaller id comes first. Raises OptionError if the vocabulary is too small.
     """
     needed = mix.task.vocab_size
     if mix.symbols == "reserved":
@@ -47,7 +47,7 @@ def symbol_ids(mix: Mix, corpus: CorpusSource, eos_id: int) -> NDArray[np.int64]
 
 
 class ProceduralRows:
-    """A task's stream as rows of `context` tokens: as many whole samples as fit, one after the other.
+    """A task's stream as rows of `context` tokens. A row has as many whole samples as fit, one after the other.
 
     Targets are those of the task. `pad` fills the end of a row and is never a target.
     """
@@ -85,10 +85,10 @@ class ProceduralRows:
 
 
 class Interleaved:
-    """The rows of a source with rows of another between them.
+    """The rows of one source, with rows of a second source inserted.
 
-    Both keep their own order, whatever the share and the schedule: an inserted row moves the rows after it by one place
-    and drops none. A run of so many rows sees fewer rows of the first source, the first ones of its order.
+    Both sources keep their order, whatever the share and the schedule: an inserted row moves later rows by one place
+    and drops none. A run with a fixed number of rows therefore sees only the first rows of the first source.
     """
 
     def __init__(self, main: Source, inserted: Source, placement: Placement) -> None:
@@ -101,7 +101,7 @@ class Interleaved:
         return self._read(start, stop)[0]
 
     def _read(self, start: int, stop: int) -> tuple[Samples, NDArray[np.bool_]]:
-        """The rows, and which of them are inserted ones."""
+        """The rows, and a mask of the inserted ones."""
         first, last = self.placement.before(start), self.placement.before(stop)
         marks = np.zeros(stop - start, bool)
         marks[np.array(self.placement.within(start, stop), np.int64) - start] = True
@@ -113,11 +113,11 @@ class Interleaved:
         return Samples(tokens, targets), marks
 
     def main_rows(self, rows: int) -> int:
-        """Rows of the first source among the first `rows`."""
+        """The number of rows of the first source among the first `rows`."""
         return rows - self.placement.before(rows)
 
     def metadata(self) -> dict[str, Any]:
-        """That of the first source."""
+        """Metadata of the first source."""
         return self.main.metadata()
 
 
@@ -130,7 +130,7 @@ class MixedSource(Interleaved):
 
     @classmethod
     def of(cls, main: Source, corpus: CorpusSource, mix: Mix, rows: int, seed: int, eos_id: int) -> Self:
-        """`main`, which is the corpus or has its rows, with procedural rows. Raises OptionError before any training."""
+        """Add procedural rows to `main`, the source of the corpus rows. Raises OptionError before any training."""
         ids = symbol_ids(mix, corpus, eos_id)
         procedural = ProceduralRows(mix, seed, "train", ids=ids, context=main.length, pad=eos_id)
         made = cls(main, procedural, mix, rows, seed)

@@ -1,7 +1,8 @@
-"""The optimisers: AdamW, or Muon for the matrices of attention and MLPs with AdamW for the rest. Only matrices decay.
+"""The optimisers: AdamW, or Muon for the matrices of attention and MLPs with AdamW for all other parameters.
 
-Sources of Muon: https://kellerjordan.github.io/posts/muon/; arXiv 2502.16982, whose scale of the update (section 2.2)
-gives it AdamW's size, so that one learning rate and one weight decay suit both.
+Weight decay applies only to matrices. Sources of Muon: https://kellerjordan.github.io/posts/muon/, arXiv 2502.16982.
+The latter scales Muon's update to the size of AdamW's (section 2.2), so that one learning rate and one weight decay
+suit both.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 _OF_MUON = "ns_steps"
-"""An option that only Muon's groups of parameters have."""
+"""Key that only the parameter groups of Muon have."""
 _FACTOR = "lr_factor"
 
 
@@ -36,10 +37,10 @@ def make_optimiser(
     optimizer: str = "adamw",
     lr_of: Sequence[str] = (),
 ) -> torch.optim.Optimizer:
-    """The optimiser of the trainable parameters; norms, biases and embeddings are not decayed.
+    """The optimiser of the trainable parameters. Norms, biases and embeddings have no weight decay.
 
-    Muon and `lr_of` (factors by component, `attention=0.5`) need a PreTrainedModel. Raises ModelError for one whose
-    components are not known.
+    Muon and `lr_of` (learning rate factors by component, such as `attention=0.5`) need a PreTrainedModel. Raises
+    ModelError if its components are not known.
     """
     is_muon, factors = optimizer == "muon", lr_factors(lr_of)
     known = cast("PreTrainedModel", model)
@@ -76,7 +77,7 @@ def optimiser_of(model: nn.Module, options: TrainingOptions) -> torch.optim.Opti
 
 
 def set_rate(groups: Iterable[dict[str, Any]], rate: float) -> None:
-    """Give each group of parameters its learning rate: its component's factor times `rate`."""
+    """Set the learning rate of each parameter group: `rate` times the factor of its component."""
     for group in groups:
         own = rate * group.get(_FACTOR, 1.0)
         if isinstance(group["lr"], Tensor):
@@ -86,9 +87,9 @@ def set_rate(groups: Iterable[dict[str, Any]], rate: float) -> None:
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
-    """Muon for some groups of parameters and AdamW for the others, as one optimiser with one state.
+    """Muon for some parameter groups and AdamW for the others, as one optimiser with one state.
 
-    It changes weights whatever `found_inf` says: a bad step must be left out by not calling `step`.
+    It ignores `found_inf`. To skip a bad step, do not call `step`.
     """
 
     def __init__(
@@ -103,10 +104,10 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Change the weights by their gradients."""
-        assert closure is None, "the loss is never asked again"
+        """Update the weights."""
+        assert closure is None, "a closure is not supported"
         for part in self._parts:
-            # `load_state_dict`, which Accelerate calls, puts a new state and new groups into this optimiser.
+            # Accelerate calls `load_state_dict`, which replaces the state and the groups of this optimiser.
             of_muon = isinstance(part, torch.optim.Muon)
             part.param_groups = [group for group in self.param_groups if (_OF_MUON in group) == of_muon]
             part.state = self.state
@@ -114,7 +115,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
 
 def require_optimiser(options: TrainingOptions, config: PretrainedConfig) -> None:
-    """Refuse, before anything is written, an optimiser that a run cannot have. Raises OptionError, RunError."""
+    """Check, before anything is written, that the run supports its optimiser. Raises OptionError, RunError."""
     is_muon, factors = options.optimizer == "muon", lr_factors(options.lr_of or ())
     if not (is_muon or factors):
         return

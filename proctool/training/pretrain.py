@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None = None) -> Job:
-    """The job that trains `options.model` on the rows of a corpus. Raises CorpusError, ArtifactError, ModelError.
+    """Make the job that trains `options.model` on a corpus. Raises CorpusError, ArtifactError, ModelError.
 
     Arms with the same corpus, context and seed see the same rows in the same order.
     """
@@ -47,7 +47,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     mix = options.mixed
     config = model_config(
         options.model,
-        # A configuration file has rows of its own, to which the donor's must fit.
+        # A configuration file sets the number of rows, which the donor's rows must match.
         vocab_size=rows_needed if is_shape else tokenizer.vocab_size,
         context=options.context,
         family=options.family,
@@ -86,7 +86,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
     metadata |= {name: share for name in ("noise_tokens", "noise_rows") if (share := getattr(options, name))}
     noise = TokenNoise(options.noise_tokens, tokenizer.vocab_size, options.seed) if options.noise_tokens else None
     train = CorpusSource(store.split("train"), tokenizer.vocab_size, options.seed, metadata, noise)
-    # The held-out rows are the same ones whatever the run's seed, and without noise.
+    # Validation rows do not depend on the run's seed and have no noise.
     held_out = CorpusSource(evaluation_rows(store, options.eval_split), tokenizer.vocab_size, 0, metadata)
     source: Source = train
     seen = corpus_rows = options.steps * options.batch_size
@@ -135,7 +135,7 @@ def pretrain_job(options: PretrainOptions, progress: Callable[..., None] | None 
 def _with_symbols(
     config: PretrainedConfig, mix: Mix | None, tokenizer: Tokenizer, options: PretrainOptions
 ) -> PretrainedConfig:
-    """The configuration with rows for the ids that a mix adds to those of the tokenizer. Raises OptionError."""
+    """Add embedding rows to the configuration for the ids of a mix's symbols. Raises OptionError."""
     rows = config.get_text_config().vocab_size
     needed = tokenizer.vocab_size + (mix.added_ids if mix is not None else 0)
     if needed <= rows:
@@ -149,7 +149,7 @@ def _with_symbols(
 
 
 def _beginning(donor: SavedModel | None, tokenizer: Tokenizer, options: PretrainOptions) -> dict[str, str]:
-    """A model that goes on with a foreign model's embeddings and tokenizer begins texts as that did."""
+    """How texts begin: as for the donor, if the model continues with its embeddings and tokenizer."""
     from proctool.corpora.carried import AS_ITS_TOKENIZER, BEGIN
 
     if donor is None or not donor.begins_as_tokenizer or options.embeddings != "copy":

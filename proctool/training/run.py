@@ -1,4 +1,4 @@
-"""A run's folder: its settings, its events, its checkpoints, and whose it is.
+"""A run's folder: its settings, events and checkpoints, and its lock.
 
 NAME.run/config.json      the resolved settings, in a form that makes this folder a run folder (run_form.py)
 NAME.run/metrics.jsonl    one JSON object per event, flushed
@@ -42,10 +42,10 @@ from proctool.training.run_state import extensions_of
 class RunFolder:
     """An open run folder, locked against other processes until `close`.
 
-    `settings` is what the run's result depends on. A folder that holds another run's checkpoint or result is refused,
-    so nothing is lost or mixed; `fresh` discards what proctool wrote of it instead. A folder that is neither empty nor
-    a run folder is refused before anything is written. Of a run's processes only the main one is a `writer`; to the
-    others the folder is there to be read. `extend` takes more steps than a finished run has as its continuation.
+    `settings` contains everything that the run's result depends on. If the folder holds a checkpoint or result of
+    another run, opening it fails, so that nothing is lost or mixed. With `fresh`, what proctool wrote there is
+    discarded instead. Opening also fails, before anything is written, if the folder is neither empty nor a run folder.
+    Only a run's main process is a `writer`; the others only read. `extend` continues a finished run for more steps.
     Raises RunError, ArtifactError (a damaged state to extend from), OSError.
     """
 
@@ -95,11 +95,11 @@ class RunFolder:
 
     @property
     def extensions_begun(self) -> int:
-        """Extensions that the metrics have recorded."""
+        """The number of extensions recorded in the metrics."""
         return sum(isinstance(event, ExtendEvent) for event in self.events())
 
     def last_end(self, output: Path | None = None) -> EndEvent | None:
-        """How the run ended; None while it is to go on, or to write its `output` again."""
+        """The end event; None if the run must continue or write its `output` again."""
         return last_end(self.path, output)
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class RunFolder:
 
     @property
     def identity(self) -> str:
-        """A name that no other run has, for trackers to know this one by; drawn once and kept in the folder."""
+        """A unique name for trackers, drawn once and stored in the folder."""
         kept = self.path / "identity"
         if not kept.exists():
             kept.write_text(secrets.token_hex(4), encoding="utf-8")
@@ -120,13 +120,13 @@ class RunFolder:
     # -- events --
 
     def events(self) -> list[Event]:
-        """The events recorded so far; a last line cut off by a kill is left out."""
+        """The events recorded so far, without a last line that a kill has cut off."""
         return read_events(self.path)
 
     def begin(self, step: int) -> None:
-        """Open the metrics file to go on from `step`: what a killed run recorded past it is dropped, to be redone.
+        """Open the metrics file to continue from `step`. Later events of a killed run are dropped and will be repeated.
 
-        So are checkpoints past it, which are damaged, and would be kept in the place of newer ones.
+        Later checkpoints are removed too. They are damaged, and would be kept instead of new ones.
         """
         if not self.is_writer:
             return
@@ -140,7 +140,7 @@ class RunFolder:
         self._metrics = (self.path / FILE).open("ab")
 
     def record(self, event: Event) -> None:
-        """Append an event and tell the listeners."""
+        """Append an event to the metrics and pass it to the listeners."""
         if not self.is_writer:
             return
         assert self._metrics is not None
@@ -151,14 +151,14 @@ class RunFolder:
         self._tell(event)
 
     def say(self, note: str) -> None:
-        """Tell the listeners something that the run does not record."""
+        """Pass a note to the listeners without recording it."""
         self._tell(NoteEvent(note=note))
 
     def _tell(self, event: Event) -> None:
         for listener in list(self.listeners):
             try:
                 listener(event)
-            except OSError:  # a terminal or a pipe that is gone is no reason to stop training
+            except OSError:  # training continues without its terminal or pipe
                 self.listeners = [each for each in self.listeners if each is not listener]
 
     # -- checkpoints --
@@ -174,7 +174,7 @@ class RunFolder:
         return path
 
     def save_best(self, step: int, weights: Mapping[str, Any]) -> None:
-        """Write the weights of `step`, the best so far; those that a kept checkpoint goes back to stay beside them."""
+        """Write the weights of `step`, the best so far. Best weights that a kept checkpoint refers to stay."""
         self._checkpoints.mkdir(exist_ok=True)
         path = self._checkpoints / f"best-{step:08d}.safetensors"
         artifact.write(path, weights, kind="weights", metadata={"step": step})
@@ -185,7 +185,7 @@ class RunFolder:
         return artifact.open_artifact(self._checkpoints / f"best-{step:08d}.safetensors", "weights")
 
     def _drop_bests(self) -> None:
-        """Keep the last, and for each checkpoint the last before it: a run that goes on from there has it again."""
+        """Remove best weights, except the latest and those that each checkpoint needs for a resume."""
         bests = {step_of(path): path for path in self._bests()}
         needed = set(list(bests)[-1:])
         for checkpoint in map(step_of, self._steps()):
@@ -194,7 +194,7 @@ class RunFolder:
             bests[step].unlink()
 
     def latest(self) -> Artifact | None:
-        """The latest checkpoint whose every hash is right; a damaged one is passed over for the one before."""
+        """The latest checkpoint with correct hashes. Damaged ones are skipped, with a note."""
         for path in reversed(self._named("step")):
             try:
                 found = artifact.open_artifact(path, "checkpoint")
@@ -208,12 +208,12 @@ class RunFolder:
         return None
 
     def save_state(self, step: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-        """Write the final training state, for an extension to continue from."""
+        """Write the final training state, from which an extension continues."""
         metadata = {**state, "step": step, "final": True, "settings": lasting(self._settings)}
         artifact.write(state_of(self.path, step), tensors, kind="checkpoint", metadata=metadata)
 
     def complete(self, step: int) -> None:
-        """Remove every checkpoint. What an extension from `step` needs stays, where its state was saved."""
+        """Remove all checkpoints. If the final state of `step` was saved, best weights that an extension needs stay."""
         if not self.is_writer:
             return
         bests = self._bests()
@@ -235,13 +235,13 @@ class RunFolder:
         return self._ours("best")
 
     def _ours(self, kind: Kind) -> list[Path]:
-        """Checkpoints that proctool wrote, damaged since or not: these alone are counted and removed."""
+        """Checkpoints that proctool wrote, including damaged ones. No other files are counted or removed."""
         return [path for path in self._named(kind) if is_artifact(path)]
 
     def _named(self, kind: Kind) -> list[Path]:
-        """Files with a checkpoint's name, in the order of their steps."""
+        """Files with the name of a checkpoint, ordered by step."""
         if self.is_writer and self._checkpoints.is_dir():
-            for left in self._checkpoints.glob(".*"):  # by a kill; ours, since the folder is locked
+            for left in self._checkpoints.glob(".*"):  # by a killed run: the lock keeps other writers out
                 if _LEFT.fullmatch(left.name):
                     left.unlink()
         return checkpoints_of(self.path, kind)

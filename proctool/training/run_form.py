@@ -1,7 +1,7 @@
-"""The settings file of a run folder: its form, and how a run folder is told from any other folder.
+"""The settings file of a run folder. It distinguishes a run folder from any other folder.
 
-config.json holds the run's settings and, under `FORM`, the version of this layout, which nothing but proctool writes. A
-settings file from before the key was written is known by what it holds.
+config.json holds the run's settings and, under the key `FORM`, the version of this layout. Only proctool writes that
+key. Settings files of versions before the key are recognised by their content.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ SETTINGS = "config.json"
 
 
 _STARTED_THEN = {"init_std": GPT2_INIT_STD, "tie": None}
-"""How models given by shape began before their settings said so."""
+"""Initial weights of models given by shape, in versions whose settings did not record them."""
 
 
 _OF_A_START = {"components", "embeddings", "layers", "heads", "load_optimizer_state"}
-"""Settings without effect in a run that starts from fresh weights; their defaults may change."""
+"""Settings that have no effect in runs from fresh weights, so that their defaults may change."""
 
 
 def read_form(folder: Path) -> dict[str, Any] | None:
-    """A run folder's settings with the keys that only the form has; None where there is no file of this form."""
+    """The content of a run folder's settings file; None if there is no such file or it has another form."""
     try:
         found = parse_json((folder / SETTINGS).read_bytes(), any_text=True)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
@@ -47,7 +47,7 @@ def read_form(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_older(found: Mapping[str, Any]) -> bool:
-    """Whether these are settings as proctool wrote them before they had a mark."""
+    """Whether these are settings from a version of proctool that did not write the key."""
     command = found.get("command")
     trains = isinstance(command, str) and (command in ("warmup", "pretrain") or command.startswith("eval "))
     return (
@@ -59,13 +59,13 @@ def _is_older(found: Mapping[str, Any]) -> bool:
 
 
 def write_form(folder: Path, values: Mapping[str, Any]) -> None:
-    """Write a run folder's settings, whole or not at all."""
+    """Write a run folder's settings file. It is either complete or absent."""
     with artifact.replacing(folder / SETTINGS) as file:
         file.write((json.dumps({FORM: VERSION, **values}, indent=2) + "\n").encode())
 
 
 def changed_settings(found: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """The keys of the settings of a run folder, `found`, that differ from those of a run."""
+    """The keys in which the settings of a run folder, `found`, differ from those of a run."""
     keys = (found.keys() | settings.keys()) - {FORM, EXTENDED_FROM}
     if found.get("init") is None and settings.get("init") is None:
         keys -= _OF_A_START
@@ -86,10 +86,10 @@ def require_run_folder(folder: Path) -> None:
 
 
 def _lost_form(folder: Path) -> bool:
-    """Whether the settings are no JSON or gone, but the metrics are those of a run."""
+    """Whether the settings are missing or damaged, but the metrics are those of a run."""
     try:
         parse_json((folder / SETTINGS).read_bytes(), any_text=True)
-        return False  # another program's
+        return False  # written by another program
     except (FileNotFoundError, IsADirectoryError, ValueError):
         pass
     try:

@@ -1,4 +1,4 @@
-"""Where a training run keeps its files: its run folder, and the files of its weights."""
+"""The paths of a training run: its run folder and its weight files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def artifact_path(folder: Path) -> Path:
 
 
 def outputs_of(options: TrainingOptions, output: Path | None) -> list[tuple[str, Path, str]]:
-    """Which weights ("last" or "best") go into which file, and what its fields in the end event begin with."""
+    """For each file of weights: which weights it gets ("last" or "best") and the prefix of its end event fields."""
     if output is None:
         return []
     if options.save == "both":
@@ -52,10 +52,10 @@ def run_path(command: str, options: TrainingOptions, output: Path | None) -> Pat
 
 
 def earlier_run_path(options: TrainingOptions, output: Path | None, settings: Mapping[str, Any]) -> Path | None:
-    """The folder where earlier versions of proctool kept this run, `runs/NAME` for `a/NAME.safetensors`.
+    """The folder where earlier versions of proctool put this run: `runs/NAME` for `a/NAME.safetensors`.
 
-    None where it holds no run with these settings, or one of another output; and where the output's own run folder
-    is in use. Raises RunError, OSError.
+    None if it has no run with these settings or a run of another output, or if the run folder next to the output is in
+    use. Raises RunError, OSError.
     """
     if output is None or options.run_dir is not None or options.resume == "never":
         return None
@@ -63,7 +63,7 @@ def earlier_run_path(options: TrainingOptions, output: Path | None, settings: Ma
     found = read_form(folder)
     if found is None or not (folder / FILE).exists() or not holds_nothing(run_folder_of(output)):
         return None
-    # A run that started as models did then is this one too: whoever opens it says with which flag it goes on.
+    # A run with the initial weights of that version matches too; opening it names the flag that continues it.
     may_differ = {"init_std", "tie"} | (EXTENDABLE if options.extend else frozenset())
     if not may_differ.issuperset(changed_settings(found, settings)):
         return None
@@ -74,7 +74,7 @@ def earlier_run_path(options: TrainingOptions, output: Path | None, settings: Ma
 
 
 def check_files(command: str, options: TrainingOptions, output: Path | None) -> None:
-    """Stop, before any work, a run that would overwrite its inputs or files that proctool did not write.
+    """Check, before any work, that the run overwrites neither its inputs nor files that proctool did not write.
 
     Raises ArtifactError, OptionError, RunError.
     """

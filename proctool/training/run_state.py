@@ -1,4 +1,4 @@
-"""How far a run is: one rule for resuming it, for the stages of an experiment and for reports on them."""
+"""The state of a run. Resuming, stages of experiments and reports all use this one rule."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ State = Literal["missing", "started", "done"]
 
 
 def run_state(folder: Path, *, began: bool, end: EndEvent | None, output: Path | None = None) -> State:
-    """How far the run in `folder` is, whose events have a start (`began`) and, where it ended, an `end`.
+    """The state of the run in `folder`. `began` says whether its events have a start; `end` is its end event, if any.
 
-    It is done when it has ended, no extension has begun since, and its files hold the weights that it wrote. Without
-    an `output` its files do not count: its metrics are complete even where somebody has removed the weights.
+    The run is done if it has ended, no extension has begun since, and its files hold the weights that it wrote. Without
+    an `output`, files are not checked, because the metrics are complete even if the weights were removed.
     """
     if end is not None and end.extensions == len(extensions_of(folder)):
         written = [(output, end.content)] if output is not None else []
@@ -32,7 +32,7 @@ def run_state(folder: Path, *, began: bool, end: EndEvent | None, output: Path |
 
 
 def content_of(path: Path) -> str | None:
-    """The content hash that an artifact's header gives; None where there is no artifact, or a damaged one."""
+    """The content hash in an artifact's header; None if the artifact is missing or damaged."""
     try:
         return artifact.read_header(path).content
     except (ArtifactError, OSError):
@@ -40,7 +40,7 @@ def content_of(path: Path) -> str | None:
 
 
 def is_written(path: Path) -> bool:
-    """Whether a file is complete: an artifact, or a file of results. Both are written whole or not at all."""
+    """Whether the file (an artifact or results) is complete. Both kinds are written completely or not at all."""
     if path.name == RESULTS:
         try:
             return holds_results(path)
@@ -50,13 +50,13 @@ def is_written(path: Path) -> bool:
 
 
 def extensions_of(folder: Path) -> list[dict[str, Any]]:
-    """The extensions that a run's settings name."""
+    """The extensions listed in a run's settings."""
     found: list[dict[str, Any]] = (read_form(folder) or {}).get(EXTENDED_FROM, [])
     return found
 
 
 def covered_steps(folder: Path, steps: int, *, extend: bool) -> int:
-    """The steps that schedules of the run in `folder` cover; of an extended run, those before it was extended."""
+    """The steps covered by the schedules of the run in `folder`: those before the run was extended."""
     found = read_form(folder) or {}
     if found.get(EXTENDED_FROM):
         return scheduled_steps(steps, found[EXTENDED_FROM])

@@ -1,4 +1,4 @@
-"""run.log: what was started, with which versions and settings, what was noted, and how it ended, failures in full."""
+"""run.log: each start of a run with versions, settings and notes, and how it ended, with tracebacks of errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from proctool.training.run import RunFolder
 
 @contextlib.contextmanager
 def run_log(run: RunFolder, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Append to the run's log while the block lasts. A log that cannot be written stops nothing."""
+    """Append to the run's log inside the block. If the log cannot be written, the run continues."""
     if not run.is_writer:
         yield
         return
@@ -57,7 +57,7 @@ def run_log(run: RunFolder, settings: Mapping[str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _opened(run: RunFolder) -> Iterator[TextIO]:
-    """The log, or one that nobody reads where it cannot be opened; closing it fails as quietly as writing."""
+    """Open the log, or a dummy if that fails. Errors in closing are ignored, like those in writing."""
     file: TextIO
     try:
         file = (run.path / "run.log").open("a", encoding="utf-8", errors="backslashreplace")
@@ -67,7 +67,7 @@ def _opened(run: RunFolder) -> Iterator[TextIO]:
     try:
         yield file
     finally:
-        with contextlib.suppress(OSError):  # what could not be written is tried once more
+        with contextlib.suppress(OSError):  # closing tries again to write what is buffered
             file.close()
 
 
@@ -81,14 +81,14 @@ class _Log:
             self._file.flush()
 
     def event(self, event: Event) -> None:
-        """A line for a training event; those of every few steps are in metrics.jsonl alone."""
+        """Write a line for an event, except frequent ones such as train events, which are only in metrics.jsonl."""
         if not isinstance(event, TrainEvent):
             told = {key: value for key, value in to_json(event).items() if key != "event"}
             self(event.kind, event.note if isinstance(event, NoteEvent) else json.dumps(told))
 
     @contextlib.contextmanager
     def warnings(self) -> Iterator[None]:
-        """Keep what libraries warn of, beside showing it as before."""
+        """Write warnings of libraries to the log, in addition to showing them."""
         handler = logging.StreamHandler(self._file)
         handler.setLevel(logging.WARNING)
         handler.setFormatter(logging.Formatter("%(asctime)s  warning   %(name)s: %(message)s"))

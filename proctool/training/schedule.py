@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step, and the factors on it of components."""
+"""The learning rate as a pure function of the step, and its factors by component."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from proctool.errors import OptionError
 from proctool.models.components import COMPONENTS, parse_components
 
 _DECAY_SHARE = 0.2
-"""The last part of a WSD run, over which its rate falls (https://arxiv.org/abs/2405.18392)."""
+"""Share of the steps at the end of a WSD schedule in which the rate falls (https://arxiv.org/abs/2405.18392)."""
 
 
 def learning_rate(step: int, *, steps: int, peak: float, schedule: str, ramp_steps: int, final: float) -> float:
-    """The rate for optimiser step `step` (0-based) of `steps`; `final` is a fraction of `peak`."""
+    """The learning rate of optimiser step `step` (from 0) of `steps`; `final` is a fraction of `peak`."""
     if step < ramp_steps:
         return peak * (step + 1) / ramp_steps
     done = min(1.0, (step - ramp_steps) / max(1, steps - ramp_steps))  # an extended run keeps the final rate
@@ -32,7 +32,7 @@ def learning_rate(step: int, *, steps: int, peak: float, schedule: str, ramp_ste
 
 
 def lr_factors(written: Sequence[str]) -> dict[str, float]:
-    """Factors on the learning rate by component, in the standard order, of texts such as `attention=0.5`.
+    """Parse learning rate factors such as `attention=0.5`; returns them by component, in the standard order.
 
     Factors of 1 are left out. Raises OptionError.
     """

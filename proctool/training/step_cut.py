@@ -1,7 +1,7 @@
-"""How a step is cut so that it fits into memory: samples at once, and what the backward pass computes again.
+"""Chooses how to cut a step so that it fits into memory: samples at a time, and gradient checkpointing.
 
-None of it changes a result by more than rounding. What `auto` chose is recorded in the start event; a resumed run takes
-the same, so that it ends as one that was never stopped, bit for bit, whatever else uses the memory then.
+This changes results only by rounding. The start event records what `auto` chose, and a resumed run uses the same. It
+therefore ends with the bits of an uninterrupted run, whatever memory is free when it resumes.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MemoryOf = Callable[[bool], Memory]
-"""The memory of training with gradient checkpointing or without."""
+"""Estimates the memory of training, with or without gradient checkpointing."""
 
 
 @dataclass(frozen=True)
 class StepCut:
-    """How one process does its share of a step."""
+    """How a process divides its share of a step."""
 
     micro_batch: int
-    """Samples at once."""
+    """Samples per micro-batch."""
     accumulate: int
-    """Micro-batches one after another."""
+    """Number of micro-batches."""
     gradient_checkpointing: bool
     fits: bool = True
-    """Whether the estimate is within the memory; where nothing was to be chosen it is not asked."""
+    """Whether the estimate fits into memory. Always true if nothing had to be chosen."""
     lean_mlp: bool = False
-    """Whether GPT-2's GELU is computed again in the backward pass (models/faster.py)."""
+    """Whether the backward pass recomputes GPT-2's GELU (models/faster.py)."""
 
     def applied(self, options: TrainingOptions) -> TrainingOptions:
-        """The options with numbers in place of `auto`."""
+        """The options with `auto` replaced by the choice."""
         return dataclasses.replace(
             options, micro_batch=None, accumulate=self.accumulate, gradient_checkpointing=self.gradient_checkpointing
         )
 
 
 def is_chosen(options: TrainingOptions) -> bool:
-    """Whether the memory decides anything that the options leave open."""
+    """Whether the options leave something open that depends on memory."""
     return AUTO in (options.micro_batch, options.gradient_checkpointing)
 
 
 def cut_step(
     options: TrainingOptions, memory_of: MemoryOf, room: int, *, processes: int = 1, sharded: bool = False
 ) -> StepCut:
-    """The cut for `room` bytes a process: as few micro-batches as fit, checkpointing only where nothing else does.
+    """The cut for `room` bytes per process: as few micro-batches as fit, with checkpointing only if necessary.
 
-    Where nothing fits, one sample at once with checkpointing if that may be chosen: the estimate is not exact.
-    Raises OptionError where the processes cannot share the batch out evenly.
+    If nothing fits, the cut is one sample at a time with checkpointing, if the options allow it, because the estimate
+    may be too high. Raises OptionError if the processes cannot share the batch evenly.
     """
     most = options.samples_at_once(processes)
     share = options.batch_size // processes
@@ -80,13 +80,13 @@ def cut_step(
 
 
 def fixed_cut(options: TrainingOptions, processes: int = 1) -> StepCut:
-    """The cut of options that leave nothing open. Raises OptionError."""
+    """The cut for options that leave nothing open. Raises OptionError."""
     micro = options.samples_at_once(processes)
     return StepCut(micro, options.batch_size // processes // micro, options.gradient_checkpointing is True)
 
 
 def recorded_cut(options: TrainingOptions, events: Iterable[Event], processes: int = 1) -> StepCut | None:
-    """What a run's start event says was chosen; None where it does not, or cannot be for so many processes."""
+    """The choice in a run's start event; None if there is none or it does not suit the number of processes."""
     start = next((event for event in events if isinstance(event, StartEvent)), None)
     if start is None or not start.micro_batch or start.gradient_checkpointing is None:
         return None
@@ -99,10 +99,10 @@ def recorded_cut(options: TrainingOptions, events: Iterable[Event], processes: i
 def cut_for(
     options: TrainingOptions, model: PreTrainedModel, length: int, device: torch.device, events: Iterable[Event] = ()
 ) -> StepCut:
-    """The cut of training `model` on samples of `length` tokens on this launch's devices.
+    """The cut for training `model` on samples of `length` tokens on this launch's devices.
 
-    `events` are those of a run to be resumed: what was chosen then is kept while the device could hold it at all.
-    Every process of the launch calls this. Raises OptionError.
+    `events` are those of a run to resume. Its choice is kept unless it exceeds the device's total memory. All processes
+    of the launch must call this. Raises OptionError.
     """
     from proctool.training.loss import LOGITS_AT_ONCE
 
@@ -121,7 +121,7 @@ def cut_for(
         return memory_of(cut.gradient_checkpointing, lean).peak(layout)
 
     cut = fixed_cut(options, processes) if not is_chosen(options) else recorded_cut(options, events, processes)
-    # On a CPU the GELU takes a hundredth of the time, and a compiler decides for itself: no estimate is needed.
+    # No estimate is needed on a CPU, where GELU takes a hundredth of the time, or if a compiler decides.
     if cut is not None and not is_chosen(options) and (on_cpu or options.compile):
         return dataclasses.replace(cut, lean_mlp=not cut.gradient_checkpointing)
     room, total = _agreed(device_memory(device, processes))
@@ -132,7 +132,7 @@ def cut_for(
 
 
 def planned_memory(options: TrainingOptions, model: PreTrainedModel, length: int) -> dict[str, Any]:
-    """What one process of this launch holds at its peak, estimated, and what that decides; for a dry run."""
+    """For a dry run: the estimated peak memory of one process of this launch, and the cut that follows from it."""
     from proctool.training.loss import LOGITS_AT_ONCE
 
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -148,7 +148,7 @@ def planned_memory(options: TrainingOptions, model: PreTrainedModel, length: int
 
 
 def _agreed(memory: DeviceMemory) -> tuple[int, int]:
-    """The least room and total of all processes, which cut a step alike."""
+    """The smallest room and total over all processes, because all use the same cut."""
     held = [(memory.room, memory.total)]
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         from accelerate.utils import gather_object

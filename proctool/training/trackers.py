@@ -1,4 +1,4 @@
-"""Sending a run's events to experiment trackers, through Accelerate's interface to them."""
+"""Sends a run's events to experiment trackers, through Accelerate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
 _PROJECT = "proctool"
-# What each kind of event says of the model; the rest of it is where and when.
+# The fields of each event to send as metrics; the others say where and when it happened.
 _SENT = {
     "train": ("loss", "corpus_loss", "procedural_loss", "lr", "grad_norm", "tokens_per_second", "mfu", "tokens"),
     "eval": ("loss", "accuracy", "exact_match"),
@@ -25,20 +25,20 @@ _SENT = {
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises OptionError for a tracker that Accelerate does not know, or whose package is missing."""
+    """Check the names of trackers. Raises OptionError for unknown ones and for missing packages."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
             raise OptionError(f'track: unknown tracker "{name}"{config.suggestion(name, LOGGER_TYPE_TO_CLASS)}')
-        is_registered = LOGGER_TYPE_TO_CLASS[name].__module__ != "accelerate.tracking"  # by its user, not built in
+        is_registered = LOGGER_TYPE_TO_CLASS[name].__module__ != "accelerate.tracking"  # registered by the user
         if not is_registered and importlib.util.find_spec(name) is None:
             raise OptionError(f"track: {name} is not installed; run pip install {name.replace('_', '-')}")
 
 
 @contextlib.contextmanager
 def tracked(run: RunFolder, names: Sequence[str], settings: Mapping[str, Any]) -> Iterator[None]:
-    """Send the run's events to the trackers while the block lasts. One that fails is left out, with a note."""
+    """Send the run's events to the trackers inside the block. A tracker that fails is dropped, with a note."""
     senders = [_Sender(run, name, settings) for name in names if run.is_writer]
     run.listeners.extend(sender.take for sender in senders)
     try:
@@ -49,7 +49,7 @@ def tracked(run: RunFolder, names: Sequence[str], settings: Mapping[str, Any]) -
 
 
 class _Sender:
-    """One tracker, begun at the first event: only then is it known whether the run goes on from a checkpoint."""
+    """One tracker. It starts at the first event, which shows whether the run resumes from a checkpoint."""
 
     def __init__(self, run: RunFolder, name: str, settings: Mapping[str, Any]) -> None:
         self._run, self._name, self._settings = run, name, settings
@@ -57,7 +57,7 @@ class _Sender:
         self._failed = False
 
     def take(self, event: Event) -> None:
-        """Pass an event on."""
+        """Send an event."""
         if self._failed:
             return
         try:
@@ -67,11 +67,11 @@ class _Sender:
                 group = event.split if isinstance(event, EvalEvent) else event.kind
                 found = {f"{group}/{key}": value for key, value in to_json(event).items() if key in _SENT[event.kind]}
                 self._tracker.log(found, step=event.step)
-        except Exception as error:  # a tracker's trouble (a server that is down) must not end the run
+        except Exception as error:  # a tracker's failure (such as a server that is down) must not end the run
             self._lose(error)
 
     def close(self) -> None:
-        """Let the tracker send what it still holds."""
+        """Let the tracker send its remaining data."""
         if self._tracker is not None and not self._failed:
             try:
                 self._tracker.finish()
@@ -84,7 +84,7 @@ class _Sender:
         made = LOGGER_TYPE_TO_CLASS[self._name]
         arguments: dict[str, Any] = {"run_name": _PROJECT}
         if self._name == "tensorboard":
-            # What a killed run wrote past its checkpoint is hidden, and written again.
+            # Metrics that a killed run wrote after its checkpoint are hidden and will be repeated.
             arguments = {"run_name": "tensorboard", "purge_step": step + 1 if step else None}
         elif self._name == "wandb":
             arguments |= {"name": self._run.path.name, "id": self._run.identity, "resume": "allow"}
@@ -94,7 +94,7 @@ class _Sender:
         if made.requires_logging_directory:
             arguments["logging_dir"] = str(self._run.path)
         self._tracker = made(**arguments)
-        if hasattr(self._tracker, "start"):  # older versions of Accelerate start with the making
+        if hasattr(self._tracker, "start"):  # in older versions of Accelerate, the constructor starts the tracker
             self._tracker.start()
         if is_new:
             simple = (str, int, float, bool)

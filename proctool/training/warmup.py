@@ -17,7 +17,7 @@ _HELD_OUT = "validation"
 
 
 def warmup_job(options: WarmupOptions, kind: type[Job] = Job) -> Job:
-    """The job, of this kind, that trains `options.model` on a task's stream, or on a generated file.
+    """Make the job, of class `kind`, that trains `options.model` on a task's stream or a generated file.
 
     Raises OptionError, ArtifactError, ModelError.
     """
