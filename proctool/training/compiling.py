@@ -45,9 +45,8 @@ def compile_model(engine: Engine, trial: Batch) -> str:
     failure = ""
     try:
         with torch.random.fork_rng():
-            engine.add_gradients(
-                trial, len(trial.labels), is_last=False
-            )  # no communication in DDP, so a failed process cannot block the others
+            # Without the last micro-batch DDP does not communicate, so a failed process cannot block the others.
+            engine.add_gradients(trial, len(trial.labels), is_last=False)
     except Exception as error:  # compilers fail in many ways
         failure = first_line(error) or type(error).__name__
     engine.module.zero_grad()

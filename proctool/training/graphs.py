@@ -104,9 +104,8 @@ class GraphStep(Step):
         step.load(batches, targets)
 
         def body() -> None:
-            judged = self.take(
-                step.batches, step.targets, is_logged=False
-            )  # there is one process, so no sum over processes
+            # `is_logged` would only add a sum over processes, and there is one process.
+            judged = self.take(step.batches, step.targets, is_logged=False)
             step.judged = judged
 
         if step.replay is None and step.warmed >= WARMING and self._capture is not None:

@@ -238,9 +238,7 @@ def train(
         scores = note_scores(course.lesson)
     parts_before = checkpoints.part_states()
     last = options.steps
-    if (
-        checkpoints.extends and here.step % options.eval_every == 0
-    ):  # the original run ended before it acted on this evaluation
+    if checkpoints.extends and here.step % options.eval_every == 0:  # which had no effect when the run ended here
         scores = measured(course.lesson.held_out)
         if reason := settle(scores):
             note_stop(reason)

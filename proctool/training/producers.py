@@ -108,9 +108,7 @@ class _Producer:
         slot = self._slots[self._taken % self._work.slots]
         batches = [Batch(*(_copy(view, pin) for view in views)) for views in self._work.views(slot, said.room)]
         self._taken += 1
-        with contextlib.suppress(
-            BrokenPipeError, ConnectionResetError
-        ):  # it has finished, or its next message says why
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has finished, or will say why it failed
             self._pipe.send(None)
         return StepBatches(batches, said.targets)
 

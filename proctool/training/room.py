@@ -29,9 +29,8 @@ def device_memory(device: torch.device, sharers: int = 1) -> DeviceMemory:
     """The memory of a GPU or, for a CPU, of this machine. `sharers` processes of the run share it."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-            device
-        )  # torch's cache, which it can reuse
+        # torch can reuse its cache.
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return DeviceMemory(total, free, int(_ON_GPU * free))
     total, free = _machine()
     return DeviceMemory(total, free, int(_ON_CPU * free) // sharers)
