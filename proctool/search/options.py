@@ -39,7 +39,7 @@ class SearchOptions:
     batch_size: int = 32
     """Rows per optimiser step."""
     hours: float = field(default=2.0, metadata=INCIDENTAL)
-    """Time for the whole search, over all its sittings."""
+    """Total time of the search, across resumes."""
     trials: int | None = field(default=None, metadata=INCIDENTAL)
     """Most candidates to try (default: as many as the hours allow)."""
     steps: int | None = None

@@ -254,7 +254,7 @@ def cells_tried(studies: Sequence[Study], *kinds: Kind) -> int:
 
 
 def worked_seconds(studies: Sequence[Study], now: Callable[[], datetime] = datetime.now) -> float:
-    """Seconds in which a trial was running, over all sittings; trials at the same time count once."""
+    """Seconds in which a trial was running, across resumes; simultaneous trials count once."""
     from optuna.trial import TrialState
 
     spans = sorted(
