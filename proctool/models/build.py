@@ -69,7 +69,7 @@ def model_config(
 
 
 def _vocabulary(path: Path, written: Any, needed: int, padded: bool) -> int:
-    """Rows of the embeddings, if a configuration file has `written` and the data has `needed` tokens."""
+    """Embedding rows of a model whose configuration file has `written` rows and whose data has `needed` tokens."""
     if written in (None, needed):
         return needed
     if not padded:
@@ -105,7 +105,7 @@ def with_head(config: PretrainedConfig, *, tied: bool) -> PretrainedConfig:
 
 
 _INIT_STDS = ("initializer_range", "init_std")
-"""What transformers' families call the standard deviation of fresh weights."""
+"""Names of the standard deviation of fresh weights in transformers' families."""
 
 
 def set_init_std(config: PretrainedConfig, init_std: float) -> None:
@@ -169,7 +169,7 @@ def config_of(family: str, values: Mapping[str, Any]) -> PretrainedConfig:
     require_sane(family, values)
     try:
         return AutoConfig.for_model(family, **_with_infinities(values))
-    except Exception as error:  # transformers checks configurations in many ways and with many exceptions
+    except Exception as error:  # checks in transformers raise many kinds of errors
         raise ModelError(f"{family}: transformers rejects this configuration: {error}") from None
 
 
@@ -182,7 +182,7 @@ def _require_known(family: str) -> None:
 
 
 def _with_infinities(value: Any) -> Any:
-    """Numbers that JSON does not have, which transformers writes as {"__float__": "Infinity"}."""
+    """Decode numbers that JSON cannot express; transformers writes them as {"__float__": "Infinity"}."""
     if isinstance(value, Mapping):
         if value.keys() == {"__float__"}:
             return float(value["__float__"])
@@ -205,7 +205,7 @@ def build_model(config: PretrainedConfig, seed: int) -> PreTrainedModel:
 
 
 def with_rows(config: PretrainedConfig, rows: int) -> PretrainedConfig:
-    """A copy of `config` with so many rows of embeddings."""
+    """A copy of `config` with `rows` rows of embeddings."""
     made = copy.deepcopy(config)
     for each in (made, made.get_text_config()):
         each.vocab_size = rows
@@ -213,9 +213,9 @@ def with_rows(config: PretrainedConfig, rows: int) -> PretrainedConfig:
 
 
 def build_grown(config: PretrainedConfig, seed: int, *, rows: int) -> PreTrainedModel:
-    """`build_model`, where rows of embeddings beyond `rows` are added last.
+    """As `build_model`, but embedding rows beyond `rows` are drawn last.
 
-    So the other weights are those of a model without them, and arms with and without added rows start alike.
+    All other weights then equal those of a model without these rows, so arms with and without them start alike.
     """
     import torch
 
@@ -229,7 +229,7 @@ def build_grown(config: PretrainedConfig, seed: int, *, rows: int) -> PreTrained
 
 
 def outline(config: PretrainedConfig) -> PreTrainedModel:
-    """The model of `config` without memory for its weights (on torch's meta device). Raises ModelError."""
+    """The model of `config` on torch's meta device, without memory for its weights. Raises ModelError."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -255,5 +255,5 @@ def require_context(config: PretrainedConfig, tokens: int, what: str, advice: st
 
 
 def parameter_count(model: PreTrainedModel) -> int:
-    """Distinct parameters: tied ones count once."""
+    """The number of distinct parameters; tied ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())

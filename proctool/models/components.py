@@ -1,12 +1,12 @@
-"""What each parameter of a model is for, resolved from its modules, not from substrings of tensor names.
+"""Finds the component of each parameter from the model's modules, not from substrings of tensor names.
 
-attention   attention modules, whatever is inside them: projections, query and key norms
+attention   attention modules with everything inside: projections, query and key norms
 mixer       token mixers that are not attention: state-space (Mamba), linear recurrence, gated short convolution
 mlp         feed-forward modules; in a mixture of experts the router, every expert and the shared expert
 norms       normalisation between those modules, and after the last layer
 embeddings  the token embedding
 positions   learned position embeddings
-head        the output projection, where it is not the token embedding again
+head        the output projection, unless it is tied to the token embedding
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COMPONENTS = ("attention", "mixer", "mlp", "norms", "embeddings", "positions", "head")
 
-# How transformers ends the class names of each kind of module, after the family's own prefix.
+# Endings of the class names of each kind of module in transformers, after the family's prefix.
 _ATTENTION = ("Attention", "AttentionBlock")
 _NORMS = ("Norm", "Norm1P")
 _ENDINGS = (
@@ -37,7 +37,7 @@ _ENDINGS = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where a parameter sits: its component, and its layer (None outside the stack of layers)."""
+    """The place of a parameter: its component and its layer (None outside the stack of layers)."""
 
     component: str
     layer: int | None
@@ -49,21 +49,21 @@ class Anatomy:
 
     parameters: dict[str, Place]
     buffers: dict[str, Place]
-    """Buffers that are saved with the weights (routing biases, learned activations), placed as their module is."""
+    """Buffers that are saved with the weights (routing biases, learned activations), with their module's place."""
     stack: str
     """Name of the module that holds the layers: "transformer.h"."""
     layers: int
     position_offset: int
-    """Rows of the position embedding before that of the first position (OPT keeps two)."""
+    """Rows of the position embedding before the first position (two in OPT)."""
 
     def in_layer(self, name: str, layer: int) -> str:
-        """What the tensor `name` of some layer is called in `layer`."""
+        """The name that tensor `name` of one layer has in `layer`."""
         inside = name.removeprefix(f"{self.stack}.").partition(".")[2]
         return f"{self.stack}.{layer}.{inside}"
 
 
 def parse_components(names: Sequence[str], option: str = "components") -> tuple[str, ...]:
-    """Component names in the standard order; "none" alone is none.
+    """Component names in the standard order; ("none",) means no components.
 
     Raises OptionError, in the name of the `option`, on an unknown or repeated name.
     """
@@ -78,15 +78,15 @@ def parse_components(names: Sequence[str], option: str = "components") -> tuple[
 
 
 def components(model: PreTrainedModel) -> dict[str, Place]:
-    """The place of every parameter, by name, in the model's order: `anatomy` without the rest."""
+    """The place of every parameter by name, in the model's order. `anatomy` gives more."""
     return anatomy(model).parameters
 
 
 def anatomy(model: PreTrainedModel) -> Anatomy:
-    """The parts of `model`, on whatever device (meta too).
+    """The parts of `model`, which may be on any device, including meta.
 
-    A model is a stack of layers and what stands before and after it. Each direct child of a layer is one component
-    as a whole, by its class. Raises ModelError, naming the part, for a model that holds anything else.
+    A model is a stack of layers with modules before and after it. The class of each direct child of a layer determines
+    its component. Raises ModelError, naming the part, if a part has no known component.
     """
     from torch import nn
 
@@ -97,7 +97,7 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
     stack = found[0]
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head is None:
-        head = getattr(model, "score", None)  # a classifier's
+        head = getattr(model, "score", None)  # of a classifier
     offset = 0
     placed: list[tuple[nn.Module, Place]] = []
     for child in _around(model.base_model, stack):
@@ -110,12 +110,12 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
     for layer, block in enumerate(stack):
         for name, child in block.named_children():
             if _is_filled(child):
-                # OPT and its kin keep the two matrices of the MLP in the layer itself.
+                # OPT and similar families keep the two matrices of the MLP directly in the layer.
                 is_half = isinstance(child, nn.Linear) and name in ("fc1", "fc2")
                 placed.append((child, Place("mlp" if is_half else _kind(child, family), layer)))
     if head is not None:
         placed.append((head, Place("head", None)))
-    placed.append((embedding, Place("embeddings", None)))  # last: a tied head's weight is an embedding
+    placed.append((embedding, Place("embeddings", None)))  # last, because a tied head's weight counts as an embedding
     parameters = {id(each): place for part, place in placed for each in part.parameters()}
     buffers = {id(each): place for part, place in placed for each in part.buffers()}
     saved = model.state_dict(keep_vars=True).keys()
@@ -137,11 +137,11 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
 def hidden_matrices(model: PreTrainedModel) -> frozenset[str]:
     """Names of the matrices of attention and MLPs, routers included: 2-D weights that multiply hidden states.
 
-    Experts that a family keeps in one 3-D tensor are not among them. Raises ModelError.
+    Excludes experts that a family keeps in one 3-D tensor. Raises ModelError.
     """
     norms = {
         id(each) for part in model.modules() if type(part).__name__.endswith(_NORMS) for each in part.parameters()
-    }  # norms of queries and keys may have a row for each head
+    }  # query and key norms may have a row per head
     places = components(model)
     return frozenset(
         name
@@ -151,7 +151,7 @@ def hidden_matrices(model: PreTrainedModel) -> frozenset[str]:
 
 
 def attention_modules(model: PreTrainedModel) -> dict[int, tuple[str, nn.Module]]:
-    """By layer, the attention module and its name; layers without attention are left out. Raises ModelError."""
+    """The attention modules and their names by layer, for layers with attention. Raises ModelError."""
     parts = anatomy(model)
     found = {}
     for layer, block in enumerate(model.get_submodule(parts.stack).children()):
@@ -169,7 +169,7 @@ def _is_filled(module: nn.Module) -> bool:
 
 
 def stacks(module: nn.Module) -> Iterator[nn.ModuleList]:
-    """The outermost lists of modules that hold parameters."""
+    """The outermost module lists that contain parameters."""
     from torch import nn
 
     for child in module.children():
@@ -181,7 +181,7 @@ def stacks(module: nn.Module) -> Iterator[nn.ModuleList]:
 
 
 def _around(module: nn.Module, stack: nn.ModuleList) -> Iterator[nn.Module]:
-    """The modules before and after the stack, looking into those that hold it."""
+    """The modules before and after the stack; modules that contain the stack are searched."""
     for child in module.children():
         if child is stack:
             continue
@@ -206,12 +206,12 @@ def _kind(module: nn.Module, family: str) -> str:
         if name.endswith(endings):
             return component
     if not any(True for _ in module.parameters()):
-        return "norms"  # rotary tables and the like: buffers only, none of which is saved
+        return "norms"  # such as rotary tables: only buffers that are not saved
     raise ModelError(f"{family}: {name} is neither attention, mixer, MLP, norm nor embedding: {_UNSUPPORTED}")
 
 
 def train_only(model: PreTrainedModel, names: Sequence[str]) -> int:
-    """Freeze all but the components `names`. Returns how many parameters go on training.
+    """Freeze all but the components `names`. Returns the number of trained parameters.
 
     Raises OptionError when a component has no parameters in this model, or a name is unknown or repeated.
     """

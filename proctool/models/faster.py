@@ -1,4 +1,4 @@
-"""The same function in less time: what training and scoring change in a model, and put back afterwards."""
+"""Faster computation of the same function: changes to a model for training and scoring, undone afterwards."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def faster(model: PreTrainedModel, *, lean: bool = True) -> Iterator[None]:
-    """While the block lasts, `model` computes the same with fewer operations and less memory.
+    """Inside the block, `model` computes the same function with fewer operations and less memory.
 
-    Plain causal attention gets no mask, and small heads a kernel of their own (attention.py). GPT-2's GELU, which
-    transformers spells out in eight operations that each keep a result for the backward pass, becomes torch's single
-    one; with `lean` what comes out of it is computed again in the backward pass, which gradient checkpointing does
-    with everything. Results agree to rounding. For rows without padding masks only.
+    Plain causal attention gets no mask, and small heads use a C kernel (attention.py). GPT-2's GELU is one operation
+    instead of the eight of transformers, each of which saves a tensor for the backward pass. With `lean`, the backward
+    pass recomputes its output; gradient checkpointing recomputes everything anyway. Results agree up to rounding. Only
+    for rows without padding.
     """
     with (
         one_gelu(model),
@@ -34,7 +34,7 @@ def faster(model: PreTrainedModel, *, lean: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_gelu(model: PreTrainedModel) -> Iterator[None]:
-    """While the block lasts, GPT-2's GELU is torch's single operation."""
+    """Inside the block, GPT-2's GELU is a single operation of torch."""
     from transformers.activations import NewGELUActivation
 
     places = [
@@ -54,15 +54,15 @@ def one_gelu(model: PreTrainedModel) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lean_mlp(model: PreTrainedModel) -> Iterator[None]:
-    """While the block lasts, GPT-2's MLPs keep their inner activations once: before the GELU, not after it too.
+    """Inside the block, GPT-2's MLPs save only the input of the GELU, and the backward pass recomputes its output.
 
-    A quarter of all activations for a hundredth of the time: the GELU is computed again where the backward pass needs
-    it. A compiler decides that for itself.
+    This saves a quarter of all activations and takes a hundredth of the time. In compiled code it has no effect, because
+    the compiler chooses what to recompute.
     """
     from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 
     changed = [module for module in model.modules() if type(module) is GPT2MLP]
-    # A class of its own: with a `forward` in each module a compiler would make a graph for each layer.
+    # Change the class, because a `forward` in each module would make a compiler build a graph per layer.
     lean = type("LeanMLP", (GPT2MLP,), {"forward": _lean})
     for module in changed:
         module.__class__ = lean

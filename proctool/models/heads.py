@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 QUERY, KEY, VALUE, OUTPUT = range(4)
-"""What a row of a head's weights is for."""
+"""The role of a row of a head's weights."""
 
 _OUTPUTS = ("o_proj", "c_proj", "out_proj", "dense")
-"""What families call the projection that the joined heads go through."""
+"""Names of the output projection, which follows the concatenated heads, in transformers' families."""
 _ALONE = {"q_proj": (QUERY,), "k_proj": (KEY,), "v_proj": (VALUE,)}
 _ONE_AFTER_ANOTHER = {"c_attn": "gpt2 gpt_bigcode", "qkv_proj": "phi3", "Wqkv": "mpt"}
-"""Projections that hold all queries, then all keys, then all values; and the families that mean this by the name."""
+"""Fused projections with all queries, then all keys, then all values; and the families that use the name so."""
 _BY_HEAD = {"query_key_value": "gpt_neox bloom"}
-"""Projections that hold query, key and value of one head after another."""
+"""Fused projections with query, key and value of one head after the other."""
 
 
 @dataclass(frozen=True)
 class HeadRows:
-    """The rows of one tensor along `axis`: what each is for, and of which head (of which group: keys and values)."""
+    """For each row of a tensor along `axis`: its role and its head (for keys and values, its group)."""
 
     layer: int
     axis: int
@@ -42,7 +42,7 @@ class HeadRows:
     owner: NDArray[np.int64]
 
     def of(self, heads: frozenset[int], group: int) -> NDArray[np.bool_]:
-        """Which rows belong to `heads`; `group` heads share a key and a value. (rows,)"""
+        """Mask of the rows that belong to `heads`, (rows,); `group` heads share a key and a value."""
         groups = sorted({head // group for head in heads})
         shared = np.isin(self.role, (KEY, VALUE))
         return np.where(shared, np.isin(self.owner, groups), np.isin(self.owner, sorted(heads)))
@@ -50,7 +50,7 @@ class HeadRows:
 
 @dataclass(frozen=True)
 class HeadMap:
-    """The heads of a model. Tensors of attention that all heads of a layer share are not in `rows`."""
+    """The attention heads of a model. `rows` excludes tensors that all heads of a layer share."""
 
     heads: int
     """In a layer."""
@@ -61,7 +61,7 @@ class HeadMap:
     rows: dict[str, HeadRows]
     """By the tensor's name."""
     free_queries: bool
-    """Whether the size of queries counts: some families normalise them."""
+    """Whether scaling the queries has an effect; some families normalise them."""
 
     def all(self) -> list[tuple[int, int]]:
         """Every (layer, head)."""
@@ -79,9 +79,9 @@ def head_count(model: PreTrainedModel) -> int:
 
 
 def output_projections(model: PreTrainedModel) -> dict[int, nn.Module]:
-    """By layer, the module that the joined outputs of the heads go into: (..., heads * size) -> (..., D).
+    """The output projection of attention by layer: (..., heads * size) -> (..., D).
 
-    Raises ModelError for attention that has no such module, or whose input is not cut evenly by heads.
+    Raises ModelError if attention has no such module, or if its input is not divided evenly into heads.
     """
     heads, found = head_count(model), {}
     for layer, (name, attention) in attention_modules(model).items():
@@ -96,9 +96,9 @@ def output_projections(model: PreTrainedModel) -> dict[int, nn.Module]:
 
 
 def head_map(model: PreTrainedModel) -> HeadMap:
-    """Whose the rows of the model's attention are, on whatever device (meta too).
+    """The heads that the rows of attention tensors belong to. The model may be on any device, including meta.
 
-    Raises ModelError for a family that lays its heads out in a way that is not known here.
+    Raises ModelError for families with an unknown head layout.
     """
     heads, kind = head_count(model), str(model.config.model_type)
     group = heads // _groups(model.config, heads)
@@ -127,7 +127,7 @@ def head_map(model: PreTrainedModel) -> HeadMap:
             role = np.concatenate([np.full(count * size, each) for each, count in zip(roles, counts, strict=True)])
             owner = np.concatenate([np.repeat(np.arange(count), size) for count in counts])
             if name in _BY_HEAD:
-                order = np.argsort(owner, kind="stable")  # query, key and value of a head stay in this order
+                order = np.argsort(owner, kind="stable")  # in the order query, key, value for each head
                 role, owner = role[order], owner[order]
             if weight.shape[1 - _inputs_of(child)] != len(role):
                 raise _unknown(kind, f"{prefix}.{name}")
@@ -147,7 +147,7 @@ def _unknown(kind: str, name: str) -> ModelError:
 
 
 def _inputs_of(module: nn.Module) -> int:
-    """The dimension of a projection's weight that counts its inputs."""
+    """The input dimension of a projection's weight."""
     from transformers.pytorch_utils import Conv1D
 
     return 0 if isinstance(module, Conv1D) else 1
@@ -164,14 +164,14 @@ def _groups(config: Any, heads: int) -> int:
 
 @contextmanager
 def eager(model: PreTrainedModel) -> Iterator[None]:
-    """The model not training, and with the attention that shows its patterns, while the block lasts."""
+    """Put the model into evaluation mode inside the block, with attention that returns its patterns."""
     import torch
 
     was_training, attention = model.training, model.config._attn_implementation
     model.eval()
     model.set_attn_implementation("eager")
     try:
-        with torch.compiler.set_stance("force_eager"):  # or every length of a sample would be compiled
+        with torch.compiler.set_stance("force_eager"):  # otherwise each sample length would be compiled
             yield
     finally:
         model.set_attn_implementation(attention)
@@ -179,7 +179,7 @@ def eager(model: PreTrainedModel) -> Iterator[None]:
 
 
 def patterns(model: PreTrainedModel, ids: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Attention of each layer that has any, and logits; within `eager`. (B, L) -> [(B, heads, L, L)], (B, L, V)"""
+    """Attention patterns by layer, and logits: (B, L) -> [(B, heads, L, L)], (B, L, V). Call it inside `eager`."""
     import torch
 
     with torch.no_grad():
@@ -188,14 +188,14 @@ def patterns(model: PreTrainedModel, ids: Tensor) -> tuple[list[Tensor], Tensor]
 
 
 def entropies(pattern: Tensor) -> Tensor:
-    """Entropy of every attending position, in nats: (..., L) -> (...)"""
+    """Entropy of attention at each position, in nats: (..., L) -> (...)"""
     import torch
 
     return cast("Tensor", torch.special.entr(pattern.double()).sum(-1))
 
 
 def visible(config: Any, layer: int, length: int) -> NDArray[np.int64]:
-    """How many positions each of `length` positions can attend to in layer `layer`, under a sliding window too. (L,)"""
+    """The number of positions that each of `length` positions can attend to in `layer`, (L,). Respects windows."""
     counts = np.arange(1, length + 1)
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     kinds = getattr(config, "layer_types", None)

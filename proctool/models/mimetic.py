@@ -1,9 +1,9 @@
 """Mimetic initialisation: fresh attention whose weight products look like those of trained models.
 
-For each head W_Q W_K^T is close to a multiple of the identity, and for the joined heads W_V W_O is close to a negative
-multiple; both have noise of the same size. The weights are the factors of these matrices by singular values, so a
-head keeps the largest ones. Source: Mimetic Initialization of Self-Attention Layers (arXiv 2305.09828). The factors are
-those of public implementations of it for vision transformers; they were not compared with the paper's text.
+For each head, W_Q W_K^T is close to a multiple of the identity. For all heads together, W_V W_O is close to a negative
+multiple. Noise of the same size is added to both. A singular value decomposition gives the weights; each head keeps the
+largest singular values. Source: Mimetic Initialization of Self-Attention Layers (arXiv 2305.09828). The multiples are
+those of public implementations for vision transformers; they were not compared with the paper's text.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 QK = (0.4, 0.4)
-"""W_Q W_K^T of a head: the weights of the noise and of the identity."""
+"""Factors of the noise and of the identity in W_Q W_K^T of a head."""
 VO = (0.7, -0.7)
-"""W_V W_O of all heads together."""
+"""The same factors in W_V W_O of all heads together."""
 _STREAM = 2305_09828
-"""Keeps these draws apart from the model's own, which have the same seed."""
+"""Makes these draws independent of the model's other draws, which have the same seed."""
 
 
 def make_mimetic(model: PreTrainedModel, seed: int) -> None:
-    """Set the weights of the model's attention, in place; biases stay as they are.
+    """Set the attention weights of the model in place. Biases do not change.
 
-    Heads that share a key and a value keep queries of their own: each is the best fit to its own matrix. Where a head
-    has more rows than the model is wide, the rest stay as they are. Raises ModelError for attention whose heads are
-    laid out in an unknown way.
+    Heads that share a key and a value have different queries, each fitted to a different matrix. If a head has more
+    rows than the model's width, the remaining rows do not change. Raises ModelError for an unknown head layout.
     """
     import torch
 
@@ -50,7 +49,7 @@ def make_mimetic(model: PreTrainedModel, seed: int) -> None:
             for key in range(known.heads // known.group):
                 wanted = _near_identity(random, width, *QK)
                 _, sizes, right = torch.linalg.svd(wanted)
-                factor = sizes.sqrt()[:, None] * right  # (width, width), the largest first
+                factor = sizes.sqrt()[:, None] * right  # (width, width), largest singular value first
                 _put(places[KEY, key], factor)
                 for member in range(known.group):
                     wanted = wanted if member == 0 else _near_identity(random, width, *QK)
@@ -78,7 +77,7 @@ def _near_identity(random: np.random.Generator, width: int, noise: float, identi
 
 
 def _put(place: tuple[torch.Tensor, NDArray[np.int64]], value: torch.Tensor) -> None:
-    """Write the first rows of `value` to a head's rows, as many as both have."""
+    """Copy the first rows of `value` to a head's rows, as many as both have."""
     tensor, rows = place
     count = min(len(rows), len(value))
     tensor[rows[:count]] = value[:count].to(tensor)

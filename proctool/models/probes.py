@@ -25,11 +25,11 @@ class Probe:
     samples: Samples
     label: str
     length: int | None = None
-    """Random tokens in the sequence that is repeated; None for other samples."""
+    """Length of the repeated random sequence in tokens; None for other samples."""
     repeats: int | None = None
 
     def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-        """Tokens and targets of each sample, what follows its last target cut off. (L,), (L,)"""
+        """Tokens and targets of each sample, (L,) each, cut after its last target."""
         for tokens, targets in zip(self.samples.tokens, self.samples.targets, strict=True):
             stop = int(targets.nonzero()[0].max(initial=0)) + 1
             yield tokens[:stop].astype(np.int64), targets[:stop]
@@ -44,10 +44,10 @@ def random_probe(
     samples: int = 32,
     seed: int = 0,
 ) -> Probe:
-    """Random tokens, repeated; targets from the second time on.
+    """Random token sequences, repeated; targets begin with the second time.
 
-    `repeats` is 4 by default, or as often as the context holds, at least twice. Raises ModelError where samples exceed
-    the context; `name` stands for the model in errors.
+    `repeats` defaults to 4, or to as many as fit the context, but at least 2. Raises ModelError if samples exceed
+    the context; `name` names the model in errors.
     """
     limit = context_of(config)
     usual = _USUAL_REPEATS if limit is None else max(2, min(_USUAL_REPEATS, limit // length))
@@ -63,7 +63,7 @@ def random_probe(
 
 
 def repeated(vocab_size: int, length: int, repeats: int, samples: int, seed: int) -> NDArray[np.int64]:
-    """Random tokens, repeated: (samples, length * repeats). Within one sample all differ, where there are enough."""
+    """Repeated random tokens, (samples, length * repeats), distinct within a sample if the vocabulary allows."""
     draw = np.random.default_rng(seed)
     once = [draw.choice(vocab_size, length, replace=length > vocab_size) for _ in range(samples)]
     return np.tile(np.array(once, np.int64), (1, repeats))

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 _NOISE = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype")
 _READ = (CONFIGURATION, "generation_config.json", "adapter_config.json", "*.safetensors", INDEX)
-"""Files that are read of a model of the hub, beside its tokenizer's: no code, no pickles."""
+"""Files to download of a hub model, in addition to its tokenizer: no code and no pickles."""
 _LISTED = 5
-"""Names that records and notices give of tensors that are not used."""
+"""At most this many names of unused tensors are listed in records and notices."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,19 @@ class SavedModel:
     """None for a Hugging Face folder."""
     folder: FolderWeights | None = None
     own_head: str | None = None
-    """The tensor of a separate head although the recorded configuration ties it to the embeddings."""
+    """Name of a separate head tensor that contradicts the configuration, which ties the head to the embeddings."""
     unused: tuple[str, ...] = ()
     """Tensors in the folder that the model has no place for."""
     repository: HubModel | None = None
-    """Where it was read from the hub: which model, at which commit."""
+    """The hub model and its commit; None if it was not read from the hub."""
 
     @property
     def name(self) -> str:
-        """What people call it: its id on the hub, or the name of its file or folder."""
+        """Name for messages: the id on the hub, or the name of the file or folder."""
         return self.repository.repository if self.repository else self.path.name
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Tensors by name, memory-mapped; every hash checked. Raises ArtifactError."""
+        """Tensors by name, memory-mapped, with all hashes checked. Raises ArtifactError."""
         if self.artifact is not None:
             return artifact.read_torch(self.artifact)
         return dict(self._from_folder().state_dict())
@@ -79,7 +79,7 @@ class SavedModel:
         return self.folder.content if self.folder is not None else None
 
     def oddities(self) -> dict[str, Any]:
-        """What records say of tensors that are not where the configuration has them; nothing for most models."""
+        """Records of unused tensors and of an untied head; empty for most models."""
         found: dict[str, Any] = {}
         if self.own_head:
             found["own_head"] = self.own_head
@@ -90,7 +90,7 @@ class SavedModel:
         return found
 
     def tokenizer(self, end_of_text: str | None = None) -> Tokenizer | None:
-        """The model's tokenizer; None for a model of procedural data, which has none.
+        """The model's tokenizer; None for models trained on procedural data.
 
         `end_of_text` is the token that ends a text (default: the tokenizer's own).
         Raises CorpusError or ArtifactError if it cannot be loaded.
@@ -108,13 +108,13 @@ class SavedModel:
 
     @property
     def begins_as_tokenizer(self) -> bool:
-        """Whether its texts begin as its tokenizer begins them; a model that proctool trained reads end-of-text."""
+        """Whether the tokenizer determines how texts begin; for models that proctool trained, end-of-text does."""
         from proctool.corpora.carried import AS_ITS_TOKENIZER, BEGIN
 
         return self.artifact is None or self.metadata.get(BEGIN) == AS_ITS_TOKENIZER
 
     def tokenizer_record(self) -> dict[str, Any]:
-        """What the `about` of a model with the same vocabulary says of its tokenizer. Raises CorpusError."""
+        """Metadata on the tokenizer, for models with the same vocabulary. Raises CorpusError."""
         from proctool.corpora.carried import AS_ITS_TOKENIZER, BEGIN, DEFINITION, NAME, record
 
         if self.artifact is not None:
@@ -124,7 +124,7 @@ class SavedModel:
 
     @property
     def parent(self) -> Artifact | Mapping[str, Any]:
-        """How the lineage of derived models names this model."""
+        """The entry for this model in the lineage of derived models."""
         if self.artifact is not None:
             return self.artifact
         told: dict[str, Any] = {"oddities": oddities} if (oddities := self.oddities()) else {}
@@ -142,7 +142,7 @@ class SavedModel:
             require_file(settings)
             try:
                 model.generation_config = GenerationConfig.from_pretrained(self.path, local_files_only=True)
-            except Exception as error:  # transformers checks these settings in many ways
+            except Exception as error:  # checks in transformers raise many kinds of errors
                 raise ArtifactError(f"{settings}: transformers rejects these settings: {error}") from None
         return model
 
@@ -157,7 +157,7 @@ def save_model(
 ) -> Artifact:
     """Write a model artifact: weights under their Hugging Face names, tied ones once, the configuration in `about`.
 
-    `weights` stand in for the model's own parameters, as where those are sharded.
+    `weights` replace the model's parameters, for example if those are sharded.
     """
     tensors = tensors_of(model, weights or dict(model.named_parameters()))
     return artifact.write(
@@ -188,17 +188,17 @@ def _persistent_buffers(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def config_values(config: PretrainedConfig) -> dict[str, Any]:
-    """What a model artifact records of a configuration: everything but versions and names."""
+    """The configuration as a model artifact records it: without versions and names."""
     values = json.loads(config.to_json_string(use_diff=False))
     return {key: value for key, value in values.items() if key not in _NOISE}
 
 
 def open_model(path: Path, strip_prefix: Sequence[str] = ()) -> SavedModel:
-    """A model artifact, a Hugging Face folder, or a model of the hub by its id where nothing here has that name.
+    """Open a model artifact, a Hugging Face folder or, if no such path exists, a hub model by its id.
 
-    A folder's tensors are known by their names without `strip_prefix`. Every tensor is accounted for before any is
-    read; a `Notice` names those that are not used, and the commit of a model of the hub. Raises ArtifactError,
-    ModelError, HubError.
+    `strip_prefix` is removed from the names of a folder's tensors. All tensors are matched with the model before any is
+    read. A `Notice` names unused tensors, and another the commit of a hub model. Raises ArtifactError, ModelError,
+    HubError.
     """
     path, repository = Path(path), None
     if (wanted := model_id(path)) is not None:
@@ -257,11 +257,11 @@ def _open_artifact(path: Path) -> SavedModel:
 
 
 def load_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], source: str) -> None:
-    """Copy `weights` into `model`, every tensor accounted for. Raises ModelError naming the first that does not fit."""
+    """Copy `weights` into `model`. Raises ModelError for a missing, unknown or misshapen tensor."""
     import torch
 
     wanted = {**dict(model.named_parameters()), **_persistent_buffers(model)}
-    # Hugging Face files may list a tied head beside the embedding it shares.
+    # Hugging Face files may contain a tied head in addition to the embedding.
     tied = model.state_dict().keys() - wanted.keys()
     if odd := sorted((weights.keys() - tied) ^ wanted.keys()):
         raise ModelError(f"{source}: tensor {odd[0]} is {'missing' if odd[0] in wanted else 'not part of the model'}")

@@ -1,4 +1,4 @@
-"""Models by name: layers x heads x width, or a preset. Does not import torch, so that help and plans stay fast."""
+"""Models by name: layers x heads x width, or a preset. Does not import torch, to keep help and plans fast."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def start_of(spec: str) -> ModelStart | None:
 
 
 DEFAULT_CONTEXT, LONGEST_DEFAULT_CONTEXT = 128, 2048
-"""Tokens in a row where nothing says how many; and at most, where a configuration allows more."""
+"""Default tokens per row, and the most that a configuration's context gives by default."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _written(spec: str) -> dict[str, Any] | None:
             return None
         values = parse_json(path.read_bytes())
     except (ModelError, OSError, ValueError):
-        return None  # whoever builds the model says what is wrong
+        return None  # building the model reports the error
     return values if isinstance(values, dict) else None
 
 
