@@ -56,7 +56,7 @@ def one_gelu(model: PreTrainedModel) -> Iterator[None]:
 def lean_mlp(model: PreTrainedModel) -> Iterator[None]:
     """Inside the block, GPT-2's MLPs save only the input of the GELU, and the backward pass recomputes its output.
 
-    This saves a quarter of all activations and takes a hundredth of the time. In compiled code it has no effect, because
+    This saves a quarter of all activations and takes a hundredth of the time. It has no effect in compiled code, where
     the compiler chooses what to recompute.
     """
     from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
