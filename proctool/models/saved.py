@@ -169,7 +169,7 @@ _PATHS = ("corpus", "validation", "tokenizer", "data", "model", "init")
 
 
 def without_folders(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What an artifact says of itself, whatever folders its makings lay in: the same work gives the same bytes."""
+    """An artifact's metadata without folders, so that the same work gives the same bytes."""
     return {
         key: artifact.name_given(value) if key in _PATHS and isinstance(value, str)
         else without_folders(value) if key == "training" else value

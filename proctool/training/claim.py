@@ -1,4 +1,4 @@
-"""Whose a run folder is, and what a command with given settings does with it. Nothing is written."""
+"""Decides what a command with given settings does with a run folder. This file writes nothing."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ CHECKPOINT = re.compile(r"(step|best)-\d{8,}\.safetensors")
 
 
 def claim(path: Path, settings: Mapping[str, Any], *, extend: bool) -> Literal["new", "same", "extends"]:
-    """Whether a run with these settings begins in the folder, goes on there, or extends its finished run.
+    """Whether a run with these settings starts anew in the folder, resumes there, or extends the finished run.
 
     A run that stopped before its first step is overwritten. Raises RunError if the folder has a run with other
-    settings, or none to extend.
+    settings, or no run to extend.
     """
     found = read_form(path)
     if not ((path / FILE).exists() or any(is_artifact(each) for each in checkpoints_of(path, "step"))):
@@ -75,7 +75,7 @@ def _refusal(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any], 
 
 
 def checked_extension(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the settings record of an extension, once everything that it needs is known to be there.
+    """The record of an extension in the settings, after checking that everything it needs exists.
 
     Raises RunError, ArtifactError.
     """
@@ -100,7 +100,7 @@ def checked_extension(path: Path, found: Mapping[str, Any], settings: Mapping[st
 
 
 def last_end(path: Path, output: Path | None = None) -> EndEvent | None:
-    """How the run ended; None while it is to go on, or to write its `output` again."""
+    """The end event; None if the run must continue or write its `output` again."""
     decisive = (
         event for event in reversed(read_events(path)) if isinstance(event, StartEvent | ExtendEvent | EndEvent)
     )
@@ -120,11 +120,11 @@ class Outlook:
     action: Literal["begin", "resume", "restart", "extend", "discard", "complete", "refuse"]
     """begin: there is no run yet. restart: the run there has no checkpoint. complete: nothing is left to do."""
     step: int | None = None
-    """The step to go on from, or that the run ended at."""
+    """The step from which the run resumes, or at which it ended."""
     reason: str | None = None
-    """Why it is refused."""
+    """Why the command would be refused."""
     tries: int | None = None
-    """Donors that have been tried, of a warm-up with `accept`."""
+    """Number of donors tried so far, for a warm-up with `accept`."""
 
 
 def outlook(path: Path, settings: Mapping[str, Any], options: TrainingOptions, output: Path | None) -> Outlook:
@@ -165,7 +165,7 @@ def _latest(path: Path) -> int | None:
 
 
 def checkpoints_of(path: Path, kind: Kind) -> list[Path]:
-    """Files with a checkpoint's name, in the order of their steps."""
+    """Files with the name of a checkpoint, ordered by step."""
     folder = path / "checkpoints"
     if not folder.is_dir():
         return []
@@ -184,7 +184,7 @@ def step_of(path: Path) -> int:
 
 
 def lasting(settings: Mapping[str, Any]) -> str:
-    """A digest of the settings that an extension keeps: it tells a run's state from that of another."""
+    """A digest of the settings that an extension cannot change. It identifies the run that a state belongs to."""
     return artifact.digest({key: settings[key] for key in settings.keys() - EXTENDABLE - {FORM, EXTENDED_FROM}})
 
 
@@ -196,12 +196,12 @@ def _codes(code: Any) -> str:
 
 
 def _contents(parents: Any) -> str:
-    """The beginnings of content hashes, for people."""
+    """Shortened content hashes for messages."""
     return ", ".join(str(each)[:12] for each in parents) if isinstance(parents, list) and parents else "none"
 
 
 def _started(key: str, value: object) -> str:
-    """What a command is to say so that its model starts as another's did."""
+    """Options with which a command starts its model as an earlier run did."""
     if value is None:
         return "leave out --tie and --no-tie" if key == "tie" else "leave out --init-std"
     return f"give --init-std {value}" if key == "init_std" else f"give {'--tie' if value else '--no-tie'}"
