@@ -30,6 +30,7 @@ from proctool.models.build import model_config, outline
 from proctool.models.flops import training_flops
 from proctool.training.devices import device_peak
 from proctool.training.options import PretrainOptions
+from proctool.training.speed import fastest
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,7 +40,7 @@ def environment(size: int) -> Found:
     here = device()
     numbers = 8 * size * size
     source, target = (torch.empty(numbers, device=here) for _ in range(2))
-    copied = speeds.fastest(lambda: target.copy_(source), here, 0.5)
+    copied = fastest(lambda: target.copy_(source), here, 0.5)
     vocabulary = {
         str(words): _products(4 * size, size, words) for words in (6 * size + 1, -(-(6 * size + 1) // 128) * 128)
     }
@@ -58,7 +59,7 @@ def _products(rows: int, width: int, words: int) -> float:
     """Operations a second of the head's product over a vocabulary of `words`."""
     hidden = torch.randn(rows, width, device=device()).to(torch.bfloat16)
     head = torch.randn(words, width, device=device()).to(torch.bfloat16)
-    return 2 * rows * width * words / speeds.fastest(lambda: hidden @ head.T, device(), 0.3)
+    return 2 * rows * width * words / fastest(lambda: hidden @ head.T, device(), 0.3)
 
 
 def train(model: str, context: int, batch: int, steps: int, vocabulary: int, **changes: Any) -> Found:

@@ -259,5 +259,5 @@ def test_python_m_proctool_is_proctool() -> None:
 def test_a_dry_run_says_how_long_it_takes_at_least(
     proctool: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, flops: float, said: str
 ) -> None:
-    monkeypatch.setattr("proctool.doctor.speeds.layer_flops", lambda *_: flops)
+    monkeypatch.setattr("proctool.training.speed.layer_flops", lambda *_: flops)
     assert said in proctool("warmup", "--task", "set:inputs=5,symbols=9", *SMALL, "--dry-run").err

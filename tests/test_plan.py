@@ -12,9 +12,16 @@ import pytest
 
 from proctool.errors import OptionError
 from proctool.experiment.graph import plan
-from proctool.experiment.planning import ExperimentPlan, HardwareOptions, RunOptions, plan_stages
+from proctool.experiment.plan_options import HardwareOptions, RunOptions
+from proctool.experiment.planning import ExperimentPlan, plan_stages
+from proctool.experiment.stage import Label, Stage
+from proctool.models.build import model_config, outline
 from proctool.models.hardware import find_gpu
+from proctool.procedural.registry import parse_spec
 from proctool.recipe import build_recipe, load_recipe
+from proctool.training.accept import Acceptance
+from proctool.training.options import WarmupOptions
+from proctool.training.speed import GPU_KERNEL_SECONDS, step_kernels
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))
@@ -39,7 +46,9 @@ def test_every_recipe_has_a_plan(path: Path, tmp_path: Path) -> None:
     assert found.tokens == sum(stage.tokens for stage in training) == sum(e.stages * e.tokens for e in found.stages)
     assert found.flops == sum(each.stages * each.flops for each in found.stages) > 0
     one, eight, many = found.totals
-    assert one.seconds > eight.seconds > many.seconds > 0
+    assert one.seconds >= eight.seconds >= many.seconds > 0
+    if not any(fit.at_floor for each in found.stages for fit in each.fits):
+        assert one.seconds > eight.seconds > many.seconds
     # Nobody works for nothing, and no GPU does more than it can.
     for total in found.totals:
         assert total.processes * total.at_once <= total.gpus
@@ -83,6 +92,93 @@ def test_time_is_operations_over_the_peak_at_that_mfu() -> None:
     assert stage.flops == 655_360_000 * (6 * 123_532_032 + 12 * 12 * 768 * 1024)
     assert [fit.seconds for fit in stage.fits] == pytest.approx([stage.flops / (n * 312e12 * 0.4) for n in (1, 8)])
     assert [total.seconds for total in found.totals] == [fit.seconds for fit in stage.fits]
+
+
+def test_the_floor_rules_small_steps_only() -> None:
+    tiny = RunOptions(model="2x4x16", context=62, batch_size=1000, steps=90_000, tokenizer="bytes", precision="fp32")
+    (fit,) = planned(tiny, gpus=(1,)).stages[0].fits
+    assert fit.at_floor
+    assert fit.seconds == pytest.approx(90_000 * step_kernels(2, "fp32") * GPU_KERNEL_SECONDS)
+    (parts,) = planned(dataclasses.replace(tiny, accumulate=10), gpus=(1,)).stages[0].fits
+    assert parts.seconds == pytest.approx(90_000 * step_kernels(2, "fp32", 10) * GPU_KERNEL_SECONDS)
+    large = RunOptions(steps=10)
+    (fit,) = planned(large, gpus=(1,)).stages[0].fits
+    assert not fit.at_floor
+    assert fit.flops_at_floor < planned(large).flops / 10
+
+
+def test_the_floor_counts_the_probe_of_a_donor() -> None:
+    options = WarmupOptions(
+        task=("set:inputs=8,symbols=20",), model="2x2x16", steps=100, accept=Acceptance(diagnostic="haystack", steps=50)
+    )
+    task = parse_spec(options.task[0])
+    stage = Stage(Label("warmup"), ("warmup",), options, {}, None, task.length, task)
+    assert stage.probe is not None
+    (found,) = plan_stages([stage], HardwareOptions(gpus=(1,))).stages
+    each = step_kernels(2, "fp32") * GPU_KERNEL_SECONDS
+    assert found.fits[0].seconds == pytest.approx(150 * each)
+
+
+def test_a_plan_for_this_machine_is_measured(proctool: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proctool.training.speed.layer_flops", lambda on, precision, width: 1e6 * width)
+    monkeypatch.setattr("proctool.training.speed.kernel_seconds", lambda kind: {"cpu": 1e-9}[kind])
+    run = RunOptions(model="2x2x16", context=16, batch_size=8, steps=5, tokenizer="bytes")
+    found = planned(run, gpu="cpu", price_per_hour=3600)
+    (total,) = found.totals
+    assert found.mfu == 0.6
+    assert total.seconds == pytest.approx(found.flops / (0.6 * 16e6))
+    assert total.cost == pytest.approx(total.seconds)
+    said = proctool("plan", *SMALL, "--steps", 5, "--gpu", "cpu", "--price-per-hour", 3600)
+    for words in ("1 x CPU", "Cost: ", "measured on this machine"):
+        assert words in said.out
+    assert "GPU" not in said.out
+    assert (
+        json.loads(proctool("plan", *SMALL, "--steps", 5, "--gpu", "cpu", "--json").out)["stages"][0]["precision"]
+        == "fp32"
+    )
+
+
+def test_gpus_that_do_not_shorten_tiny_steps_train_other_stages() -> None:
+    run = RunOptions(model="2x2x16", context=16, batch_size=32, steps=1000)
+    stages = [dataclasses.replace(run, steps=1000 + number).stage() for number in range(8)]
+    one, eight = plan_stages(stages, HardwareOptions(gpus=(1, 8))).totals
+    assert (eight.processes, eight.at_once) == (1, 8)
+    assert eight.seconds < 0.13 * one.seconds
+
+
+def test_all_gpus_are_paid_also_the_idle_ones() -> None:
+    run = RunOptions(model="2x2x16", context=16, batch_size=4, steps=5)
+    for total in planned(run, gpus=(1, 8), price_per_hour=2.0).totals:
+        assert total.cost == pytest.approx(2.0 * total.gpus * total.seconds / 3600)
+
+
+def test_a_corpus_limits_the_budget(proctool: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("All work and no play.\n\n" * 5000)
+    said = proctool("plan", *SMALL, "--corpus", tmp_path / "text.txt", "--steps", 4000, "--json")
+    found = json.loads(said.out)
+    tokens = found["corpus"]["tokens"]
+    assert not found["corpus"]["is_counted"]
+    assert tokens == pytest.approx(0.95 * 23 * 5000, rel=0.05)
+    assert found["stages"][0]["epochs"] == pytest.approx(4000 * 8 * 16 / tokens)
+    once = json.loads(proctool("plan", *SMALL, "--corpus", tmp_path / "text.txt", "--json").out)
+    assert once["stages"][0]["epochs"] == pytest.approx(1, rel=0.01)
+    few = json.loads(proctool("plan", *SMALL, "--corpus", tmp_path / "text.txt", "--budget", 1000, "--json").out)
+    assert few["stages"][0]["tokens"] == 8 * 8 * 16
+
+
+def test_a_models_folder_brings_its_own_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 16, "vocab_size": 300})
+    )
+    (stage,) = planned(RunOptions(model=str(tmp_path), context=16, batch_size=4, steps=5)).stages
+    assert stage.parameters == planned_parameters(300)
+    (stage,) = planned(RunOptions(model="2x2x16", context=16, batch_size=4, steps=5)).stages
+    assert stage.parameters == planned_parameters(50257)
+
+
+def planned_parameters(vocabulary: int) -> int:
+    config = model_config("2x2x16", vocab_size=vocabulary, context=16)
+    return sum(each.numel() for each in outline(config).parameters())
 
 
 def test_a_step_is_spread_over_as_many_gpus_as_it_has_samples() -> None:
@@ -151,6 +247,10 @@ def test_a_recipe_in_words(proctool: Callable[..., Any]) -> None:
         (("--budget", "1M", "--precision", "bf61"), "precision"),
         (("--budget", "1M", "--model", "gtp2"), 'did you mean "gpt2"?'),
         (("--steps", "0"), "steps = 0"),
+        (("--corpus", "c4"), "c4 is on the hub and not in the cache; give --budget TOKENS or --steps N"),
+        (("--corpus", "no-such"), 'no corpus, file or folder "no-such"'),
+        (("--steps", "3", "--gpu", "cpu", "--gpus", "8"), "gpus: leave it out with --gpu cpu"),
+        (("--steps", "3", "--price-per-hour", "-1"), "price_per_hour = -1"),
         ((FOLDER / "demo.yaml", "--steps", "3"), "--steps: the recipe sets it"),
         (("no-such.yaml",), "no-such.yaml"),
     ],

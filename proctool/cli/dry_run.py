@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from typing import Any
 
 from proctool.cli import tables
-from proctool.cli.display import emit, line
+from proctool.cli.display import emit, line, say
 from proctool.cli.plan import redrawn
-from proctool.experiment.cost import flops
+from proctool.cli.training import quiet_libraries
+from proctool.experiment.cost import flops, least_seconds
 from proctool.experiment.graph import Plan
 from proctool.experiment.hopeless import decide, finished
+from proctool.experiment.inputs import corpora_read
 from proctool.experiment.launch import written
 from proctool.experiment.stage import ChooseOptions, Stage
-from proctool.units import format_count
+from proctool.units import format_count, format_seconds
+
+_LONG = 3600
+"""Seconds from which a warning follows."""
 
 
 def show_plan(planned: Plan, as_json: bool) -> None:
     """Print the stages, the totals and the commands of unfinished stages; or all of it as JSON."""
+    quiet_libraries()
     left_out = decide(planned, finished(planned)).left_out
     stages = [
         (stage, state if state == "done" or stage.key not in left_out else "left out")
         for stage in planned.stages
         for state in [stage.state(planned.root)]
     ]
+    todo = [stage for stage, state in stages if state not in ("done", "left out")]
+    seconds = sum(least_seconds(stage, planned.recipe.launch.processes) for stage in todo)
+    readings = corpora_read(todo)
     if as_json:
         emit(
             {
                 "name": planned.recipe.name,
                 "folder": str(planned.root),
+                "seconds_at_least": round(seconds, 1),
+                "corpora": [dataclasses.asdict(each) for each in readings],
                 "stages": [_as_json(*each, planned) for each in stages],
             }
         )
@@ -43,15 +55,20 @@ def show_plan(planned: Plan, as_json: bool) -> None:
         for stage, state in stages
     ]
     tables.show({**columns, "starts from": "left"}, rows, drop=("key", "FLOPs", "starts from", "tokens"))
-    todo = [stage for stage, state in stages if state not in ("done", "left out")]
     tokens = format_count(sum(stage.tokens for stage in todo))
     total = f"about {_operations(sum(map(flops, todo)))} FLOPs"
     if planned.recipe.stop_hopeless:
         line("stop_hopeless: from the third on, seeds of an arm that loses are left out")
     costs = f"{tokens} tokens and {total} in total"
     line(f"{len(todo)} of {len(stages)} stages to run, {costs}; nothing was run", hanging=0)
+    if todo:
+        line(f"training takes at least {format_seconds(seconds)} on this machine", hanging=0)
+    for reading in readings:
+        line(reading.words(), hanging=0)
     for name, tries in {stage.label.group: stage.tries for stage in todo if stage.tries > 1}.items():
         line(redrawn(name, tries), hanging=0)
+    if seconds > _LONG:
+        say("run: this takes over an hour; `proctool plan` estimates GPUs, and --smoke tries the recipe in a minute")
     for stage in todo:  # commands to copy, so never broken into lines
         print(shlex.join(written(stage, planned.root, planned.recipe.launch)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,12 @@ from proctool.cli import tables
 from proctool.cli.display import emit
 from proctool.cli.options import Common, argument, with_values
 from proctool.errors import OptionError
-from proctool.experiment.planning import HardwareOptions, RunOptions
+from proctool.experiment.plan_options import HardwareOptions, RunOptions
+from proctool.experiment.planned_device import Cpu
 from proctool.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
+    from proctool.corpora.size import CorpusSize
     from proctool.experiment.planning import ExperimentPlan
 
 
@@ -25,12 +27,19 @@ def _plan(given: list[Mapping[str, Any]], common: Common, recipe: Path | None) -
 
     hardware_values, run_values = given
     hardware = config.build(HardwareOptions, hardware_values, "")
+    size, processes, name = None, 1, None
     if recipe is None:
-        stages, processes, name = [config.build(RunOptions, run_values, "").stage()], 1, None
+        run = config.build(RunOptions, run_values, "")
+        quiet_libraries()
+        size = _corpus(run)
+        tokens = None if size is None else size.tokens
+        stages = [run.stage(corpus_tokens=tokens, precision="fp32" if hardware.is_cpu else "bf16")]
     else:
         if run_values:
             flag = "--" + next(iter(run_values)).replace("_", "-")
-            raise OptionError(f"{flag}: the recipe sets it; with a recipe, give only --gpu, --gpus and --mfu")
+            raise OptionError(
+                f"{flag}: the recipe sets it; with a recipe, give only --gpu, --gpus, --mfu and --price-per-hour"
+            )
         from proctool.experiment.graph import plan
         from proctool.recipe import load_recipe
         from proctool.recipe.library import recipe_path
@@ -41,12 +50,25 @@ def _plan(given: list[Mapping[str, Any]], common: Common, recipe: Path | None) -
             loaded.launch.processes,
             loaded.name,
         )
-    quiet_libraries()
+        quiet_libraries()
     planned = plan_stages(stages, hardware, processes)
     if common.json:
-        emit({"name": name, **dataclasses.asdict(planned)})
+        corpus = {} if size is None else {"corpus": dataclasses.asdict(size)}
+        emit({"name": name, **corpus, **dataclasses.asdict(planned)})
     else:
-        _show(planned)
+        _show(planned, size)
+
+
+def _corpus(run: RunOptions) -> CorpusSize | None:
+    """The training tokens of the run's corpus, if it names one."""
+    if run.corpus is None:
+        return None
+    from proctool.corpora.size import corpus_size
+
+    size = corpus_size(run.corpus, run.own_tokenizer, text_field=run.text_field, end_of_text=run.end_of_text)
+    if size.tokens is None and run.budget is None and run.steps is None:
+        raise OptionError(f"{size.words()}; give --budget TOKENS or --steps N")
+    return size
 
 
 plan = with_values(
@@ -57,32 +79,68 @@ plan = with_values(
 )
 
 
-def _show(planned: ExperimentPlan) -> None:
+def _show(planned: ExperimentPlan, size: CorpusSize | None) -> None:
     from rich.console import Console
 
     console = Console()
     if not console.is_terminal:  # nothing is cut off in a file
         console = Console(width=160)
-    several = sum(stage.stages for stage in planned.stages) > 1
     _show_costs(planned)
     _show_memory(planned)
-    gpu = planned.gpu
+    console.print("\n".join(_notes(planned, size)), highlight=False, markup=False, style="dim")
+
+
+def _notes(planned: ExperimentPlan, size: CorpusSize | None) -> Iterator[str]:
+    gpu, several = planned.gpu, sum(stage.stages for stage in planned.stages) > 1
     checkpoints = any(fit.gradient_checkpointing for stage in planned.stages for fit in stage.fits)
-    lines = [
-        f"Time: FLOPs / (GPUs x peak x MFU {planned.mfu:g}), with linear scaling; without evaluations, checkpoints and "
-        "tokenising.",
-        "Samples: micro-batch size per GPU x micro-batches per step"
-        + ("; * with gradient checkpointing." if checkpoints else "."),
-        f"{gpu.name}: {gpu.gigabytes} GB, of which a run can use {format_bytes(gpu.room)}; {gpu.source}",
-    ]
-    lines += [
-        f"{total.gpus} GPUs: a run uses {total.processes} of them"
-        + (f"; {total.at_once} stages train at once." if several else "; the others stay idle.")
-        for total in planned.totals
-        if total.processes < total.gpus
-    ]
-    lines += [redrawn(stage.name, stage.tries) for stage in planned.stages if stage.tries > 1]
-    console.print("\n".join(lines), highlight=False, style="dim")
+    if size is not None:
+        yield size.words()
+    is_cpu = isinstance(gpu, Cpu)
+    speed = "(speed of a layer's largest product" if is_cpu else "(GPUs x peak"
+    yield (
+        f"Time: FLOPs / {speed} x MFU {planned.mfu:g}){'' if is_cpu else ', with linear scaling'}; without "
+        "evaluations, checkpoints and tokenising."
+        + (" Measured MFU on CPUs: 0.3 at a width of 64, 0.6 at 128, 0.85 at 384." if is_cpu else "")
+    )
+    yield from _floors(planned)
+    yield (
+        f"Samples: micro-batch size{'' if is_cpu else ' per GPU'} x micro-batches per step"
+        + ("; * with gradient checkpointing." if checkpoints else ".")
+    )
+    threads = f"{gpu.threads} thread{'s' if gpu.threads > 1 else ''}, " if isinstance(gpu, Cpu) else ""
+    yield f"{gpu.name}: {threads}{gpu.gigabytes} GB, of which a run can use {format_bytes(gpu.room)}; {gpu.source}"
+    for total in planned.totals:
+        if total.processes < total.gpus:
+            yield f"{total.gpus} GPUs: a run uses {total.processes} of them" + (
+                f"; {total.at_once} stages train at once." if several else "; the others stay idle."
+            )
+    priced = [(total, total.cost) for total in planned.totals if total.cost is not None]
+    if costs := [f"{cost:,.2f} on {total.gpus} x {gpu.name}" for total, cost in priced]:
+        yield f"Cost{'' if is_cpu else ' of all GPUs for that time'}: {', '.join(costs)}."
+    for stage in planned.stages:
+        if stage.tries > 1:
+            yield redrawn(stage.name, stage.tries)
+
+
+def _floors(planned: ExperimentPlan) -> Iterator[str]:
+    """Which times are those of the floor, and from which size on they are those of the arithmetic."""
+    found = [(stage, fit) for stage in planned.stages for fit in stage.fits if fit.at_floor]
+    if not found:
+        return
+    names = list(dict.fromkeys(stage.name for stage, _ in found))
+    some = f"{', '.join(names[:3])} and {len(names) - 3} more" if len(names) > 4 else ", ".join(names)
+    counts = list(dict.fromkeys(str(fit.gpus) for _, fit in found))
+    where = "" if len(counts) == len(planned.totals) else f" on {', '.join(counts)} GPUs"
+    longest = max((fit for _, fit in found), key=lambda fit: fit.floor)
+    device = "CPU" if isinstance(planned.gpu, Cpu) else "GPU"
+    yield (
+        f"Floor: {some}{where}: a step takes at least {1000 * longest.floor:.2g} ms to start its kernels, longer than "
+        "its FLOPs take."
+    )
+    yield (
+        f"Not calibrated below about {longest.flops_at_floor:.0e} FLOPs a step and {device}: smaller steps can take "
+        "several times longer than this."
+    )
 
 
 def redrawn(name: str, tries: int) -> str:
@@ -126,8 +184,11 @@ def _show_memory(planned: ExperimentPlan) -> None:
             names = rows.setdefault(row, [])
             if stage.name not in names:
                 names.append(stage.name)
-    columns = {"peak memory per GPU": "left"}
-    columns |= dict.fromkeys(("GPUs", "samples", "unsharded", "sharded"), "right") | {f"on {planned.gpu.name}": "left"}
+    sizes = ("GPUs", "samples", "unsharded", "sharded")
+    columns = {"peak memory per GPU": "left"} | dict.fromkeys(sizes, "right") | {f"on {planned.gpu.name}": "left"}
+    if isinstance(planned.gpu, Cpu):
+        columns = {"peak memory": "left", "samples": "right", "bytes": "right", "on CPU": "left"}
+        rows = {(samples, size, fits): names for (_, samples, size, _, fits), names in rows.items()}
     tables.show(
         columns,
         [[names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""), *row] for row, names in rows.items()],

@@ -44,14 +44,15 @@ def dry_run(job: Job, common: Common) -> None:
 
 
 def _seconds_at_least(job: Job, flops: float) -> float:
-    """What the FLOPs take if every product is as fast here as a layer's largest one; training takes longer."""
-    import torch
+    """The least duration of a job on this machine; training takes longer."""
+    from proctool.training.speed import seconds_at_least
 
-    from proctool.doctor.speeds import layer_flops
-
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    here = layer_flops(device or torch.device("cpu"), job.options.precision, job.config.hidden_size)
-    return round(float(flops / here / launch().processes), 1)
+    config, options = job.config.get_text_config(), job.options
+    found = seconds_at_least(
+        flops, options.steps, layers=config.num_hidden_layers, width=config.hidden_size, precision=options.precision,
+        parts=options.accumulate, processes=launch().processes,
+    )  # fmt: skip
+    return round(found, 1)
 
 
 def do(job: Job, common: Common) -> None:

@@ -49,7 +49,7 @@ def open_corpus(
     """
     if not name or validation == "":
         raise CorpusError(f"{'--validation' if name else 'the corpus'} is empty; give the name of a corpus or a path")
-    memory = Path(cache_dir or cache_folder()) / "hub"
+    memory = _memory(cache_dir)
     corpus = _opened(name, text_field, memory)
     if validation is not None:
         corpus = _with_validation(corpus, _opened(validation, text_field, memory))
@@ -125,6 +125,18 @@ def is_local(name: str) -> bool:
     if base in NAMES:
         return bool(variant) and base not in ("python", "docstrings") and not variant.isdecimal()
     return not _is_repository(name)
+
+
+def is_here(name: str, cache_dir: Path | str | None = None) -> bool:
+    """Whether `open_corpus` needs no network for `name`: it is not on the hub, or its list of files is remembered."""
+    if is_local(name) or name.partition(":")[0] in ("python", "docstrings", "mathematics"):
+        return True
+    return hub.is_remembered(name, _memory(cache_dir))
+
+
+def _memory(cache_dir: Path | str | None) -> Path:
+    """The folder of the remembered listings of the hub."""
+    return Path(cache_dir or cache_folder()) / "hub"
 
 
 def _is_repository(name: str) -> bool:

@@ -165,7 +165,7 @@ def open_repository(name: str, repository: str, configuration: str | None, text_
 def _remote(name: str, sources: Sequence[tuple[str, HubSource]], field: str, memory: Path, **how: bool) -> Corpus:
     """The parts as the hub lists them the first time. The list (with the revision) is stored, so that a node without
     network can open a finished token store, and a change of the repository does not change the corpus."""
-    remembered = memory / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}.json"
+    remembered = _listing(name, memory)
     listing = _remembered(remembered)
     if listing is None:
         listing = _ask_the_hub(name, sources)
@@ -181,6 +181,15 @@ def _remote(name: str, sources: Sequence[tuple[str, HubSource]], field: str, mem
         own = split if VALIDATION in listing else None
         parts += [HubPart(pinned, field, own, n, known["files"], **how) for n in range(known["files"])]
     return Corpus(name, tuple(parts))
+
+
+def is_remembered(name: str, memory: Path) -> bool:
+    """Whether the hub has listed this corpus before, so that opening it needs no network."""
+    return _remembered(_listing(name, memory)) is not None
+
+
+def _listing(name: str, memory: Path) -> Path:
+    return memory / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}.json"
 
 
 def _remembered(path: Path) -> dict[str, dict[str, Any]] | None:

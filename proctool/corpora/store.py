@@ -164,6 +164,12 @@ def is_built(corpus: Corpus, tokenizer: Tokenizer, budget: int | None, cache_dir
     return _listed(folder, corpus, tokenizer, Goal(TRAIN, "tokens", budget)) is not None
 
 
+def built_tokens(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path | str | None = None) -> int | None:
+    """The number of training tokens of the whole corpus, if its store has them all."""
+    listed = _listed(store_folder(corpus, tokenizer, cache_dir), corpus, tokenizer, Goal(TRAIN, "tokens", None))
+    return None if listed is None else sum(shard.count(TRAIN, "tokens") for shards in listed for shard in shards)
+
+
 def store_folder(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path | str | None = None) -> Path:
     """The folder of the shards of a corpus with a tokenizer. Shards have their keys as names."""
     name = re.sub(r"[^\w.=-]+", "-", Path(corpus.name).name).strip("-.")[:60] or "corpus"

@@ -151,6 +151,11 @@ def load_tokenizer(spec: str, end_of_text: str | None = None) -> Tokenizer:
     return load_subwords(spec, end_of_text)
 
 
+def load_tokenizer_here(spec: str, end_of_text: str | None = None) -> Tokenizer | None:
+    """`load_tokenizer` without network access: None for a name on the hub. Raises CorpusError."""
+    return load_tokenizer(spec, end_of_text) if spec in BUILT_IN or is_path(spec) else None
+
+
 def load_subwords(spec: str, end_of_text: str | None = None) -> SubwordTokenizer:
     """Load a tokenizer from a file, a folder or the hub; `end_of_text` replaces its token. Raises CorpusError."""
     path = user_path(spec)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from proctool.evaluation.finetune import FinetuneOptions
 from proctool.experiment.stage import Stage
+from proctool.models.shapes import written_sizes
 from proctool.paths import user_path
 from proctool.training.options import PretrainOptions, TrainingOptions
 
@@ -30,6 +31,26 @@ def flops(stage: Stage) -> int:
 
     probe = 0 if stage.probe is None else flops(stage.probe)
     return training_flops(outlined(stage), stage.trained_tokens, stage.length) + probe
+
+
+def least_seconds(stage: Stage, processes: int = 1) -> float:
+    """What its training takes on this machine at least; 0 if it trains nothing. Measures the machine once.
+
+    Raises ModelError, OptionError.
+    """
+    options = stage.options
+    if not isinstance(options, TrainingOptions):
+        return 0.0
+    from proctool.training.speed import seconds_at_least
+
+    probe = stage.probe
+    config = outlined(stage).config.get_text_config()
+    own = seconds_at_least(
+        flops(stage) - (0 if probe is None else flops(probe)), stage.steps, layers=config.num_hidden_layers,
+        width=config.hidden_size, precision=options.precision, processes=processes,
+        parts=options.batch_size // (processes * options.samples_at_once(processes)),
+    )  # fmt: skip
+    return own + (0.0 if probe is None else least_seconds(probe))
 
 
 def outlined(stage: Stage) -> PreTrainedModel:
@@ -61,7 +82,9 @@ def _extents(stage: Stage) -> tuple[int, int]:
         return stage.task.vocab_size, getattr(options, "context", None) or stage.length
     if isinstance(options, PretrainOptions):
         added = 0 if options.mixed is None else options.mixed.added_ids
-        return vocabulary_of(options.tokenizer, options.end_of_text) + added, options.context
+        # The tokenizer of the model's own folder or repository: its configuration says how many tokens it has.
+        own = written_sizes(options.model).vocab_size if options.tokenizer == options.model else None
+        return (own or vocabulary_of(options.tokenizer, options.end_of_text)) + added, options.context
     return _OTHERWISE, stage.length
 
 

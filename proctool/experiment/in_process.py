@@ -24,6 +24,7 @@ def execute_here(plan: Plan, call: Callable[[list[str]], object], display: Displ
     with alone_in(plan.root):
         for stage in plan.stages:
             (progress.done if stage.is_done(plan.root) else progress.waiting).append(stage)
+        display.update(progress)  # what is done now was done before
         for stage in list(progress.waiting):
             if stage not in progress.waiting:
                 continue  # skipped after a failure

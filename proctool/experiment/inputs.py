@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proctool.errors import CorpusError, OptionError, ProctoolError
@@ -15,9 +16,10 @@ from proctool.hub import model_id
 from proctool.paths import is_path
 from proctool.training.options import InitOptions, PretrainOptions
 from proctool.transplantation.options import CARRIED, TransplantOptions
+from proctool.units import format_count
 
 if TYPE_CHECKING:
-    from proctool.corpora.tokenizers import Tokenizer
+    from proctool.corpora.size import CorpusSize
 
 T = TypeVar("T")
 
@@ -88,6 +90,45 @@ def _texts(stages: list[Stage]) -> Iterator[tuple[Any, ...]]:
             )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class CorpusReading:
+    """A corpus, and how much of it one stage reads at most."""
+
+    size: CorpusSize
+    tokens: int
+    epochs: float | None
+    """Of its training tokens within the budget; None if their number is unknown."""
+
+    def words(self) -> str:
+        """A line for people."""
+        passes = "" if self.epochs is None else f" in {self.epochs:.3g} epochs"
+        return f"{self.size.words()}; a stage reads at most {format_count(self.tokens)}{passes}"
+
+
+def corpora_read(stages: Sequence[Stage]) -> list[CorpusReading]:
+    """The corpora that stages read, without network access. Raises CorpusError."""
+    from proctool.corpora.size import corpus_size
+
+    found: dict[tuple[Any, ...], list[tuple[int, int | None]]] = {}
+    for stage in stages:
+        options = stage.options
+        if isinstance(options, PretrainOptions):
+            key = (
+                options.corpus, options.tokenizer, options.text_field, options.validation, options.end_of_text,
+                bool(options.skip_bad), options.cache_dir,
+            )  # fmt: skip
+            found.setdefault(key, []).append((stage.tokens - stage.procedural_tokens, options.budget))
+    readings = []
+    for (corpus, tokenizer, field, validation, end, skip_bad, cache), readers in found.items():
+        size = corpus_size(
+            corpus, tokenizer, text_field=field, validation=validation, end_of_text=end, skip_bad=skip_bad,
+            cache_dir=cache,
+        )  # fmt: skip
+        epochs = [tokens / min(budget or size.tokens, size.tokens) for tokens, budget in readers if size.tokens]
+        readings.append(CorpusReading(size, max(tokens for tokens, _ in readers), max(epochs, default=None)))
+    return readings
+
+
 def _open_model(path: str) -> None:
     from proctool.models.saved import open_model
     from proctool.paths import user_path
@@ -102,29 +143,26 @@ def _check_text(
     validation: str | None, end_of_text: str | None, *, quick: bool, notes: dict[str, None],
 ) -> None:  # fmt: skip
     from proctool.corpora import open_corpus
-    from proctool.corpora.catalog import is_local
+    from proctool.corpora.catalog import is_here
+    from proctool.corpora.hub import repositories
     from proctool.corpora.preview import require_rows
     from proctool.corpora.store import is_built
+    from proctool.corpora.subwords import load_tokenizer, load_tokenizer_here
 
-    found = _of("tokenizer", lambda: _load(tokenizer, end_of_text, quick))
+    found = _of("tokenizer", lambda: (load_tokenizer_here if quick else load_tokenizer)(tokenizer, end_of_text))
     if found is None:
         notes[f'tokenizer "{tokenizer}" is not a local path; it is not checked, but read from the hub later'] = None
-    if quick and not (is_local(name) and (validation is None or is_local(validation))):
+    if quick and not all(is_here(each, cache) for each in (name, validation) if each is not None):
+        notes[f'corpus "{name}" is on the hub; it is not checked, but read later'] = None
         return
     corpus = _of(
         "corpus",
         lambda: open_corpus(name, text_field=field, validation=validation, skip_bad=skip_bad, cache_dir=cache),
     )
+    if quick and repositories(corpus):
+        return
     if found is None or not is_built(corpus, found, budget, cache):
         _of("corpus", lambda: require_rows(corpus, found, context, skip_bad=skip_bad))
-
-
-def _load(spec: str, end_of_text: str | None, quick: bool) -> Tokenizer | None:
-    from proctool.corpora.subwords import load_tokenizer
-    from proctool.corpora.tokenizers import BUILT_IN
-    from proctool.paths import is_path
-
-    return None if quick and spec not in BUILT_IN and not is_path(spec) else load_tokenizer(spec, end_of_text)
 
 
 def _of(option: str, look: Callable[[], T]) -> T:

@@ -7,98 +7,17 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
-from proctool.errors import OptionError
 from proctool.experiment.cost import flops, outlined
 from proctool.experiment.estimate import seconds_left
-from proctool.experiment.stage import Label, Stage
-from proctool.models.hardware import GPU, find_gpu
+from proctool.experiment.plan_options import HardwareOptions
+from proctool.experiment.planned_device import Device, planned_device, usual_mfu
+from proctool.experiment.stage import Stage
+from proctool.experiment.stage_time import StageTime, stage_time
 from proctool.models.memory import Layout, Memory, training_memory
 from proctool.training.options import AUTO, PretrainOptions, TrainingOptions
 from proctool.training.step_cut import cut_step
-
-_MOST_GPUS = 100_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class HardwareOptions:
-    """The GPUs to plan for."""
-
-    gpu: str = "h100"
-    """GPU type: h100, h200, b200, a100-80gb, l40s, rtx-4090, ..."""
-    gpus: tuple[int, ...] = field(default=(1, 8, 64), metadata={"comma": True})
-    """Number of GPUs; each number gives a column."""
-    mfu: float = 0.4
-    """Share of the GPU's peak that training reaches (MFU)."""
-
-    def __post_init__(self) -> None:
-        find_gpu(self.gpu)
-        if not 0 < self.mfu <= 1:
-            raise OptionError(f"mfu = {self.mfu:g}: must be above 0 and at most 1; 0.3 to 0.5 is usual")
-        if not self.gpus:
-            raise OptionError("gpus: give at least one number")
-        for number in self.gpus:
-            if not 1 <= number <= _MOST_GPUS:
-                raise OptionError(f"gpus = {number}: must be from 1 to {_MOST_GPUS}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """One pretraining run to plan, as for `proctool pretrain`."""
-
-    model: str = "gpt2"
-    """A preset, layers x heads x width (4x4x64), config.json or OWNER/NAME."""
-    family: str = "gpt2"
-    """Architecture family for shapes and presets: gpt2, llama, qwen3, ..."""
-    tokenizer: str = "gpt2"
-    """Sets the vocabulary size; without a local file, GPT-2's size counts."""
-    end_of_text: str | None = None
-    """The token that ends a text (default: the one the tokenizer names)."""
-    context: int = 1024
-    """Tokens per row."""
-    batch_size: int = 32
-    """Samples per optimiser step, over all micro-batches and processes."""
-    accumulate: int = 1
-    """Micro-batches per step on a single GPU."""
-    budget: int | None = None
-    """Tokens of the corpus."""
-    steps: int | None = None
-    """Optimiser steps (default: one pass over the budget)."""
-    precision: str = "bf16"
-    """fp32, tf32, bf16 or fp16."""
-    micro_batch: int | Literal["auto"] | None = None
-    """Samples at once on a GPU instead of --accumulate; auto: what fits."""
-    gradient_checkpointing: bool | Literal["auto"] = False
-    """Recompute activations in the backward pass; auto: only if needed."""
-    dropout: float = 0.0
-    """Dropout rate wherever the family has dropout."""
-
-    def stage(self) -> Stage:
-        """The run as a stage. Raises OptionError."""
-        steps = self.steps
-        if steps is None:
-            if self.budget is None:
-                raise OptionError("plan: give a recipe, --budget TOKENS or --steps N")
-            steps = max(1, -(-self.budget // max(1, self.batch_size * self.context)))
-        from proctool.config import build
-
-        options = build(
-            PretrainOptions,
-            {
-                "steps": steps,
-                **{
-                    name: getattr(self, name)
-                    for name in (
-                        "model", "family", "tokenizer", "end_of_text", "context", "batch_size", "accumulate", "budget",
-                        "micro_batch", "precision", "gradient_checkpointing", "dropout",
-                    )
-                },
-            },
-            "",
-        )  # fmt: skip
-        return Stage(Label("pretrain"), ("pretrain",), options, {}, None, options.context)
 
 
 @dataclass(frozen=True)
@@ -118,6 +37,12 @@ class GpuFit:
     advice: str | None
     """The change that makes it fit, if it does not."""
     seconds: float
+    floor: float
+    """Seconds that a step takes at least, to start its kernels."""
+    flops_at_floor: float
+    """FLOPs of a step on one GPU that take as long as the floor."""
+    at_floor: bool
+    """Whether the time is that of the floor, because the FLOPs alone would take less."""
 
 
 @dataclass(frozen=True)
@@ -148,13 +73,15 @@ class Total:
     at_once: int
     """Stages that train at the same time."""
     seconds: float
+    cost: float | None
+    """Of all its GPUs for that time, if their price is known."""
 
 
 @dataclass(frozen=True)
 class ExperimentPlan:
     """Everything that `proctool plan` shows."""
 
-    gpu: GPU
+    gpu: Device
     mfu: float
     stages: tuple[StagePlan, ...]
     tokens: int
@@ -165,51 +92,67 @@ class ExperimentPlan:
 def plan_stages(stages: Sequence[Stage], hardware: HardwareOptions, processes: int = 1) -> ExperimentPlan:
     """The cost of `stages` (parents first); their `accumulate` is meant for `processes` GPUs.
 
-    The time is a stage's operations divided by the speed of its GPUs at `hardware.mfu`. It assumes linear scaling and
-    leaves out evaluations and checkpoints. Each GPU gets at least one sample of a step; free GPUs train other stages.
+    The time is a stage's operations divided by the speed of its GPUs at `hardware.mfu`, but at least the time to start
+    the kernels of its steps. It assumes linear scaling and leaves out evaluations and checkpoints. Each GPU gets at
+    least one sample of a step; free GPUs train other stages.
     Raises OptionError, ModelError.
     """
-    gpu = find_gpu(hardware.gpu)
+    device = planned_device(hardware)
+    mfu = hardware.mfu or usual_mfu(device)
     training = [stage for stage in stages if stage.trains]
-    together = {count: _together(training, count) for count in hardware.gpus}
     groups: dict[tuple[str, TrainingOptions], list[Stage]] = {}
     for stage in training:
         groups.setdefault((stage.label.group, dataclasses.replace(_training(stage), seed=0)), []).append(stage)
+    timed = [(group, stage_time(group[0], device, mfu)) for group in groups.values()]
+    totals = [_total(stages, timed, count, processes, hardware.price_per_hour) for count in hardware.counts]
     plans = []
-    for (name, _), group in groups.items():
+    for (name, _), (group, time) in zip(groups, timed, strict=True):
         first = group[0]
-        fits = tuple(_fit(first, gpu, hardware.mfu, count, together[count], processes) for count in hardware.gpus)
-        options = _training(first)
+        fits = tuple(_fit(first, time, device, total, processes) for total in totals)
         plans.append(
             StagePlan(
                 name, len(group), sum(each.numel() for each in outlined(first).parameters()), first.tokens,
-                _epochs(first), flops(first), options.precision, fits, first.tries, first.procedural_tokens,
+                _epochs(first), flops(first), _training(first).precision, fits, first.tries, first.procedural_tokens,
             )
         )  # fmt: skip
-    totals = []
-    for place, count in enumerate(hardware.gpus):
-        left: dict[str, float | None] = {stage.key: 0.0 for stage in stages}
-        for group, plan in zip(groups.values(), plans, strict=True):
-            left |= {stage.key: plan.fits[place].seconds for stage in group}
-        at_once = count // together[count]
-        seconds = seconds_left(stages, left, set(), at_once)
-        assert seconds is not None, "every stage has an estimate"
-        totals.append(Total(count, together[count], at_once, seconds))
     return ExperimentPlan(
-        gpu, hardware.mfu, tuple(plans), sum(stage.tokens for stage in training), sum(map(flops, training)),
+        device, mfu, tuple(plans), sum(stage.tokens for stage in training), sum(map(flops, training)),
         tuple(totals),
     )  # fmt: skip
+
+
+def _total(
+    stages: Sequence[Stage],
+    timed: Sequence[tuple[Sequence[Stage], StageTime]],
+    count: int,
+    processes: int,
+    price: float | None,
+) -> Total:
+    """All stages on `count` GPUs: as many GPUs for each stage as can share its steps, or fewer if that is faster.
+
+    Fewer are faster for tiny steps: more GPUs do not shorten them, but train other stages meanwhile.
+    """
+    best: Total | None = None
+    batches = [_training(group[0]).batch_size for group, _ in timed]
+    common = math.gcd(*batches) if batches else 1
+    for together in (each for each in range(min(common, count), 0, -1) if common % each == 0):
+        left: dict[str, float | None] = {stage.key: 0.0 for stage in stages}
+        for group, time in timed:
+            parts = _at_once(group[0], together, processes)[1]
+            left |= dict.fromkeys((stage.key for stage in group), time.seconds(together, parts))
+        at_once = count // together
+        seconds = seconds_left(stages, left, set(), at_once)
+        assert seconds is not None, "every stage has an estimate"
+        if best is None or seconds < 0.99 * best.seconds:
+            cost = None if price is None else price * count * seconds / 3600
+            best = Total(count, together, at_once, seconds, cost)
+    assert best is not None, "one GPU divides every batch"
+    return best
 
 
 def _training(stage: Stage) -> TrainingOptions:
     assert isinstance(stage.options, TrainingOptions)
     return stage.options
-
-
-def _together(stages: Sequence[Stage], count: int) -> int:
-    """The largest number of GPUs, at most `count`, that divides the batches of all stages evenly."""
-    common = math.gcd(*(_training(stage).batch_size for stage in stages)) if stages else 1
-    return _divisor(common, count)
 
 
 def _divisor(number: int, most: int) -> int:
@@ -240,33 +183,37 @@ def stage_memory(stage: Stage, *, checkpointing: bool) -> Memory:
     )  # fmt: skip
 
 
-def _fit(stage: Stage, gpu: GPU, mfu: float, gpus: int, together: int, processes: int) -> GpuFit:
+def _at_once(stage: Stage, together: int, processes: int) -> tuple[int, int]:
+    """Samples at once on each of so many GPUs, and micro-batches in a step, before memory is considered."""
     options = _training(stage)
-    peak = gpu.peak(options.precision)
-    if peak is None:
-        raise OptionError(
-            f"gpu: {gpu.name} does not support {options.precision}; plan with fp16 (in a recipe: launch.precision)"
-        )
     share = options.batch_size // together
     micro = _divisor(share, options.samples_at_once(processes))
+    return micro, share // micro
+
+
+def _fit(stage: Stage, time: StageTime, device: Device, total: Total, processes: int) -> GpuFit:
+    options, together = _training(stage), total.processes
+    share = options.batch_size // together
+    micro, _ = _at_once(stage, together, processes)
     fixed = dataclasses.replace(
         options, batch_size=share * together, accumulate=1,
         micro_batch=AUTO if options.micro_batch == AUTO else micro,
     )  # fmt: skip
     # The plan has a whole model on each GPU; if it does not fit, the advice may be to shard it.
-    cut = cut_step(fixed, lambda again: stage_memory(stage, checkpointing=again), gpu.room, processes=together)
+    cut = cut_step(fixed, lambda again: stage_memory(stage, checkpointing=again), device.room, processes=together)
     micro, memory = cut.micro_batch, stage_memory(stage, checkpointing=cut.gradient_checkpointing)
     plain, sharded = (memory.peak(Layout(micro, together, shard, micro < share)) for shard in (False, True))
-    fits, fits_sharded = plain <= gpu.room, together > 1 and sharded <= gpu.room
-    advice = None if fits else _advice(stage, memory, gpu, share, together, fits_sharded)
-    seconds = flops(stage) / (peak * mfu * together)
-    checkpointing = cut.gradient_checkpointing
+    fits, fits_sharded = plain <= device.room, together > 1 and sharded <= device.room
+    advice = None if fits else _advice(stage, memory, device, share, together, fits_sharded)
+    parts = share // micro
+    floor = time.floor(parts)
     return GpuFit(
-        gpus, together, micro, share // micro, checkpointing, plain, sharded, fits, fits_sharded, advice, seconds
-    )
+        total.gpus, together, micro, parts, cut.gradient_checkpointing, plain, sharded, fits, fits_sharded, advice,
+        time.seconds(together, parts), floor, floor * time.rate, time.is_at_floor(together, parts),
+    )  # fmt: skip
 
 
-def _advice(stage: Stage, memory: Memory, gpu: GPU, share: int, together: int, fits_sharded: bool) -> str:
+def _advice(stage: Stage, memory: Memory, gpu: Device, share: int, together: int, fits_sharded: bool) -> str:
     """The smallest change that makes it fit."""
     largest = functools.partial(Memory.largest_micro_batch, room=gpu.room, share=share, devices=together)
     if micro := largest(memory):

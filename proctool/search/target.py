@@ -10,7 +10,8 @@ import yaml
 
 from proctool.experiment.cost import flops, outlined
 from proctool.experiment.graph import plan
-from proctool.experiment.planning import HardwareOptions, plan_stages
+from proctool.experiment.plan_options import HardwareOptions
+from proctool.experiment.planning import plan_stages
 from proctool.recipe.check import build_recipe
 from proctool.search.answer import Cost
 from proctool.search.cells import COLD, Setting, Warmed, arm_values, shared

@@ -14,7 +14,8 @@ from proctool.evaluation import harness
 from proctool.events import EndEvent, write_event
 from proctool.experiment.emit import makefile
 from proctool.experiment.inputs import check_inputs
-from proctool.experiment.planning import HardwareOptions, plan_stages
+from proctool.experiment.plan_options import HardwareOptions
+from proctool.experiment.planning import plan_stages
 from proctool.experiment.record import write_record
 from proctool.recipe import build_recipe
 from proctool.reporting.experiment import load_experiment

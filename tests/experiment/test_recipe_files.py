@@ -125,4 +125,5 @@ def test_its_smoke_form_runs(proctool: Callable[..., Any], name: str) -> None:
     recipe.write_text(json.dumps(values))
     said = proctool("run", recipe, "--smoke")
     assert said.code == 0, said.err
+    assert "already done" not in said.err
     assert Path(f"runs/{Path(name).name}-smoke/report.html").exists()

@@ -14,6 +14,7 @@ import yaml
 from tiny_experiment import COMMAND, values
 
 from proctool.experiment.execute import alone_in
+from proctool.training.speed import step_kernels
 
 HAYSTACK = {"haystack": {"pairs": 4, "vocab": 32, "steps": 10, "batch_size": 4, "ramp_steps": 2}}
 
@@ -68,6 +69,27 @@ def test_dry_run_shows_and_does_nothing(proctool: Callable[..., Any], recipe: Pa
     proctool("run", recipe)
     planned = json.loads(proctool("run", recipe, "--dry-run", "--json").out)
     assert {stage["state"] for stage in planned["stages"]} == {"done"}
+    assert (planned["seconds_at_least"], planned["corpora"]) == (0, [])
+
+
+@pytest.mark.parametrize(("flops", "warned"), [(1e30, False), (1e3, True)])
+def test_dry_run_says_the_least_time_and_reads_the_corpus(
+    proctool: Callable[..., Any], recipe: Path, monkeypatch: pytest.MonkeyPatch, flops: float, warned: bool
+) -> None:
+    monkeypatch.setattr("proctool.training.speed.layer_flops", lambda on, precision, width: flops)
+    monkeypatch.setattr("proctool.training.speed.kernel_seconds", lambda kind: 0.01)
+    said = proctool("run", recipe, "--dry-run")
+    assert ("takes over an hour" in said.err) == warned
+    planned = json.loads(proctool("run", recipe, "--dry-run", "--json").out)
+    steps = sum(stage["steps"] for stage in planned["stages"])
+    work = sum(stage["flops"] for stage in planned["stages"]) / flops
+    assert planned["seconds_at_least"] == pytest.approx(
+        work if warned else 0.01 * steps * step_kernels(2, "fp32"), abs=0.1
+    )
+    (reading,) = planned["corpora"]
+    assert reading["tokens"] == 40 * 4 * 64
+    assert reading["epochs"] == pytest.approx(reading["tokens"] / reading["size"]["tokens"])
+    assert re.search(r"^corpus .* about .* training tokens of bytes .* at most 10.2k in .* epochs$", said.out, re.M)
 
 
 def test_what_is_handed_to_a_scheduler_leaves_out_what_another_has_done(

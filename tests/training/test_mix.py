@@ -15,7 +15,8 @@ from proctool import artifact
 from proctool.errors import OptionError, RunError
 from proctool.events import FILE, EndEvent, EvalEvent, StartEvent, write_event
 from proctool.experiment.graph import plan
-from proctool.experiment.planning import HardwareOptions, plan_stages
+from proctool.experiment.plan_options import HardwareOptions
+from proctool.experiment.planning import plan_stages
 from proctool.experiment.record import write_record
 from proctool.recipe import build_recipe
 from proctool.recipe.smoke import smoke

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from benchmarks.counts import WORKLOADS, Counting, Workload, fake_tensors, layer_operations, step_cost
 from proctool.models.attention import PLAIN
 from proctool.models.faster import faster
+from proctool.training.speed import step_kernels
 from tests.models.tiny import CONTEXT, DENSE, tiny_config
 
 SMALL = Workload("2x2x64", 50, 2, 32, 31, "fp32")
@@ -61,3 +62,11 @@ def test_what_is_counted() -> None:
     larger = step_cost(Workload("2x2x64", 50, 4, 32, 31, "fp32"))
     assert larger.kernels == ours.kernels
     assert ours.moved < larger.moved < 2 * ours.moved
+
+
+@pytest.mark.parametrize(
+    ("family", "precision", "most"), [("gpt2", "fp32", 1), ("gpt2", "bf16", 1.1), ("llama", "fp32", 3)]
+)
+def test_a_plan_counts_no_kernel_too_many(family: str, precision: str, most: float) -> None:
+    counted = step_cost(Workload("3x2x16", 257, 4, 32, 31, precision, family)).kernels
+    assert step_kernels(3, precision) <= counted <= most * step_kernels(3, precision)
