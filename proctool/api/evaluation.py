@@ -42,7 +42,8 @@ def _perplexity(path: Path, options: Options) -> Measured:
     from proctool.evaluation.perplexity import perplexity
 
     found = perplexity(path, strict.build(PerplexityOptions, options, "perplexity"))
-    return {name: found[name] for name in ("loss", "perplexity", "bits_per_byte", "accuracy")}, [found]
+    names = ("loss", "perplexity", "bits_per_byte", "accuracy")
+    return {name: found[name] for name in names if name in found}, [found]
 
 
 def _blimp(path: Path, options: Options) -> Measured:

@@ -12,6 +12,7 @@ from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import quiet_libraries
 from proctool.evaluation.options import PerplexityOptions
+from proctool.evaluation.row_scores import TrainingLoss
 from proctool.loss_parts import ICL_TOKEN
 from proctool.outputs import CSV_HEAD, Output, reads_of, require_safe
 from proctool.units import format_bytes, format_count
@@ -27,13 +28,20 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
     results = display.Results(json=common.json)
     with display.progress("perplexity", options.documents, "documents") as shown:
         result = measure(model, options, shown.update)
-    if csv_file is not None:
-        _write(csv_file, result["by_position"])
-    per_byte, per_token = result["bits_per_byte"], result["perplexity"]
+    if options.rows is None:
+        _show_documents(result, options, model, results)
+    else:
+        _show_rows(result, options.rows, model, results)
+    results.emit(result)
+
+
+def _show_documents(result: dict[str, Any], options: PerplexityOptions, model: Path, results: display.Results) -> None:
+    if options.per_position is not None:
+        _write(options.per_position, result["by_position"])
+    per_byte = result["bits_per_byte"]
     results.line(
         f"{model} on {result['corpus']} ({result['split']}, {format_count(result['documents'])} documents, "
-        f"{format_bytes(result['bytes'])}): loss {result['loss']:.4f} (nats per token), "
-        + (f"perplexity {per_token:.3f}, " if per_token is not None else "")
+        f"{format_bytes(result['bytes'])}): {_loss(result)}"
         + (f"{per_byte:.4f} bits per byte, " if per_byte is not None else "")
         + f"accuracy {result['accuracy']:.1%}, {format_count(result['targets'])} tokens"
     )
@@ -45,7 +53,29 @@ def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None
         _say_lossy(result)
     if result["trained_on"]:
         display.say("the model was trained on a corpus of this name, perhaps on these documents")
-    results.emit(result)
+    if result["training"] is not None:
+        display.say(TrainingLoss(**result["training"]).words())
+
+
+def _show_rows(result: dict[str, Any], wanted: int, model: Path, results: display.Results) -> None:
+    results.line(
+        f"{model} on {result['corpus']} ({result['split']}, {format_count(result['rows'])} rows of "
+        f"{result['context']} tokens, {result['precision']}): {_loss(result)}accuracy {result['accuracy']:.1%}, "
+        f"{format_count(result['targets'])} tokens"
+    )
+    _show_parts(result["loss_parts"], result["context"], results)
+    display.notes(result["notes"])
+    if result["rows"] < wanted:
+        display.say(f"the split has {result['rows']} rows, fewer than --rows {wanted}")
+    if not result["as_in_training"]:
+        display.say("these are not the rows of its training: the corpus, the tokenizer or the context differs")
+
+
+def _loss(result: dict[str, Any]) -> str:
+    per_token = result["perplexity"]
+    return f"loss {result['loss']:.4f} (nats per token), " + (
+        f"perplexity {per_token:.3f}, " if per_token is not None else ""
+    )
 
 
 def _show_parts(parts: dict[str, Any], context: int, results: display.Results) -> None:

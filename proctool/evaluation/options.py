@@ -210,6 +210,8 @@ class PerplexityOptions:
     """Split to score: train, validation, or another of the corpus."""
     documents: int | None = None
     """Documents to score, from the first (default: all)."""
+    rows: int | None = None
+    """Score this many rows of joined documents instead, as training does."""
     tokenizer: str | None = None
     """Tokenizer, a path or a name such as bytes (default: the model's)."""
     end_of_text: str | None = None
@@ -228,7 +230,7 @@ class PerplexityOptions:
     """Hub cache folder (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
 
     def __post_init__(self) -> None:
-        for name in ("documents", "context", "stride", "batch_size"):
+        for name in ("documents", "rows", "context", "stride", "batch_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise OptionError(f"{name} = {value}: must be at least 1")
 

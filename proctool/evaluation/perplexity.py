@@ -13,6 +13,7 @@ depend on the tokenizer. Documents longer than the context are read in windows.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import math
@@ -29,6 +30,7 @@ from proctool.artifact import name_given
 from proctool.corpora.documents import Corpus, Document
 from proctool.errors import CorpusError, ModelError, OptionError
 from proctool.evaluation.options import PerplexityOptions
+from proctool.evaluation.row_scores import require_rows_alone, row_scores, training_loss
 from proctool.training.loss_sums import LossSums
 from proctool.units import to_perplexity
 
@@ -100,9 +102,13 @@ def perplexity(
 ) -> dict[str, Any]:
     """Score every document of a split (or the first few); `listen` gets the number of scored documents.
 
+    With `rows` it scores rows of joined documents instead, as training does (row_scores.py).
     Raises ArtifactError, CorpusError, ModelError (the loss is not finite, the context exceeds the model's, ...), and
     OptionError (a stride above the context).
     """
+    if options.rows is not None:
+        require_rows_alone(options)
+        return row_scores(model, options)
     from proctool.evaluation.eval_model import open_subject
     from proctool.models.build import require_context
     from proctool.training.loss import TargetLoss
@@ -113,11 +119,11 @@ def perplexity(
     stride = options.stride or context
     if stride > context:
         raise OptionError(f"stride = {stride}: longer than the context of {context}; use at most {context}")
-    corpus = _opened(options.corpus, options, options.validation)
+    corpus = opened(options.corpus, options, options.validation)
     if options.split not in corpus.splits:
         raise CorpusError(f'corpus {corpus.name} has no split "{options.split}"; it has {", ".join(corpus.splits)}')
     if options.apart_from is not None:
-        other = _opened(options.apart_from, options)
+        other = opened(options.apart_from, options)
         check_apart(_documents(corpus, options), other, options)
 
     tokenizer, read = subject.tokenizer, Tally()
@@ -140,7 +146,7 @@ def perplexity(
     nats, targets = float(nats_at.sum()), int(count_at.sum())
     if not math.isfinite(nats):
         raise ModelError(f"{model}: the loss is not finite; its weights are damaged or its training diverged")
-    metadata = subject.saved.metadata
+    metadata, reported = subject.saved.metadata, training_loss(subject.saved, options)
     return {
         "event": "perplexity",
         **subject.metadata(),
@@ -172,10 +178,12 @@ def perplexity(
             ],
         },
         "loss_parts": config.plain(totals.losses.parts()),
+        "training": None if reported is None else dataclasses.asdict(reported),
     }
 
 
-def _opened(name: str, options: PerplexityOptions, validation: str | None = None) -> Corpus:
+def opened(name: str, options: PerplexityOptions, validation: str | None = None) -> Corpus:
+    """The corpus `name`, read as the options say. Raises CorpusError."""
     from proctool.corpora.catalog import open_corpus
 
     return open_corpus(
