@@ -69,7 +69,10 @@ def test_the_pipeline_from_rules_to_a_hugging_face_model(proctool: Callable[...,
         assert (said.code, Path(form).exists()) == (0, False)
         assert "nothing was written" in said.err
     assert proctool("export", "warm.safetensors", "text", "--dry-run").code == 1
-    said = proctool("export", "model.safetensors", "hf", "--json")
+    Path("export.yaml").write_text("dtype: bf16\nlicense: mit\n")
+    said = proctool("export", "model.safetensors", "hf", "--config", "export.yaml", "--dtype", "fp32", "--json")
+    assert json.loads(said.out)["dtype"] == "fp32"
+    assert "license: mit" in Path("hf/README.md").read_text()
     assert json.loads(said.out)["files"] == sorted(path.name for path in Path("hf").iterdir())
     tokenizer = AutoTokenizer.from_pretrained("hf")
     ids = tokenizer("line 3 of 4", return_tensors="pt").input_ids

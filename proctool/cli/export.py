@@ -2,76 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-import typer
+from typing import TYPE_CHECKING, Literal
 
 from proctool.cli import display
+from proctool.cli.options import Common, argument, with_options
+from proctool.cli.training import quiet_libraries
 from proctool.errors import OptionError
-from proctool.paths import AS_PATH
 
 if TYPE_CHECKING:
     from proctool.export.folder import Exported
     from proctool.models.saved import SavedModel
 
 
-def export(
-    file: Annotated[
-        Path, typer.Argument(help="A model artifact, a model folder, or OWNER/NAME on the hub.", **AS_PATH)
-    ],
-    folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet.", **AS_PATH)],
-    strip_prefix: Annotated[
-        list[str],
-        typer.Option(
-            metavar="PREFIX",
-            help="Prefix to remove from tensor names, such as module. (repeatable).",
-            show_default=False,
-        ),
-    ] = [],  # noqa: B006
-    form: Annotated[
-        Literal["hf", "nanogpt", "litgpt", "torchtitan", "torchtitan-0.2"],
-        typer.Option("--format", help="hf, or a state dict for another project's model."),
-    ] = "hf",
-    dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format of the weights.")] = "fp32",
-    license_: Annotated[
-        str | None,
-        typer.Option("--license", metavar="ID", help="License for the model card, such as apache-2.0."),
-    ] = None,
-    language: Annotated[
-        list[str],
-        typer.Option(metavar="CODE", help="Language for the model card: en (repeatable).", show_default=False),
-    ] = [],  # noqa: B006
-    push_to_hub: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the folder to the hub as this model.")
-    ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make the new repository private.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the model and the folder; write nothing.")] = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
     """Write a Hugging Face folder, or weights for nanoGPT, litgpt or torchtitan."""
-    from proctool.cli.training import quiet_libraries
 
+    strip_prefix: tuple[str, ...] = field(default=(), metadata={"metavar": "PREFIX"})
+    """Prefix to remove from tensor names, such as module. (repeatable)."""
+    format: Literal["hf", "nanogpt", "litgpt", "torchtitan", "torchtitan-0.2"] = "hf"
+    """hf, or a state dict for another project's model."""
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Number format of the weights."""
+    license: str | None = field(default=None, metadata={"metavar": "ID"})
+    """License for the model card, such as apache-2.0."""
+    language: tuple[str, ...] = field(default=(), metadata={"metavar": "CODE"})
+    """Language for the model card: en (repeatable)."""
+    push_to_hub: str | None = field(default=None, metadata={"metavar": "OWNER/NAME"})
+    """Upload the folder to the hub as this model."""
+    private: bool = False
+    """Make the new repository private."""
+
+    def __post_init__(self) -> None:
+        for name in ("license", "language", "push_to_hub", "private") if self.format != "hf" else ():
+            if getattr(self, name):
+                flag = "--" + name.replace("_", "-")
+                raise OptionError(
+                    f"{flag} works only with --format hf: a state dict for {self.format} has no model card"
+                )
+        if self.private and self.push_to_hub is None:
+            raise OptionError("--private works only with --push-to-hub; add it, or leave --private out")
+
+
+def _export(options: ExportOptions, common: Common, file: Path, folder: Path) -> None:
     quiet_libraries()
     from proctool import __version__, hub
     from proctool.export.front_matter import Stated
     from proctool.models.saved import open_model
 
-    given = {"--license": license_, "--language": language, "--push-to-hub": push_to_hub, "--private": private}
-    if form != "hf" and (named := [option for option, value in given.items() if value]):
-        raise OptionError(f"{named[0]} works only with --format hf: a state dict for {form} has no model card")
-    if private and push_to_hub is None:
-        raise OptionError("--private works only with --push-to-hub; add it, or leave --private out")
-    stated = Stated(license_, tuple(language))
-    if push_to_hub is not None:
-        hub.require_pushable(push_to_hub)
-    saved = open_model(file, strip_prefix)
+    form, dtype, target = options.format, options.dtype, options.push_to_hub
+    if target is not None:
+        hub.require_pushable(target)
+    saved = open_model(file, options.strip_prefix)
     facts = {"folder": str(folder), "format": form, "dtype": dtype, "family": saved.config.model_type}
-    if dry_run:
+    if common.dry_run:
         _check(saved, folder, form)
-        if as_json:
+        if common.json:
             display.emit(facts)
-        return display.say(f"export: would write {folder} ({saved.config.model_type}, {dtype}); nothing was written")
+        display.say(f"export: would write {folder} ({saved.config.model_type}, {dtype}); nothing was written")
+        return
     if form != "hf":
         from proctool.export.formats import export_as
 
@@ -80,16 +71,15 @@ def export(
     else:
         from proctool.export.folder import export as write_folder
 
-        _say(write_folder(saved, folder, dtype, stated))
+        _say(write_folder(saved, folder, dtype, Stated(options.license, options.language)))
         display.say(f"wrote {folder}: load it with transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r})")
-    if push_to_hub is not None:
-        display.say(f"uploading {folder} to {push_to_hub}")
-        where = hub.push(folder, push_to_hub, private=private, message=f"Export with proctool {__version__}")
+    if target is not None:
+        display.say(f"uploading {folder} to {target}")
+        where = hub.push(folder, target, private=options.private, message=f"Export with proctool {__version__}")
         display.say(f"uploaded: {where}")
         facts["uploaded"] = str(where)
-    if as_json:
+    if common.json:
         display.emit({**facts, "files": sorted(path.name for path in folder.iterdir())})
-    return None
 
 
 def _check(saved: SavedModel, folder: Path, form: str) -> None:
@@ -117,3 +107,10 @@ def _say(written: Exported) -> None:
             "tokenizer_config.json is unchanged and sets no model_max_length; the model reads at most "
             f"{written.unsaid_length} tokens"
         )
+
+
+_arguments = (
+    argument("file", Path, "A model artifact, a model folder, or OWNER/NAME on the hub."),
+    argument("folder", Path, "Folder to write; it must not exist yet."),
+)
+export = with_options(ExportOptions, _export, arguments=_arguments)

@@ -136,6 +136,7 @@ def _flag(cls: type, field: dataclasses.Field[Any], kind: Any) -> inspect.Parame
         annotation = kind | None
     else:
         settings["metavar"] = "|".join([{int: "N", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT"), *words])
+    settings |= {"metavar": field.metadata["metavar"]} if "metavar" in field.metadata else {}
     return _parameter(field.name, annotation, None, typer.Option(*names, **settings))
 
 
