@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from proctool.errors import OptionError
 from proctool.outputs import FIGURE_METADATA
 from proctool.reporting.gain_figures import draw_gains, draw_ladder, has_gains
+from proctool.reporting.interval import Estimate
 from proctool.reporting.looks import (
     COLOURS,
     GREY,
@@ -32,6 +33,7 @@ from proctool.reporting.looks import (
     whisker,
 )
 from proctool.reporting.report import Report
+from proctool.reporting.substitution import Substitution
 from proctool.reporting.sweep_figures import draw_doses, draw_rates, has_doses, has_rates
 
 if TYPE_CHECKING:
@@ -113,9 +115,9 @@ def _drawings(report: Report) -> dict[str, tuple[int, tuple[float, float], Draw]
     others = [each for each in report.results if not each.is_baseline]
     if report.results:
         drawings["loss"] = (1, curves, partial(_draw_loss, report))
-    if others:
+    if any(each.saved is not None for each in others):
         drawings["savings"] = (1, (5.6, 1.1 + 0.3 * len(others)), partial(_draw_savings, report))
-    if any(each.has_lengths for each in report.substitutions):
+    if _exchanges(report):
         drawings["substitution"] = (1, (5.6, 3.6), partial(_draw_substitution, report))
     if report.diagnostics:
         panels = len(report.diagnostics)
@@ -185,7 +187,8 @@ def _draw_curves(
     for arm, lines in arms.items():
         colour = colour_of(report, arm)
         look: dict[str, Any] = {"color": colour, "linestyle": look_of(LINES, report, arm), "linewidth": 1.5}
-        look |= {"marker": marker_of(report, arm) or None, "markersize": 3.5, "markevery": 0.13}
+        marker = marker_of(report, arm) or ("." if any(len(x) == 1 for x, _ in lines) else None)  # a point is no line
+        look |= {"marker": marker, "markersize": 3.5, "markevery": 0.13}
         first = lines[0][0]
         if all(len(x) == len(first) and np.array_equal(x, first) for x, _ in lines):
             values = np.stack([y for _, y in lines])  # (seeds, n)
@@ -241,15 +244,25 @@ def _bar(axes: Axes, report: Report, arm: str, at: float, value: float) -> None:
         "edgecolor": "black",
     }
     axes.barh(at, value, height=0.7, linewidth=0.6, alpha=0.85, **look)
+    if abs(value) < 0.5:  # too short to be seen
+        axes.text(0, at, f" {value:.2g} %", va="center", fontsize=8)
+
+
+def _exchanges(report: Report) -> list[tuple[Substitution, list[tuple[float, Estimate]]]]:
+    """Each curve of several lengths with (procedural tokens, corpus tokens needed) where the loss was reached."""
+    curves = [
+        (curve, [(point.procedural, point.corpus) for point in curve.points if point.corpus is not None])
+        for curve in report.substitutions
+        if curve.has_lengths
+    ]
+    return [(curve, points) for curve, points in curves if points]
 
 
 def _draw_substitution(report: Report, panels: list[Axes]) -> None:
     """Corpus tokens needed against procedural tokens spent, from the baseline's point on."""
     (axes,) = panels
-    for index, curve in enumerate(each for each in report.substitutions if each.has_lengths):
-        points = [(point.procedural, point.corpus) for point in curve.points if point.corpus is not None]
-        if not points:
-            continue
+    curves = _exchanges(report)
+    for index, (curve, points) in enumerate(curves):
         look = {"color": COLOURS[1 + index % 7], "linestyle": LINES[1 + index % 5], "linewidth": 1.5}
         x = [0.0, *(at for at, _ in points)]
         y = [curve.corpus_alone.value, *(corpus.value for _, corpus in points)]
@@ -259,4 +272,4 @@ def _draw_substitution(report: Report, panels: list[Axes]) -> None:
         axes.axhline(curve.corpus_alone.value, color=GREY, linestyle=":", linewidth=1)
     axes.set(xlabel="procedural tokens", ylabel="corpus tokens needed for the same loss", ylim=(0, None))
     axes.ticklabel_format(style="sci", scilimits=(0, 0), useMathText=True)
-    legend(axes, 1)
+    legend(axes, len(curves))

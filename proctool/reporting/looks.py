@@ -18,13 +18,24 @@ LINES: tuple[Any, ...] = ("--", "-", "-.", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)),
 MARKERS = ("", "o", "s", "^", "D", "v", "P", "X", "<", "*")
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "---", "|||")
 LEGEND_INSIDE = 5
-"""With more arms than this, the legend is outside the axes."""
+"""With more arms than this, the legend is below the axes, in columns."""
+_LEGEND_FONT, _LEGEND_LINE, _LEGEND_SAMPLE = 7.5, 0.17, 0.75
+"""Points; inches of a line, and of the sample before a name with the space around both."""
 
 
 def legend(axes: Axes, entries: int) -> None:
-    """A legend; with many entries beside the axes."""
-    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "fontsize": 7.5, "handlelength": 3}
-    axes.legend(**beside if entries > LEGEND_INSIDE else {"handlelength": 3})
+    """A legend. With many entries it is below the axes, in as many columns as fit, and the figure grows by it."""
+    if entries <= LEGEND_INSIDE:
+        axes.legend(handlelength=3)
+        return
+    figure: Any = axes.figure
+    handles, labels = axes.get_legend_handles_labels()
+    column = _LEGEND_SAMPLE + 0.6 * _LEGEND_FONT / 72 * max(map(len, labels))
+    columns = max(1, int(figure.get_figwidth() / column))
+    figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * (1 + -(-len(labels) // columns)))
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, fontsize=_LEGEND_FONT, handlelength=3
+    )  # fmt: skip
 
 
 def whisker(axes: Axes, found: Estimate, at: float, across: bool, scale: float = 100.0, color: str = "black") -> None:

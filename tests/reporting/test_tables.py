@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,22 @@ def test_figures_are_whole_and_the_same_each_time(report: Report, exchange: Repo
     assert named == {"loss", "savings", "gain", "diagnostics", "curve-haystack"}
     text = (tmp_path / "a" / "loss.svg").read_text(encoding="utf-8")
     assert "validation loss" in text  # text stays text, so that it can be searched and edited
+
+
+@pytest.mark.skipif(not figures_available(), reason="matplotlib is an extra")
+def test_many_arms_and_nothing_to_show(tmp_path: Path) -> None:
+    made = Made(tmp_path / "many")
+    for number in range(40):
+        arm = "cold" if number == 0 else f"set-of-a-long-name-{number}"
+        # No arm but the baseline reaches its loss, and no answer is right.
+        run, probe = made.stage(f"run{number}", None, training(1 + number / 9)), f"hay{number}"
+        made.measured(arm, 0, run, {}, haystack=made.stage(probe, None, training(accuracy=0.0)))
+    built = build_report(load_experiment(made.write(seeds=[0])))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        written = write_figures(built, tmp_path / "figures", ("svg",))
+    assert {path.stem for path in written} == {"loss", "gain", "diagnostics", "curve-haystack"}
+    for name in ("loss", "curve-haystack"):
+        text = (tmp_path / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        assert all(f">{arm}<" in text for arm in made.arms)
+    assert (tmp_path / "figures" / "diagnostics.svg").read_text(encoding="utf-8").count("> 0 %<") == 40

@@ -51,15 +51,17 @@ def _scores(heads: Heads) -> Any:
     from matplotlib import pyplot
 
     layers, number = heads.induction.shape
-    panels = (
+    scores = (
         ("induction", heads.induction, "Blues", 0.0),
         ("lookup", heads.lookup, "Oranges", 0.0),
         ("previous token", heads.previous_token, "Greens", 0.0),
         ("normalised entropy", heads.normalised_entropy, "Purples", 0.0),
         ("copying", heads.copying, "RdBu", -1.0),
     )
+    panels = [panel for panel in scores if np.isfinite(panel[1]).any()]
     size = (len(panels) * max(2.2, 0.42 * number + 1.2), max(2.0, 0.42 * layers + 1.1))
-    figure, all_axes = pyplot.subplots(1, len(panels), figsize=size, layout="constrained")
+    figure, grid = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+    all_axes = grid[0]
     for axes, (title, values, colours, lowest) in zip(all_axes, panels, strict=True):
         image = axes.imshow(values, cmap=colours, vmin=lowest, vmax=1, aspect="auto")
         axes.set(title=title, xlabel="head", xticks=range(number))
@@ -83,18 +85,23 @@ def draw_course(points: Sequence[CoursePoint], folder: Path, kinds: Sequence[str
     from matplotlib import pyplot
 
     folder.mkdir(parents=True, exist_ok=True)
-    figure, all_axes = pyplot.subplots(1 + len(SHOWN), 1, figsize=(6.4, 8.2), sharex=True, layout="constrained")
+    scores = {name: own for name, own in SHOWN.items() if any(point.best(name) is not None for point in points)}
+    height = 1.0 + 1.45 * (1 + len(scores))
+    figure, grid = pyplot.subplots(
+        1 + len(scores), 1, figsize=(6.4, height), sharex=True, layout="constrained", squeeze=False
+    )
+    all_axes = grid[:, 0]
     steps = [point.step for point in points]
     all_axes[0].plot(steps, [point.accuracy for point in points], "o-", color="black", markersize=3, linewidth=1.3)
     all_axes[0].set(ylabel="accuracy", ylim=(0, 1.02))
-    for axes, (name, own) in zip(all_axes[1:], SHOWN.items(), strict=True):
+    for axes, (name, own) in zip(all_axes[1:], scores.items(), strict=True):
         rows = [{(row["layer"], row["head"]): row[name] for row in _rows(point, own)} for point in points]
         for layer, head in rows[0]:
             values = [np.nan if (found := row.get((layer, head))) is None else found for row in rows]
             colour, style = _COLOURS[layer % len(_COLOURS)], ("-", "--", ":", "-.")[head % 4]
             axes.plot(steps, values, style, color=colour, linewidth=1.2, label=f"{layer}.{head}")
         axes.set(ylabel=name.replace("_", " ").replace("normalised ", "normalised\n"), ylim=(0, 1.02))
-    if len(rows[0]) <= _MOST_PANELS // 4:
+    if scores and len(rows[0]) <= _MOST_PANELS // 4:
         handles, labels = all_axes[-1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8, title="head")
     all_axes[-1].set_xlabel("training step")
@@ -211,12 +218,16 @@ def _distances(distances: Distances) -> Any:
         for axes, (measure, words) in zip(axes_row, measures, strict=True):
             for component, colour in zip(components, _COLOURS, strict=False):
                 points = _points(rows, label, component, measure)
-                axes.plot(*points, "o-", color=colour, markersize=4, linewidth=1.3, label=component)
+                if points[0]:
+                    axes.plot(*points, "o-", color=colour, markersize=4, linewidth=1.3, label=component)
+            if not axes.lines:
+                axes.remove()
+                continue
             axes.set(title=f"{words}, from {label}", xlabel="layer", ylim=_limits(axes, measure))
             axes.set_xticks(sorted({row["layer"] for row in rows}))
             axes.title.set_fontsize(9)
             axes.spines[["top", "right"]].set_visible(False)
-    grid[0][0].legend(frameon=False, fontsize=8)
+    next(axes for axes in grid.flat if axes.lines).legend(frameon=False, fontsize=8)
     return figure
 
 
