@@ -21,6 +21,7 @@ from proctool.cache import cache_folder
 from proctool.doctor.facts import Attention, Cache, Device, Hub, Software
 from proctool.errors import OptionError
 from proctool.experiment.launch import accelerated
+from proctool.internals import of_accelerate, of_torch
 from proctool.models.small_heads import LARGEST_HEAD, kernel
 from proctool.training.room import device_memory
 
@@ -60,9 +61,7 @@ def compiler() -> str | None:
 
 def trackers() -> tuple[str, ...]:
     """The trackers of Accelerate whose package is installed."""
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
-    return tuple(name for name in sorted(LOGGER_TYPE_TO_CLASS) if importlib.util.find_spec(name) is not None)
+    return tuple(name for name in sorted(of_accelerate.trackers()) if importlib.util.find_spec(name) is not None)
 
 
 def extras() -> dict[str, bool]:
@@ -147,7 +146,7 @@ def _library_kernel(on: torch.device, head: int, precision: str) -> str:
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     query, key, value = (torch.zeros((1, 2, 64, head), device=on, dtype=dtype, requires_grad=True) for _ in range(3))
     try:
-        chosen = SDPBackend(torch._fused_sdp_choice(query, key, value, is_causal=True))
+        chosen = SDPBackend(of_torch.attention_backend(query, key, value))
     except (AttributeError, RuntimeError, ValueError, NotImplementedError):
         return "unknown"
     names = {"FLASH_ATTENTION": "flash", "CUDNN_ATTENTION": "cudnn", "EFFICIENT_ATTENTION": "efficient", "MATH": "math"}

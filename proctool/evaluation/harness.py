@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from proctool.errors import CorpusError, ModelError, OptionError, first_line
+from proctool.internals import of_lm_eval
 from proctool.outputs import Output, reads_of, require_safe
 from proctool.results import HarnessScores, write_results
 from proctool.training.options import INCIDENTAL
@@ -186,26 +187,17 @@ def _load(names: Sequence[str], manager: Any, data: Path | None) -> list[Any]:
 
 def _leaves(names: Iterable[str], manager: Any) -> Iterator[str]:
     """The single tasks in tasks, groups and tags, without loading data."""
-    from lm_eval.tasks._yaml_loader import load_yaml
-
     for name in names:
-        entry = manager.task_index[name]
-        if entry.kind.name == "TAG":
-            yield from sorted(entry.tags)
-        elif entry.kind.name == "GROUP":
-            members = load_yaml(entry.yaml_path, resolve_func=False)["task"]
-            yield from _leaves([member for member in members if isinstance(member, str)], manager)
-        else:
+        inner = of_lm_eval.members(name, manager)
+        if inner is None:
             yield name
+        else:
+            yield from _leaves(inner, manager)
 
 
 def _with_file(name: str, manager: Any, data: Path) -> Any:
     """A task of the harness with a local file as its data. Raises CorpusError, OptionError."""
-    from lm_eval.api.task import ConfigurableTask
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    path = manager.task_index[name].yaml_path
-    settings = load_yaml(path, resolve_func=True)
+    settings = of_lm_eval.task_settings(name, manager)
     if "class" in settings or "custom_dataset" in settings:
         raise OptionError(f"{name}: the task creates its data itself and cannot use --data; leave the task out")
     candidates = [data / f"{stem}.jsonl" for stem in (name, settings.get("dataset_name")) if stem]
@@ -217,7 +209,7 @@ def _with_file(name: str, manager: Any, data: Path) -> Any:
     split = settings.get("test_split") or settings.get("validation_split") or settings.get("training_split")
     own = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": {split: str(file)}}}
     try:
-        return ConfigurableTask(config={**settings, **own})
+        return of_lm_eval.task_of({**settings, **own})
     except Exception as error:  # datasets and jinja raise their own
         raise CorpusError(f"{file}: does not fit the task {name}: {first_line(error)}") from None
 
@@ -226,17 +218,10 @@ def _with_file(name: str, manager: Any, data: Path) -> Any:
 def _kept_from_side_paths() -> Iterator[None]:
     """Keep `evaluate` from loading metrics as code from the hub, and the harness from asking git for a commit."""
     import datasets
-    import evaluate
-    import lm_eval.evaluator
 
     datasets.disable_progress_bars()
-    instead = (
-        (evaluate.config, "HF_EVALUATE_OFFLINE", True),
-        # It would record the repository in the user's working folder, or warn if there is none.
-        (lm_eval.evaluator, "get_git_commit_hash", lambda: None),
-    )
     with contextlib.ExitStack() as after:
-        for module, name, value in instead:
+        for module, name, value in of_lm_eval.side_paths():
             after.callback(setattr, module, name, getattr(module, name, None))
             setattr(module, name, value)
         yield

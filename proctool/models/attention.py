@@ -5,9 +5,8 @@ then waits for the device in each forward pass. Compiled code cannot read them a
 which rules out FlashAttention. Samples in proctool are never padded or packed, so families whose attention is causal
 over the whole row need no mask.
 
-Only this file relies on transformers' internals for this; they hold for versions 5.0 to 5.24. An attention function in
-`AttentionInterface` but not in `AttentionMaskInterface` gets no mask (`masking_utils._preprocess_mask_arguments`), and
-`sdpa_attention_forward` is the function called "sdpa".
+Only this file relies on how transformers decides about masks, which holds for 5.0 to 5.24: an attention function in
+`AttentionInterface` but not in `AttentionMaskInterface` gets no mask (`masking_utils._preprocess_mask_arguments`).
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from proctool.internals.of_transformers import attention_of, sdpa
 from proctool.models import small_heads
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def without_mask(model: PreTrainedModel) -> Iterator[bool]:
     # Check this here: torch.compile would trace a check in the attention into the compilation of the kernel.
     has_kernel = _head_size(model.config) <= small_heads.LARGEST_HEAD and small_heads.kernel() is not None
     AttentionInterface.register(NAME, _attend_small if has_kernel else _attend)
-    before = model.config._attn_implementation
+    before = attention_of(model.config)
     model.set_attn_implementation(NAME)
     try:
         yield True
@@ -62,7 +62,7 @@ def is_plain(config: PretrainedConfig) -> bool:
     """Whether every layer attends to the whole row up to its position, through torch's attention."""
     return (
         config.model_type in PLAIN
-        and config._attn_implementation == "sdpa"
+        and attention_of(config) == "sdpa"
         and getattr(config, "is_causal", True) is not False
         and not getattr(config, "use_bidirectional_attention", None)
         and not _has_window(config)
@@ -96,10 +96,8 @@ def _attend(
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention function for transformers: (B, H, T, D) queries, keys and values to (B, T, H, D)."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     assert attention_mask is None, "rows are not padded"
-    return sdpa_attention_forward(module, query, key, value, None, dropout, scaling, **others)  # type: ignore[no-any-return]
+    return sdpa(module, query, key, value, None, dropout, scaling, **others)
 
 
 def _attend_small(

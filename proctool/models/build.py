@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from proctool import config as strict
 from proctool.errors import ModelError, notice
+from proctool.internals.of_transformers import language_model_families
 from proctool.models.shapes import Shape, parse_model, start_of, written_sizes
 from proctool.untrusted import parse_json, require_shallow
 from proctool.untrusted.models import require_memory, require_sane
@@ -174,10 +175,9 @@ def config_of(family: str, values: Mapping[str, Any]) -> PretrainedConfig:
 
 
 def _require_known(family: str) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        known = strict.suggestion(family, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    families = language_model_families()
+    if family not in families:
+        known = strict.suggestion(family, families)
         raise ModelError(f'"{family}" is not a causal language model family in transformers{known}')
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from proctool.internals.of_torch import storage_number
+from proctool.internals.of_transformers import is_slow_gelu
 from proctool.models.attention import without_mask
 
 if TYPE_CHECKING:
@@ -35,13 +37,11 @@ def faster(model: PreTrainedModel, *, lean: bool = True) -> Iterator[None]:
 @contextlib.contextmanager
 def one_gelu(model: PreTrainedModel) -> Iterator[None]:
     """Inside the block, GPT-2's GELU is a single operation of torch."""
-    from transformers.activations import NewGELUActivation
-
     places = [
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if isinstance(child, NewGELUActivation)
+        if is_slow_gelu(child)
     ]
     for parent, name, _ in places:
         setattr(parent, name, nn.GELU(approximate="tanh"))
@@ -78,10 +78,10 @@ def _lean(mlp: Any, hidden: Tensor) -> Tensor:
     after = mlp.act(before)
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return mlp.dropout(mlp.c_proj(after))  # type: ignore[no-any-return]
-    kept = after.untyped_storage()._cdata
+    kept = storage_number(after)
 
     def pack(tensor: Tensor) -> Tensor | torch.Size:
-        return tensor.shape if tensor.untyped_storage()._cdata == kept else tensor
+        return tensor.shape if storage_number(tensor) == kept else tensor
 
     def unpack(packed: Tensor | torch.Size) -> Tensor:
         return packed if isinstance(packed, Tensor) else mlp.act(before.detach()).reshape(packed)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proctool.errors import ModelError
+from proctool.internals.of_transformers import attention_of, is_transposed_linear
 from proctool.models.components import attention_modules
 
 if TYPE_CHECKING:
@@ -148,9 +149,7 @@ def _unknown(kind: str, name: str) -> ModelError:
 
 def _inputs_of(module: nn.Module) -> int:
     """The input dimension of a projection's weight."""
-    from transformers.pytorch_utils import Conv1D
-
-    return 0 if isinstance(module, Conv1D) else 1
+    return 0 if is_transposed_linear(module) else 1
 
 
 def _groups(config: Any, heads: int) -> int:
@@ -167,7 +166,7 @@ def eager(model: PreTrainedModel) -> Iterator[None]:
     """Put the model into evaluation mode inside the block, with attention that returns its patterns."""
     import torch
 
-    was_training, attention = model.training, model.config._attn_implementation
+    was_training, attention = model.training, attention_of(model.config)
     model.eval()
     model.set_attn_implementation("eager")
     try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proctool.errors import ModelError
+from proctool.internals.of_torch import fake_tensors, storage_number
+from proctool.internals.of_transformers import without_initialising
 from proctool.models.components import hidden_matrices
 from proctool.models.flops import chosen_experts
 
@@ -181,15 +182,10 @@ def _kept(config: str, length: int, precision: str, dropout: float, on_cpu: bool
 
     (None, 0) for families whose computation depends on values (routed experts), because fake tensors have none.
     """
-    log = logging.getLogger("torch._subclasses.fake_tensor")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
     try:
         two, four = (_traced(config, samples, length, precision, dropout, on_cpu, lean) for samples in (2, 4))
     except Exception:  # a forward pass on fake tensors can fail in any way
         return None, 0
-    finally:
-        log.setLevel(level)
     return (four - two) // 2, max(0, 2 * two - four)
 
 
@@ -199,9 +195,7 @@ def _traced(written: str, samples: int, length: int, precision: str, dropout: fl
 
     import torch
     from torch import nn
-    from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers import AutoModelForCausalLM
-    from transformers.initialization import no_init_weights
 
     from proctool.models.attention import without_mask
     from proctool.models.build import config_of, set_dropout
@@ -216,24 +210,23 @@ def _traced(written: str, samples: int, length: int, precision: str, dropout: fl
     masked = 0
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage  # keep it alive, so that its address is not reused
+        if (number := storage_number(tensor)) not in own:
+            kept[number] = tensor.untyped_storage()  # keep it alive, so that its number is not reused
         return tensor
 
     def count(_: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
         nonlocal masked
         masked += given[0].numel()  # one byte per element of a dropout mask
 
-    with FakeTensorMode():
-        with no_init_weights():
+    with fake_tensors():
+        with without_initialising():
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         model.train()
         if dropout and not on_cpu:
             for module in model.modules():
                 if isinstance(module, nn.Dropout):
                     module.register_forward_pre_hook(count)
-        own.update(each.untyped_storage()._cdata for each in (*model.parameters(), *model.buffers()))
+        own.update(storage_number(each) for each in (*model.parameters(), *model.buffers()))
         tokens = torch.zeros((samples, length), dtype=torch.long)
         with (
             one_gelu(model),

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from proctool.errors import first_line
+from proctool.internals import of_torch
 from proctool.models.components import stacks
 from proctool.training import zero
 from proctool.training.devices import computes_on_cpu
@@ -53,7 +54,7 @@ def compile_model(engine: Engine, trial: Batch) -> str:
     failed = torch.tensor(float(bool(failure)), device=engine.accelerator.device)
     if engine.accelerator.reduce(failed) > 0:
         for part in parts:
-            part._compiled_call_impl = None
+            of_torch.run_uncompiled(part)
         return f"torch.compile does not work here ({failure or 'it failed in another process'}); continuing without it"
     return f"compiled by torch.compile ({f'{len(parts)} layers' if len(parts) > 1 else 'the body as a whole'})"
 
@@ -64,9 +65,7 @@ def compile_parts(model: PreTrainedModel, **how: Any) -> list[nn.Module]:
     They compile when first called; `how` goes to torch.compile. A sharded model is always compiled by layers, because
     FSDP gathers one layer at a time. The head is not compiled, because the size of its input varies.
     """
-    import torch._dynamo
-
-    torch._dynamo.reset()  # graphs of earlier models in this process count towards the recompile limit
+    of_torch.forget_compiled_code()  # code of earlier models in this process counts towards the recompile limit
     parts = [layer for stack in stacks(model.base_model) for layer in stack]
     if not parts or (len(parts) <= FEW_LAYERS and not any(map(is_sharded, parts))):
         parts = [model.base_model]

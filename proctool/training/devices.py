@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor
 
 from proctool.errors import RunError, first_line
+from proctool.internals.of_accelerate import forget_other_precision
 from proctool.launched import launch
 from proctool.models.hardware import peak_flops
 from proctool.signals import Stop
@@ -117,8 +117,7 @@ def accelerator_of(precision: str) -> Accelerator:
     autocast, on_cpu = _AUTOCAST[precision], computes_on_cpu()
     try:
         with hidden():
-            if AcceleratorState._shared_state and AcceleratorState().mixed_precision != autocast:
-                AcceleratorState._reset_state()  # does not touch PartialState, so the processes stay joined
+            forget_other_precision(autocast)
             accelerator = Accelerator(cpu=on_cpu, mixed_precision=autocast, kwargs_handlers=[_DDP])
     except ValueError as error:
         raise RunError(f"precision = {precision}, as the launch asks: {error}") from None

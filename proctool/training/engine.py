@@ -15,6 +15,9 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
+from proctool.internals.of_accelerate import shard_by
+from proctool.internals.of_torch import allow_eager_capturable_steps
+from proctool.internals.of_transformers import layer_classes
 from proctool.training.background import HostCopies
 from proctool.training.batch import AnyBatch
 from proctool.training.environment import hidden
@@ -50,7 +53,7 @@ class Engine:
         if self.accelerator.mixed_precision == "bf16":
             # Accelerate's policy would reduce gradients and return the loss in bf16, on accelerators but not on CPUs.
             plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
-        self.module._no_split_modules = self.module.model._no_split_modules  # the layer classes that FSDP wraps
+        shard_by(self.module, layer_classes(self.module.model))
         with hidden():
             prepared, stepper = self.accelerator.prepare(self.module, self.optimiser)
         register_fsdp_forward_method(prepared, "scores")
@@ -71,7 +74,7 @@ class Engine:
             group["lr"] = torch.zeros((), device=self.accelerator.device)
             group["capturable"] = True
         # torch warns about capturable steps outside a recording, which the steps before it are.
-        self.optimiser._warned_capturable_if_run_uncaptured = True
+        allow_eager_capturable_steps(self.optimiser)
 
     def forget_gradients(self) -> None:
         """Drop the gradients added so far, to start the step again."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from proctool import config
 from proctool.errors import OptionError
 from proctool.events import CurriculumEvent, EvalEvent, Event, ExtendEvent, ResumeEvent, StartEvent, TrainEvent, to_json
+from proctool.internals.of_accelerate import trackers
 from proctool.training.run import RunFolder
 
 if TYPE_CHECKING:
@@ -26,12 +27,11 @@ _SENT = {
 
 def check_trackers(names: Sequence[str]) -> None:
     """Check the names of trackers. Raises OptionError for unknown ones and for missing packages."""
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
+    known = trackers() if names else {}
     for name in names:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            raise OptionError(f'track: unknown tracker "{name}"{config.suggestion(name, LOGGER_TYPE_TO_CLASS)}')
-        is_registered = LOGGER_TYPE_TO_CLASS[name].__module__ != "accelerate.tracking"  # registered by the user
+        if name not in known:
+            raise OptionError(f'track: unknown tracker "{name}"{config.suggestion(name, known)}')
+        is_registered = known[name].__module__ != "accelerate.tracking"  # by its user, not built in
         if not is_registered and importlib.util.find_spec(name) is None:
             raise OptionError(f"track: {name} is not installed; run pip install {name.replace('_', '-')}")
 
@@ -79,9 +79,7 @@ class _Sender:
                 self._lose(error)
 
     def _begin(self, step: int, is_new: bool) -> None:
-        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
-        made = LOGGER_TYPE_TO_CLASS[self._name]
+        made = trackers()[self._name]
         arguments: dict[str, Any] = {"run_name": _PROJECT}
         if self._name == "tensorboard":
             # Metrics that a killed run wrote after its checkpoint are hidden and will be repeated.

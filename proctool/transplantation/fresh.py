@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from proctool.errors import ModelError
+from proctool.internals.of_torch import tensors_of
+from proctool.internals.of_transformers import initialise
 
 if TYPE_CHECKING:
     import torch
@@ -36,18 +38,19 @@ def draw(model: PreTrainedModel, name: str, seed: int) -> torch.Tensor:
     path = name.split(".")
     modules = [model.get_submodule(".".join(path[:depth])) for depth in range(len(path))]
     owner, own = modules[-1], path[-1]
-    place: dict[str, Any] = owner._parameters if own in owner._parameters else owner._buffers
+    place = tensors_of(owner, own)
     outlined: torch.Tensor = place[own]
     if not outlined.is_floating_point():
         raise ModelError(f"{model.config.model_type}: {name} has integers, which cannot be initialised randomly")
     value = torch.full(outlined.shape, torch.nan)
-    place[own] = torch.nn.Parameter(value, requires_grad=False) if place is owner._parameters else value
+    is_parameter = isinstance(outlined, torch.nn.Parameter)
+    place[own] = torch.nn.Parameter(value, requires_grad=False) if is_parameter else value
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(_number(seed, name))
             for depth in reversed(range(len(modules))):
                 around = [module for module in modules[: depth + 1] if isinstance(module, PreTrainedModel)]
-                around[-1]._init_weights(modules[depth])
+                initialise(around[-1], modules[depth])
         # An initialiser may replace the parameter.
         held: torch.Tensor = place[own]
         value = held.detach()

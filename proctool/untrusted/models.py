@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from proctool.errors import ModelError
+from proctool.internals.of_transformers import common_names
 from proctool.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ _KNOWN_ATTENTION = (None, "eager", "sdpa", "flex_attention")
 
 def require_sane(family: str, values: Mapping[str, Any]) -> None:
     """Raise ModelError when a configuration requests code, quantised weights or sizes above the limits."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    common = {own: name for name, own in getattr(CONFIG_MAPPING[family], "attribute_map", {}).items()}
+    common = common_names(family)
     for key, value in _entries(values):
         if key == "auto_map" and value:
             raise ModelError("the configuration asks to run code (auto_map); proctool runs no model code")
