@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import re
 import textwrap
 import types
 import typing
@@ -97,6 +98,8 @@ def convert(value: Any, kind: Any, where: str) -> Any:
         if not isinstance(value, Sequence) or isinstance(value, str):
             value = [value]
         item = typing.get_args(kind)[0]
+        if item is int:
+            value = [number for each in value for number in _range(each, where)]
         return tuple(convert(each, item, f"{where}[{index}]") for index, each in enumerate(value))
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
@@ -131,6 +134,21 @@ def convert(value: Any, kind: Any, where: str) -> Any:
         raise OptionError(f"{where}: {error}") from None
     text = str(getattr(value, "written", value))  # a number in YAML for an option that takes text
     return user_path(text) if kind is Path else text
+
+
+_RANGE = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*")
+_LONGEST_RANGE = 10_000
+
+
+def _range(written: Any, where: str) -> Sequence[Any]:
+    """The numbers of a range written as 0-2; another value alone. Raises OptionError."""
+    found = _RANGE.fullmatch(written) if isinstance(written, str) else None
+    if found is None:
+        return (written,)
+    first, last = int(found[1]), int(found[2])
+    if not first <= last < first + _LONGEST_RANGE:
+        raise OptionError(f"{where}: {written} is not a range of at most {_LONGEST_RANGE} numbers; write 0-2 or 0,1,2")
+    return range(first, last + 1)
 
 
 def _name(kind: Any) -> str:

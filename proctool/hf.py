@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from proctool.api.tasks import load_task
-from proctool.errors import OptionError
+from proctool.arguments import count_of, require_callable
 from proctool.procedural.mixture import Spec
 from proctool.procedural.registry import Task
 
@@ -41,9 +41,10 @@ class DiagnosticCallback(TrainerCallback):  # type: ignore[misc]
         batch_size: int = 32,
         log: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
-        for name, value in (("every", every), ("samples", samples), ("batch_size", batch_size)):
-            if value < 1:
-                raise OptionError(f"{name} = {value}: must be at least 1")
+        every, samples = count_of("every", every, 1), count_of("samples", samples, 1)
+        batch_size = count_of("batch_size", batch_size, 1)
+        if log is not None:
+            require_callable("log", log)
         self.task = None if what == INDUCTION else load_task(what)
         self.every, self.samples, self.batch_size, self.log = every, samples, batch_size, log
         self.history: list[tuple[int, dict[str, float]]] = []

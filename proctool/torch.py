@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from proctool.api.tasks import IGNORED, load_task
+from proctool.arguments import count_of
 from proctool.errors import OptionError, notice
 from proctool.procedural.mixture import Spec
 from proctool.procedural.registry import Task
@@ -50,8 +51,7 @@ class TaskDataset(Dataset[Sample]):
     def __init__(
         self, spec: Spec | Task, seed: int = 0, split: str = "train", *, length: int, cache_bytes: int = 256 << 20
     ) -> None:
-        if length < 1:
-            raise OptionError(f"length = {length}: must be at least 1")
+        length, cache_bytes = count_of("length", length, 1), count_of("cache_bytes", cache_bytes, 0)
         self.task = load_task(spec)
         self.stream = self.task.stream(seed, split)
         self.length = length
@@ -134,7 +134,9 @@ class TaskStream(IterableDataset[Sample]):
     ) -> None:
         if (rank is None) != (world_size is None):
             raise OptionError("rank and world_size: give both or neither")
-        if rank is not None and world_size is not None and not 0 <= rank < world_size:
+        if rank is not None and world_size is not None:
+            rank, world_size = count_of("rank", rank, 0), count_of("world_size", world_size, 1)
+        if rank is not None and world_size is not None and not rank < world_size:
             raise OptionError(f"rank = {rank} with world_size = {world_size}: ranks are 0 to world_size - 1")
         self.task = load_task(spec)
         self.stream = self.task.stream(seed, split)

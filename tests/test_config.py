@@ -86,3 +86,18 @@ def test_field_help_is_the_string_under_the_field() -> None:
 )
 def test_perplexity_is_a_number_or_none(loss: float, wanted: float | None) -> None:
     assert units.to_perplexity(loss) == wanted
+
+
+@pytest.mark.parametrize(
+    ("written", "seeds"), [("0-2", (0, 1, 2)), (["0-1", "5"], (0, 1, 5)), ("7-7", (7,)), ([3, 4], (3, 4)), ("3", (3,))]
+)
+def test_ranges_of_whole_numbers(written: object, seeds: tuple[int, ...]) -> None:
+    assert config.convert(written, tuple[int, ...], "seeds") == seeds
+    if isinstance(written, str):
+        assert config.convert(written, tuple[str, ...], "names") == (written,)
+
+
+@pytest.mark.parametrize("written", ["2-0", "0-10000", "0-", "1-2-3"])
+def test_what_is_no_range_is_refused(written: str) -> None:
+    with pytest.raises(OptionError, match=r"^seeds"):
+        config.convert(written, tuple[int, ...], "seeds")

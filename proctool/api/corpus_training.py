@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool import config as strict
+from proctool.arguments import path_of, require_callable
 from proctool.events import Event
 from proctool.training.options import PretrainOptions
 
@@ -38,6 +39,11 @@ class PretrainedModel:
     """The written artifact; None without `output`."""
 
 
+def _text(name: str, value: str | Path) -> str:
+    """A name or a path as it is written; a path object drops the ./ of ./x. Raises OptionError."""
+    return value if isinstance(value, str) else str(path_of(name, value))
+
+
 def pretrain(
     corpus: str | Path,
     model: str | Path = "4x4x64",
@@ -63,14 +69,16 @@ def pretrain(
     from proctool.models.saved import open_model
     from proctool.training.pretrain import pretrain_job
 
-    given = {"init": None if init is None else str(init), "mix": mix}
-    values = {**options, "steps": steps, "corpus": str(corpus), "model": str(model)}
+    require_callable("listen", listen)
+    path = None if output is None else path_of("output", output)
+    given = {"init": None if init is None else str(path_of("init", init)), "mix": mix}
+    values = {**options, "steps": steps, "corpus": _text("corpus", corpus), "model": _text("model", model)}
     values |= {name: value for name, value in given.items() if value is not None}
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="proctool-")))
-        if output is None and values.get("run_dir") is None:
+        if path is None and values.get("run_dir") is None:
             values["run_dir"] = folder / "run"
-        path = folder / "model.safetensors" if output is None else Path(output)
+        path = path or folder / "model.safetensors"
         job = pretrain_job(strict.build(PretrainOptions, {**values, "output": path}, "pretrain"))
         job.listeners = [listen]
         end = job.run()

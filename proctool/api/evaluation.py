@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proctool import config as strict
+from proctool.arguments import require_callable
 from proctool.errors import ModelError, OptionError
 from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, diagnostic_task
 from proctool.events import Event
@@ -87,7 +88,8 @@ _MEASUREMENTS: Mapping[str, Callable[[Path, Options], Measured]] = {
     "interpret": _interpret,
 }
 
-EVALUATIONS = (*DIAGNOSTICS, *_MEASUREMENTS)
+_FINETUNE = "finetune"
+EVALUATIONS = (*DIAGNOSTICS, *_MEASUREMENTS, _FINETUNE)
 """The names that `evaluate` takes."""
 
 
@@ -109,16 +111,21 @@ def evaluate(
       the run. The trained model has the shape of the given model (`model="2x4x16"` for fresh weights). Without
       `run_dir` the run folder is temporary, so an interrupted run starts again from the beginning.
     - perplexity, blimp, mathematics, harness: loss and answers on text. A model in memory needs `tokenizer`.
+    - finetune: train the whole model on `task` ("wikitext", "cola", "py150", ...), then score it as that task does.
+      `listen` gets the events of the run. Without `run_dir` and `output` both are temporary.
     - interpret: the highest induction, previous-token and copying scores of its attention heads.
 
     `options` are those of `proctool eval EVALUATION`. Raises OptionError for an unknown name or option, ArtifactError,
     ModelError, CorpusError.
     """
+    require_callable("listen", listen)
     if evaluation not in EVALUATIONS:
         raise OptionError(f'unknown evaluation "{evaluation}"{strict.suggestion(evaluation, EVALUATIONS)}')
     with _on_disk(model) as path:
         if evaluation in DIAGNOSTICS:
             return _diagnose(path, evaluation, options, listen)
+        if evaluation == _FINETUNE:
+            return _finetune(path, options, listen)
         if path is None:
             raise ModelError(f"{evaluation}: give a model; only diagnostics accept fresh weights (None)")
         scores, records = _MEASUREMENTS[evaluation](path, options)
@@ -174,6 +181,27 @@ def _architecture(config: PretrainedConfig) -> dict[str, Any]:
 
     left_out = ("_token_id", "drop", "use_cache", "initializer", "tie_")
     return {name: value for name, value in config_values(config).items() if not any(part in name for part in left_out)}
+
+
+def _finetune(path: Path | None, options: Options, listen: Callable[[Event], None]) -> EvaluationResult:
+    from proctool.evaluation.finetune import FinetuneOptions
+    from proctool.evaluation.finetune.job import finetuning
+
+    values = dict(options)
+    task = values.pop("task", None)
+    if not isinstance(task, str):
+        raise OptionError('task: give the task to fine-tune on, such as task="cola"')
+    if "init" in values:
+        raise OptionError("init: pass the model as the first argument of evaluate instead")
+    with ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="proctool-")))
+        places = {"run_dir": folder / "run", "output": folder / "finetuned.safetensors", "init": str(path or "none")}
+        made = strict.build(FinetuneOptions, {**places, **values}, _FINETUNE)
+        found = finetuning(task, made)
+        found.job.listeners = [listen]
+        end = found.job.run()
+        metrics = found.scores(end)
+        return EvaluationResult(_FINETUNE, metrics, (found.record(task, end, metrics),))
 
 
 def _diagnose(

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from proctool.arguments import count_of, path_of, truth_of
 from proctool.errors import OptionError, RunError, notice
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def run(
     from proctool.recipe import load_recipe
     from proctool.recipe.smoke import smoke as smaller
 
-    path, runs = Path(recipe), Path(runs)
+    path, runs = path_of("recipe", recipe), path_of("runs", runs)
+    smoke, yes = truth_of("smoke", smoke), truth_of("yes", yes)
+    jobs = None if jobs is None else count_of("jobs", jobs, 1)
     if not path.is_file():
         raise OptionError(f"{path}: no such recipe file")
     loaded = load_recipe(path)
@@ -92,4 +95,4 @@ def report(folder: str | Path) -> Report:
     from proctool.reporting.experiment import load_experiment
     from proctool.reporting.report import build_report
 
-    return build_report(load_experiment(Path(folder)))
+    return build_report(load_experiment(path_of("folder", folder)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from proctool.arguments import count_of
 from proctool.errors import OptionError
 from proctool.procedural.mixture import Spec, parse_tasks
 from proctool.procedural.registry import Task, option_help, tasks
@@ -24,7 +26,13 @@ def load_task(spec: Spec | Task) -> Task:
     `set:inputs=24`, `dyck:small`, `shuffle(set)`, `set*0.5 + union*0.5`, a list of these, or mappings such as
     {"name": "set", "inputs": 24}. A task object is returned unchanged. Raises OptionError.
     """
-    return spec if isinstance(spec, Task) else parse_tasks(spec)
+    try:
+        return spec if isinstance(spec, Task) else parse_tasks(spec)
+    except OptionError as error:
+        # Text and mappings are named by their contents.
+        if isinstance(spec, str | Mapping):
+            raise
+        raise OptionError(f"spec: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,7 @@ def to_datasets(spec: Spec | Task, samples: int, seed: int = 0, split: str = "tr
     import numpy as np
     import pyarrow as pa
 
-    if samples < 1:
-        raise OptionError(f"samples = {samples}: must be at least 1")
+    samples = count_of("samples", samples, 1)
     stream = load_task(spec).stream(seed, split)
     parts = []
     for start in range(0, samples, _AT_ONCE):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from proctool import config as strict
 from proctool.api.tasks import load_task
+from proctool.arguments import path_of, require_callable
 from proctool.errors import ModelError, OptionError
 from proctool.events import EndEvent, EvalEvent, Event
 from proctool.training.options import WarmupOptions
@@ -86,18 +87,20 @@ def warm_up(
     Raises OptionError, ModelError, ArtifactError, RunError; Interrupted when a signal stops a run in a folder.
     """
     task = load_task(spec)
+    require_callable("listen", listen)
+    written = None if output is None else path_of("output", output)
     for name in ("task", "data", "output", "model"):
         if name in options:
             raise OptionError(f"warm_up: {name} cannot be an option; use the arguments, or `proctool warmup --data`")
     values = {**options, "steps": steps, "task": ["unused"], "model": "pico"}
     if isinstance(model, str | Path):
-        return _in_folder(task, str(model), None if output is None else Path(output), values, listen)
+        return _in_folder(task, str(model), written, values, listen)
     made = strict.build(WarmupOptions, values, "warm_up")
     if refused := sorted(options.keys() - _IN_MEMORY):
         raise OptionError(
             f"{refused[0]}: does not apply to a model in memory; choose from {', '.join(sorted(_IN_MEMORY))}"
         )
-    return _in_memory(task, _module(model, made.seed), made, None if output is None else Path(output), listen)
+    return _in_memory(task, _module(model, made.seed), made, written, listen)
 
 
 def _in_folder(

@@ -6,15 +6,12 @@ from proctool.cli import display
 from proctool.cli.options import Common, argument, with_options
 from proctool.cli.training import dry_run, quiet_libraries
 from proctool.evaluation.finetune.options import FinetuneOptions
-from proctool.events import to_json
 from proctool.launched import launch
 
 
 def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
     quiet_libraries()
-    from proctool.artifact import Artifact, versions
     from proctool.evaluation.finetune.job import finetuning
-    from proctool.evaluation.scoring import fingerprint
 
     with display.store_progress() as listen:
         found = finetuning(task, options, listen)
@@ -32,21 +29,7 @@ def _finetune(options: FinetuneOptions, common: Common, task: str) -> None:
     }
     results = display.Results(json=common.json)
     results.line(f"{task}: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
-    if common.json:
-        parent = found.job.parents[0] if found.job.parents else None
-        metadata = {
-            "event": "finetune",
-            "task": task,
-            "init_content": parent.content if isinstance(parent, Artifact) else None,
-            "seed": options.seed,
-            "held_out": {
-                "split": "validation",
-                "samples": len(found.held_out),
-                "sha256": fingerprint(found.held_out),
-            },
-            "versions": versions(),
-        }
-        results.emit({**to_json(end), **found.job.source.metadata(), **metadata, "metrics": metrics})
+    results.emit(found.record(task, end, metrics))
 
 
 _task = argument("task", str, "wikitext, a GLUE task (cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli) or py150.")

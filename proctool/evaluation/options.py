@@ -178,7 +178,7 @@ class StudyOptions:
     init: tuple[str, ...] = ()
     """Warmed model, or none for fresh weights (repeatable; default: none)."""
     seeds: tuple[int, ...] = field(default=(), metadata={"comma": True})
-    """Seeds to run every init with: 0,1,2 (default: that of --seed)."""
+    """Seeds to run every init with: 0,1,2 or 0-2 (default: that of --seed)."""
     scale: Literal["paper", "laptop"] = "paper"
     """Base settings: as published, or for minutes on one core (laptop)."""
     jobs: int = 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proctool import config
+from proctool.arguments import listed
 from proctool.errors import ModelError, OptionError, notice
 from proctool.foreign.apart import Slot, TakenApart, matches
 from proctool.foreign.layouts import join
@@ -56,7 +57,7 @@ def transplant_into(
     after all checks.
     """
     module = unwrapped(_module(module, "module"))
-    components = components.split(",") if isinstance(components, str) else components
+    components = components.split(",") if isinstance(components, str) else listed("components", components)
     given = _opened(donor)
     ranges = _written_layers(layers)
     settings = config_of_live(module)
@@ -101,6 +102,9 @@ def _written_layers(layers: int | str | Sequence[int | str] | None) -> tuple[str
         raise OptionError("layers: is empty, so nothing would be carried; leave it out for all layers")
     if isinstance(layers, int | str):
         return (str(layers),)
+    layers = listed("layers", layers)
+    if odd := [layer for layer in layers if not isinstance(layer, int | str)]:
+        raise OptionError(f"layers: {odd[0]!r} is neither a number nor text such as 0-5")
     numbers = [str(layer) for layer in layers if isinstance(layer, int)]
     return (*([",".join(numbers)] if numbers else ()), *(layer for layer in layers if isinstance(layer, str)))
 

@@ -165,7 +165,7 @@ class Recipe:
     context: int = 128
     """Context of the model in tokens: the length of a pretraining row, and the limit for warm-up samples."""
     seeds: tuple[int, ...] = (0,)
-    """Every arm runs once with each seed."""
+    """Every arm runs once with each seed: [0, 1, 2], or 0-2."""
     warmup: Values = field(default_factory=dict)
     """Options of every arm's warm-up."""
     pretrain: Values = field(default_factory=dict)

@@ -24,6 +24,7 @@ from proctool.transplantation.options import CARRIED
 
 Schema = dict[str, Any]
 
+_RANGE = r"^\d+-\d+$"
 _NUMBER = r"^[-+]?[0-9_]*\.?[0-9_]+([eE][-+]?[0-9]+)?[kKmMbBgGtT]?$"
 """Numbers that YAML reads as text: 2M, 1.5B, 5e-4."""
 _NOT_ON_TASKS = {*OF_THE_MODEL, "validation", "skip_bad"}
@@ -118,6 +119,8 @@ def _of_type(kind: Any) -> Schema:
         return {"anyOf": [{"type": "string"}, _of_class(typing.cast(type, kind), {})]}
     if origin is tuple:
         item = _of_type(arguments[0])
+        if arguments[0] is int:
+            item = {"anyOf": [*item["anyOf"], {"type": "string", "pattern": _RANGE}]}
         return {"anyOf": [item, {"type": "array", "items": item}]}
     if origin is dict:
         return {"type": "object", "additionalProperties": _of_type(arguments[1])}

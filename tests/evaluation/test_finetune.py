@@ -11,7 +11,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from proctool import evaluate
 from proctool.corpora.tokenizers import ByteTokenizer
+from proctool.errors import OptionError
 from proctool.evaluation.finetune import glue
 from proctool.evaluation.finetune.code import read_programs
 from proctool.evaluation.finetune.metrics import METRICS
@@ -103,6 +105,20 @@ def test_grades_may_be_beyond_the_vocabulary_and_no_model_is_kept(
     assert -1 <= result["metrics"]["pearson"] <= 1
     assert not list(tmp_path.rglob("finetuned*"))
     assert not list((tmp_path / "run").glob("**/model*"))
+
+
+def test_python_gives_the_metrics_of_the_command(proctool: Callable[..., Said], tmp_path: Path) -> None:
+    save_speaker(tmp_path / "m.safetensors")
+    data = write_cola(tmp_path / "CoLA")
+    said = proctool("eval", "finetune", "cola", "--init", "m.safetensors", "--data", data, "--json", *FAST)
+    before = sorted(tmp_path.rglob("*"))
+    options = {"steps": 3, "batch_size": 4, "eval_every": 3, "eval_samples": 8, "ramp_steps": 0}
+    found = evaluate("m.safetensors", "finetune", task="cola", data=str(data), **options)
+    assert found.scores == json.loads(said.out)["metrics"]
+    assert found.records[0]["held_out"] == json.loads(said.out)["held_out"]
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(OptionError, match='task: give the task to fine-tune on, such as task="cola"'):
+        evaluate("m.safetensors", "finetune")
 
 
 def test_code_tokens_are_counted_whole(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from proctool.evaluation.finetune import glue
 from proctool.evaluation.finetune.code import Programs, read_programs, token_accuracy
 from proctool.evaluation.finetune.options import FinetuneOptions
 from proctool.evaluation.finetune.tasks import GLUE, SHORTEST, TASKS
-from proctool.events import EndEvent
+from proctool.evaluation.scoring import fingerprint
+from proctool.events import EndEvent, to_json
 from proctool.models.build import build_model, context_of, model_config, require_context, set_dropout
 from proctool.models.saved import SavedModel, load_weights, open_model
 from proctool.models.shapes import default_context
@@ -72,6 +73,25 @@ class Finetuning:
         assert self.job.output is not None
         assert self.job.score is not None
         return self.job.score(artifact.read_torch(artifact.open_artifact(self.job.output, "model")))
+
+    def record(self, task: str, end: EndEvent, metrics: Mapping[str, float | None]) -> dict[str, Any]:
+        """What a finished fine-tuning gives as JSON."""
+        parent = self.job.parents[0] if self.job.parents else None
+        return {
+            **to_json(end),
+            **self.job.source.metadata(),
+            "event": "finetune",
+            "task": task,
+            "init_content": parent.content if isinstance(parent, artifact.Artifact) else None,
+            "seed": self.job.options.seed,
+            "held_out": {
+                "split": "validation",
+                "samples": len(self.held_out),
+                "sha256": fingerprint(self.held_out),
+            },
+            "versions": artifact.versions(),
+            "metrics": dict(metrics),
+        }
 
 
 def finetuning(task: str, options: FinetuneOptions, progress: Callable[..., None] | None = None) -> Finetuning:
