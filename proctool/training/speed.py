@@ -13,6 +13,8 @@ from proctool.procedural.samples import Samples
 from proctool.training.batch import Batch, by_length
 
 _LAYER_SECONDS = 0.1
+_PRODUCT_FLOPS = 4 * 10**9
+"""Of one product on a CPU, about."""
 _STEP_SECONDS = 0.3
 _TINY, _TINY_LAYERS = "2x2x16", 2
 """A model whose step takes hardly any arithmetic."""
@@ -50,19 +52,21 @@ def kernel_seconds(device_type: str) -> float:
 
 @functools.cache
 def layer_flops(on: torch.device, precision: str, width: int) -> float:
-    """FLOP/s of the largest product in a layer of this width: 4096 tokens by an MLP's first matrix.
+    """FLOP/s of the largest product in a layer of this width: up to 4096 tokens by an MLP's first matrix.
 
-    On a CPU one thread is timed and counted for all, because several wait for each other on a busy machine.
+    On a CPU one thread is timed and counted for all, because several wait for each other on a busy machine. A wide
+    layer takes fewer tokens there, so that a product takes a fraction of a second.
     """
+    rows = 4096 if on.type != "cpu" else min(4096, max(128, _PRODUCT_FLOPS // (8 * width**2)))
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
-    tokens, weight = (torch.randn(*shape, device=on).to(dtype) for shape in ((4096, width), (width, 4 * width)))
+    tokens, weight = (torch.randn(*shape, device=on).to(dtype) for shape in ((rows, width), (width, 4 * width)))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         seconds = fastest(lambda: tokens @ weight, on, _LAYER_SECONDS)
     finally:
         torch.set_num_threads(threads)
-    return 2 * 4096 * width * 4 * width / seconds * (threads if on.type == "cpu" else 1)
+    return 8 * rows * width**2 / seconds * (threads if on.type == "cpu" else 1)
 
 
 def seconds_at_least(

@@ -19,6 +19,7 @@ from proctool.experiment import execute as execute_module
 from proctool.experiment.estimate import seconds_left, urgency
 from proctool.experiment.execute import Failure, Progress, Running, _kill, execute
 from proctool.experiment.graph import Plan
+from proctool.experiment.in_process import execute_here
 from proctool.experiment.progress import LiveDisplay, PlainDisplay
 from proctool.reporting.metrics import MetricsLog
 
@@ -52,6 +53,20 @@ def test_everything_runs_once_and_then_not_again(root: Path) -> None:
     changed = planned(root, arms={"cold": {}, "set": WARM, "mlp": WARM | {"components": ["attention"]}})
     work(changed)
     assert calls(root)[4:] == ["pretrain-mlp-s0"]
+
+
+def test_in_this_process_only_earlier_stages_are_called_done_already(root: Path) -> None:
+    def call(words: list[str]) -> None:
+        subprocess.run([*COMMAND, *words], check=True)
+
+    plan = planned(root)
+    plan.root.mkdir(parents=True, exist_ok=True)
+    first, second = io.StringIO(), io.StringIO()
+    assert execute_here(plan, call, PlainDisplay(first)) == []
+    assert "already done" not in first.getvalue()
+    assert first.getvalue().count("done    ") == len(plan.stages)
+    execute_here(plan, call, PlainDisplay(second))
+    assert f"{len(plan.stages)} of {len(plan.stages)} stages are already done" in second.getvalue()
 
 
 def test_a_lost_artifact_is_made_again(root: Path) -> None:
