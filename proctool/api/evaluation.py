@@ -195,7 +195,7 @@ def _finetune(path: Path | None, options: Options, listen: Callable[[Event], Non
         raise OptionError("init: pass the model as the first argument of evaluate instead")
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="proctool-")))
-        places = {"run_dir": folder / "run", "output": folder / "finetuned.safetensors", "init": str(path or "none")}
+        places = {"run_dir": folder / "run", "output": "none", "init": str(path or "none")}
         made = strict.build(FinetuneOptions, {**places, **values}, _FINETUNE)
         found = finetuning(task, made)
         found.job.listeners = [listen]
