@@ -20,8 +20,8 @@ _TINY, _TINY_LAYERS = "2x2x16", 2
 """A model whose step takes hardly any arithmetic."""
 
 GPU_KERNEL_SECONDS = 3.4e-6
-"""A GPU's time for one short kernel in a recorded sequence of many. Source: "Getting Started with CUDA Graphs",
-developer.nvidia.com/blog/cuda-graphs. Without a recording, starting a kernel from Python takes several times longer."""
+"""A GPU's time for one short kernel in a recorded sequence of many: an assumption, not a measurement. Without a
+recording, starting a kernel from Python takes several times longer."""
 
 _KERNELS_OF_A_STEP = 57
 """Of the embeddings, the head, the loss, clipping and AdamW."""
