@@ -203,6 +203,7 @@ def test_advice_makes_it_fit() -> None:
     assert not before.fits
 
 
+@pytest.mark.slow
 def test_what_no_single_gpu_holds_is_sharded_or_refused() -> None:
     run = RunOptions(model="gpt2-xl", context=1024, batch_size=32, steps=10)
     one, eight = planned(run, gpu="4090", gpus=(1, 8)).stages[0].fits

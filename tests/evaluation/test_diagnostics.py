@@ -217,6 +217,7 @@ def test_what_trained_before_does_not_change_scores(tmp_path: Path) -> None:
 # -- over seeds --
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process")
 def test_every_init_runs_with_every_seed_and_again_from_where_it_is(proctool: Callable[..., Said]) -> None:
     said = proctool("warmup", "--task", "set:inputs=4", "--steps", 2, "--model", "1x2x16", "-o", "warm.safetensors")

@@ -63,6 +63,7 @@ def test_a_broken_package_is_named_and_costs_its_own_tasks_alone(fault: str, tmp
     assert reason in line
 
 
+@pytest.mark.slow
 def test_commands_that_use_a_broken_task_say_so(tmp_path: Path) -> None:
     package(tmp_path, "broken_one", "import nowhere_to_be_found\n", "mine = broken_one")
     for command in (("generate", "mine", "--show", "1"), ("generate", "mine", "-o", str(tmp_path / "x"))):

@@ -97,6 +97,7 @@ def test_reading_metrics_takes_work_in_proportion_to_events(tmp_path: Path) -> N
     assert read(4000) < 5 * read(1000)
 
 
+@pytest.mark.slow
 def test_a_step_costs_the_record_the_same_early_and_late(tmp_path: Path) -> None:
     warmup_job(options(tmp_path, steps=400, eval_every=100, log_every=1, checkpoint_every=1000)).run()
     lines = (tmp_path / "run" / "metrics.jsonl").read_bytes().splitlines()

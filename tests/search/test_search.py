@@ -21,6 +21,7 @@ optuna = pytest.importorskip("optuna")
 Run = Callable[..., Any]
 
 
+@pytest.mark.slow
 def test_a_real_gain_is_recommended_and_its_recipe_plans(proctool: Run, text: Path, world: World) -> None:
     world.gain = {"set": 0.3, "identity": 0.1}
     said = proctool(*TINY, "--corpus", text, "--trials", "8", "--gpu", "h100")
