@@ -82,7 +82,7 @@ def run(
         first = failures[0]
         raise RunError(
             f"{len(failures)} of {len(planned.stages)} stages failed; the first is {first.stage.name}: {first.error} "
-            f"(log: {first.log}); run again to retry"
+            f"(log: {first.log}); run again when the cause is mended"
         )
     return report(planned.root)
 

@@ -99,7 +99,8 @@ def _study(name: str, options: DiagnosticOptions, study: StudyOptions, common: C
     if failures:
         names = ", ".join(failure.stage.name for failure in failures)
         raise RunError(
-            f"{len(failures)} of {len(planned.stages)} runs failed ({names}); run the command again to retry"
+            f"{len(failures)} of {len(planned.stages)} runs failed ({names}); "
+            "run the command again when the cause is mended"
         )
 
 

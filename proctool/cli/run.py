@@ -114,7 +114,8 @@ def run(
     if failures:
         names = ", ".join(failure.stage.name for failure in failures)
         raise RunError(
-            f"{len(failures)} of {len(planned.stages)} stages failed ({names}); run the command again to retry"
+            f"{len(failures)} of {len(planned.stages)} stages failed ({names}); "
+            "run the command again when the cause is mended"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tiny_experiment import COMMAND, planned, values
 
 from proctool.corpora import open_corpus
 from proctool.corpora.preview import require_rows
+from proctool.corpora.store import open_store
 from proctool.corpora.tokenizers import ByteTokenizer
 from proctool.errors import CorpusError
 from proctool.experiment.inputs import check_inputs
@@ -112,3 +114,17 @@ def test_a_large_corpus_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("name", ["mathematics:200", "python"])
 def test_corpora_by_name_have_rows(name: str) -> None:
     require_rows(open_corpus(name), ByteTokenizer(), 128)
+
+
+@pytest.mark.parametrize(("context", "missing"), [(64, None), (4096, "validation"), (100_000, "train")])
+def test_a_built_store_needs_a_row_of_this_context(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: int, missing: str | None
+) -> None:
+    monkeypatch.setenv("PROCTOOL_CACHE", str(tmp_path / "cache"))
+    corpus = open_corpus(lines("l.jsonl", 200))
+    open_store(corpus, ByteTokenizer(), 64, workers=1)
+    monkeypatch.setattr("proctool.corpora.preview.require_rows", None)  # the corpus is not read again
+    ended = run({"corpus": "l.jsonl", "context": context, "tokenizer": "bytes"}, "--dry-run")
+    assert ended.code == (0 if missing is None else 1), ended.err
+    if missing is not None:
+        assert re.search(f"corpus: .*its {missing} split .* too few for one row of {context}", ended.line)
