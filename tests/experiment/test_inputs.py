@@ -46,7 +46,11 @@ def lines(path: str, count: int, size: int = 60, name: str = "text") -> str:
         ({"corpus": "c4:none"}, "corpus: none: no such file or folder"),
         ({"corpus": "mathematics:none"}, "corpus: none: has no train-easy"),
         ({"corpus": "l.jsonl", "pretrain": {"text_field": "body"}}, 'no field "body" (its fields: text)'),
-        ({"corpus": "one.jsonl"}, "its validation split has 0 documents with 0 tokens"),
+        (
+            {"corpus": "one.jsonl"},
+            "its validation split is empty (its only document is in train); give a folder",
+        ),
+        ({"corpus": "two.jsonl"}, "(all of its 2 documents are in train); give a folder or more documents, or a valid"),
         ({"tokenizer": "./none"}, "tokenizer: ./none: no such file or folder"),
         ({"tokenizer": "text/none"}, "tokenizer: text/none: no such file or folder"),
         ({"tokenizer": "text"}, "no tokenizer in this folder"),
@@ -62,6 +66,7 @@ def test_what_is_missing_is_said_before_anything_trains(
         pytest.skip("a smoke form reads the Python that is installed")
     lines("l.jsonl", 200)
     lines("one.jsonl", 1)
+    lines("two.jsonl", 2)
     ended = run(changes, *words)
     assert ended.code == 1, ended.out
     assert said in ended.line
