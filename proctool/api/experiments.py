@@ -72,7 +72,7 @@ def run(
             *(["--runs", str(runs)] if str(runs) != "runs" else []),
         ]
     )
-    write_record(planned, path.read_text(encoding="utf-8"), command)
+    write_record(planned, path.read_text(encoding="utf-8"), command, smoke=smoke)
     if smoke:
         failures = execute_here(planned, lambda words: app(words, standalone_mode=False), _Silent())
     else:
