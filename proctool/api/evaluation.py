@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from proctool import config as strict
 from proctool.arguments import require_callable
 from proctool.errors import ModelError, OptionError
-from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, diagnostic_task
+from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, diagnostic_task, scale_values
 from proctool.events import Event
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def _diagnose(
     if scale not in ("paper", "laptop"):
         raise OptionError(f'scale = "{scale}": choose paper or laptop')
     kind = DIAGNOSTICS[evaluation]
-    values = {**(kind.laptop if scale == "laptop" else {}), **_shape(path, "model" in values), **values}
+    values = scale_values(evaluation, scale, {**_shape(path, "model" in values), **values})
     given: DiagnosticOptions = strict.build(kind, {**values, "init": str(path) if path else None}, evaluation)
     with ExitStack() as held:
         folder = given.run_dir

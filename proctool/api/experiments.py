@@ -72,7 +72,7 @@ def run(
             *(["--runs", str(runs)] if str(runs) != "runs" else []),
         ]
     )
-    write_record(planned, path.read_text(encoding="utf-8"), command)
+    write_record(planned, path.read_text(encoding="utf-8"), command, smoke=smoke)
     if smoke:
         failures = execute_here(planned, lambda words: app(words, standalone_mode=False), _Silent())
     else:
@@ -82,7 +82,7 @@ def run(
         first = failures[0]
         raise RunError(
             f"{len(failures)} of {len(planned.stages)} stages failed; the first is {first.stage.name}: {first.error} "
-            f"(log: {first.log}); run again to retry"
+            f"(log: {first.log}); run again when the cause is mended"
         )
     return report(planned.root)
 

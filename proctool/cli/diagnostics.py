@@ -11,7 +11,7 @@ from proctool.cli import display
 from proctool.cli.options import Common, with_values
 from proctool.cli.training import do, quiet_libraries
 from proctool.errors import OptionError, RunError
-from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, StudyOptions
+from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, StudyOptions, scale_values
 from proctool.launched import launch
 from proctool.signals import command_again
 from proctool.units import format_count
@@ -30,7 +30,7 @@ def command(name: str) -> Callable[..., None]:
 
     def action(shares: Sequence[Values], common: Common) -> None:
         study = config.build(StudyOptions, shares[1], "")
-        options = config.build(DIAGNOSTICS[name], settings(name, shares[0], study), "")
+        options = config.build(DIAGNOSTICS[name], scale_values(name, study.scale, shares[0]), "")
         quiet_libraries()
         if study.seeds and "seed" in shares[0]:
             raise OptionError("seed: give either --seed or --seeds")
@@ -40,11 +40,6 @@ def command(name: str) -> Callable[..., None]:
             _study(name, options, study, common)
 
     return with_values((DIAGNOSTICS[name], StudyOptions), action)
-
-
-def settings(name: str, given: Values, study: StudyOptions) -> dict[str, Any]:
-    """The values of a diagnostic's options: those of the scale, overridden by those given."""
-    return {**(DIAGNOSTICS[name].laptop if study.scale == "laptop" else {}), **given}
 
 
 def _single(name: str, options: DiagnosticOptions, study: StudyOptions, common: Common) -> None:
@@ -99,7 +94,8 @@ def _study(name: str, options: DiagnosticOptions, study: StudyOptions, common: C
     if failures:
         names = ", ".join(failure.stage.name for failure in failures)
         raise RunError(
-            f"{len(failures)} of {len(planned.stages)} runs failed ({names}); run the command again to retry"
+            f"{len(failures)} of {len(planned.stages)} runs failed ({names}); "
+            "run the command again when the cause is mended"
         )
 
 

@@ -74,11 +74,14 @@ def init(
 
     Example: proctool init --corpus articles.jsonl --model 4x4x128 --task set --task dyck
     """
+    from proctool.corpora.catalog import is_local, open_corpus
     from proctool.procedural.mixture import parse_tasks
     from proctool.recipe.check import build_recipe
     from proctool.recipe.starter import Starter
     from proctool.untrusted import parse_yaml
 
+    if is_local(corpus):
+        open_corpus(corpus, text_field=text_field)  # a missing file is an error before the recipe is written
     tasks = tuple(task or ("set:inputs=24",))
     text = Starter(
         name=output.stem,

@@ -95,6 +95,8 @@ def print_report(built: Report, form: Form, more: dict[str, Any] | None = None) 
     from rich.console import Console
 
     console = Console()
+    if built.warning:
+        console.print(built.warning, style="bold", highlight=False, markup=False, soft_wrap=not console.is_terminal)
     for table in render.terminal_tables(built, console.width):
         console.print(table)
     for sentence in built.sentences or [_NOTHING]:

@@ -99,7 +99,7 @@ def run(
     source = file.read_text(encoding="utf-8")
     if emit is Scheduler.SLURM:
         require_safe([Output(planned.root / "slurm" / "submit.sh", "--runs", "script", makes_folder=True)])
-    write_record(planned, source, command)
+    write_record(planned, source, command, smoke=smoke)
     if emit is not None:
         if loaded.stop_hopeless:
             say("run: stop_hopeless has no effect on scripts; they run every seed")
@@ -114,7 +114,8 @@ def run(
     if failures:
         names = ", ".join(failure.stage.name for failure in failures)
         raise RunError(
-            f"{len(failures)} of {len(planned.stages)} stages failed ({names}); run the command again to retry"
+            f"{len(failures)} of {len(planned.stages)} stages failed ({names}); "
+            "run the command again when the cause is mended"
         )
 
 

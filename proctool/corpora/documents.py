@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -150,6 +150,15 @@ class Corpus:
                 self.skipped.note(document.problem)
             elif split is None or split == (part.split or split_of(document.digest, self.held_out)):
                 yield document
+
+
+def no_validation(name: str, documents: int, splits: Sequence[str] = (TRAIN,)) -> str:
+    """The error line for a corpus that has so many documents, all of them in other splits."""
+    which = "its only document is" if documents == 1 else f"all of its {documents} documents are"
+    return (
+        f"corpus {name}: its validation split is empty ({which} in {' and '.join(splits)}); give a folder or more "
+        "documents, or a validation corpus (--validation, or `validation:` under `pretrain` in a recipe)"
+    )
 
 
 def bad_documents(count: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, bad_documents, split_of
+from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, bad_documents, no_validation, split_of
 from proctool.corpora.tokenizers import Tokenizer
 from proctool.errors import CorpusError
 
@@ -42,6 +42,8 @@ def require_rows(corpus: Corpus, tokenizer: Tokenizer | None, context: int, *, s
     for split, enough in rows.items():
         if not enough:
             by_hash = split == VALIDATION and None in {part.split for part in corpus.parts}
+            if by_hash and documents[TRAIN] and not (bad or documents[VALIDATION]):
+                raise CorpusError(no_validation(corpus.name, documents[TRAIN]))
             raise CorpusError(
                 f"corpus {corpus.name}: its {split} split has {documents[split]} documents with {tokens[split]} "
                 f"tokens, too few for one row of {context}; add documents"

@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from proctool import artifact
-from proctool.corpora.documents import TRAIN, VALIDATION, bad_documents
+from proctool.corpora.documents import TRAIN, VALIDATION, bad_documents, no_validation
 from proctool.corpora.shards import KIND, Shard
 from proctool.errors import ArtifactError, CorpusError
 from proctool.procedural.samples import Samples
@@ -102,9 +102,10 @@ def _empty(name: str, shards: Sequence[Shard], split: str, bad: int) -> str:
         return f"corpus {name}: all of its documents are empty; give other files, or another --text-field"
     if split == TRAIN and others == [VALIDATION]:
         return f"corpus {name}: all of its {found} documents are also in validation; give other training documents"
-    mend = "give more documents, or a validation corpus with --validation" if split == VALIDATION else "give more"
+    if split == VALIDATION:
+        return no_validation(name, found, others)
     where = f"{found} document{'s are' if found > 1 else ' is'} in {' and '.join(others)}"
-    return f"corpus {name}: its {split} split is empty ({where}); {mend}"
+    return f"corpus {name}: its {split} split is empty ({where}); give more"
 
 
 class Rows:

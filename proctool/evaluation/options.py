@@ -50,6 +50,9 @@ class DiagnosticOptions(InitOptions, TaskTrainingOptions):
     """Also write the trained model to this file."""
 
 
+_SHORT = 500
+"""Steps below which the ramp is a tenth of the run, unless it is given."""
+
 _LAPTOP: Mapping[str, Any] = {
     "model": "2x4x16", "init_std": 0.02, "steps": 1500, "batch_size": 128, "lr": 3e-3, "ramp_steps": 100,
     "final_lr": 0.1, "beta2": 0.95, "eval_every": 100, "eval_samples": 1000,
@@ -142,6 +145,14 @@ DIAGNOSTICS: Mapping[str, type[DiagnosticOptions]] = {
     "sorting": SortingOptions,
 }
 """The diagnostics of `proctool eval NAME` with their options; recipes use them too."""
+
+
+def scale_values(name: str, scale: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a diagnostic's options: those of the scale, overridden by `given`. Raises OptionError."""
+    values = {**(DIAGNOSTICS[name].laptop if scale == "laptop" else {}), **given}
+    if "ramp_steps" not in given and "steps" in given and config.convert(given["steps"], int, "steps") < _SHORT:
+        values.pop("ramp_steps", None)  # the default fits every short run
+    return values
 
 
 def diagnostic_task(name: str, options: DiagnosticOptions) -> Task:

@@ -144,9 +144,10 @@ def _check_text(
 ) -> None:  # fmt: skip
     from proctool.corpora import open_corpus
     from proctool.corpora.catalog import is_here
+    from proctool.corpora.documents import VALIDATION
     from proctool.corpora.hub import repositories
     from proctool.corpora.preview import require_rows
-    from proctool.corpora.store import is_built
+    from proctool.corpora.store import is_built, open_store
     from proctool.corpora.subwords import load_tokenizer, load_tokenizer_here
 
     found = _of("tokenizer", lambda: (load_tokenizer_here if quick else load_tokenizer)(tokenizer, end_of_text))
@@ -159,9 +160,11 @@ def _check_text(
         "corpus",
         lambda: open_corpus(name, text_field=field, validation=validation, skip_bad=skip_bad, cache_dir=cache),
     )
-    if quick and repositories(corpus):
-        return
-    if found is None or not is_built(corpus, found, budget, cache):
+    if found is not None and is_built(corpus, found, budget, cache):
+        # A store may be of another context: its rows are counted, and the corpus is not read.
+        store = _of("corpus", lambda: open_store(corpus, found, context, budget=budget, cache_dir=cache))
+        _of("corpus", lambda: store.split(VALIDATION))
+    elif not (quick and repositories(corpus)):
         _of("corpus", lambda: require_rows(corpus, found, context, skip_bad=skip_bad))
 
 

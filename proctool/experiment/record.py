@@ -73,17 +73,20 @@ def is_record(path: Path) -> bool:
     return isinstance(found, dict) and {"format", "recipe", "stages", "arms"} <= found.keys()
 
 
-def write_record(plan: Plan, source: str, command: str) -> Path:
-    """Write the record of a plan; `source` is the recipe's text and `command` the command that runs it."""
+def write_record(plan: Plan, source: str, command: str, *, smoke: bool = False) -> Path:
+    """Write the record of a plan.
+
+    `source` is the recipe's text, `command` the command that runs it, `smoke` whether the recipe was shrunk.
+    """
     plan.root.mkdir(parents=True, exist_ok=True)
     path = plan.root / RECORD
     with artifact.replacing(path) as file:
-        text = json.dumps(config.plain(record(plan, source, command)), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(config.plain(record(plan, source, command, smoke=smoke)), indent=2, ensure_ascii=False) + "\n"
         file.write(in_utf8(text, backslash="\\\\").encode())
     return path
 
 
-def record(plan: Plan, source: str, command: str) -> ExperimentRecord:
+def record(plan: Plan, source: str, command: str, *, smoke: bool = False) -> ExperimentRecord:
     """The record of a plan; paths are relative to the experiment's folder."""
     recipe = plan.recipe
     return ExperimentRecord(
@@ -96,6 +99,7 @@ def record(plan: Plan, source: str, command: str) -> ExperimentRecord:
         published=recipe.published,
         source=source,
         command=command,
+        smoke=smoke,
         environment=environment(),
         stages={stage.key: _stage(stage, plan.root) for stage in plan.stages},
         chance={name: share for name in recipe.diagnostics if (share := _chance(plan, name)) is not None},

@@ -14,7 +14,6 @@ from typing import Any
 
 from proctool import __version__, artifact
 from proctool.reporting.compare import ArmResult
-from proctool.reporting.experiment import Experiment
 from proctool.reporting.interval import Estimate
 from proctool.reporting.report import Report, seeds_of
 from proctool.reporting.sheet import Sheet
@@ -44,7 +43,7 @@ def page(report: Report) -> str:
         heading=re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(title)),
         subtitle=escape(_subtitle(report)),
         baseline=escape(report.baseline),
-        warning=_warning(report.experiment),
+        warning=_warnings(report),
         verdicts="\n".join(map(_verdict, report.sentences or ["Nothing to compare yet."])),
         tables=_tables(report),
         finetuned="".join(map(_section, [*finetuned(report), *evaluated(report)])),
@@ -82,11 +81,11 @@ def _verdict(said: str) -> str:
     return f"<p><b>{_text(first)}.</b> {_text(rest)}</p>" if stop else f"<p><b>{_text(said)}</b></p>"
 
 
-def _warning(experiment: Experiment) -> str:
-    if not experiment.missing:
-        return ""
-    names = ", ".join(experiment.missing)
-    return f'<section class="warning"><p>These stages are not finished and are left out: {escape(names)}.</p></section>'
+def _warnings(report: Report) -> str:
+    lines = [report.warning] if report.warning else []
+    if missing := report.experiment.missing:
+        lines.append(f"These stages are not finished and are left out: {', '.join(missing)}.")
+    return "\n".join(f'<section class="warning"><p>{escape(line)}</p></section>' for line in lines)
 
 
 def _data(report: Report) -> dict[str, Any]:

@@ -154,6 +154,8 @@ class ExperimentRecord:
     source: str = ""
     """The recipe as it was written."""
     command: str = ""
+    smoke: bool = False
+    """Whether the recipe was shrunk to test it (`--smoke`)."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     stages: Mapping[str, StageRecord]
     """By key."""

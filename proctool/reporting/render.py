@@ -82,7 +82,7 @@ def _folded(name: str) -> str:
 
 def markdown(report: Report) -> str:
     """The tables, the verdicts and the notes in Markdown."""
-    parts = []
+    parts = [f"**{report.warning}**"] if report.warning else []
     for sheet in sheets(report):
         heads, body = list(sheet.heads), [list(row) for row in sheet.rows]
         lines = [_line(heads), _line(["---"] * sheet.words + ["---:"] * (len(heads) - sheet.words)), *map(_line, body)]
@@ -118,6 +118,7 @@ def latex(report: Report) -> str:
     return "\n".join(
         [
             r"% Needs \usepackage[T1]{fontenc} and \usepackage{booktabs}. Brackets are 95 % intervals over seeds.",
+            *([f"% {report.warning}"] if report.warning else []),
             *(_latex_table(each) for each in sheets(report)),
         ]
     )

@@ -40,6 +40,9 @@ _T = (
 )
 
 
+_SMOKE = "smoke run: a few tiny steps; its numbers mean nothing"
+
+
 @dataclass(frozen=True)
 class Report:
     """The comparison, in numbers and in sentences."""
@@ -73,6 +76,11 @@ class Report:
         return [*([self.answer] if self.answer else []), *self.verdicts]
 
     @property
+    def warning(self) -> str | None:
+        """A line to show before everything else, for results that mean nothing."""
+        return _SMOKE if self.experiment.record.smoke else None
+
+    @property
     def baseline(self) -> str:
         """The arm that others are compared with."""
         return self.experiment.baseline
@@ -81,6 +89,7 @@ class Report:
         """The report as JSON."""
         return {
             "name": self.experiment.record.name,
+            "smoke": self.experiment.record.smoke,
             "baseline": self.baseline,
             "answer": self.answer,
             "verdicts": self.verdicts,

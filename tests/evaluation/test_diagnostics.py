@@ -16,12 +16,11 @@ import pytest
 import torch
 
 from proctool import artifact, config
-from proctool.cli.diagnostics import settings
 from proctool.errors import OptionError
 from proctool.evaluation import diagnostic_run
 from proctool.evaluation.diagnostic import _check_unseen, diagnostic_job, held_out
 from proctool.evaluation.diagnostic_run import init_labels
-from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, HaystackOptions, StudyOptions, diagnostic_task
+from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, HaystackOptions, diagnostic_task, scale_values
 from proctool.evaluation.scoring import by_scoring, scores_of
 from proctool.evaluation.summary import summarise
 from proctool.experiment.graph import plan
@@ -50,7 +49,7 @@ SUM = ("eval", "addition", "--digits", 2, *SMALL)
 
 
 def options_of(name: str, scale: str = "paper", **given: Any) -> DiagnosticOptions:
-    return config.build(DIAGNOSTICS[name], settings(name, given, config.build(StudyOptions, {"scale": scale}, "")), "")
+    return config.build(DIAGNOSTICS[name], scale_values(name, scale, given), "")
 
 
 def measured(seed: int, *accuracies: float) -> DiagnosticRun:
@@ -454,3 +453,13 @@ def test_the_default_ramp_fits_short_runs_and_another_is_not_changed() -> None:
     assert HaystackOptions(steps=500).ramp_steps == 500
     with pytest.raises(OptionError, match="ramp_steps = 30: more than the 20 steps"):
         HaystackOptions(steps=20, ramp_steps=30)
+
+
+@pytest.mark.parametrize("name", DIAGNOSTICS)
+def test_the_ramp_of_the_laptop_scale_fits_short_runs_unless_it_is_given(name: str) -> None:
+    ramps = [options_of(name, "laptop", steps=steps).ramp_steps for steps in (30, 499, "0.5k", 1500)]
+    assert ramps == [3, 49, 100, 100]
+    assert options_of(name, "laptop").ramp_steps == 100
+    assert options_of(name, "laptop", steps=200, ramp_steps=60).ramp_steps == 60
+    with pytest.raises(OptionError, match="ramp_steps = 40: more than the 30 steps"):
+        options_of(name, "laptop", steps=30, ramp_steps=40)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tiny_experiment import COMMAND, planned, values
 
 from proctool.corpora import open_corpus
 from proctool.corpora.preview import require_rows
+from proctool.corpora.store import open_store
 from proctool.corpora.tokenizers import ByteTokenizer
 from proctool.errors import CorpusError
 from proctool.experiment.inputs import check_inputs
@@ -44,7 +46,11 @@ def lines(path: str, count: int, size: int = 60, name: str = "text") -> str:
         ({"corpus": "c4:none"}, "corpus: none: no such file or folder"),
         ({"corpus": "mathematics:none"}, "corpus: none: has no train-easy"),
         ({"corpus": "l.jsonl", "pretrain": {"text_field": "body"}}, 'no field "body" (its fields: text)'),
-        ({"corpus": "one.jsonl"}, "its validation split has 0 documents with 0 tokens"),
+        (
+            {"corpus": "one.jsonl"},
+            "its validation split is empty (its only document is in train); give a folder",
+        ),
+        ({"corpus": "two.jsonl"}, "(all of its 2 documents are in train); give a folder or more documents, or a valid"),
         ({"tokenizer": "./none"}, "tokenizer: ./none: no such file or folder"),
         ({"tokenizer": "text/none"}, "tokenizer: text/none: no such file or folder"),
         ({"tokenizer": "text"}, "no tokenizer in this folder"),
@@ -60,6 +66,7 @@ def test_what_is_missing_is_said_before_anything_trains(
         pytest.skip("a smoke form reads the Python that is installed")
     lines("l.jsonl", 200)
     lines("one.jsonl", 1)
+    lines("two.jsonl", 2)
     ended = run(changes, *words)
     assert ended.code == 1, ended.out
     assert said in ended.line
@@ -112,3 +119,17 @@ def test_a_large_corpus_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("name", ["mathematics:200", "python"])
 def test_corpora_by_name_have_rows(name: str) -> None:
     require_rows(open_corpus(name), ByteTokenizer(), 128)
+
+
+@pytest.mark.parametrize(("context", "missing"), [(64, None), (4096, "validation"), (100_000, "train")])
+def test_a_built_store_needs_a_row_of_this_context(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: int, missing: str | None
+) -> None:
+    monkeypatch.setenv("PROCTOOL_CACHE", str(tmp_path / "cache"))
+    corpus = open_corpus(lines("l.jsonl", 200))
+    open_store(corpus, ByteTokenizer(), 64, workers=1)
+    monkeypatch.setattr("proctool.corpora.preview.require_rows", None)  # the corpus is not read again
+    ended = run({"corpus": "l.jsonl", "context": context, "tokenizer": "bytes"}, "--dry-run")
+    assert ended.code == (0 if missing is None else 1), ended.err
+    if missing is not None:
+        assert re.search(f"corpus: .*its {missing} split .* too few for one row of {context}", ended.line)

@@ -68,6 +68,27 @@ def test_init_writes_a_recipe_and_never_over_a_file(proctool: Run) -> None:
     assert Path("mine.yaml").read_text() == before
 
 
+@pytest.mark.parametrize(
+    ("corpus", "said"),
+    [
+        ("missing.txt", "missing.txt: no such file or folder"),
+        ("c4:missing", "missing: no such file or folder"),
+        ("pyhton", 'did you mean "python"?'),
+        ("c4", None),
+        ("someone/texts", None),
+        ("hub:someone/texts", None),
+    ],
+)
+def test_init_refuses_a_missing_corpus_and_takes_names(corpus: str, said: str | None, proctool: Run) -> None:
+    ended = proctool("init", "--corpus", corpus, "-o", "mine.yaml")
+    assert Path("mine.yaml").exists() == (said is None)
+    if said is None:
+        assert ended.code == 0, ended.err
+    else:
+        assert (ended.code, len(ended.err.splitlines())) == (1, 1)
+        assert said in ended.err
+
+
 def test_the_wheel_holds_every_recipe(tmp_path: Path) -> None:
     from hatchling.builders.wheel import WheelBuilder
 

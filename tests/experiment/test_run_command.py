@@ -14,6 +14,7 @@ import yaml
 from tiny_experiment import COMMAND, values
 
 from proctool.experiment.execute import alone_in
+from proctool.reporting.record import read_record
 from proctool.training.speed import step_kernels
 
 HAYSTACK = {"haystack": {"pairs": 4, "vocab": 32, "steps": 10, "batch_size": 4, "ramp_steps": 2}}
@@ -45,6 +46,15 @@ def test_run_reports_and_report_says_it_again(proctool: Callable[..., Any], reci
     assert whole["arms"][1]["saved"]["value"] == pytest.approx(0.3, abs=0.015)
     folders = sorted(map(str, Path("runs/tiny").glob("pretrain-*")))
     assert "| set |" in proctool("compare", *folders, "--format", "markdown").out
+
+
+def test_the_record_says_whether_the_run_is_a_smoke_run(proctool: Callable[..., Any], recipe: Path) -> None:
+    for words, folder in (((), "runs/tiny"), (("--smoke",), "runs/tiny-smoke")):
+        assert proctool("run", recipe, *words, "--emit", "make").code == 0
+        assert read_record(Path(folder)).smoke is bool(words)
+    assert (
+        "smoke run: a few tiny steps" in proctool("report", "runs/tiny-smoke", "--figures", "none").out.splitlines()[0]
+    )
 
 
 def test_a_failed_stage_is_told_and_the_rest_reported(proctool: Callable[..., Any], recipe: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from proctool.cli.report import Form, print_report
 from proctool.errors import RunError
 from proctool.events import from_json
 from proctool.reporting.experiment import load_experiment
@@ -14,6 +15,7 @@ from proctool.reporting.measured import read_settings
 from proctool.reporting.metrics import MetricsLog, read_metrics
 from proctool.reporting.page import page, write_page
 from proctool.reporting.record import RECORD
+from proctool.reporting.render import markdown
 from proctool.reporting.report import build_report
 from proctool.reporting.run_folders import load_runs
 from proctool.reporting.sheets import summary
@@ -50,6 +52,22 @@ def test_unfinished_runs_are_left_out_and_named(experiment: Path) -> None:
     for seed in (0, 1):
         write_events(experiment / f"cold{seed}", *training(end=False))
     assert build_report(load_experiment(experiment)).results == []
+
+
+@pytest.mark.parametrize("smoke", [True, False, None])
+def test_a_smoke_run_is_said_before_everything_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], smoke: bool | None
+) -> None:
+    """Records of earlier versions do not have the key."""
+    folder = two_arms(tmp_path / "tiny", **({} if smoke is None else {"smoke": smoke}))
+    report = build_report(load_experiment(folder))
+    said = "smoke run: a few tiny steps; its numbers mean nothing"
+    print_report(report, Form.TERMINAL)
+    assert (capsys.readouterr().out.splitlines()[0] == said) is bool(smoke)
+    assert markdown(report).startswith(f"**{said}**") is bool(smoke)
+    before, _, after = page(report).partition('<section class="verdict"')
+    assert ((said in before) is bool(smoke), said in after) == (True, False)
+    assert report.as_json()["smoke"] is bool(smoke)
 
 
 class Elements(HTMLParser):

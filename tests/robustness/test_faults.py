@@ -395,7 +395,9 @@ def test_a_worker_killed_while_training_is_one_line(tmp_path: Path) -> None:
     assert code == 1
     assert "Traceback" not in said
     assert "failed  haystack-none-s0: killed by SIGKILL (out of memory?)" in said
-    assert "1 of 2 runs failed (haystack-none-s0); run the command again to retry" in said.splitlines()[-1]
+    assert (
+        "1 of 2 runs failed (haystack-none-s0); run the command again when the cause is mended" in said.splitlines()[-1]
+    )
     seeds = [line.seed for line in read_results(tmp_path / "r" / RESULTS) if isinstance(line, DiagnosticRun)]
     assert seeds == [1], "the other run is kept"
     done(tmp_path, *command)
