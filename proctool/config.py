@@ -141,9 +141,19 @@ _LONGEST_RANGE = 10_000
 
 
 def _range(written: Any, where: str) -> Sequence[Any]:
-    """The numbers of a range written as 0-2; another value alone. Raises OptionError."""
-    found = _RANGE.fullmatch(written) if isinstance(written, str) else None
+    """The numbers of a list written as 0-2, 0,1,2 or 0-2,5; a value that is not text alone. Raises OptionError."""
+    if not isinstance(written, str):
+        return (written,)
+    if "," in written:
+        return [number for part in written.split(",") for number in _range(part, where)]
+    found = _RANGE.fullmatch(written)
     if found is None:
+        try:
+            parse_number(written)
+        except OptionError:
+            raise OptionError(
+                f"{where}: {written!r} is neither a whole number nor a range; write 0-2 or 0,1,2"
+            ) from None
         return (written,)
     first, last = int(found[1]), int(found[2])
     if not first <= last < first + _LONGEST_RANGE:

@@ -165,6 +165,7 @@ MISTAKES = {
     "odd union": (("generate", "union", "--inputs", 7), "union: inputs = 7"),
     "no number": (("generate", "dyck", "--k", "many"), "k: 'many' is not a number"),
     "negative steps": (("warmup", "--task", "set", "--steps", "-5"), "steps = -5: must be at least 1"),
+    "an accuracy above 1": (("warmup", "--task", "set", "--until", "accuracy=2"), "accuracy is from 0 to 1"),
     "nothing to train on": (("warmup",), "either --task SPEC or --data FILE"),
     "missing data": (("warmup", "--data", "no.safetensors"), "no.safetensors: no such file"),
     "missing init": ((*PRETRAIN, "no.safetensors"), "no.safetensors: no such file"),
