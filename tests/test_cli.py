@@ -183,6 +183,7 @@ MISTAKES = {
     "no tokenizer": (("eval", "perplexity", "warm.safetensors", "--corpus", "text"), "has no tokenizer"),
     "zero samples": (("generate", "set", "--samples", 0), "samples = 0"),
     "shard out of range": (("generate", "set", "--shard", "4/3"), "shard"),
+    "no experiment to report": (("report", "runs/dmo"), "runs/dmo: no such experiment folder"),
     "export into a full folder": (("export", "warm.safetensors", "text"), "not an empty folder"),
     "context shorter than the samples": (("warmup", "--task", "set", "--context", 8), "context = 8"),
 }

@@ -10,6 +10,7 @@ from enum import EnumType
 from pathlib import Path
 from typing import Any
 
+import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from proctool.cli.examples import examples_of
@@ -42,7 +43,11 @@ class Command(TyperCommand):
         if "--help-all" in args[: args.index("--") if "--" in args else None]:
             print(help_text(self, ctx, everything=True), end="")
             ctx.exit()
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # pydantic's words, which say nothing
+            raise
 
     def get_help_option(self, ctx: Any) -> Any:
         """--help."""

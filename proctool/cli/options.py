@@ -159,7 +159,9 @@ def _parameter(name: str, kind: Any, default: Any, option: Any) -> inspect.Param
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
-def argument(name: str, kind: Any, text: str, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
-    """A positional argument for `with_options`."""
-    settings = AS_PATH if kind in (Path, Path | None) else {}
+def argument(
+    name: str, kind: Any, text: str, default: Any = inspect.Parameter.empty, metavar: str | None = None
+) -> inspect.Parameter:
+    """A positional argument for `with_options`; `metavar` is its name in the help."""
+    settings = {**(AS_PATH if kind in (Path, Path | None) else {}), **({"metavar": metavar} if metavar else {})}
     return _parameter(name, kind, default, typer.Argument(help=text, **settings))
