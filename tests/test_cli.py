@@ -180,6 +180,11 @@ MISTAKES = {
     "too little text": (("pretrain", "--corpus", "short.txt", "--context", 64), "short.txt"),
     "missing corpus": (("pretrain", "--corpus", "no-such.txt"), "no-such.txt"),
     "unknown option in a file": (("warmup", "--config", "bad.yaml"), 'bad.yaml: unknown option "stepz"'),
+    "the field's name of an option": (("warmup", "--set", "warmup_steps=3"), '(did you mean "ramp_steps"?)'),
+    "another command's option": (("warmup", "--set", "zzz=3"), '--set: unknown option "zzz" (the closest of '),
+    "no number in a file": (("pretrain", "--config", "many.yaml"), "many.yaml: steps: 'many' is not a number"),
+    "a recipe as options": (("pretrain", "--config", "recipe.yaml"), "run it with `proctool run recipe.yaml`"),
+    "unknown controls": (("run", "recipe.yaml"), 'controls: unknown control "standart" (did you mean "standard"?)'),
     "no tokenizer": (("eval", "perplexity", "warm.safetensors", "--corpus", "text"), "has no tokenizer"),
     "zero samples": (("generate", "set", "--samples", 0), "samples = 0"),
     "shard out of range": (("generate", "set", "--shard", "4/3"), "shard"),
@@ -197,6 +202,8 @@ def test_a_mistake_is_one_clear_line(proctool: Callable[..., Said], text: Path, 
     proctool("generate", "set", "--samples", 5, "-o", "set.safetensors")
     Path("short.txt").write_text("hello")
     Path("bad.yaml").write_text("stepz: 3")
+    Path("many.yaml").write_text("steps: many")
+    Path("recipe.yaml").write_text("{name: x, model: 1x1x16, corpus: python, arms: {cold: {}}, controls: standart}")
     before = {path: path.read_bytes() for path in Path().glob("*.safetensors")}
     said = proctool(*arguments)
     assert said.code == 1
