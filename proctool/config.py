@@ -11,7 +11,7 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,11 +51,17 @@ _LISTED = 12
 """At most so many options are all named for an unknown one."""
 
 
+def meant_by(name: str, known: Collection[str]) -> str | None:
+    """The known option that is called `name` in the field or by other trainers."""
+    meant = _SYNONYMS.get(name.replace("-", "_").lower())
+    return meant if meant in known else None
+
+
 def unknown_option(key: object, known: Iterable[str], where: str) -> OptionError:
     """The error for an unknown option: its name, and the known one that was probably meant, or the closest."""
     known = set(known)
     name = str(key).replace("-", "_").lower()
-    if (meant := _SYNONYMS.get(name)) in known:
+    if meant := meant_by(name, known):
         hint = f' (did you mean "{meant}"?)'
     elif len(known) <= _LISTED or difflib.get_close_matches(name, known):
         hint = suggestion(name, known)

@@ -80,3 +80,7 @@ def test_a_wrong_choice_begins_with_what_was_written(proctool: Callable[..., Sai
     assert "'litGPT' is not one of" in said.err
     assert "Value error" not in said.err
     assert "MODEL FOLDER" in said.err.replace("{", "").replace("}", "")
+
+
+def test_an_unknown_flag_is_answered_by_the_fields_name(proctool: Callable[..., Said]) -> None:
+    assert "--lr" in proctool("pretrain", "--learning-rate", "3").err.partition("No such option")[2]

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from proctool.cli.examples import examples_of
+from proctool.config import meant_by
 
 WIDEST = 80
 MANY = 20
@@ -47,6 +48,13 @@ class Command(TyperCommand):
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # pydantic's words, which say nothing
+            raise
+        except Exception as error:
+            # typer does not export its error for an unknown flag; it alone has possibilities, the similar flags.
+            if hasattr(error, "possibilities"):
+                flags = {flag.removeprefix("--").replace("-", "_"): flag for each in self.params for flag in each.opts}
+                if meant := meant_by(str(getattr(error, "option_name", "")).removeprefix("--"), flags):
+                    error.possibilities = [flags[meant]]
             raise
 
     def get_help_option(self, ctx: Any) -> Any:
