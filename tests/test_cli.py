@@ -180,7 +180,7 @@ MISTAKES = {
     "too little text": (("pretrain", "--corpus", "short.txt", "--context", 64), "short.txt"),
     "missing corpus": (("pretrain", "--corpus", "no-such.txt"), "no-such.txt"),
     "unknown option in a file": (("warmup", "--config", "bad.yaml"), 'bad.yaml: unknown option "stepz"'),
-    "the field's name of an option": (("warmup", "--set", "warmup_steps=3"), '(did you mean "ramp_steps"?)'),
+    "the field's name of an option": (("warmup", "--set", "learning_rate=3"), '(did you mean "lr"?)'),
     "another command's option": (("warmup", "--set", "zzz=3"), '--set: unknown option "zzz" (the closest of '),
     "no number in a file": (("pretrain", "--config", "many.yaml"), "many.yaml: steps: 'many' is not a number"),
     "a recipe as options": (("pretrain", "--config", "recipe.yaml"), "run it with `proctool run recipe.yaml`"),
