@@ -11,7 +11,7 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +31,44 @@ def suggestion(name: object, known: Iterable[str]) -> str:
     if near:
         return f' (did you mean "{near[0]}"?)'
     return f" (known: {', '.join(known)})" if known else ""
+
+
+_SYNONYMS: Mapping[str, str] = {
+    **dict.fromkeys(("learning_rate", "max_lr", "peak_lr", "learningrate"), "lr"),
+    **dict.fromkeys(("min_lr", "final_learning_rate"), "final_lr"),
+    **dict.fromkeys(("warmup_steps", "warmup_iters", "num_warmup_steps"), "ramp_steps"),
+    **dict.fromkeys(("epochs", "num_epochs", "max_steps", "num_steps", "max_iters", "iterations"), "steps"),
+    **dict.fromkeys(("seq_len", "seq_length", "sequence_length", "block_size", "max_length", "n_ctx"), "context"),
+    **dict.fromkeys(("lr_scheduler", "scheduler", "lr_schedule", "lr_scheduler_type"), "schedule"),
+    **dict.fromkeys(("grad_clip", "max_grad_norm", "gradient_clipping", "clip_grad"), "clip"),
+    **dict.fromkeys(("gradient_accumulation_steps", "grad_accum", "accumulation_steps"), "accumulate"),
+    **dict.fromkeys(("micro_batch_size", "per_device_batch_size"), "micro_batch"),
+    **dict.fromkeys(("dataset", "train_data"), "corpus"),
+    **dict.fromkeys(("random_seed", "rng_seed"), "seed"),
+}
+"""The field's and other trainers' names of options: our names."""
+_LISTED = 12
+"""At most so many options are all named for an unknown one."""
+
+
+def meant_by(name: str, known: Collection[str]) -> str | None:
+    """The known option that is called `name` in the field or by other trainers."""
+    meant = _SYNONYMS.get(name.replace("-", "_").lower())
+    return meant if meant in known else None
+
+
+def unknown_option(key: object, known: Iterable[str], where: str) -> OptionError:
+    """The error for an unknown option: its name, and the known one that was probably meant, or the closest."""
+    known = set(known)
+    name = str(key).replace("-", "_").lower()
+    if meant := meant_by(name, known):
+        hint = f' (did you mean "{meant}"?)'
+    elif len(known) <= _LISTED or difflib.get_close_matches(name, known):
+        hint = suggestion(name, known)
+    else:
+        closest = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.0)
+        hint = f" (the closest of {len(known)}: {', '.join(closest)})"
+    return OptionError(f'{where}: unknown option "{key}"{hint}')
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -60,7 +98,7 @@ def known_options(values: Mapping[str, Any], names: Iterable[str], where: str) -
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in names:
-            raise OptionError(f'{where}: unknown option "{key}"{suggestion(name, names)}')
+            raise unknown_option(key, names, where)
         if name in known:
             raise OptionError(
                 f'{where}: option "{name}" is given twice, with a dash and with an underscore; remove one'
@@ -141,9 +179,19 @@ _LONGEST_RANGE = 10_000
 
 
 def _range(written: Any, where: str) -> Sequence[Any]:
-    """The numbers of a range written as 0-2; another value alone. Raises OptionError."""
-    found = _RANGE.fullmatch(written) if isinstance(written, str) else None
+    """The numbers of a list written as 0-2, 0,1,2 or 0-2,5; a value that is not text alone. Raises OptionError."""
+    if not isinstance(written, str):
+        return (written,)
+    if "," in written:
+        return [number for part in written.split(",") for number in _range(part, where)]
+    found = _RANGE.fullmatch(written)
     if found is None:
+        try:
+            parse_number(written)
+        except OptionError:
+            raise OptionError(
+                f"{where}: {written!r} is neither a whole number nor a range; write 0-2 or 0,1,2"
+            ) from None
         return (written,)
     first, last = int(found[1]), int(found[2])
     if not first <= last < first + _LONGEST_RANGE:

@@ -73,13 +73,36 @@ def first_line(error: BaseException) -> str:
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give `path` to an OSError of the block that names no file, as those of writing to an open file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+
+
 def describe_os_error(error: OSError) -> str:
-    """One line for an operating-system error: the file and the reason."""
+    """One line for an operating-system error: the file, the reason, and what to do if it cannot be written."""
     where = error.filename2 or error.filename
     reason = error.strerror or str(error)
     if error.errno in _DISK_FULL:
-        reason = f"no room left to write ({reason}); free some disk space or write to another disk"
+        reason = f"no room left to write ({reason}); free some disk space, or choose another folder on another disk"
+    elif error.errno == errno.EROFS or (error.errno in _REFUSED and where and _is_for_reading(os.fsdecode(where))):
+        reason += "; choose another folder"
     return f"{where}: {reason}" if where else reason
+
+
+_REFUSED = {errno.EACCES, errno.EPERM}
+
+
+def _is_for_reading(where: str) -> bool:
+    """Whether a file, or the folder of a missing one, can be read but not written."""
+    place = where if os.path.exists(where) else os.path.dirname(os.path.abspath(where))
+    needed = os.R_OK | (os.X_OK if os.path.isdir(place) else 0)
+    return os.access(place, needed) and not os.access(place, os.W_OK)
 
 
 _LONGEST_LINE = 1000

@@ -17,6 +17,7 @@ from typing import IO
 
 from filelock import lock_descriptor
 
+from proctool.errors import naming
 from proctool.units import format_seconds
 
 
@@ -46,9 +47,15 @@ def take(path: Path, waiting: Callable[[], None] | None = None) -> IO[str] | Non
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 break
         file.close()
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}")
-    file.flush()
+    try:
+        with naming(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+    except OSError:
+        with contextlib.suppress(OSError):  # closing tries again to write what is buffered
+            file.close()
+        raise
     return file
 
 

@@ -165,6 +165,7 @@ MISTAKES = {
     "odd union": (("generate", "union", "--inputs", 7), "union: inputs = 7"),
     "no number": (("generate", "dyck", "--k", "many"), "k: 'many' is not a number"),
     "negative steps": (("warmup", "--task", "set", "--steps", "-5"), "steps = -5: must be at least 1"),
+    "an accuracy above 1": (("warmup", "--task", "set", "--until", "accuracy=2"), "accuracy is from 0 to 1"),
     "nothing to train on": (("warmup",), "either --task SPEC or --data FILE"),
     "missing data": (("warmup", "--data", "no.safetensors"), "no.safetensors: no such file"),
     "missing init": ((*PRETRAIN, "no.safetensors"), "no.safetensors: no such file"),
@@ -179,9 +180,15 @@ MISTAKES = {
     "too little text": (("pretrain", "--corpus", "short.txt", "--context", 64), "short.txt"),
     "missing corpus": (("pretrain", "--corpus", "no-such.txt"), "no-such.txt"),
     "unknown option in a file": (("warmup", "--config", "bad.yaml"), 'bad.yaml: unknown option "stepz"'),
+    "the field's name of an option": (("warmup", "--set", "learning_rate=3"), '(did you mean "lr"?)'),
+    "another command's option": (("warmup", "--set", "zzz=3"), '--set: unknown option "zzz" (the closest of '),
+    "no number in a file": (("pretrain", "--config", "many.yaml"), "many.yaml: steps: 'many' is not a number"),
+    "a recipe as options": (("pretrain", "--config", "recipe.yaml"), "run it with `proctool run recipe.yaml`"),
+    "unknown controls": (("run", "recipe.yaml"), 'controls: unknown control "standart" (did you mean "standard"?)'),
     "no tokenizer": (("eval", "perplexity", "warm.safetensors", "--corpus", "text"), "has no tokenizer"),
     "zero samples": (("generate", "set", "--samples", 0), "samples = 0"),
     "shard out of range": (("generate", "set", "--shard", "4/3"), "shard"),
+    "no experiment to report": (("report", "runs/dmo"), "runs/dmo: no such experiment folder"),
     "export into a full folder": (("export", "warm.safetensors", "text"), "not an empty folder"),
     "context shorter than the samples": (("warmup", "--task", "set", "--context", 8), "context = 8"),
 }
@@ -195,6 +202,8 @@ def test_a_mistake_is_one_clear_line(proctool: Callable[..., Said], text: Path, 
     proctool("generate", "set", "--samples", 5, "-o", "set.safetensors")
     Path("short.txt").write_text("hello")
     Path("bad.yaml").write_text("stepz: 3")
+    Path("many.yaml").write_text("steps: many")
+    Path("recipe.yaml").write_text("{name: x, model: 1x1x16, corpus: python, arms: {cold: {}}, controls: standart}")
     before = {path: path.read_bytes() for path in Path().glob("*.safetensors")}
     said = proctool(*arguments)
     assert said.code == 1

@@ -89,7 +89,8 @@ def test_perplexity_is_a_number_or_none(loss: float, wanted: float | None) -> No
 
 
 @pytest.mark.parametrize(
-    ("written", "seeds"), [("0-2", (0, 1, 2)), (["0-1", "5"], (0, 1, 5)), ("7-7", (7,)), ([3, 4], (3, 4)), ("3", (3,))]
+    ("written", "seeds"),
+    [("0-2", (0, 1, 2)), (["0-1", "5"], (0, 1, 5)), ("7-7", (7,)), ([3, 4], (3, 4)), ("3", (3,)), ("0,2-3", (0, 2, 3))],
 )
 def test_ranges_of_whole_numbers(written: object, seeds: tuple[int, ...]) -> None:
     assert config.convert(written, tuple[int, ...], "seeds") == seeds
@@ -97,7 +98,7 @@ def test_ranges_of_whole_numbers(written: object, seeds: tuple[int, ...]) -> Non
         assert config.convert(written, tuple[str, ...], "names") == (written,)
 
 
-@pytest.mark.parametrize("written", ["2-0", "0-10000", "0-", "1-2-3"])
+@pytest.mark.parametrize("written", ["2-0", "0-10000", "0-", "1-2-3", "0..2"])
 def test_what_is_no_range_is_refused(written: str) -> None:
-    with pytest.raises(OptionError, match=r"^seeds"):
+    with pytest.raises(OptionError, match=r"^seeds: .*; write 0-2 or 0,1,2$"):
         config.convert(written, tuple[int, ...], "seeds")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from proctool.cli.examples import examples_of
 from proctool.cli.help import MANY, RARE, WIDEST, help_text
 from proctool.cli.lazy import LazyGroup
 from proctool.cli.main import app
+from tests.conftest import Said
 
 TASKS = ("dyck", "set", "nca")
 
@@ -72,3 +73,14 @@ def test_every_command_has_examples_that_parse(words: tuple[str, ...]) -> None:
         while isinstance(command, LazyGroup):
             name, command, arguments = command.resolve_command(context, arguments)
         command.make_context(name, arguments, parent=context)  # refuses options that do not exist
+
+
+def test_a_wrong_choice_begins_with_what_was_written(proctool: Callable[..., Said]) -> None:
+    said = proctool("export", "a", "b", "--format", "litGPT")
+    assert "'litGPT' is not one of" in said.err
+    assert "Value error" not in said.err
+    assert "MODEL FOLDER" in said.err.replace("{", "").replace("}", "")
+
+
+def test_an_unknown_flag_is_answered_by_the_fields_name(proctool: Callable[..., Said]) -> None:
+    assert "--lr" in proctool("pretrain", "--learning-rate", "3").err.partition("No such option")[2]

@@ -146,6 +146,12 @@ def test_gpus_that_do_not_shorten_tiny_steps_train_other_stages() -> None:
     assert eight.seconds < 0.13 * one.seconds
 
 
+def test_a_cost_below_what_two_decimals_show(proctool: Callable[..., Any]) -> None:
+    flags = ("--model", "1x1x16", "--gpu", "h100", "--gpus", "1", "--steps")
+    assert ": < 0.01 on 1 x H100." in proctool("plan", *flags, "10", "--price-per-hour", "1").out
+    assert ": 0.00 on 1 x H100." in proctool("plan", *flags, "10", "--price-per-hour", "0").out
+
+
 def test_all_gpus_are_paid_also_the_idle_ones() -> None:
     run = RunOptions(model="2x2x16", context=16, batch_size=4, steps=5)
     for total in planned(run, gpus=(1, 8), price_per_hour=2.0).totals:

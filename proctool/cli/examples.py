@@ -56,7 +56,7 @@ EXAMPLES: dict[str, Sequence[str]] = {
         "proctool search --corpus python --model 4x4x64 --task set --task dyck:k=16 \\\n      --dry-run",
     ),
     "plan": (
-        "proctool plan recipes/paper/c4.yaml --gpu h100 --gpus 8",
+        "proctool plan paper/c4 --gpu h100 --gpus 8",
         "proctool plan --model gpt2 --steps 10k --batch-size 32 --gpu h100",
     ),
     "compare": ("proctool compare cold.run warm.run --html compared.html",),
@@ -89,6 +89,7 @@ def examples_of(command_path: str) -> Sequence[str]:
     if group == "eval":
         return (
             f"proctool eval {name} --model diagnostic --seeds 0,1,2",
+            f"proctool eval {name} --init warm.safetensors --scale laptop",
             f"proctool eval {name} --init warm.safetensors --components attention",
         )
     return ()

@@ -110,7 +110,7 @@ def _say(written: Exported) -> None:
 
 
 _arguments = (
-    argument("file", Path, "A model artifact, a model folder, or OWNER/NAME on the hub."),
-    argument("folder", Path, "Folder to write; it must not exist yet."),
+    argument("file", Path, "A model artifact, a model folder, or OWNER/NAME on the hub.", metavar="MODEL"),
+    argument("folder", Path, "Folder to write; it must not exist yet.", metavar="FOLDER"),
 )
 export = with_options(ExportOptions, _export, arguments=_arguments)

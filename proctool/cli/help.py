@@ -10,9 +10,11 @@ from enum import EnumType
 from pathlib import Path
 from typing import Any
 
+import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from proctool.cli.examples import examples_of
+from proctool.config import meant_by
 
 WIDEST = 80
 MANY = 20
@@ -42,7 +44,18 @@ class Command(TyperCommand):
         if "--help-all" in args[: args.index("--") if "--" in args else None]:
             print(help_text(self, ctx, everything=True), end="")
             ctx.exit()
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # pydantic's words, which say nothing
+            raise
+        except Exception as error:
+            # typer does not export its error for an unknown flag; it alone has possibilities, the similar flags.
+            if hasattr(error, "possibilities"):
+                flags = {flag.removeprefix("--").replace("-", "_"): flag for each in self.params for flag in each.opts}
+                if meant := meant_by(str(getattr(error, "option_name", "")).removeprefix("--"), flags):
+                    error.possibilities = [flags[meant]]
+            raise
 
     def get_help_option(self, ctx: Any) -> Any:
         """--help."""

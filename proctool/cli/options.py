@@ -62,10 +62,10 @@ def with_values(
     `action` gets a list with the given values for each class, then `common` and the arguments.
     """
     fields = {field.name: (cls, field) for cls in classes for field in dataclasses.fields(cls) if field.init}
+    hints = {cls: typing.get_type_hints(cls) for cls in classes}
     parameters = [*arguments]
     for cls in classes:
-        hints = typing.get_type_hints(cls)
-        parameters += [_flag(cls, field, hints[name]) for name, (owner, field) in fields.items() if owner is cls]
+        parameters += [_flag(cls, field, hints[cls][name]) for name, (owner, field) in fields.items() if owner is cls]
     parameters += [
         _extra("config", Path | None, None, ("--config",), "A YAML file of these options (`batch_size: 64`, ...)."),
         _extra("set_", list[str], [], ("--set",), "Override one option of the file: --set batch_size=64 (repeatable)."),
@@ -82,7 +82,7 @@ def with_values(
         positional = {parameter.name: given.pop(parameter.name) for parameter in arguments}
         values: dict[str, Any] = {}
         if file is not None:
-            values |= config.known_options(config.load_yaml(file), fields, str(file))
+            values |= _options_in(file, {name: hints[cls][name] for name, (cls, _) in fields.items()})
         assigned = config.known_options(dict(map(_assignment, assignments)), fields, "--set")
         values |= assigned
         given = {name: value for name, value in given.items() if value is not None and value != []}
@@ -97,6 +97,17 @@ def with_values(
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__doc__ = inspect.getdoc(classes[0])
     return command
+
+
+def _options_in(file: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in a file, which are of these kinds. Raises OptionError, naming the file."""
+    written = config.load_yaml(file)
+    if "arms" in written or ("model" in written and "name" in written and "name" not in kinds):
+        raise OptionError(f"{file}: this is a recipe; run it with `proctool run {file}`")
+    values = config.known_options(written, kinds, str(file))
+    for name, value in values.items():
+        config.convert(value, kinds[name], f"{file}: {name}")
+    return values
 
 
 def _assignment(written: str) -> tuple[str, Any]:
@@ -159,7 +170,9 @@ def _parameter(name: str, kind: Any, default: Any, option: Any) -> inspect.Param
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
-def argument(name: str, kind: Any, text: str, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
-    """A positional argument for `with_options`."""
-    settings = AS_PATH if kind in (Path, Path | None) else {}
+def argument(
+    name: str, kind: Any, text: str, default: Any = inspect.Parameter.empty, metavar: str | None = None
+) -> inspect.Parameter:
+    """A positional argument for `with_options`; `metavar` is its name in the help."""
+    settings = {**(AS_PATH if kind in (Path, Path | None) else {}), **({"metavar": metavar} if metavar else {})}
     return _parameter(name, kind, default, typer.Argument(help=text, **settings))

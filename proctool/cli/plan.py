@@ -115,11 +115,16 @@ def _notes(planned: ExperimentPlan, size: CorpusSize | None) -> Iterator[str]:
                 f"; {total.at_once} stages train at once." if several else "; the others stay idle."
             )
     priced = [(total, total.cost) for total in planned.totals if total.cost is not None]
-    if costs := [f"{cost:,.2f} on {total.gpus} x {gpu.name}" for total, cost in priced]:
+    if costs := [f"{_money(cost)} on {total.gpus} x {gpu.name}" for total, cost in priced]:
         yield f"Cost{'' if is_cpu else ' of all GPUs for that time'}: {', '.join(costs)}."
     for stage in planned.stages:
         if stage.tries > 1:
             yield redrawn(stage.name, stage.tries)
+
+
+def _money(cost: float) -> str:
+    """A cost with two decimals; a cost that they do not show is said to be below them."""
+    return "< 0.01" if 0 < cost < 0.01 else f"{cost:,.2f}"
 
 
 def _floors(planned: ExperimentPlan) -> Iterator[str]:

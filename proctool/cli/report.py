@@ -61,9 +61,10 @@ def show_report(
     from proctool.reporting.report import build_report
 
     kinds = figure_kinds(figures)  # a wrong kind is an error before anything is written
+    experiment = load_experiment(folder)  # a wrong folder is said before the page in it
     page = output or folder / PAGE
     require_safe([Output(page, "--output", "page")])
-    built = build_report(load_experiment(folder))
+    built = build_report(experiment)
     if page.parent != folder:
         drawings = figure_paths(built, page.parent / "figures", kinds)
         require_safe([Output(each, "--output", "figure", makes_folder=True) for each in drawings])

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from proctool.errors import Interrupted, ProctoolError
+from proctool.errors import Interrupted, ProctoolError, describe_os_error, naming
 from proctool.experiment.execute import LOG_FILE, Display, Failure, Progress, alone_in, skip_after
 from proctool.experiment.graph import Plan
 from proctool.experiment.stage import Stage
@@ -47,6 +47,7 @@ def run_stage_here(stage: Stage, root: Path, call: Callable[[list[str]], object]
     folder.mkdir(parents=True, exist_ok=True)
     error = "it exited with 0 but wrote no end event or no artifact"
     with (
+        naming(folder / LOG_FILE),
         (folder / LOG_FILE).open("a", encoding="utf-8", errors="backslashreplace") as log,
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
@@ -57,6 +58,8 @@ def run_stage_here(stage: Stage, root: Path, call: Callable[[list[str]], object]
             raise
         except ProctoolError as said:
             error = str(said)
+        except OSError as fault:
+            error = describe_os_error(fault)
         except (Exception, SystemExit) as fault:  # a bug in one stage must not stop the others
             traceback.print_exc(file=log)
             error = f"{type(fault).__name__}: {fault}"

@@ -67,6 +67,8 @@ def build_recipe(values: Mapping[str, Any]) -> Recipe:
     match values.get("controls"):
         case "standard":
             values["controls"] = {}
+        case str() as which if which not in CONTROLS:
+            raise OptionError(f'controls: unknown control "{which}"{config.suggestion(which, ("standard", *CONTROLS))}')
         case str() | list() as which:
             values["controls"] = {"which": which}
     recipe = config.build(Recipe, values, "")
@@ -310,7 +312,7 @@ def _check_given(cls: type[Any], values: Values, where: str, also: Iterable[str]
         if key in also or (key == "task" and "task" in kinds):  # parse_tasks reads tasks
             continue
         if key not in kinds:
-            raise OptionError(f'{where}: unknown option "{key}"{config.suggestion(key, {*kinds, *also})}')
+            raise config.unknown_option(key, {*kinds, *also}, where)
         config.convert(value, kinds[key], f"{where}.{key}")
 
 

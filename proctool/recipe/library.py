@@ -35,11 +35,10 @@ def recipe_file(written: str) -> Path:
 
 
 def recipe_path(path: Path) -> Path:
-    """The file of a recipe given as a path or as a name in the library.
-
-    Anything else is returned unchanged, and reading it raises the error.
-    """
+    """The file of a recipe given as a path or as a name in the library. Raises OptionError if neither exists."""
     name = path.as_posix()
-    if path.exists() or path.suffix in (".yaml", ".yml") or path.is_absolute() or name.startswith("."):
+    if path.exists():
         return path
+    if path.suffix in (".yaml", ".yml") or path.is_absolute() or name.startswith("."):
+        raise OptionError(f"{path}: no such file, and no recipe of that name; see `proctool recipes list`")
     return recipe_file(name)

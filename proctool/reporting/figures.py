@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proctool.errors import OptionError
+from proctool.errors import OptionError, naming
 from proctool.outputs import FIGURE_METADATA
 from proctool.reporting.gain_figures import draw_gains, draw_ladder, has_gains
 from proctool.reporting.interval import Estimate
@@ -101,7 +101,8 @@ def write_figures(report: Report, folder: Path, kinds: Sequence[str] = ("png",))
             draw(list(axes[0]))
             for kind in kinds:
                 path = folder / f"{name}.{kind}"
-                figure.savefig(path, dpi=180, metadata=FIGURE_METADATA.get(kind))
+                with naming(path):
+                    figure.savefig(path, dpi=180, metadata=FIGURE_METADATA.get(kind))
                 written.append(path)
             pyplot.close(figure)
     return written

@@ -203,7 +203,7 @@ def read_record(folder: Path) -> ExperimentRecord:
     """The record in an experiment's folder. Raises RunError."""
     path = folder / RECORD
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder")
+        raise RunError(f"{folder}: no such experiment folder")
     if not path.is_file():
         if (folder / FILE).is_file():
             raise RunError(f"{folder}: is the folder of one run, not of an experiment; use `proctool compare` for runs")

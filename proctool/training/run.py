@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from proctool import artifact
 from proctool.artifact import Artifact
-from proctool.errors import ArtifactError, RunError
+from proctool.errors import ArtifactError, RunError, naming
 from proctool.events import FILE, EndEvent, Event, ExtendEvent, NoteEvent, read_events, write_event
 from proctool.locks import Taken, take
 from proctool.outputs import is_artifact
@@ -114,7 +114,8 @@ class RunFolder:
         """A unique name for trackers, drawn once and stored in the folder."""
         kept = self.path / "identity"
         if not kept.exists():
-            kept.write_text(secrets.token_hex(4), encoding="utf-8")
+            with naming(kept):
+                kept.write_text(secrets.token_hex(4), encoding="utf-8")
         return kept.read_text(encoding="utf-8")
 
     # -- events --
@@ -144,10 +145,8 @@ class RunFolder:
         if not self.is_writer:
             return
         assert self._metrics is not None
-        try:
+        with naming(self._metrics.name):
             write_event(self._metrics, event)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, self._metrics.name) from None
         self._tell(event)
 
     def say(self, note: str) -> None:

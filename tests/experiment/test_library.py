@@ -37,7 +37,12 @@ def test_a_file_goes_before_a_name(proctool: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("haystack", "laptop/haystack, paper/haystack"), ("nothing", "proctool recipes list")]
+    ("name", "words"),
+    [
+        ("haystack", "laptop/haystack, paper/haystack"),
+        ("nothing", "proctool recipes list"),
+        ("mien.yaml", "mien.yaml: no such file, and no recipe of that name"),
+    ],
 )
 def test_a_name_that_is_not_one_recipe_is_one_line(name: str, words: str, proctool: Run) -> None:
     said = proctool("run", name, "--dry-run")

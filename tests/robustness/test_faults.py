@@ -3,6 +3,7 @@ no temporary file stays, and the same command goes on. `python -m benchmarks.kil
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -21,7 +22,7 @@ import pytest
 
 from proctool import artifact
 from proctool.artifact import reading
-from proctool.errors import ArtifactError, RunError
+from proctool.errors import ArtifactError, RunError, describe_os_error
 from proctool.experiment.execute import alone_in
 from proctool.locks import Taken, claimed, take
 from proctool.results import RESULTS, DiagnosticRun, read_results
@@ -216,6 +217,30 @@ def test_a_full_disk_is_one_line_and_costs_nothing(name: str, proctool: Run, pre
     assert "made.safetensors" in whole(Path())
 
 
+def test_a_lock_on_a_full_disk_names_its_file(tmp_path: Path) -> None:
+    with largest_file(0), pytest.raises(OSError, match=r"\.lock") as full:
+        take(tmp_path / ".lock")
+    assert describe_os_error(full.value).startswith(f"{tmp_path / '.lock'}: no room left to write")
+
+
+@pytest.mark.parametrize(
+    ("number", "allowed", "advice"),
+    [
+        (errno.EROFS, {os.R_OK, os.W_OK}, True),
+        (errno.EACCES, {os.R_OK}, True),
+        (errno.EACCES, {os.W_OK}, False),  # a file that cannot be read
+        (errno.EACCES, set[int](), False),
+        (errno.ENOENT, {os.R_OK}, False),
+    ],
+)
+def test_another_folder_is_advised_where_writing_fails(
+    number: int, allowed: set[int], advice: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode: mode & ~os.X_OK & ~sum(allowed) == 0)  # root may do everything
+    said = describe_os_error(OSError(number, "refused", str(tmp_path / "made")))
+    assert said == f"{tmp_path / 'made'}: refused" + "; choose another folder" * advice
+
+
 def mounted(*arguments: str) -> None:
     """Mount something, or skip the test."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
@@ -248,7 +273,7 @@ def test_a_read_only_folder_is_one_line(proctool: Run, prepared: dict[str, str],
         subprocess.run(["mount", "-o", "remount,bind,ro", str(locked)], check=True)
         for name in ("generate", "transplant"):
             said = proctool(*COMMANDS[name][:-1], "locked/made.safetensors")
-            assert "locked/made.safetensors: Read-only file system" in refusal(said)
+            assert "locked/made.safetensors: Read-only file system; choose another folder" in refusal(said)
         said = proctool("warmup", "--task", TASK, *TRAIN, "--steps", 2, "--run-dir", "locked/run")
         assert "locked/run: Read-only file system" in refusal(said)
     finally:
