@@ -403,7 +403,7 @@ MISTAKES = {
     "seed and seeds": ((*SUM, "--seed", 1, "--seeds", "1,2"), "seed: give either"),
     "seeds twice": ((*SUM, "--seeds", "1,2,1"), "seeds: 1 is given twice"),
     "inits twice": ((*SUM, "--init", "none", "--init", "none"), "init: none is given twice"),
-    "no number": ((*SUM, "--seeds", "1,x"), "seeds[1]: 'x'"),
+    "no number": ((*SUM, "--seeds", "1,x"), "seeds: 'x'"),
     "negative seed": ((*SUM, "--seeds", "-1"), "seeds: -1"),
     "no jobs": ((*SUM, "--seeds", "0,1", "--jobs", 0), "jobs = 0"),
     "extending": ((*SUM, "--seeds", "0,1", "--extend"), "extend: not supported for several runs"),

@@ -410,9 +410,9 @@ def test_launch_sets_the_precision_of_every_stage(root: Path) -> None:
             {"setting": "substitutive", "budgets": [1], "arms": {"cold": {"budgets": [0.5]}}},
             "arms.cold.budgets: the baseline needs its full budget too",
         ),
-        ({"controls": "standart"}, "controls.which[0]: 'standart' is not one of the choices"),
+        ({"controls": "standart"}, 'unknown control "standart" (did you mean "standard"?)'),
         ({"controls": {"which": []}}, "controls.which: is empty"),
-        ({"controls": "mean"}, "controls.which[0]: 'mean' is not one of the choices"),
+        ({"controls": "mean"}, 'controls: unknown control "mean" (known: embeddings, '),
         ({"controls": {"of": ["cold"]}}, "controls.of: cold has no warm-up"),
         ({"controls": "standard", "arms": {"cold": {}}}, "controls: no arm has a warm-up"),
         (
