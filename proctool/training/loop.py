@@ -134,6 +134,9 @@ def train(
     clock = Clock(here.seconds, here.tokens)
     scores: Scores | None = None
 
+    def note_that(text: str) -> None:
+        run.record(NoteEvent(step=here.step, note=text))
+
     def measured(source: Source) -> Scores:
         return evaluate(accelerator, module, source, held_out_samples(source, options.eval_samples), micro)
 
@@ -181,7 +184,7 @@ def train(
         return early.reason(found, in_full=course.is_last)
 
     def note_stop(reason: str) -> None:
-        run.record(NoteEvent(step=here.step, note=f"stopping at step {here.step}: {reason}"))
+        note_that(f"stopping at step {here.step}: {reason}")
 
     def checkpoint(at: Position, random: Mapping[str, torch.Tensor] | None = None) -> None:
         began = time.monotonic()
@@ -238,7 +241,7 @@ def train(
         scores = note_scores(course.lesson)
     parts_before = checkpoints.part_states()
     last = options.steps
-    if checkpoints.extends and here.step % options.eval_every == 0:  # which had no effect when the run ended here
+    if checkpoints.extends and here.step % options.eval_every == 0:  # the last evaluation of the run is applied now
         scores = measured(course.lesson.held_out)
         if reason := settle(scores):
             note_stop(reason)
@@ -247,14 +250,7 @@ def train(
     take_step, late = Step(engine, guard, options.clip, lag), LateSteps(lag, settle_step)
     plain = fixed and options.cuda_graph and not (options.compile or options.gradient_checkpointing)
     if capture := capture_for(engine, lag, plain=plain):
-        take_step = GraphStep(
-            engine,
-            guard,
-            options.clip,
-            lag,
-            capture,
-            note=lambda note: run.record(NoteEvent(step=here.step, note=note)),
-        )
+        take_step = GraphStep(engine, guard, options.clip, lag, capture, note=note_that)
     ahead = read_from(course.lesson)
     with contextlib.ExitStack() as own:
         stop = (held or own).enter_context(stop_signals())
@@ -301,12 +297,12 @@ def train(
             note = (
                 f"the curriculum ended at size {course.lesson.size} of {course.lessons[-1].size}; scoring the full size"
             )
-            run.record(NoteEvent(step=here.step, note=note))
+            note_that(note)
             early.begin_again()
             scores = note_scores(course.lessons[-1])
             sees(scores)
     if diverged is not None:
-        run.record(NoteEvent(step=here.step, note=f"ended at step {here.step}: {diverged.words()}"))
+        note_that(f"ended at step {here.step}: {diverged.words()}")
         scores = Scores(math.nan, 0.0, 0.0, 0)
     assert scores is not None, "the last step is always evaluated"
     if options.keep_state:
