@@ -1,6 +1,6 @@
 """What bracket donors bring to haystack: scores of heads before and after, and the figure of docs/results/heads.md.
 
-    python -m benchmarks.heads measure donor.safetensors=RUN ... > heads.jsonl     # RUN: the haystack run from this donor
+    python -m benchmarks.heads measure donor.safetensors=RUN ... > heads.jsonl     # RUN: haystack from this donor
     python -m benchmarks.heads figure donor.safetensors RUN 0.0,1.3 heads.png      # RUN: with --track-heads
 
 A pair of donor and run takes about ten seconds of one core. Scores are means over samples of the validation split.
@@ -62,6 +62,7 @@ def measure(donor: Path, run: Path | None) -> dict[str, Any]:
     saved = open_model(donor)
     task = brackets_of(saved)
     line: dict[str, Any] = {"donor": donor.stem, "content": saved.content, "task": task}
+    line["closing_right"] = round(closing_right(saved.model(), task), 4)
     line["brackets"] = rows(bracket_scores(saved.model(), task))
     if run is not None:
         line["haystack"] = haystack(run)
@@ -142,6 +143,22 @@ def bracket_scores(model: Any, spec: str, samples: int = 128) -> Scores:
     return found | general(shown, np.full(len(tokens), length))
 
 
+def closing_right(model: Any, spec: str, samples: int = 128) -> float:
+    """The share of closing brackets that have the highest logit."""
+    import torch
+
+    from proctool.models.heads import eager, patterns
+    from proctool.procedural.mixture import parse_tasks
+    from proctool.procedural.streams import Stream
+
+    task = parse_tasks(spec)
+    tokens = torch.from_numpy(Stream(task, 0, "validation").read(0, samples).tokens.astype(np.int64))
+    with eager(model):
+        chosen = patterns(model, tokens)[1][:, :-1].argmax(-1)
+    asked = tokens[:, 1:] >= task.layout["close"].start
+    return float((chosen == tokens[:, 1:])[asked].double().mean())
+
+
 def innermost(opens: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The place of the innermost bracket that is open after each token; -1 if none is: (n, L) -> (n, L)"""
     found = np.full(opens.shape, -1)
@@ -175,7 +192,7 @@ def haystack(run: Path) -> dict[str, Any]:
         "task": options.task,
         "content": saved.content,
         "recall": round(removed.whole.accuracy, 4),
-        "heads": rows(haystack_scores(model, probe.samples, settings["pairs"], settings["vocab"])),
+        "heads": rows(haystack_scores(model, probe.samples, settings["pairs"])),
         "recall_without": [[*head, round(each.accuracy, 4)] for head, each in removed.single.items()],
         "orders": [
             {"order": each.order, "seed": each.seed, "curve": [round(point.accuracy, 4) for point in each.curve]}
@@ -184,7 +201,7 @@ def haystack(run: Path) -> dict[str, Any]:
     }
 
 
-def haystack_scores(model: Any, samples: Any, pairs: int, vocab: int) -> Scores:
+def haystack_scores(model: Any, samples: Any, pairs: int) -> Scores:
     """The scores on haystack."""
     full = samples.targets.argmax(1) >= 2 * (2 * pairs // 3) + 1
     tokens, answers = samples.tokens[full].astype(np.int64), samples.targets[full].argmax(1)
@@ -192,7 +209,7 @@ def haystack_scores(model: Any, samples: Any, pairs: int, vocab: int) -> Scores:
     at = np.arange(len(tokens))
     query = answers - 1
     key = (tokens == (tokens[at, query] - pairs)[:, None]).argmax(1)  # a query's id is its key's plus the keys
-    assert (tokens[at, key + 1] == tokens[at, answers]).all() and vocab > tokens.max()
+    assert (tokens[at, key + 1] == tokens[at, answers]).all()
     values = np.arange(1, tokens.shape[1], 2)
     there = values < query[:, None]  # (n, values)
     own = shown[..., values, values - 1]  # (layers, n, heads, values)
@@ -231,41 +248,42 @@ def figure(donor: Path, run: Path, heads: list[tuple[int, int]], output: Path) -
     for saved, spec in ((before, brackets_of(before)), (after, settings["source.task"])):
         probe = task_probe(saved.config, InterpretOptions(task=spec, samples=100), str(saved.path))
         panels.append(panel(saved.model(), probe, parse_tasks(spec), ""))
-    shown = pyplot.figure(figsize=(11.5, 6.4), layout="constrained")
-    maps, curves = shown.subfigures(1, 2, width_ratios=(2, 1.25))
+    shown = pyplot.figure(figsize=(12, 7), layout="constrained")
+    maps, curves = shown.subfigures(1, 2, width_ratios=(1.75, 1), wspace=0.04)
     grid = maps.subplots(len(heads), 2, squeeze=False)
-    titles = ("donor, on brackets", "trained from it, on haystack")
+    titles = ("donor, on brackets", "after training, on haystack")
     for row, (layer, head) in zip(grid, heads, strict=True):
         for axes, each, title in zip(row, panels, titles, strict=True):
-            pattern = each.patterns[layer, head]
-            image = axes.imshow(pattern, cmap="Greys", vmin=0, vmax=0.5, interpolation="nearest")
+            image = axes.imshow(each.patterns[layer, head], cmap="Greys", vmax=0.3, vmin=0, interpolation="nearest")
             if layer == max(heads)[0]:
                 places, columns = each.marks.nonzero()
-                axes.plot(columns, places, "o", markersize=4, markerfacecolor="none", color=COLOURS[2], mew=0.9)
-            axes.set_title(f"head {layer}.{head}: {title}", fontsize=9)
+                axes.plot(columns, places, "o", markersize=6, markerfacecolor="none", color=COLOURS[2], mew=1.2)
+            axes.set_title(f"head {layer}.{head}: {title}", fontsize=10)
             ticks = range(len(each.words))
-            axes.set_xticks(ticks, each.words, fontsize=5, rotation=90)
-            axes.set_yticks(ticks, each.words, fontsize=5)
+            axes.set_xticks(ticks, each.words, fontsize=6, rotation=90)
+            axes.set_yticks(ticks, each.words, fontsize=6)
             axes.tick_params(length=0, pad=1)
-    grid[-1, 0].set_xlabel("attended token", fontsize=8)
-    grid[-1, 0].set_ylabel("attending token", fontsize=8)
-    maps.colorbar(image, ax=grid, shrink=0.5, pad=0.01, label="attention (0.5 and more: black)")
+    bar = maps.colorbar(image, ax=grid, location="bottom", shrink=0.4, aspect=30, extend="max")
+    bar.set_label(
+        "attention of the row's token to the column's; ring: the bracket to close, the value asked for", size=9
+    )
     points = read_course(run)
     steps = [point.step for point in points]
     above, below = curves.subplots(2, 1, sharex=True)
-    above.plot(steps, [point.accuracy for point in points], color="black", label="recall")
-    above.set(ylabel="recall", ylim=(0, 1.02))
-    for axes, name, words in ((above, None, ""), (below, "lookup", "attention")):
+    above.plot(steps, [point.accuracy for point in points], color="black", linewidth=1.5)
+    above.set_title("recall", fontsize=10)
+    below.set_title("attention of each head", fontsize=10)
+    words = {0: ("previous_token", "layer 0, to the token before"), 1: ("lookup", "layer 1, to the value asked for")}
+    for layer, head in np.ndindex(panels[1].patterns.shape[:2]):
+        score, label = words[layer]
+        line = [next(r for r in point.own if (r["layer"], r["head"]) == (layer, head))[score] for point in points]
+        below.plot(steps, line, color=COLOURS[layer + 1], linewidth=1.3, label=None if head else label)
+    below.legend(frameon=False, fontsize=9, loc="upper left")
+    below.set_xlabel("training step", fontsize=9)
+    for axes in (above, below):
+        axes.set_ylim(0, 1.02)
+        axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-        if name is None:
-            continue
-        for layer, head in np.ndindex(panels[1].patterns.shape[:2]):
-            score = "previous_token" if layer == 0 else "lookup"
-            line = [next(r for r in point.own if (r["layer"], r["head"]) == (layer, head))[score] for point in points]
-            label = {0: "layer 0: to the token before", 1: "layer 1: to the value asked for"}[layer]
-            axes.plot(steps, line, color=COLOURS[layer + 1], linewidth=1.2, label=label if head == 0 else None)
-        axes.set(ylabel=words, ylim=(0, 1.02), xlabel="training step")
-        axes.legend(frameon=False, fontsize=8, loc="upper left", title="each line a head", title_fontsize=8)
     shown.savefig(output, dpi=150, metadata=FIGURE_METADATA["png"])
 
 
