@@ -29,8 +29,8 @@ INCIDENTAL = {"incidental": True}
 
 
 def incidental(options: object) -> frozenset[str]:
-    """Options that are no part of what a run is: neither of its settings nor of a stage's key."""
-    return _incidental(type(options))  # type: ignore[arg-type]  # classes can be hashed
+    """Options, of an instance or a class, that are no part of what a run is: neither of its settings nor of a key."""
+    return _incidental(options if isinstance(options, type) else type(options))
 
 
 @functools.cache
