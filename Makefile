@@ -19,6 +19,8 @@ READY := $(VENV)/.ready
 TOOLS := .venv-tools
 SITE := .venv-site
 .DEFAULT_GOAL := help
+# Images of containers set this. Without compiled files, each process that tests start compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo results test check style bench bench-gpu counts docs site fuzz lock sbom audit clean
 
 help:

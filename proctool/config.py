@@ -80,7 +80,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     if not isinstance(values, Mapping):
         raise OptionError(f"{where}: expected a mapping of options, got {values!r}")
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
+    hints = field_types(cls)  # type: ignore[arg-type]  # classes can be hashed
     arguments = {
         name: convert(value, hints[name], f"{where}.{name}" if where else name)
         for name, value in known_options(values, fields, where).items()
@@ -90,6 +90,12 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if no_default and name not in arguments:
             raise OptionError(f'{where}: option "{name}" is missing')
     return cls(**arguments)
+
+
+@functools.cache
+def field_types(cls: type) -> Mapping[str, Any]:
+    """The types of a dataclass's fields by name. Kept: a recipe of many stages builds the same few classes often."""
+    return types.MappingProxyType(typing.get_type_hints(cls))
 
 
 def known_options(values: Mapping[str, Any], names: Iterable[str], where: str) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def with_values(
     `action` gets a list with the given values for each class, then `common` and the arguments.
     """
     fields = {field.name: (cls, field) for cls in classes for field in dataclasses.fields(cls) if field.init}
-    hints = {cls: typing.get_type_hints(cls) for cls in classes}
+    hints = {cls: config.field_types(cls) for cls in classes}
     parameters = [*arguments]
     for cls in classes:
         parameters += [_flag(cls, field, hints[cls][name]) for name, (owner, field) in fields.items() if owner is cls]

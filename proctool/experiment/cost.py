@@ -27,10 +27,15 @@ def flops(stage: Stage) -> int:
     options = stage.options
     if not isinstance(options, TrainingOptions):
         return 0
-    from proctool.models.flops import training_flops
-
     probe = 0 if stage.probe is None else flops(stage.probe)
-    return training_flops(outlined(stage), stage.trained_tokens, stage.length) + probe
+    return stage.trained_tokens * _token_flops(outlined(stage), stage.length) + probe
+
+
+@functools.lru_cache(maxsize=64)
+def _token_flops(model: PreTrainedModel, length: int) -> int:
+    from proctool.models.flops import token_flops
+
+    return token_flops(model, length)
 
 
 def least_seconds(stage: Stage, processes: int = 1) -> float:

@@ -50,7 +50,12 @@ def training_flops(model: PreTrainedModel, tokens: int, length: int) -> int:
     sliding window is. The head is counted at every position, which is too much if few positions are targets.
     Recomputation by gradient checkpointing is not counted.
     """
-    return int(tokens * (6 * active_parameters(model) + _attention(model, length)))
+    return tokens * token_flops(model, length)
+
+
+def token_flops(model: PreTrainedModel, length: int) -> int:
+    """`training_flops` of one token."""
+    return 6 * active_parameters(model) + _attention(model, length)
 
 
 def _attention(model: PreTrainedModel, length: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -304,7 +303,7 @@ def _check_controls(recipe: Recipe) -> None:
 
 def _check_given(cls: type[Any], values: Values, where: str, also: Iterable[str] = ()) -> None:
     """Check the names and types of options before they are merged, while their place in the recipe is known."""
-    hints = typing.get_type_hints(cls)
+    hints = config.field_types(cls)  # type: ignore[arg-type]  # classes can be hashed
     kinds = {each.name: hints[each.name] for each in dataclasses.fields(cls)}
     for key, value in values.items():
         if key in NOT_HERE:

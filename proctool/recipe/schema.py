@@ -91,7 +91,7 @@ def _options(cls: type, also: Schema | None = None) -> Schema:
 
 def _of_class(cls: type, known: Schema) -> Schema:
     """The schema of a mapping for a dataclass; `known` gives the schema of fields whose type is not enough."""
-    hints, helps = typing.get_type_hints(cls), config.field_help(cls)
+    hints, helps = config.field_types(cls), config.field_help(cls)
     properties = dict(known)
     required = []
     for field in dataclasses.fields(cls):

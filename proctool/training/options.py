@@ -5,6 +5,7 @@ Does not import torch: help and dry runs read these classes.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -28,8 +29,13 @@ INCIDENTAL = {"incidental": True}
 
 
 def incidental(options: object) -> frozenset[str]:
-    """Options that are no part of what a run is: neither of its settings nor of a stage's key."""
-    return frozenset(each.name for each in fields(options) if each.metadata.get("incidental"))  # type: ignore[arg-type]
+    """Options, of an instance or a class, that are no part of what a run is: neither of its settings nor of a key."""
+    return _incidental(options if isinstance(options, type) else type(options))
+
+
+@functools.cache
+def _incidental(kind: type) -> frozenset[str]:
+    return frozenset(each.name for each in fields(kind) if each.metadata.get("incidental"))
 
 
 def recorded(options: object) -> dict[str, Any]:
@@ -48,7 +54,8 @@ def recorded(options: object) -> dict[str, Any]:
     for name in values:
         if is_dataclass(group := getattr(options, name)):
             values[name] = {key: value for key, value in recorded(group).items() if value is not None}
-    return {name: value for name, value in values.items() if name not in incidental(options)}
+    left_out = incidental(options)
+    return {name: value for name, value in values.items() if name not in left_out}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,7 @@ def test_it_has_a_graph_and_a_smoke_form(path: Path, tmp_path: Path) -> None:
     small = plan(short, tmp_path / "smoke")
     assert {stage.command for stage in small.stages} == {stage.command for stage in whole.stages}
     assert sum(stage.tokens for stage in small.stages) < 0.05 * sum(stage.tokens for stage in whole.stages)
+    assert not any(getattr(stage.options, "dropout", 0) for stage in small.stages)  # on a CPU it makes long rows slow
 
 
 @functools.cache
@@ -118,7 +119,7 @@ def test_published_scale_needs_no_network_to_be_shown(proctool: Callable[..., An
 @pytest.mark.parametrize("name", ["laptop/python", "paper/weights", "paper/c4-finetuned"])
 def test_its_smoke_form_runs(proctool: Callable[..., Any], name: str) -> None:
     values: Any = config.load_yaml(FOLDER / f"{name}.yaml")
-    if name == "paper/c4-finetuned":  # its vocabulary makes every stage slow, and its second task adds no kind of stage
+    if name == "paper/c4-finetuned":  # its other arm and tasks add no kind of stage
         del values["arms"]["union"]
         values["finetune"]["glue"]["tasks"] = ["mnli"]
     recipe = Path(f"{Path(name).name}.yaml")

@@ -18,7 +18,7 @@ from proctool.results import RESULTS, read_results
 from proctool.signals import CAUGHT, stop_signals
 from proctool.training.warmup import warmup_job
 from tests.event_lines import event_lines
-from tests.robustness.faults import TASK, TRAIN, done, ended, start, temporary
+from tests.robustness.faults import TASK, TRAIN, done, ended, forked, temporary
 from tests.training.runs import contents, options
 
 # Sends itself a signal once it has imported, called or raised what a test names; then sees what becomes of it.
@@ -202,7 +202,7 @@ def test_signals_at_any_moment(name: str, text: Path, tmp_path: Path) -> None:
     life = time.monotonic() - began
     turns = ((0.5, signal.SIGTERM), (0.2, signal.SIGHUP), (0.8, signal.SIGUSR1))
     for share, number in turns[: 1 if name == "study" else 3]:  # a study starts three processes each time
-        process = start(tmp_path, *COMMANDS[name])
+        process = forked(tmp_path, *COMMANDS[name])
         try:
             process.communicate(timeout=share * life)
         except subprocess.TimeoutExpired:

@@ -30,7 +30,7 @@ from proctool.training.run import RunFolder
 from proctool.training.warmup import warmup_job
 from tests.conftest import Said
 from tests.event_lines import event_lines
-from tests.robustness.faults import TASK, TRAIN, done, ended, start, temporary, whole
+from tests.robustness.faults import TASK, TRAIN, done, ended, forked, ranks, start, temporary, whole
 from tests.training.runs import contents, options, without_clock
 
 Run = Callable[..., Said]
@@ -376,7 +376,7 @@ def test_kills_lose_nothing(name: str, proctool: Run, prepared: dict[str, str], 
     life = time.monotonic() - began
     instants = random.Random(name)
     for _ in range(3):
-        process = start(tmp_path, *COMMANDS[name])
+        process = forked(tmp_path, *COMMANDS[name])
         try:
             process.communicate(timeout=instants.uniform(0.4, 1.0) * life)
         except subprocess.TimeoutExpired:
@@ -433,21 +433,6 @@ def test_a_worker_killed_while_training_is_one_line(tmp_path: Path) -> None:
 # -- several processes --
 
 
-def _started_by_hand(folder: Path, port: int, *arguments: object) -> list[subprocess.Popen[str]]:
-    """Two processes of one run without a launcher, which would end the other by itself."""
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared["ACCELERATE_USE_CPU"] = "true"
-    return [start(folder, *arguments, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("dies", [0, 1])
 def test_when_one_process_of_a_run_dies_the_other_stops(dies: int, tmp_path: Path) -> None:
@@ -455,18 +440,18 @@ def test_when_one_process_of_a_run_dies_the_other_stops(dies: int, tmp_path: Pat
         more = ("--steps", 60, "--run-dir", name, "-o", f"{name}.safetensors")
         return ("warmup", "--task", TASK, *TRAIN, *more)
 
-    for process in _started_by_hand(tmp_path, _free_port(), *command("whole")):
+    for process in ranks(tmp_path, *command("whole")):
         assert ended(process)[0] == 0
-    ranks = _started_by_hand(tmp_path, _free_port(), *command("run"))
-    while ranks[dies].poll() is None and len(event_lines(tmp_path / "run")) < 16:
+    two = ranks(tmp_path, *command("run"))
+    while two[dies].poll() is None and len(event_lines(tmp_path / "run")) < 16:
         os.sched_yield()
-    ranks[dies].kill()
-    ranks[dies].communicate()
-    code, said = ended(ranks[1 - dies])
+    two[dies].kill()
+    two[dies].communicate()
+    code, said = ended(two[1 - dies])
     assert code == 1
     assert f"process {1 - dies}: another process of this run died" in said.splitlines()[-1]
     assert not (tmp_path / "run.safetensors").exists()
-    for process in _started_by_hand(tmp_path, _free_port(), *command("run")):
+    for process in ranks(tmp_path, *command("run")):
         assert ended(process)[0] == 0
     assert contents(tmp_path / "run.safetensors") == contents(tmp_path / "whole.safetensors")
     assert without_clock(event_lines(tmp_path / "run")) == without_clock(event_lines(tmp_path / "whole"))
@@ -474,13 +459,16 @@ def test_when_one_process_of_a_run_dies_the_other_stops(dies: int, tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_launcher_whose_process_dies_ends_and_goes_on(tmp_path: Path) -> None:
+    def more(name: str) -> tuple[object, ...]:
+        return ("--steps", 60, "--run-dir", name, "-o", f"{name}.safetensors")
+
     def launch(name: str) -> subprocess.Popen[str]:
-        more = ("--steps", 60, "--run-dir", name, "-o", f"{name}.safetensors")
-        launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(_free_port()))
-        command = ("-m", "proctool", "warmup", "--task", TASK, *TRAIN, *more)
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+        command = ("-m", "proctool", "warmup", "--task", TASK, *TRAIN, *more(name))
         return start(tmp_path, *command, program=launcher, ACCELERATE_USE_CPU="true")
 
-    assert ended(launch("whole"))[0] == 0
+    for process in ranks(tmp_path, "warmup", "--task", TASK, *TRAIN, *more("whole")):
+        assert ended(process)[0] == 0
     launched = launch("run")
     while launched.poll() is None and len(event_lines(tmp_path / "run")) < 16:
         os.sched_yield()

@@ -6,8 +6,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from proctool.training.step_cut import StepCut, cut_for, cut_step, recorded_cut
 from proctool.training.warmup import warmup_job
 from tests.conftest import Said
 from tests.event_lines import event_lines
+from tests.robustness.faults import ended, ranks
 from tests.training.runs import Killed, contents, killed_at, options
 
 MODEL = outline(model_config("4x4x64", vocab_size=257, context=64))
@@ -176,10 +175,9 @@ def test_two_processes_choose_one_cut(tmp_path: Path) -> None:
         "warmup", "--task", "set:inputs=5,symbols=9", "--model", "2x2x16", "--batch-size", "8", "--steps", "4",
         "--eval-samples", "9", "--log-every", "1", "--init-std", "0.02",
     ]  # fmt: skip
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "proctool"]
     for name, more in (("auto", ["--micro-batch", "auto", "--gradient-checkpointing", "auto"]), ("plain", [])):
-        command = [*launch, *common, *more, "--run-dir", name, "-o", f"{name}.safetensors"]
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        for process in ranks(tmp_path, *common, *more, "--run-dir", name, "-o", f"{name}.safetensors"):
+            assert ended(process)[0] == 0
     assert event_lines(tmp_path / "auto")[0]["micro_batch"] == 4
     assert contents(tmp_path / "auto.safetensors") == contents(tmp_path / "plain.safetensors")
 

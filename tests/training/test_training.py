@@ -9,8 +9,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from proctool.training.schedule import learning_rate
 from proctool.training.sources import FileSource, TaskSource, read_ahead
 from proctool.training.warmup import warmup_job
 from tests.event_lines import event_lines
+from tests.robustness.faults import done, ended, forked, ranks
 from tests.training.runs import TASK, Killed, contents, killed_at, options, same_after_kills
 
 
@@ -59,25 +58,18 @@ def test_a_stop_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_run_killed_by_the_system_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    common = ["--task", TASK, "--model", "2x2x16", "--batch-size", "8", "--steps", "60", "--checkpoint-every", "7"]
-    command = [sys.executable, "-m", "proctool", "warmup", *common]
-    subprocess.run(
-        [*command, "--run-dir", "whole", "-o", "whole.safetensors"], cwd=tmp_path, check=True, stderr=subprocess.DEVNULL
-    )
+    command = ["warmup", "--task", TASK, "--model", "2x2x16", "--batch-size", "8", "--steps", "60"]
+    command += ["--checkpoint-every", "7"]
+    done(tmp_path, *command, "--run-dir", "whole", "-o", "whole.safetensors")
+    command += ["--run-dir", "killed", "-o", "killed.safetensors", "--log-every", "1"]
     for _ in range(3):
-        killed = subprocess.Popen(
-            [*command, "--run-dir", "killed", "-o", "killed.safetensors", "--log-every", "1"],
-            cwd=tmp_path, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        killed = forked(tmp_path, *command)
         before = len(event_lines(tmp_path / "killed"))
         while killed.poll() is None and len(event_lines(tmp_path / "killed")) < before + 18:
             os.sched_yield()
         killed.kill()
         killed.wait()
-    subprocess.run(
-        [*command, "--run-dir", "killed", "-o", "killed.safetensors", "--log-every", "1"],
-        cwd=tmp_path, check=True, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    done(tmp_path, *command)
     assert contents(tmp_path / "killed.safetensors") == contents(tmp_path / "whole.safetensors")
 
 
@@ -116,11 +108,9 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     common = ["warmup", "--task", TASK, "--model", "2x2x16", "--batch-size", "8", "--steps", "12", "--log-every", "3"]
     common += ["--init-std", "0.02"]  # rounding differs, and larger weights would let it grow
     common += ["--eval-every", "6", "--eval-samples", "21", "--checkpoint-every", "5"]
-    # On CPUs `accelerate launch --num_processes 2` alone starts a single process.
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "proctool"]
-    for name, start in (("one", [sys.executable, "-m", "proctool"]), ("two", launch)):
-        command = [*start, *common, "--run-dir", name, "-o", f"{name}.safetensors"]
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    done(tmp_path, *common, "--run-dir", "one", "-o", "one.safetensors")
+    for process in ranks(tmp_path, *common, "--run-dir", "two", "-o", "two.safetensors"):
+        assert ended(process)[0] == 0
     assert '"WORLD_SIZE": "2"' in (tmp_path / "two" / "run.log").read_text()
     one, two = (event_lines(tmp_path / name) for name in ("one", "two"))
     assert [event["event"] for event in one] == [event["event"] for event in two]
