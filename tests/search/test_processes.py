@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.robustness.faults import forked
+from tests.robustness.forked import Forked
 
 from .conftest import TINY
 
 pytest.importorskip("optuna")
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "proctool", *TINY, "--corpus", "text", "--trials", "3", "--widths", "8", *words]
-    environment = {**os.environ, "PROCTOOL_CACHE": str(folder / "cache")}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def start(folder: Path, *words: str) -> Forked:
+    return forked(folder, *TINY, "--corpus", "text", "--trials", "3", "--widths", "8", *words)
 
 
-def after(process: subprocess.Popen[str], line: str) -> None:
+def after(process: Forked, line: str) -> None:
     """Wait until the process says `line`."""
-    assert process.stderr is not None
-    for said in process.stderr:
-        if said.startswith(line):
-            return
-    raise AssertionError(f"it ended without {line!r}")
+    while not any(said.startswith(line) for said in process.said().splitlines()):
+        assert process.poll() is None, f"it ended without {line!r}"
+        time.sleep(0.01)
 
 
 @pytest.mark.slow

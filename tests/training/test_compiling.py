@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,8 +26,9 @@ from proctool.training.options import WarmupOptions
 from proctool.training.warmup import warmup_job
 from tests.event_lines import event_lines
 from tests.models.tiny import VOCAB
+from tests.training.rank import ALIKE
 from tests.training.runs import options
-from tests.training.test_sharded import FSDP, ROOT
+from tests.training.test_sharded import FSDP, of_two
 
 OPTIONS = WarmupOptions(task=("set:inputs=4",))
 LAYERS = FEW_LAYERS + 1
@@ -163,34 +162,13 @@ def test_compiling_by_default_is_not_for_deepspeed(monkeypatch: pytest.MonkeyPat
     assert compile_chosen(OPTIONS, WORTH_COMPILING).compile is False
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from proctool.training import compiling
-from proctool.training.devices import start_process
-from proctool.training.warmup import warmup_job
-from tests.training.runs import options
-parts = compiling.compile_parts
-compiling.compile_parts = lambda model: parts(model, backend="eager")
-start_process()
-warmup_job(options(Path(sys.argv[1]), "two", dropout=0.0, init_std=0.02, compile=True)).run()
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["ddp", "fsdp"])
 def test_two_processes_compile_what_one_computes(tmp_path: Path, layout: str) -> None:
-    warmup_job(options(tmp_path, "one", dropout=0.0, init_std=0.02)).run()
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    launch = {
-        "ddp": ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
-        "fsdp": ["accelerate.commands.launch", "--num_processes", "2", *FSDP],
-    }[layout]
-    command = [sys.executable, "-m", *launch, str(script), str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=300, text=True)
-    assert done.returncode == 0, done.stderr
+    warmup_job(options(tmp_path, "one", **ALIKE)).run()
+    environment = FSDP if layout == "fsdp" else {}
+    well, said = of_two(tmp_path, "two", json.dumps({"compile": True}), "eager", **environment)
+    assert well, said
     events = {name: event_lines(tmp_path / name) for name in ("one", "two")}
     assert any(event.get("note", "").startswith("compiled by torch.compile") for event in events["two"])
     one, two = ([event["loss"] for event in found if event["event"] == "train"] for found in events.values())

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,36 +17,8 @@ from proctool.training.optimiser import make_optimiser
 from proctool.training.warmup import warmup_job
 from tests.event_lines import event_lines
 from tests.training.runs import options
-from tests.training.test_sharded import FSDP, ROOT, launched
+from tests.training.test_sharded import FSDP, launched, of_two
 
-SCRIPT = """
-import sys
-from pathlib import Path
-import torch
-from safetensors.torch import save_file
-from proctool.training import loss
-from proctool.training.devices import end_process, make_accelerator, make_engine
-from tests.training.test_sharded_bf16 import STEPS, batches, started
-from tests.training.runs import options
-
-folder = Path(sys.argv[1])
-if sys.argv[2] == "fused":
-    loss.is_faster = lambda *given: True
-asked = options(folder, precision="bf16", lr=1e-2)
-accelerator = make_accelerator(asked)
-module, optimiser = started()
-engine = make_engine(accelerator, module, optimiser, asked)
-losses = []
-for step in range(STEPS):
-    batch = batches(step)[accelerator.process_index]
-    losses.append(engine.add_gradients(batch, 50, True))
-    engine.clip_or_step(None)
-    engine.step()
-weights = engine.weights()
-if accelerator.is_main_process:
-    save_file({**weights, "losses": torch.stack(losses)}, folder / "weights.safetensors")
-end_process()
-"""
 STEPS = 3
 
 
@@ -74,11 +43,8 @@ def test_gradients_are_added_up_in_fp32(path: str, tmp_path: Path, monkeypatch: 
     """
     if path == "fused":
         monkeypatch.setattr("proctool.training.loss.is_faster", lambda *given: True)
-    (tmp_path / "train.py").write_text(SCRIPT)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", *FSDP]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [*launch, str(tmp_path / "train.py"), str(tmp_path), path]
-    subprocess.run(command, env=environment, check=True, timeout=300)
+    well, said = of_two(tmp_path, path, "{}", "gradients", **FSDP)
+    assert well, said
     found = load_file(tmp_path / "weights.safetensors")
 
     whole, optimiser = started()
@@ -109,8 +75,8 @@ def test_gradients_are_added_up_in_fp32(path: str, tmp_path: Path, monkeypatch: 
 def test_a_sharded_run_in_bf16_stays_close_to_one_process(tmp_path: Path) -> None:
     changes = {"accumulate": 2, "precision": "bf16"}
     warmup_job(options(tmp_path, "one", dropout=0.0, init_std=0.02, **changes)).run()
-    sharded = launched(tmp_path, "fsdp", None, "two", **changes)
-    assert sharded.returncode == 0, sharded.stderr
+    well, said = launched(tmp_path, None, "two", **changes)
+    assert well, said
     one, two = (artifact.read_torch(artifact.read_header(tmp_path / f"{name}.safetensors")) for name in ("one", "two"))
     for name, tensor in one.items():
         if not name.endswith("c_attn.bias"):  # the gradient of a key's bias is nothing but rounding
