@@ -105,7 +105,8 @@ def test_contents_keep_their_name_across_versions(tmp_path: Path, monkeypatch: p
 @pytest.mark.slow
 def test_a_compiled_model_trains_alike_to_rounding(tmp_path: Path) -> None:
     for name, compiled in (("plain", False), ("compiled", True)):
-        warmup_job(options(tmp_path, name, compile=compiled, dropout=0.0)).run()
+        # As many samples as in a step: each size of batch is compiled once more.
+        warmup_job(options(tmp_path, name, compile=compiled, dropout=0.0, eval_samples=8)).run()
     events = event_lines(tmp_path / "compiled")
     if any("torch.compile does not work here" in event.get("note", "") for event in events):
         pytest.skip("torch.compile does not work here")
