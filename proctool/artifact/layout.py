@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import platform
@@ -79,6 +80,11 @@ def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of proctool, Python and the libraries that can change results."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> Mapping[str, str]:
     found = {"proctool": __version__, "python": platform.python_version()}
     for library in ("numpy", "torch", "transformers", "accelerate", "safetensors"):
         with contextlib.suppress(metadata.PackageNotFoundError):

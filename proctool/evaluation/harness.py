@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import logging
 import math
 import re
@@ -137,9 +138,19 @@ def require_tasks(options: HarnessOptions) -> None:
     known_tasks(options.tasks, _manager(options.include_path))
 
 
+@functools.cache
+def _own_tasks() -> Any:
+    """The harness's tasks. Kept, because reading their thousands of files takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
 def _manager(include: Sequence[Path]) -> Any:
     from lm_eval.tasks import TaskManager
 
+    if not include:
+        return _own_tasks()
     for folder in include:
         if not folder.is_dir():
             raise OptionError(f"include_path: {folder}: no such folder")
