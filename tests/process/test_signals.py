@@ -19,6 +19,7 @@ from proctool.signals import CAUGHT, stop_signals
 from proctool.training.warmup import warmup_job
 from tests.event_lines import event_lines
 from tests.robustness.faults import TASK, TRAIN, done, ended, forked, temporary
+from tests.robustness.forked import server
 from tests.training.runs import contents, options
 
 # Sends itself a signal once it has imported, called or raised what a test names; then sees what becomes of it.
@@ -194,6 +195,7 @@ COMMANDS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_signals_at_any_moment(name: str, text: Path, tmp_path: Path) -> None:
+    server()
     began = time.monotonic()
     whole = tmp_path / "whole"
     whole.mkdir()

@@ -40,7 +40,7 @@ class Forked:
         self.args, self.returncode = command, cast("int | None", None)
         self._said = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
         self._server = socket.socket(socket.AF_UNIX)
-        self._server.connect(_server())
+        self._server.connect(server())
         asked = json.dumps([str(folder), command, environment]).encode()
         socket.send_fds(self._server, [len(asked).to_bytes(8)], [each.fileno() for each in self._said])
         self._server.sendall(asked)
@@ -87,16 +87,16 @@ def _read(file: IO[bytes]) -> str:
 
 
 @functools.cache
-def _server() -> str:
-    """The address of the server, which ends with this process."""
+def server() -> str:
+    """The address of the server, which ends with this process. A test that measures time starts it first."""
     folder = tempfile.TemporaryDirectory()
     address = str(Path(folder.name) / "forked")
     command = [sys.executable, "-m", "tests.robustness.forked", address]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROCTOOL_CACHE": folder.name}
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, cwd=ROOT)
-    _kept.append((server, folder))
+    started = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, cwd=ROOT)
+    _kept.append((started, folder))
     while not os.path.exists(address):
-        assert server.poll() is None, "it cannot start"
+        assert started.poll() is None, "it cannot start"
         time.sleep(0.01)
     return address
 
@@ -114,15 +114,15 @@ def serve(address: str) -> None:
         gc.collect()
         gc.freeze()  # forked processes would copy all memory to collect its garbage
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes processes that have ended
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(address + ".partial")
-        server.listen()
+    with socket.socket(socket.AF_UNIX) as calls:
+        calls.bind(address + ".partial")
+        calls.listen()
         os.rename(address + ".partial", address)
         while True:
-            ready, _, _ = select.select([server, sys.stdin], [], [])
+            ready, _, _ = select.select([calls, sys.stdin], [], [])
             if sys.stdin in ready:
                 return
-            asked, _ = server.accept()
+            asked, _ = calls.accept()
             if not os.fork():
                 break
             asked.close()

@@ -31,6 +31,7 @@ from proctool.training.warmup import warmup_job
 from tests.conftest import Said
 from tests.event_lines import event_lines
 from tests.robustness.faults import TASK, TRAIN, done, ended, forked, ranks, start, temporary, whole
+from tests.robustness.forked import server
 from tests.training.runs import contents, options, without_clock
 
 Run = Callable[..., Said]
@@ -369,21 +370,24 @@ def test_a_lock_from_the_future_has_no_negative_age(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_kills_lose_nothing(name: str, proctool: Run, prepared: dict[str, str], tmp_path: Path) -> None:
+    # Long enough for most kills to come while it trains.
+    command = [60 if word == 12 else word for word in COMMANDS[name]]
     copy = tmp_path / "whole"
     shutil.copytree(tmp_path, copy, ignore=shutil.ignore_patterns("whole"))
+    server()
     began = time.monotonic()
-    done(copy, *COMMANDS[name])
+    done(copy, *command)
     life = time.monotonic() - began
     instants = random.Random(name)
     for _ in range(3):
-        process = forked(tmp_path, *COMMANDS[name])
+        process = forked(tmp_path, *command)
         try:
-            process.communicate(timeout=instants.uniform(0.4, 1.0) * life)
+            process.communicate(timeout=instants.uniform(0.1, 0.9) * life)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
         assert whole(tmp_path).items() >= prepared.items()
-    done(tmp_path, *COMMANDS[name])
+    done(tmp_path, *command)
     assert whole(tmp_path)["made.safetensors"] == whole(copy)["made.safetensors"]
     assert temporary(tmp_path) == []
 
