@@ -48,14 +48,14 @@ results: $(READY)
 	done
 
 check: $(READY)
-	@echo "Format, lint, types and the fast tests: two to three minutes on two cores."
+	@echo "Format, lint, types and the fast tests: about two minutes on two cores."
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 test: $(READY)
-	@echo "Every test: about twelve minutes on two cores."
+	@echo "Every test: under ten minutes on two cores."
 	@$(BIN)/python -m pytest -n 2
 
 style: $(READY)
