@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from proctool.experiment.cost import flops, outlined
 from proctool.experiment.estimate import seconds_left
@@ -18,6 +19,9 @@ from proctool.experiment.stage_time import StageTime, stage_time
 from proctool.models.memory import Layout, Memory, training_memory
 from proctool.training.options import AUTO, PretrainOptions, TrainingOptions
 from proctool.training.step_cut import cut_step
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -169,17 +173,32 @@ def _epochs(stage: Stage) -> float | None:
 
 def stage_memory(stage: Stage, *, checkpointing: bool) -> Memory:
     """The memory of a stage on a GPU, with or without gradient checkpointing. Raises ModelError."""
+    options = _training(stage)
+    return _memory(
+        outlined(stage), stage.length, options.train, options.precision, options.dropout, options.optimizer,
+        checkpointing,
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=64)
+def _memory(
+    model: PreTrainedModel,
+    length: int,
+    train: tuple[str, ...] | None,
+    precision: str,
+    dropout: float,
+    optimizer: str,
+    checkpointing: bool,
+) -> Memory:
     from proctool.models.components import train_only
     from proctool.training.loss import LOGITS_AT_ONCE
 
-    options = _training(stage)
-    model = outlined(stage)
-    if options.train is not None:
+    if train is not None:
         model = copy.deepcopy(model)
-        train_only(model, options.train)
+        train_only(model, train)
     return training_memory(
-        model, length=stage.length, logits_at_once=LOGITS_AT_ONCE, precision=options.precision,
-        dropout=options.dropout, checkpointing=checkpointing, optimizer=options.optimizer,
+        model, length=length, logits_at_once=LOGITS_AT_ONCE, precision=precision, dropout=dropout,
+        checkpointing=checkpointing, optimizer=optimizer,
     )  # fmt: skip
 
 
