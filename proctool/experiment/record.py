@@ -92,6 +92,7 @@ def record(plan: Plan, source: str, command: str, *, smoke: bool = False) -> Exp
     return ExperimentRecord(
         name=recipe.name,
         title=recipe.title,
+        asks=recipe.asks,
         baseline=recipe.baseline,
         setting=recipe.setting,
         seeds=recipe.seeds,

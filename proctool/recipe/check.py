@@ -145,6 +145,10 @@ def _check_arms(recipe: Recipe) -> None:
         raise OptionError("sweep: no arm tries any of its values; init_std is for cold arms, dose for warmed ones")
     for form in (form for each in planned.values() for form in forms_of(each, planned)):
         check_planned(form)
+    if recipe.asks is not None:
+        check_known(
+            "asks", "measure", (recipe.asks,), (*(["pretraining"] if recipe.corpus else []), *recipe.diagnostics)
+        )
     for index, published in enumerate(recipe.published):
         where = f"published[{index}]"
         check_known(f"{where}.arms", "arm", published.arms, planned)

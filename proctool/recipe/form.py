@@ -154,6 +154,8 @@ class Recipe:
     """The arms to compare, by name."""
     title: str = ""
     """The question that the experiment answers, in one line."""
+    asks: str | None = None
+    """What the title asks about: pretraining or a diagnostic (default: pretraining, or the first diagnostic)."""
     family: str | None = None
     """Architecture family for shapes and presets (default: gpt2)."""
     corpus: str | None = None

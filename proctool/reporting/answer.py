@@ -23,18 +23,21 @@ def answer(
     controls: Sequence[Controlled],
     diagnostics: Sequence[Sequence[DiagnosticResult]],
     control_arms: dict[str, str],
+    about: str | None = None,
 ) -> str | None:
     """One or two sentences about the best arm; None where there is nothing to compare.
 
-    `control_arms` gives the word for each arm that is a control ("shuffled"). The answer is about pretraining; if the
+    `control_arms` gives the word for each arm that is a control ("shuffled"). The answer is about what the recipe asks
+    about: a diagnostic, or pretraining. By default, and if that has no results, it is about pretraining; if the
     experiment has none, about the first diagnostic.
     """
     asked = re.match(r"(does|do|is|are|can|will)\b", title.strip(), re.IGNORECASE) is not None
     arms = [each for each in results if not each.is_baseline and each.arm not in control_arms]
-    if arms:
+    chosen = [group for group in diagnostics if any(each.diagnostic == about for each in group)]
+    if arms and not chosen:
         best = max(arms, key=lambda each: each.gain.value)
         return _of_losses(best, results[0].arm, [each for each in controls if each.control.of == best.arm], asked)
-    for group in diagnostics:
+    for group in chosen or diagnostics:
         if any(not each.is_baseline and each.arm not in control_arms for each in group):
             return _of_accuracies(group, control_arms, asked)
     return None

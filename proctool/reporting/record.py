@@ -146,6 +146,8 @@ class ExperimentRecord:
     format: int = 1
     name: str | None = None
     title: str | None = None
+    asks: str | None = None
+    """What the title asks about: pretraining or a diagnostic."""
     baseline: str
     setting: str | None = None
     seeds: tuple[int, ...] = ()

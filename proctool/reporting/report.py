@@ -176,7 +176,9 @@ def build_report(experiment: Experiment, loss: float | None = None) -> Report:
         published=published_numbers(experiment, results),
         costs=costs(experiment),
         loss_parts=loss_parts(experiment.runs, base),
-        answer=answer(experiment.record.title or "", results, asked, diagnostics, controls_known),
+        answer=answer(
+            experiment.record.title or "", results, asked, diagnostics, controls_known, experiment.record.asks
+        ),
     )
 
 

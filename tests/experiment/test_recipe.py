@@ -58,6 +58,7 @@ def test_arms_inherit_and_override() -> None:
             {"arms": {"x": {"warmup": {"task": "set:inputs=8"}, "components": ["atention"]}}},
             'arms.x.components: "atention" is not a component (did you mean "attention"?)',
         ),
+        ({"asks": "haystack"}, 'asks: "haystack" is not a measure'),
         ({"diagnostics": {"haystac": {}}}, 'diagnostics: unknown diagnostic "haystac" (did you mean "haystack"?)'),
         (
             {"diagnostics": {"haystack": {"pair": 3}}},

@@ -21,6 +21,7 @@ def told(
     losses: dict[str, list[float]] | None = None,
     accuracies: dict[str, list[float]] | None = None,
     title: str = QUESTION,
+    asks: str | None = None,
 ) -> str:
     """The answer of an experiment with these final losses or accuracies, a list over seeds for each arm."""
     arms = list(losses or accuracies or {})
@@ -41,7 +42,7 @@ def told(
         for arm in arms
         if "-" in arm
     }
-    record = ExperimentRecord(baseline="cold", stages={}, arms={}, title=title)
+    record = ExperimentRecord(baseline="cold", stages={}, arms={}, title=title, asks=asks)
     found = build_report(Experiment(None, record, "cold", runs, scores if accuracies else {}, starts=starts))
     assert found.sentences[0] == found.answer == found.as_json()["answer"]
     assert found.answer is not None
@@ -119,6 +120,14 @@ def test_accuracies(arms: dict[str, list[float]], begins: str, holds: str) -> No
     said = told(accuracies=arms)
     assert said.startswith(begins)
     assert holds in said
+
+
+def test_the_answer_is_about_what_the_recipe_asks() -> None:
+    losses, accuracies = {"cold": THREE, "set": [2.2, 2.21, 2.22]}, {"cold": FLOOR, "set": HIGH}
+    assert told(losses, accuracies).startswith("No: set ends")
+    assert told(losses, accuracies, asks="pretraining").startswith("No: set ends")
+    assert told(losses, accuracies, asks="haystack").startswith("Yes: set reaches 85.7 % on haystack")
+    assert told(losses, asks="haystack").startswith("No: set ends")
 
 
 def test_a_question_that_is_not_yes_or_no_is_answered_without() -> None:
