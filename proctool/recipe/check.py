@@ -38,6 +38,7 @@ NOT_HERE = {
     "run_dir": "every stage has its own folder",
     "extend": "a stage cannot be extended; give more steps",
     "resume": "a stage resumes from its checkpoint automatically",
+    "force": "no stage replaces the model of another",
 }
 
 
