@@ -263,6 +263,7 @@ def plan(planned: Mapping[str, Any]) -> None:
         "time": _least_time(planned["seconds_at_least"]),
         "memory": f"about {format_bytes(planned['peak_bytes'])} at peak, of which "
         f"{format_bytes(planned['state_bytes'])} for weights, gradients and optimiser state",
+        "warning": _too_large(planned),
         "micro-batch": _cut(planned),
         "task": planned.get("task"),
         "corpus": planned.get("corpus"),
@@ -276,6 +277,17 @@ def plan(planned: Mapping[str, Any]) -> None:
     if planned.get("carried"):
         say("  would carry over:")
         carried(planned["carried"])
+
+
+def _too_large(planned: Mapping[str, Any]) -> str | None:
+    """A line for a run whose estimate exceeds the memory of the device."""
+    needs, has = planned["peak_bytes"], planned["memory_bytes"]
+    if needs <= has:
+        return None
+    return (
+        f"this run needs about {format_bytes(needs)} of memory and would not fit: this machine has {format_bytes(has)} "
+        "per process; use a smaller --model or --batch-size, or --micro-batch auto"
+    )
 
 
 def _run(found: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from proctool import config
-from proctool.cli import display
+from proctool.cli import display, tables
 from proctool.cli.lazy import LazyGroup, group, single
 from proctool.cli.options import Common, with_values
 from proctool.errors import OptionError
@@ -192,11 +192,9 @@ def _show(task: Task, options: GenerateOptions, count: int) -> None:
 
     if count < 1:
         raise OptionError(f"show = {count}: must be at least 1")
-    from rich.console import Console
-
     from proctool.procedural.render import render
 
-    console, stream = Console(), Stream(task, options.seed, options.split)
+    console, stream = tables.console(), Stream(task, options.seed, options.split)
     for start in range(0, count, _AT_ONCE):
         console.print(render(task, stream.read(start, min(start + _AT_ONCE, count))))
 
