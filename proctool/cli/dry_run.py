@@ -16,7 +16,7 @@ from proctool.experiment.hopeless import decide, finished
 from proctool.experiment.inputs import corpora_read
 from proctool.experiment.launch import written
 from proctool.experiment.stage import ChooseOptions, Stage
-from proctool.units import format_count, format_seconds
+from proctool.units import counted, format_count, format_seconds
 
 _LONG = 3600
 """Seconds from which a warning follows."""
@@ -75,7 +75,7 @@ def show_plan(planned: Plan, as_json: bool) -> None:
 
 def _origin(stage: Stage) -> str:
     if isinstance(stage.options, ChooseOptions):
-        return f"{len(stage.parents)} trials"
+        return f"{counted(len(stage.parents), 'trial')}"
     return ", ".join(parent.name for parent in stage.parents) or "fresh weights"
 
 

@@ -16,7 +16,7 @@ from proctool.cli.lazy import LazyGroup, group, single
 from proctool.cli.options import Common, with_values
 from proctool.errors import OptionError
 from proctool.outputs import reads_of, require_safe
-from proctool.units import format_bytes, format_count
+from proctool.units import counted, format_bytes
 
 if TYPE_CHECKING:
     from proctool.procedural.formats import Format
@@ -141,7 +141,7 @@ def _plan(task: Task, options: GenerateOptions, samples: int, form: Format, outp
         display.emit({**planned, "bytes": size, "output": str(output)})
     else:
         large = f", {format_bytes(size)}" if size is not None else ""
-        display.say(f"{task.spec}: would write {format_count(tokens)} tokens{large} to {output}")
+        display.say(f"{task.spec}: would write {counted(tokens, 'token')}{large} to {output}")
 
 
 def _write(task: Task, options: GenerateOptions, samples: int, form: Format, output: Path, common: Common) -> None:
@@ -180,7 +180,7 @@ def _write(task: Task, options: GenerateOptions, samples: int, form: Format, out
         "vocab_size": task.vocab_size,
     }
     display.say(
-        f"wrote {', '.join(files)}: {format_count(stop - start)} samples, {format_count(tokens)} tokens of "
+        f"wrote {', '.join(files)}: {counted(stop - start, 'sample')}, {counted(tokens, 'token')} of "
         f"{task.spec} (content {content[:12]})"
     )
     if common.json:

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -83,16 +83,24 @@ def with_values(
         values: dict[str, Any] = {}
         if file is not None:
             values |= _options_in(file, {name: hints[cls][name] for name, (cls, _) in fields.items()})
+        values_of_file = dict(values)
         assigned = config.known_options(dict(map(_assignment, assignments)), fields, "--set")
         values |= assigned
         given = {name: value for name, value in given.items() if value is not None and value != []}
+        if str(given.get("output", "")).endswith("/") and not fields["output"][1].metadata.get("folder"):
+            raise OptionError(f"{given['output']}: is the name of a folder; --output takes the name of a file")
         if overruled := [name for name in given if name in assigned]:
             notice(f"--set {', '.join(overruled)}: ignored, because a flag sets the same option")
         for name, value in given.items():
             comma = fields[name][1].metadata.get("comma", False)
             values[name] = [part for each in value for part in each.split(",")] if comma else value
         shares = [{name: value for name, value in values.items() if fields[name][0] is cls} for cls in classes]
-        action(shares, common, **positional)
+        try:
+            action(shares, common, **positional)
+        except OptionError as error:
+            if any(_has_error(cls, values_of_file, given.keys() | assigned.keys(), str(error)) for cls in classes):
+                raise OptionError(f"{file}: {error}") from None
+            raise
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__doc__ = inspect.getdoc(classes[0])
@@ -108,6 +116,16 @@ def _options_in(file: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         config.convert(value, kinds[name], f"{file}: {name}")
     return values
+
+
+def _has_error(cls: type, values: Mapping[str, Any], overridden: Collection[str], said: str) -> bool:
+    """Whether the values of a file alone, without those that flags override, cause the error `said` in `cls`."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    try:
+        config.build(cls, {name: each for name, each in values.items() if name in names and name not in overridden}, "")
+    except OptionError as error:
+        return str(error) == said
+    return False
 
 
 def _assignment(written: str) -> tuple[str, Any]:

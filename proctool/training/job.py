@@ -38,7 +38,7 @@ from proctool.training.sources import Source, held_out_samples
 from proctool.training.step_cut import cut_for, is_chosen, planned_memory
 from proctool.training.trackers import check_trackers, tracked
 from proctool.transplantation import Origin, records, summary
-from proctool.units import format_bytes
+from proctool.units import counted, format_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,8 +150,8 @@ class Job:
         remarks = [self.remark] if self.remark else []
         if self._eval_samples < self.options.eval_samples:
             remarks.append(
-                f"the validation split has {self._eval_samples} samples, fewer than --eval-samples "
-                f"{self.options.eval_samples}; all of them are scored"
+                f"the validation split has {counted(self._eval_samples, 'sample', exact=True)}, "
+                f"fewer than --eval-samples {self.options.eval_samples}; all of them are scored"
             )
         return remarks
 
