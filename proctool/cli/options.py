@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -83,22 +83,23 @@ def with_values(
         values: dict[str, Any] = {}
         if file is not None:
             values |= _options_in(file, {name: hints[cls][name] for name, (cls, _) in fields.items()})
-        values_of_file = dict(values)
+        of_file = dict(values)
         assigned = config.known_options(dict(map(_assignment, assignments)), fields, "--set")
         values |= assigned
         given = {name: value for name, value in given.items() if value is not None and value != []}
-        if str(given.get("output", "")).endswith("/") and not fields["output"][1].metadata.get("folder"):
-            raise OptionError(f"{given['output']}: is the name of a folder; --output takes the name of a file")
         if overruled := [name for name in given if name in assigned]:
             notice(f"--set {', '.join(overruled)}: ignored, because a flag sets the same option")
         for name, value in given.items():
             comma = fields[name][1].metadata.get("comma", False)
             values[name] = [part for each in value for part in each.split(",")] if comma else value
+        if str(values.get("output", "")).endswith("/") and not fields["output"][1].metadata.get("folder"):
+            raise OptionError(f"{values['output']}: is the name of a folder; --output takes the name of a file")
         shares = [{name: value for name, value in values.items() if fields[name][0] is cls} for cls in classes]
         try:
             action(shares, common, **positional)
         except OptionError as error:
-            if any(_has_error(cls, values_of_file, given.keys() | assigned.keys(), str(error)) for cls in classes):
+            left = {name: value for name, value in of_file.items() if name not in given and name not in assigned}
+            if any(_cause(cls, left, str(error)) for cls in classes):
                 raise OptionError(f"{file}: {error}") from None
             raise
 
@@ -118,14 +119,18 @@ def _options_in(file: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _has_error(cls: type, values: Mapping[str, Any], overridden: Collection[str], said: str) -> bool:
-    """Whether the values of a file alone, without those that flags override, cause the error `said` in `cls`."""
+def _cause(cls: type, values: Mapping[str, Any], said: str) -> bool:
+    """Whether these values are why `cls` raises the error `said`: it does with them alone, and not without them."""
+
+    def raises(values: Mapping[str, Any]) -> bool:
+        try:
+            config.build(cls, values, "")
+        except OptionError as error:
+            return str(error) == said
+        return False
+
     names = {field.name for field in dataclasses.fields(cls)}
-    try:
-        config.build(cls, {name: each for name, each in values.items() if name in names and name not in overridden}, "")
-    except OptionError as error:
-        return str(error) == said
-    return False
+    return raises({name: value for name, value in values.items() if name in names}) and not raises({})
 
 
 def _assignment(written: str) -> tuple[str, Any]:
