@@ -177,6 +177,8 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     except OptionError as error:
         raise OptionError(f"{where}: {error}") from None
     text = str(getattr(value, "written", value))  # a number in YAML for an option that takes text
+    if kind is Path and not text:
+        raise OptionError(f"{where}: is empty; give a path")
     return user_path(text) if kind is Path else text
 
 

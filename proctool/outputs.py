@@ -1,7 +1,8 @@
 """Checks a command's outputs against its inputs before any work starts.
 
 A command never overwrites its inputs, nor files that proctool did not write. One table lists the options that name
-input files; each command lists its outputs as `Output`s and calls `require_safe`.
+input files; each command lists its outputs as `Output`s and calls `require_safe`. Commands that write models also call
+`require_own_model`: they replace a model of another command only with --force.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from proctool.artifact.layout import HEADER_LIMIT
+from proctool.artifact.layout import HEADER_LIMIT, Artifact
 from proctool.artifact.reading import read_header
 from proctool.artifact.sidecar import is_described, is_sidecar, sidecar_of
 from proctool.errors import ArtifactError, OptionError
@@ -197,6 +198,24 @@ def _require_ours(output: Output) -> None:
 
 class _OtherKind(OptionError):
     """The file holds another kind. Not an ArtifactError, because the file is not damaged."""
+
+
+def require_own_model(path: Path, option: str, is_own: Callable[[Artifact], bool], *, force: bool) -> None:
+    """Raise ArtifactError if `path` is a model that another command wrote, unless `force` replaces it.
+
+    `is_own` says from its header whether the same command wrote it. Missing and damaged files may be written.
+    """
+    if force or not path.is_file():
+        return
+    try:
+        found = read_header(path)
+    except ArtifactError:
+        return
+    if not is_own(found):
+        raise ArtifactError(
+            f"{path}: has a model that another command wrote (content {found.content[:12]}); "
+            f"choose another {option}, or --force to replace it"
+        )
 
 
 _OF_A_RUN = re.compile(r"config\.json|metrics\.jsonl|run\.log|identity|\.lock|state-\d+\.safetensors|checkpoints(/.*)?")

@@ -43,6 +43,11 @@ def format_count(value: float) -> str:
     return f"{value:.3g}"
 
 
+def counted(number: float, noun: str, *, exact: bool = False) -> str:
+    """A number with its noun, which gets an s unless the number is 1: 1 row, 1.23M rows, or exact: 1234567 rows."""
+    return f"{number if exact else format_count(number)} {noun}" + ("" if number == 1 else "s")
+
+
 def format_seconds(seconds: float) -> str:
     """A duration with its two largest units: 200 -> 3 min 20 s."""
     whole = max(0, round(seconds))

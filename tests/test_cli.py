@@ -183,6 +183,14 @@ MISTAKES = {
     "the field's name of an option": (("warmup", "--set", "learning_rate=3"), '(did you mean "lr"?)'),
     "another command's option": (("warmup", "--set", "zzz=3"), '--set: unknown option "zzz" (the closest of '),
     "no number in a file": (("pretrain", "--config", "many.yaml"), "many.yaml: steps: 'many' is not a number"),
+    "out of range in a file": (("warmup", "--config", "range.yaml"), "range.yaml: batch_size = -3: must be at least 1"),
+    "a flag over a file": (("warmup", "--config", "range.yaml", "--batch-size", -4), ": batch_size = -4: must be at"),
+    "an output with a slash": (("warmup", "--task", "set", "-o", "x/"), "x/: is the name of a folder; --output takes"),
+    "a slash in a file": (("warmup", "--task", "set", "--config", "slash.yaml"), "x/: is the name of a folder"),
+    "a mistake beside a file": (("warmup", "--config", "range.yaml", "--task", "set", "--data", "x"), ": give either"),
+    "an option of a task given twice": (("generate", "set:inputs=4,inputs=5"), "inputs is given twice; remove one"),
+    "an empty model": (("warmup", "--task", "set", "--model", ""), "model: is empty; write a shape"),
+    "an empty path": (("warmup", "--task", "set", "--output", ""), "output: is empty; give a path"),
     "a recipe as options": (("pretrain", "--config", "recipe.yaml"), "run it with `proctool run recipe.yaml`"),
     "unknown controls": (("run", "recipe.yaml"), 'controls: unknown control "standart" (did you mean "standard"?)'),
     "no tokenizer": (("eval", "perplexity", "warm.safetensors", "--corpus", "text"), "has no tokenizer"),
@@ -203,6 +211,8 @@ def test_a_mistake_is_one_clear_line(proctool: Callable[..., Said], text: Path, 
     Path("short.txt").write_text("hello")
     Path("bad.yaml").write_text("stepz: 3")
     Path("many.yaml").write_text("steps: many")
+    Path("slash.yaml").write_text("output: x/")
+    Path("range.yaml").write_text("{task: set, batch_size: -3}")
     Path("recipe.yaml").write_text("{name: x, model: 1x1x16, corpus: python, arms: {cold: {}}, controls: standart}")
     before = {path: path.read_bytes() for path in Path().glob("*.safetensors")}
     said = proctool(*arguments)

@@ -93,3 +93,15 @@ def test_a_progress_line_on_a_terminal_shows_whole_parts(width: int, monkeypatch
     shown.close()
     assert words.startswith("12/300 steps")
     assert words.endswith({40: "12/300 steps", 60: "loss 4.621", 100: "12.3k tokens/s"}[width])
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, 160), ("", 160), ("70", 70)])
+def test_every_table_in_a_pipe_has_one_width(
+    columns: str | None, width: int, proctool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert tables.console().width == tables.console(stderr=True).width == width
+    shown = proctool("generate", "set:inputs=120,symbols=130", "--show", 1)
+    assert width - 8 < max(map(len, shown.out.splitlines())) <= width

@@ -163,8 +163,8 @@ def test_what_proctool_wrote_is_written_again(place: Run) -> None:
     for arguments in (
         ("generate", "set", "--samples", 6, "-o", "set.safetensors"),
         ("transplant", "--mlp", "hf", "-o", "mixed.safetensors"),
-        (*WARMUP, "--lr", 0.1, "--run-dir", "runs/other", "-o", "mixed.safetensors"),
-        (*PRETRAIN, "--init", "warm.safetensors", "-o", "mixed.safetensors"),
+        (*WARMUP, "--lr", 0.1, "--run-dir", "runs/other", "-o", "mixed.safetensors", "--force"),
+        (*PRETRAIN, "--init", "warm.safetensors", "-o", "mixed.safetensors", "--force"),
         (*PRETRAIN, "--init", "warm.safetensors", "-o", "mixed.safetensors", "--resume", "never"),
         ("compare", "mixed.run", "--html", "page.html"),
         ("compare", "mixed.run", "--html", "page.html"),

@@ -129,7 +129,7 @@ def test_a_plan_for_this_machine_is_measured(proctool: Callable[..., Any], monke
     assert total.seconds == pytest.approx(found.flops / (0.6 * 16e6))
     assert total.cost == pytest.approx(total.seconds)
     said = proctool("plan", *SMALL, "--steps", 5, "--gpu", "cpu", "--price-per-hour", 3600)
-    for words in ("1 x CPU", "Cost: ", "measured on this machine"):
+    for words in ("1 x CPU", "Cost, in your currency: ", "measured on this machine"):
         assert words in said.out
     assert "GPU" not in said.out
     assert (
@@ -283,3 +283,12 @@ def test_dry_runs_say_the_peak(proctool: Callable[..., Any]) -> None:
     assert few["state_bytes"] == many["state_bytes"]
     assert few["peak_bytes"] < many["peak_bytes"]
     assert "at peak" in proctool(*command).err
+
+
+def test_a_dry_run_warns_of_a_run_that_does_not_fit(proctool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("warmup", "--task", "set:inputs=4,symbols=9", "--model", "2x2x16", "--dry-run")
+    assert "warning" not in proctool(*command).err
+    monkeypatch.setattr("proctool.training.room._machine", lambda: (1 << 20, 1 << 20))
+    shown = proctool(*command)
+    assert (shown.code, shown.err.count("warning")) == (0, 1)
+    assert "would not fit: this machine has 1.0 MiB per process; use a smaller --model" in shown.err

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from proctool.api.tasks import load_task
 from proctool.arguments import path_of, require_callable
 from proctool.errors import ModelError, OptionError
 from proctool.events import EndEvent, EvalEvent, Event
-from proctool.training.options import WarmupOptions
+from proctool.training.options import WarmupOptions, incidental
 from proctool.training.sources import TaskSource
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _IN_MEMORY = frozenset(
     ("steps", "batch_size", "accumulate", "lr", "schedule", "ramp_steps", "final_lr", "weight_decay", "beta2", "clip",
-     "precision", "seed", "eval_samples", "log_every")
+     "precision", "seed", "eval_samples", "log_every", "force")
 )  # fmt: skip
 """Options that apply to a module in memory; other options raise OptionError."""
 
@@ -155,7 +156,7 @@ def _in_memory(
     from transformers import PreTrainedModel
 
     from proctool import artifact
-    from proctool.outputs import Output, require_safe
+    from proctool.outputs import Output, require_own_model, require_safe
     from proctool.training import in_memory
 
     if options.precision not in ("fp32", "bf16"):
@@ -169,6 +170,15 @@ def _in_memory(
             )
         require_safe([Output(output, "output", "model")])
     source = TaskSource(task, options.seed)
+    described = _described(source, options)
+    if output is not None:
+        mine = json.loads(json.dumps(described))
+        require_own_model(
+            output,
+            "output",
+            lambda found: mine == {name: found.metadata.get(name) for name in mine},
+            force=options.force,
+        )
     with ExitStack() as held:
         if output is not None:
             held.enter_context(artifact.output(output))
@@ -186,7 +196,7 @@ def _in_memory(
                 exact_match=scores.exact_match,
             )
         )
-        written = None if output is None else _write(output, model, source, options, scores, tokens)
+        written = None if output is None else _write(output, model, described, scores, tokens)
     return WarmedModel(
         model=model,
         task=task.spec,
@@ -212,20 +222,21 @@ def _require_fit(task: Task, model: nn.Module) -> None:
         raise ModelError(f"the task has {task.vocab_size} tokens but the model has {rows}; use a larger vocabulary")
 
 
-def _write(
-    output: Path, model: Any, source: TaskSource, options: WarmupOptions, scores: Scores, tokens: int
-) -> Artifact:
-    from proctool.models.saved import save_model
-
+def _described(source: TaskSource, options: WarmupOptions) -> dict[str, Any]:
+    """The part of the artifact's metadata that is known before the training."""
     plain = strict.plain(dataclasses.replace(options, task=(source.stream.task.spec,)))
-    metadata = {
+    return {
         "command": "warmup",
         "stage": "warmup",
         "steps": options.steps,
-        "tokens": tokens,
         "seed": options.seed,
-        "metrics": {"loss": scores.measures()["loss"], "accuracy": scores.accuracy},
-        "training": {name: plain[name] for name in sorted(_IN_MEMORY) if name != "log_every"},
+        "training": {name: plain[name] for name in sorted(_IN_MEMORY - incidental(options))},
         **source.metadata(),
     }
-    return save_model(output, model, metadata)
+
+
+def _write(output: Path, model: Any, described: Mapping[str, Any], scores: Scores, tokens: int) -> Artifact:
+    from proctool.models.saved import save_model
+
+    metrics = {"loss": scores.measures()["loss"], "accuracy": scores.accuracy}
+    return save_model(output, model, {"tokens": tokens, "metrics": metrics, **described})

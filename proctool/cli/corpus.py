@@ -14,7 +14,7 @@ from proctool.cli.lazy import LazyGroup, group, single
 from proctool.cli.options import Common, with_options
 from proctool.errors import OptionError
 from proctool.outputs import reads_of, require_safe
-from proctool.units import format_bytes, format_count
+from proctool.units import counted, format_bytes
 
 if TYPE_CHECKING:
     from proctool.corpora import Corpus, Tokenizer, TokenStore
@@ -118,7 +118,7 @@ def _build(options: BuildOptions, common: Common) -> None:
                 raise OptionError("give --shard or --budget, not both: a budget is a prefix of the whole corpus")
             made = build_share(corpus, tokenizer, parse_share(options.shard), **settings)
             tokens = sum(counts["tokens"] for shard in made for counts in shard.splits.values())
-            display.say(f"built share {options.shard}: {len(made)} shards, {format_count(tokens)} tokens")
+            display.say(f"built share {options.shard}: {counted(len(made), 'shard')}, {counted(tokens, 'token')}")
             if common.json:
                 display.emit({"event": "share", "shard": options.shard, "shards": len(made), "tokens": tokens})
             return None
@@ -145,13 +145,13 @@ def _told(store: TokenStore, common: Common) -> None:
         counts = {what: store.count(split, what) for what in ("documents", "bytes", "tokens")}
         metadata[split] = counts
         display.say(
-            f"  {split:<12}{format_count(counts['documents'])} documents, {format_bytes(counts['bytes'])} of text, "
-            f"{format_count(counts['tokens'])} tokens"
+            f"  {split:<12}{counted(counts['documents'], 'document')}, {format_bytes(counts['bytes'])} of text, "
+            f"{counted(counts['tokens'], 'token')}"
         )
     rows = len(store.split())
     metadata |= {"rows": rows, "context": store.context, "content": store.content, "skipped": store.skipped}
     display.say(
-        f"{store.corpus}: {format_count(rows)} training rows of {store.context} tokens in {store.folder} "
+        f"{store.corpus}: {counted(rows, 'training row')} of {store.context} tokens in {store.folder} "
         f"(content {store.content[:12]})"
     )
     if common.json:
@@ -165,8 +165,8 @@ def _merge(options: MergeOptions, common: Common) -> None:
     made = merge(corpus, tokenizer, options.source, cache_dir=options.cache_dir)
     tokens = sum(counts["tokens"] for shard in made for counts in shard.splits.values())
     display.say(
-        f"merged {len(made)} shards, {format_count(tokens)} tokens; `--corpus {corpus.name}` now reuses them instead "
-        "of tokenising again"
+        f"merged {counted(len(made), 'shard')}, {counted(tokens, 'token')}; `--corpus {corpus.name}` now reuses them "
+        "instead of tokenising again"
     )
     if common.json:
         display.emit({"event": "merge", "corpus": corpus.name, "shards": len(made), "tokens": tokens})

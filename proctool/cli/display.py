@@ -24,7 +24,7 @@ from proctool.events import (
     TrainEvent,
     TryEvent,
 )
-from proctool.units import format_bytes, format_count, format_seconds, to_perplexity
+from proctool.units import counted, format_bytes, format_count, format_seconds, to_perplexity
 
 if TYPE_CHECKING:
     from proctool.procedural.statistics import Statistics
@@ -166,7 +166,7 @@ def store_progress() -> Iterator[Callable[[Any], None]]:
         if shown is None:
             shown = ProgressLine("token store", None, "tokens")
         wanted = state.goal.wanted if state.goal is not None and state.goal.what == "tokens" else None
-        words = "waiting for another process" if state.waiting else f"{format_count(state.documents)} documents"
+        words = "waiting for another process" if state.waiting else f"{counted(state.documents, 'document')}"
         shown.update(state.tokens, words, total=wanted)
 
     try:
@@ -196,13 +196,13 @@ def training_progress(label: str) -> Iterator[Callable[[Event], None]]:
             case StartEvent():
                 if shown is not None:
                     shown.close()
-                say(f"{label}: {format_count(event.parameters)} parameters, {event.steps} steps of "
-                    f"{format_count(event.tokens_per_step)} tokens")  # fmt: skip
+                say(f"{label}: {format_count(event.parameters)} parameters, {counted(event.steps, 'step', exact=True)} "
+                    f"of {counted(event.tokens_per_step, 'token')}")  # fmt: skip
                 if event.micro_batch is not None:
                     again = "with" if event.gradient_checkpointing else "without"
                     say(
-                        f"{label}: micro-batches of {event.micro_batch} samples, {again} gradient checkpointing "
-                        "(chosen by free memory)"
+                        f"{label}: micro-batches of {counted(event.micro_batch, 'sample')}, {again} gradient "
+                        "checkpointing (chosen by free memory)"
                     )
                 if shows_carried:  # of several donors the first
                     carried(event.carried or ())
@@ -244,7 +244,7 @@ def carried(rows: Sequence[Mapping[str, Any]]) -> None:
 
     for row in read_carried(rows):
         made = row.provenance
-        size = f"{row.tensors} tensors, {format_count(row.parameters)} parameters"
+        size = f"{counted(row.tensors, 'tensor')}, {counted(row.parameters, 'parameter')}"
         say(f"  {made.component:<11}{made.source:<9}{size:<34}{made.words()}", hanging=13)
 
 
@@ -263,6 +263,7 @@ def plan(planned: Mapping[str, Any]) -> None:
         "time": _least_time(planned["seconds_at_least"]),
         "memory": f"about {format_bytes(planned['peak_bytes'])} at peak, of which "
         f"{format_bytes(planned['state_bytes'])} for weights, gradients and optimiser state",
+        "warning": _too_large(planned),
         "micro-batch": _cut(planned),
         "task": planned.get("task"),
         "corpus": planned.get("corpus"),
@@ -276,6 +277,17 @@ def plan(planned: Mapping[str, Any]) -> None:
     if planned.get("carried"):
         say("  would carry over:")
         carried(planned["carried"])
+
+
+def _too_large(planned: Mapping[str, Any]) -> str | None:
+    """A line for a run whose estimate exceeds the memory of the device."""
+    needs, has = planned["peak_bytes"], planned["memory_bytes"]
+    if needs <= has:
+        return None
+    return (
+        f"this run needs about {format_bytes(needs)} of memory and would not fit: this machine has {format_bytes(has)} "
+        "per process; use a smaller --model or --batch-size, or --micro-batch auto"
+    )
 
 
 def _run(found: Mapping[str, Any]) -> str | None:
@@ -309,7 +321,7 @@ def _cut(planned: Mapping[str, Any]) -> str | None:
     if "micro_batch" not in planned:
         return None
     again = "with" if planned["gradient_checkpointing"] else "without"
-    return f"{planned['micro_batch']} samples, {again} gradient checkpointing (chosen by free memory)"
+    return f"{counted(planned['micro_batch'], 'sample')}, {again} gradient checkpointing (chosen by free memory)"
 
 
 def finished(end: EndEvent, write: Callable[[str], None] = say) -> None:

@@ -16,7 +16,7 @@ from proctool.experiment.hopeless import decide, finished
 from proctool.experiment.inputs import corpora_read
 from proctool.experiment.launch import written
 from proctool.experiment.stage import ChooseOptions, Stage
-from proctool.units import format_count, format_seconds
+from proctool.units import counted, format_count, format_seconds
 
 _LONG = 3600
 """Seconds from which a warning follows."""
@@ -55,6 +55,8 @@ def show_plan(planned: Plan, as_json: bool) -> None:
         for stage, state in stages
     ]
     tables.show({**columns, "starts from": "left"}, rows, drop=("key", "FLOPs", "starts from", "tokens"))
+    for stage in todo:  # commands to copy, so never broken into lines
+        print(shlex.join(written(stage, planned.root, planned.recipe.launch)))
     tokens = format_count(sum(stage.tokens for stage in todo))
     total = f"about {_operations(sum(map(flops, todo)))} FLOPs"
     if planned.recipe.stop_hopeless:
@@ -69,13 +71,11 @@ def show_plan(planned: Plan, as_json: bool) -> None:
         line(redrawn(name, tries), hanging=0)
     if seconds > _LONG:
         say("run: this takes over an hour; `proctool plan` estimates GPUs, and --smoke tries the recipe in a minute")
-    for stage in todo:  # commands to copy, so never broken into lines
-        print(shlex.join(written(stage, planned.root, planned.recipe.launch)))
 
 
 def _origin(stage: Stage) -> str:
     if isinstance(stage.options, ChooseOptions):
-        return f"{len(stage.parents)} trials"
+        return f"{counted(len(stage.parents), 'trial')}"
     return ", ".join(parent.name for parent in stage.parents) or "fresh weights"
 
 

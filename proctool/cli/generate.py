@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from proctool import config
-from proctool.cli import display
+from proctool.cli import display, tables
 from proctool.cli.lazy import LazyGroup, group, single
 from proctool.cli.options import Common, with_values
 from proctool.errors import OptionError
 from proctool.outputs import reads_of, require_safe
-from proctool.units import format_bytes, format_count
+from proctool.units import counted, format_bytes
 
 if TYPE_CHECKING:
     from proctool.procedural.formats import Format
@@ -141,7 +141,7 @@ def _plan(task: Task, options: GenerateOptions, samples: int, form: Format, outp
         display.emit({**planned, "bytes": size, "output": str(output)})
     else:
         large = f", {format_bytes(size)}" if size is not None else ""
-        display.say(f"{task.spec}: would write {format_count(tokens)} tokens{large} to {output}")
+        display.say(f"{task.spec}: would write {counted(tokens, 'token')}{large} to {output}")
 
 
 def _write(task: Task, options: GenerateOptions, samples: int, form: Format, output: Path, common: Common) -> None:
@@ -180,7 +180,7 @@ def _write(task: Task, options: GenerateOptions, samples: int, form: Format, out
         "vocab_size": task.vocab_size,
     }
     display.say(
-        f"wrote {', '.join(files)}: {format_count(stop - start)} samples, {format_count(tokens)} tokens of "
+        f"wrote {', '.join(files)}: {counted(stop - start, 'sample')}, {counted(tokens, 'token')} of "
         f"{task.spec} (content {content[:12]})"
     )
     if common.json:
@@ -192,11 +192,9 @@ def _show(task: Task, options: GenerateOptions, count: int) -> None:
 
     if count < 1:
         raise OptionError(f"show = {count}: must be at least 1")
-    from rich.console import Console
-
     from proctool.procedural.render import render
 
-    console, stream = Console(), Stream(task, options.seed, options.split)
+    console, stream = tables.console(), Stream(task, options.seed, options.split)
     for start in range(0, count, _AT_ONCE):
         console.print(render(task, stream.read(start, min(start + _AT_ONCE, count))))
 

@@ -11,7 +11,7 @@ import typer
 from proctool.cli import display
 from proctool.errors import printable
 from proctool.paths import AS_PATH
-from proctool.units import format_bytes, format_count
+from proctool.units import counted, format_bytes, format_count
 
 _LONGEST = 500
 """At most this many characters of one value are shown."""
@@ -59,7 +59,7 @@ def inspect(
         return
     numbers = sum(_size(info.shape) for info in found.tensors.values())
     display.line(
-        f"{_shown(file)}: {_shown(found.kind)}, {len(found.tensors)} tensors, {format_count(numbers)} values, "
+        f"{_shown(file)}: {_shown(found.kind)}, {counted(len(found.tensors), 'tensor')}, {counted(numbers, 'value')}, "
         f"{format_bytes(file.stat().st_size)}; all hashes match"
     )
     print(f"  content {found.content}")
@@ -101,7 +101,9 @@ def _inspect_folder(path: Path, tensors: bool, json: bool) -> None:
         display.emit({"path": str(path), "kind": "huggingface", "content": saved.content, **facts, "tensors": listed})
         return
     numbers = sum(_size(tensor.shape) for tensor in stored.values())
-    display.line(f"{_shown(path)}: a Hugging Face folder, {len(stored)} tensors, {format_count(numbers)} values")
+    display.line(
+        f"{_shown(path)}: a Hugging Face folder, {counted(len(stored), 'tensor')}, {counted(numbers, 'value')}"
+    )
     print(f"  content {saved.content}")
     for key, value in facts.items():
         display.line(f"  {key:<16}{_shown(value)}", hanging=18)

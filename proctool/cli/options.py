@@ -83,6 +83,7 @@ def with_values(
         values: dict[str, Any] = {}
         if file is not None:
             values |= _options_in(file, {name: hints[cls][name] for name, (cls, _) in fields.items()})
+        of_file = dict(values)
         assigned = config.known_options(dict(map(_assignment, assignments)), fields, "--set")
         values |= assigned
         given = {name: value for name, value in given.items() if value is not None and value != []}
@@ -91,8 +92,16 @@ def with_values(
         for name, value in given.items():
             comma = fields[name][1].metadata.get("comma", False)
             values[name] = [part for each in value for part in each.split(",")] if comma else value
+        if str(values.get("output", "")).endswith("/") and not fields["output"][1].metadata.get("folder"):
+            raise OptionError(f"{values['output']}: is the name of a folder; --output takes the name of a file")
         shares = [{name: value for name, value in values.items() if fields[name][0] is cls} for cls in classes]
-        action(shares, common, **positional)
+        try:
+            action(shares, common, **positional)
+        except OptionError as error:
+            left = {name: value for name, value in of_file.items() if name not in given and name not in assigned}
+            if any(_cause(cls, left, str(error)) for cls in classes):
+                raise OptionError(f"{file}: {error}") from None
+            raise
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__doc__ = inspect.getdoc(classes[0])
@@ -108,6 +117,20 @@ def _options_in(file: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         config.convert(value, kinds[name], f"{file}: {name}")
     return values
+
+
+def _cause(cls: type, values: Mapping[str, Any], said: str) -> bool:
+    """Whether these values are why `cls` raises the error `said`: it does with them alone, and not without them."""
+
+    def raises(values: Mapping[str, Any]) -> bool:
+        try:
+            config.build(cls, values, "")
+        except OptionError as error:
+            return str(error) == said
+        return False
+
+    names = {field.name for field in dataclasses.fields(cls)}
+    return raises({name: value for name, value in values.items() if name in names}) and not raises({})
 
 
 def _assignment(written: str) -> tuple[str, Any]:

@@ -15,7 +15,7 @@ from proctool.evaluation.options import PerplexityOptions
 from proctool.evaluation.row_scores import TrainingLoss
 from proctool.loss_parts import ICL_TOKEN
 from proctool.outputs import CSV_HEAD, Output, reads_of, require_safe
-from proctool.units import format_bytes, format_count
+from proctool.units import counted, format_bytes, format_count
 
 
 def _perplexity(options: PerplexityOptions, common: Common, model: Path) -> None:
@@ -40,15 +40,18 @@ def _show_documents(result: dict[str, Any], options: PerplexityOptions, model: P
         _write(options.per_position, result["by_position"])
     per_byte = result["bits_per_byte"]
     results.line(
-        f"{model} on {result['corpus']} ({result['split']}, {format_count(result['documents'])} documents, "
+        f"{model} on {result['corpus']} ({result['split']}, {counted(result['documents'], 'document')}, "
         f"{format_bytes(result['bytes'])}): {_loss(result)}"
         + (f"{per_byte:.4f} bits per byte, " if per_byte is not None else "")
-        + f"accuracy {result['accuracy']:.1%}, {format_count(result['targets'])} tokens"
+        + f"accuracy {result['accuracy']:.1%}, {counted(result['targets'], 'token')}"
     )
     _show_parts(result["loss_parts"], result["context"], results)
     display.notes(result["notes"])
     if options.documents is not None and result["documents"] < options.documents:
-        display.say(f"the split has {result['documents']} documents, fewer than --documents {options.documents}")
+        display.say(
+            f"the split has {counted(result['documents'], 'document', exact=True)}, "
+            f"fewer than --documents {options.documents}"
+        )
     if not result["lossless"]:
         _say_lossy(result)
     if result["trained_on"]:
@@ -59,14 +62,14 @@ def _show_documents(result: dict[str, Any], options: PerplexityOptions, model: P
 
 def _show_rows(result: dict[str, Any], wanted: int, model: Path, results: display.Results) -> None:
     results.line(
-        f"{model} on {result['corpus']} ({result['split']}, {format_count(result['rows'])} rows of "
+        f"{model} on {result['corpus']} ({result['split']}, {counted(result['rows'], 'row')} of "
         f"{result['context']} tokens, {result['precision']}): {_loss(result)}accuracy {result['accuracy']:.1%}, "
-        f"{format_count(result['targets'])} tokens"
+        f"{counted(result['targets'], 'token')}"
     )
     _show_parts(result["loss_parts"], result["context"], results)
     display.notes(result["notes"])
     if result["rows"] < wanted:
-        display.say(f"the split has {result['rows']} rows, fewer than --rows {wanted}")
+        display.say(f"the split has {counted(result['rows'], 'row', exact=True)}, fewer than --rows {wanted}")
     if not result["as_in_training"]:
         display.say("these are not the rows of its training: the corpus, the tokenizer or the context differs")
 

@@ -80,14 +80,9 @@ plan = with_values(
 
 
 def _show(planned: ExperimentPlan, size: CorpusSize | None) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:  # nothing is cut off in a file
-        console = Console(width=160)
     _show_costs(planned)
     _show_memory(planned)
-    console.print("\n".join(_notes(planned, size)), highlight=False, markup=False, style="dim")
+    tables.console().print("\n".join(_notes(planned, size)), highlight=False, markup=False, style="dim")
 
 
 def _notes(planned: ExperimentPlan, size: CorpusSize | None) -> Iterator[str]:
@@ -116,7 +111,7 @@ def _notes(planned: ExperimentPlan, size: CorpusSize | None) -> Iterator[str]:
             )
     priced = [(total, total.cost) for total in planned.totals if total.cost is not None]
     if costs := [f"{_money(cost)} on {total.gpus} x {gpu.name}" for total, cost in priced]:
-        yield f"Cost{'' if is_cpu else ' of all GPUs for that time'}: {', '.join(costs)}."
+        yield f"Cost{'' if is_cpu else ' of all GPUs for that time'}, in your currency: {', '.join(costs)}."
     for stage in planned.stages:
         if stage.tries > 1:
             yield redrawn(stage.name, stage.tries)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from proctool.cli import tables
 from proctool.outputs import Output, require_safe
 from proctool.paths import AS_PATH
 
@@ -93,9 +94,7 @@ def print_report(built: Report, form: Form, more: dict[str, Any] | None = None) 
         text = {Form.MARKDOWN: render.markdown, Form.LATEX: render.latex, Form.CSV: render.tidy_csv}[form](built)
         print(text, end="" if text.endswith("\n") else "\n")
         return
-    from rich.console import Console
-
-    console = Console()
+    console = tables.console()
     if built.warning:
         console.print(built.warning, style="bold", highlight=False, markup=False, soft_wrap=not console.is_terminal)
     for table in render.terminal_tables(built, console.width):

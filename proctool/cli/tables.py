@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proctool.columns import GAP, fitting, left_out, shrunk
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _WORDS = 24
 """Characters that a column of words keeps; longer cells continue on the next line."""
 _FILE_WIDTH = 160
-"""Width where the output is not a terminal."""
+"""Width where the output is not a terminal and COLUMNS is not set."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A Rich console. In a file or a pipe its width does not depend on any terminal: it is COLUMNS, or 160."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr)
+    if not made.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
+        made.width = _FILE_WIDTH
+    return made
 
 
 def show(
@@ -26,24 +40,21 @@ def show(
     A narrow terminal gets fewer columns: those in `drop` go first, then the others from the right. A line names them.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(stderr=stderr)
-    if not console.is_terminal:
-        console = Console(stderr=stderr, width=_FILE_WIDTH)
+    screen = console(stderr=stderr)
     shown = [["–" if value is None else str(value) for value in row] for row in rows]
     cells = dict(zip(columns, zip(columns, *shown, strict=True), strict=True))
     full = {name: max(map(len, cells[name])) for name in columns}
     # Numbers need one line. Words may continue on the next line, but none is split unless it is longer than a line.
     longest = {name: max(len(word) for cell in cells[name] for word in cell.split() or [""]) for name in columns}
     least = {
-        name: full[name] if columns[name] == "right" else min(longest[name], max(1, console.width - GAP))
+        name: full[name] if columns[name] == "right" else min(longest[name], max(1, screen.width - GAP))
         for name in columns
     }
-    kept = fitting({name: max(least[name], min(full[name], _WORDS)) for name in columns}, console.width, drop)
-    widths = shrunk({name: full[name] for name in kept}, least, console.width)
+    kept = fitting({name: max(least[name], min(full[name], _WORDS)) for name in columns}, screen.width, drop)
+    widths = shrunk({name: full[name] for name in kept}, least, screen.width)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for name in kept:
         if columns[name] == "right":
@@ -52,6 +63,6 @@ def show(
             table.add_column(name, overflow="fold", width=widths[name])
     for row in shown:
         table.add_row(*(Text(cell) for name, cell in zip(columns, row, strict=True) if name in kept))
-    console.print(table)
+    screen.print(table)
     if (said := left_out(full, kept)) is not None:
-        console.print(said, style="dim", highlight=False, markup=False)
+        screen.print(said, style="dim", highlight=False, markup=False)

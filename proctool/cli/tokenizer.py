@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import typer
@@ -32,7 +32,7 @@ class TrainTokenizerOptions:
     """Skip documents that cannot be read instead of stopping."""
     sample: int = 1_000_000_000
     """Bytes of training text to use."""
-    output: Path | None = None
+    output: Path | None = field(default=None, metadata={"folder": True})
     """Folder to write (default: CORPUS-tokenizer)."""
 
 

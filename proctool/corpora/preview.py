@@ -5,6 +5,7 @@ from __future__ import annotations
 from proctool.corpora.documents import TRAIN, VALIDATION, Corpus, bad_documents, no_validation, split_of
 from proctool.corpora.tokenizers import Tokenizer
 from proctool.errors import CorpusError
+from proctool.units import counted
 
 _MOST_BYTES = 64 << 20
 """Bytes of text after which the check ends without a result: far more than one row of each split needs."""
@@ -45,8 +46,8 @@ def require_rows(corpus: Corpus, tokenizer: Tokenizer | None, context: int, *, s
             if by_hash and documents[TRAIN] and not (bad or documents[VALIDATION]):
                 raise CorpusError(no_validation(corpus.name, documents[TRAIN]))
             raise CorpusError(
-                f"corpus {corpus.name}: its {split} split has {documents[split]} documents with {tokens[split]} "
-                f"tokens, too few for one row of {context}; add documents"
+                f"corpus {corpus.name}: its {split} split has {counted(documents[split], 'document', exact=True)} with "
+                f"{counted(tokens[split], 'token', exact=True)}, too few for one row of {context}; add documents"
                 + (f" ({corpus.held_out:.0%} of them go to it)" if by_hash else "")
                 + (f"; {bad_documents(bad)} skipped" if bad else "")
             )

@@ -17,6 +17,7 @@ from proctool.corpora.documents import TRAIN, VALIDATION, bad_documents, no_vali
 from proctool.corpora.shards import KIND, Shard
 from proctool.errors import ArtifactError, CorpusError
 from proctool.procedural.samples import Samples
+from proctool.units import counted
 
 _MAPPED = 256
 """Shards mapped at a time: each uses one or two of the process's file descriptors (usually 1024)."""
@@ -140,8 +141,9 @@ class Rows:
                 raise CorpusError(_empty(name, shards, split, bad))
             longest = " that fit" if whole and self.tokens >= context else ""
             raise CorpusError(
-                f"corpus {name}: its {split} split has {self.documents} documents with {self.tokens} tokens{longest}, "
-                f"too few for one row of {context}; give more text or a smaller --context"
+                f"corpus {name}: its {split} split has {counted(self.documents, 'document', exact=True)} with "
+                f"{counted(self.tokens, 'token', exact=True)}{longest}, too few for one row of {context}; "
+                "give more text or a smaller --context"
             )
 
     def __len__(self) -> int:

@@ -27,7 +27,7 @@ class HardwareOptions:
     mfu: float | None = None
     """Share of the peak that training reaches (default: 0.4; cpu: 0.6)."""
     price_per_hour: float | None = None
-    """Price of one GPU for an hour (cpu: of this machine); adds the cost."""
+    """Price of a GPU (cpu: of this machine) per hour, in your currency."""
 
     def __post_init__(self) -> None:
         if not self.is_cpu:

@@ -15,7 +15,7 @@ from proctool.artifact import Artifact, bare_name
 from proctool.export.front_matter import NOTHING, Stated, front_matter, measured
 from proctool.models.build import context_of
 from proctool.transplantation.origin import component_words, read_carried
-from proctool.units import format_count
+from proctool.units import counted, format_count
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,8 +60,9 @@ def _what(saved: SavedModel, model: PreTrainedModel, tokenizer: Tokenizer | None
     size = format_count(sum(parameter.numel() for parameter in model.parameters()))
     context = context_of(config)
     text = (
-        f"A {config.model_type} model of {size} parameters: {config.num_hidden_layers} layers, "
-        f"{config.num_attention_heads} heads, width {config.hidden_size}, a vocabulary of {config.vocab_size}"
+        f"A {config.model_type} model of {size} parameters: {counted(config.num_hidden_layers, 'layer')}, "
+        f"{counted(config.num_attention_heads, 'head')}, width {config.hidden_size}, "
+        f"a vocabulary of {config.vocab_size}"
     )
     text += f" and a context of {context} tokens." if context else "."
     if tokenizer is None:
@@ -82,8 +83,8 @@ def _history(node: Mapping[str, Any], *, is_this: bool = False) -> Iterator[str]
         yield from _history(parent)
     metadata = node.get("about") or {}
     result = "this model" if is_this else f"`{bare_name(node['name'])}`"
-    spent = [f"{format_count(metadata['tokens'])} tokens"] if "tokens" in metadata else []
-    spent += [f"{metadata['steps']} steps"] if "steps" in metadata else []
+    spent = [f"{counted(metadata['tokens'], 'token')}"] if "tokens" in metadata else []
+    spent += [f"{counted(metadata['steps'], 'step', exact=True)}"] if "steps" in metadata else []
     spent += [f"seed {metadata['seed']}"] if "seed" in metadata else []
     amount = f" ({', '.join(spent)})" if spent else ""
     if node.get("kind") == "data":

@@ -92,6 +92,8 @@ def parse_model(spec: str) -> Shape | Path:
         if shape.width % shape.heads:
             raise ModelError(f"model {spec}: width {shape.width} is not a multiple of its {shape.heads} heads")
         return shape
+    if not spec:
+        raise ModelError("model: is empty; write a shape such as 2x4x16, a preset or a path")
     path = user_path(spec)
     if path.exists():
         path = path / "config.json" if path.is_dir() else path

@@ -294,6 +294,8 @@ def parse_spec(spec: str | Mapping[str, Any]) -> Task:
     preset = None
     for index, part in enumerate(filter(None, written.split(","))):
         key, equals, value = part.partition("=")
+        if equals and key.strip() in options:
+            raise OptionError(f'task "{spec}": {key.strip()} is given twice; remove one')
         if equals:
             options[key.strip()] = value.strip()
         elif index == 0:

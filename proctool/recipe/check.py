@@ -16,7 +16,7 @@ from proctool.evaluation.harness import HarnessOptions
 from proctool.evaluation.options import DIAGNOSTICS
 from proctool.recipe.arms import ON_TEXT, located
 from proctool.recipe.choosing import forms_of
-from proctool.recipe.form import CONTROLS, Arm, Recipe, TreatmentOptions, Values
+from proctool.recipe.form import CONTROLS, STANDARD, Arm, Recipe, TreatmentOptions, Values
 from proctool.recipe.forms import arms_of
 from proctool.recipe.ladder import check_ladder, rungs_of
 from proctool.recipe.planned import check_known, check_model, check_planned
@@ -38,6 +38,7 @@ NOT_HERE = {
     "run_dir": "every stage has its own folder",
     "extend": "a stage cannot be extended; give more steps",
     "resume": "a stage resumes from its checkpoint automatically",
+    "force": "no stage replaces the model of another",
 }
 
 
@@ -70,6 +71,15 @@ def build_recipe(values: Mapping[str, Any]) -> Recipe:
             raise OptionError(f'controls: unknown control "{which}"{config.suggestion(which, ("standard", *CONTROLS))}')
         case str() | list() as which:
             values["controls"] = {"which": which}
+    controls = values.get("controls")
+    if isinstance(controls, Mapping) and controls.get("which") == "standard":
+        values["controls"] = controls = {name: value for name, value in controls.items() if name != "which"}
+    named = controls.get("which") if isinstance(controls, Mapping) else None
+    if isinstance(named, list) and "standard" in named:
+        raise OptionError(
+            "controls: standard cannot be in a list; write controls: standard, or name every control, such as "
+            f"[{', '.join(STANDARD)}]"
+        )
     recipe = config.build(Recipe, values, "")
     if not recipe.baseline and recipe.arms:
         recipe = dataclasses.replace(recipe, baseline=next(iter(recipe.arms)))

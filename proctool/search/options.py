@@ -66,7 +66,7 @@ class SearchOptions:
     """URL of Optuna's storage (default: SQLite in the search's folder)."""
     cache_dir: Path | None = field(default=None, metadata=INCIDENTAL)
     """Token store folder (default: $PROCTOOL_CACHE or ~/.cache/proctool)."""
-    output: Path = field(default=Path("search"), metadata=INCIDENTAL)
+    output: Path = field(default=Path("search"), metadata=INCIDENTAL | {"folder": True})
     """Folder of the search: trials, answer, recipe."""
 
     def __post_init__(self) -> None:

@@ -37,7 +37,7 @@ def claim(path: Path, settings: Mapping[str, Any], *, extend: bool) -> Literal["
     if found is None:
         raise RunError(
             f"{path / SETTINGS}: damaged or missing, so this run cannot be resumed; "
-            "choose another --run-dir, or --resume never to discard it"
+            "choose another --output or --run-dir, or --resume never to discard it"
         )
     changed = changed_settings(found, settings)
     if not changed:
@@ -53,24 +53,24 @@ def _refusal(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any], 
     if key == "parents":
         return (
             f"{path}: belongs to a run from other weights ({_contents(was)} instead of {_contents(now)}); "
-            "choose another --run-dir, or --resume never to discard it"
+            "choose another --output or --run-dir, or --resume never to discard it"
         )
     if key in ("init_std", "tie"):
         return (
             f"{path}: belongs to a run with {key} = {was}, not {now}; "
-            f"{_started(key, was)} to resume it, or choose another --run-dir"
+            f"{_started(key, was)} to resume it, or choose another --output or --run-dir"
         )
     if key == "source.code":
         return (
             f"{path}: belongs to a run whose task had other code ({_codes(was)}; now {_codes(now)}); "
-            "choose another --run-dir, or --resume never to discard it"
+            "choose another --output or --run-dir, or --resume never to discard it"
         )
     end = last_end(path) if EXTENDABLE.issuperset(changed) else None
     longer = end is not None and settings.get("steps", 0) > end.step
     return (
         f"{path}: belongs to a run with {key} = {was}, not {now}; "
         + ("--extend continues it; or " if longer else "")
-        + "choose another --run-dir, or --resume never to discard it"
+        + "choose another --output or --run-dir, or --resume never to discard it"
     )
 
 

@@ -24,7 +24,10 @@ def parse_until(written: str) -> tuple[str, float]:
     measure, equals, value = written.partition("=")
     if not equals or measure not in MEASURES:
         raise OptionError(f'until = "{written}": write accuracy=.99, exact_match=.9 or loss=1.5')
-    wanted = parse_number(value)
+    try:
+        wanted = parse_number(value)
+    except OptionError as error:
+        raise OptionError(f"until: {error}") from None
     if measure in _RISING and not 0 <= wanted <= 1:
         raise OptionError(f'until = "{written}": {measure} is from 0 to 1; write for example {measure}=.99')
     return measure, wanted

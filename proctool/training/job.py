@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from proctool import artifact
 from proctool.artifact import Artifact
-from proctool.errors import ModelError
+from proctool.errors import ArtifactError, ModelError
 from proctool.events import EndEvent, Evaluation, Event, StartEvent
 from proctool.models.build import build_model, outline, parameter_count, require_context
 from proctool.models.components import train_only
@@ -22,16 +21,16 @@ from proctool.models.heads import head_map
 from proctool.models.memory import single_moments
 from proctool.models.mimetic import make_mimetic
 from proctool.models.saved import save_model, tensors_of, without_folders
-from proctool.models.shapes import start_of, written_digest
 from proctool.training import environment
 from proctool.training.carried_state import carried_state, parameters_of
 from proctool.training.claim import Outlook, outlook
 from proctool.training.curriculum import Curriculum
 from proctool.training.extension import EXTENDED_FROM, keeps_state, note
 from proctool.training.head_tracker import HeadTracker, induction_heads
+from proctool.training.identity import Identity
 from proctool.training.mixed import procedural_tokens
 from proctool.training.optimiser import require_optimiser
-from proctool.training.options import TrainingOptions, recorded
+from proctool.training.options import TrainingOptions
 from proctool.training.run import RunFolder
 from proctool.training.run_place import earlier_run_path, outputs_of, run_path
 from proctool.training.runlog import run_log
@@ -39,7 +38,7 @@ from proctool.training.sources import Source, held_out_samples
 from proctool.training.step_cut import cut_for, is_chosen, planned_memory
 from proctool.training.trackers import check_trackers, tracked
 from proctool.transplantation import Origin, records, summary
-from proctool.units import format_bytes
+from proctool.units import counted, format_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,8 +150,8 @@ class Job:
         remarks = [self.remark] if self.remark else []
         if self._eval_samples < self.options.eval_samples:
             remarks.append(
-                f"the validation split has {self._eval_samples} samples, fewer than --eval-samples "
-                f"{self.options.eval_samples}; all of them are scored"
+                f"the validation split has {counted(self._eval_samples, 'sample', exact=True)}, "
+                f"fewer than --eval-samples {self.options.eval_samples}; all of them are scored"
             )
         return remarks
 
@@ -165,27 +164,21 @@ class Job:
         trained = parameter_count(model) if self.options.train is None else train_only(model, self.options.train)
         return model, origins, trained
 
+    def _identity(self, options: TrainingOptions) -> Identity:
+        return Identity(self.command, options, self.source.metadata(), self.parents)
+
     def _settings(self) -> dict[str, Any]:
-        """Everything that the run's result depends on, as JSON values."""
-        settings = {
-            "command": self.command,
-            **recorded(self.options),
-            **{f"source.{key}": value for key, value in self.source.metadata().items()},
-            "parents": [
-                parent.content if isinstance(parent, Artifact) else parent["content"] or parent["name"]
-                for parent in self.parents
-            ],
-        }
-        if (configuration := written_digest(self.options.model)) is not None:
-            settings["model.content"] = configuration
-        if (start := start_of(self.options.model)) is not None:  # also defaults: a changed one makes another run
-            settings["init_std"] = start.init_std if self.options.init_std is None else self.options.init_std
-            settings["tie"] = start.tied if self.options.tie is None else self.options.tie
-        as_json: dict[str, Any] = json.loads(json.dumps(settings))
-        return as_json
+        return self._identity(self.options).settings()
+
+    def _require_own_outputs(self) -> None:
+        self._identity(self.options).require_own_outputs(self.output, self.run_path)
 
     def outlook(self) -> Outlook:
         """What `run` would do with the run that is in its folder. Raises OSError."""
+        try:
+            self._require_own_outputs()
+        except ArtifactError as error:
+            return Outlook("refuse", reason=str(error))
         return outlook(self.run_path, self._settings(), self.options, self.output)
 
     def run(self) -> EndEvent:
@@ -198,6 +191,7 @@ class Job:
     def _run(self) -> EndEvent:
         from proctool.training.devices import end_process, start_process
 
+        self._require_own_outputs()
         settings, fresh = self._settings(), self.options.resume == "never"
         process = start_process()
         with process.main_process_first():  # it creates or checks the folder; the others only read it
@@ -306,17 +300,14 @@ class Job:
         for which, path, prefix in outputs_of(self.options, self.output) if run.is_writer else []:
             found = best if which == "best" else last
             metadata = {
-                "command": self.command,
                 "steps": found.step,
                 "tokens": found.tokens,
                 **self._procedural(found.step),
-                "seed": self.options.seed,
                 "metrics": {"loss": found.loss if math.isfinite(found.loss) else None, "accuracy": found.accuracy},
-                "training": {k: v for k, v in recorded(options).items() if k != "init"},
                 "carried": records(summary(origins)),
                 **trained_size,
                 **({EXTENDED_FROM: [each["step"] for each in run.extended_from]} if run.extended_from else {}),
-                **self.source.metadata(),
+                **self._identity(options).described(),
                 **self.metadata,
             }
             made = save_model(path, model, without_folders(metadata), self.parents, weights=weights_at(found))

@@ -142,6 +142,8 @@ class TrainingOptions:
     """Resume from the run folder's checkpoint, or discard it (never)."""
     extend: bool = field(default=False, metadata=INCIDENTAL)
     """Continue a finished run from its last state up to --steps."""
+    force: bool = field(default=False, metadata=INCIDENTAL)
+    """Replace a model at --output that another command wrote."""
     keep_state: bool | None = field(default=None, metadata=INCIDENTAL)
     """Keep the final state for --extend (default: if below 64 MiB)."""
     run_dir: Path | None = field(default=None, metadata=INCIDENTAL)

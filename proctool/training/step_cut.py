@@ -132,10 +132,13 @@ def cut_for(
 
 
 def planned_memory(options: TrainingOptions, model: PreTrainedModel, length: int) -> dict[str, Any]:
-    """For a dry run: the estimated peak memory of one process of this launch, and the cut that follows from it."""
+    """For a dry run: the estimated peak memory of one process of this launch, its share of the device's memory, and the
+    cut that follows from the free memory.
+    """
     from proctool.training.loss import LOGITS_AT_ONCE
 
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    sharers = launch().processes if device is None else 1
     cut = cut_for(options, model, length, device or torch.device("cpu"))
     memory = training_memory(
         model, length=length, logits_at_once=LOGITS_AT_ONCE, precision=options.precision, dropout=options.dropout,
@@ -144,7 +147,8 @@ def planned_memory(options: TrainingOptions, model: PreTrainedModel, length: int
     )  # fmt: skip
     layout = Layout(cut.micro_batch, launch().processes, accumulates=cut.accumulate > 1)
     chosen = {"micro_batch": cut.micro_batch, "gradient_checkpointing": cut.gradient_checkpointing}
-    return {"peak_bytes": memory.peak(layout), **(chosen if is_chosen(options) else {})}
+    total = device_memory(device or torch.device("cpu")).total // sharers
+    return {"peak_bytes": memory.peak(layout), "memory_bytes": total, **(chosen if is_chosen(options) else {})}
 
 
 def _agreed(memory: DeviceMemory) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,7 @@ from proctool.models.build import context_of, model_config, outline
 from proctool.models.components import parse_components
 from proctool.models.saved import SavedModel, config_values, open_model
 from proctool.models.shapes import Written, written_sizes
-from proctool.outputs import Output, reads_of, require_safe
+from proctool.outputs import Output, reads_of, require_own_model, require_safe
 from proctool.paths import user_path
 from proctool.transplantation.asked import chosen_heads, layer_sets, treatments_of
 from proctool.transplantation.donors import Donor
@@ -133,6 +134,12 @@ class Transplant:
                 parents=self._parents(),
                 shapes=shapes,
             )
+
+    def has_written(self, found: Artifact) -> bool:
+        """Whether this transplant wrote the artifact: its metadata and parents are the same."""
+        parents = [each.as_parent if isinstance(each, Artifact) else dict(each) for each in self._parents()]
+        mine: dict[str, Any] = json.loads(json.dumps({"about": self._metadata(), "parents": parents}))
+        return mine == {"about": found.metadata, "parents": list(found.parents)}
 
     def _value(self, step: Step) -> torch.Tensor:
         value = step.make() if step.make else self.target.start(step.origin.tensor)
@@ -264,7 +271,9 @@ def plan_transplant(options: TransplantOptions) -> Transplant:
     if sharpening is not None:
         sharpening.steps = steps
     left = leftovers(target, grafts, embeddings_from if way == "copy" else None)
-    return Transplant(options, target, tuple(steps), donors, tuple(differences(target, donors)), tuple(left))
+    planned = Transplant(options, target, tuple(steps), donors, tuple(differences(target, donors)), tuple(left))
+    require_own_model(options.output, "--output", planned.has_written, force=options.force)
+    return planned
 
 
 def _tell_apart(donors: Sequence[Donor]) -> None:

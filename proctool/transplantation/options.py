@@ -61,6 +61,8 @@ class TransplantOptions:
     """Seed for fresh weights, permutations, noise and sampled rows."""
     output: Path = field(default=Path("mixed.safetensors"), metadata={"incidental": True})
     """Model file to write."""
+    force: bool = field(default=False, metadata={"incidental": True})
+    """Replace a model at --output that another command wrote."""
 
     def __post_init__(self) -> None:
         for name in CARRIED:

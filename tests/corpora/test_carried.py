@@ -79,12 +79,12 @@ def test_built_in_tokenizers_are_known_by_name(name):
 def test_transplants_hand_it_on_with_the_embeddings(trained, tmp_path):
     base, out = tmp_path / "base.safetensors", tmp_path / "out.safetensors"
     save(base, trained)
-    package.transplant(base=base, attention=base, output=out)
+    package.transplant(base=base, attention=base, output=out, force=True)
     assert open_model(out).tokenizer().fingerprint == trained.fingerprint
     export(open_model(base), tmp_path / "hf")
-    package.transplant(base=tmp_path / "hf", attention=base, output=out)
+    package.transplant(base=tmp_path / "hf", attention=base, output=out, force=True)
     assert open_model(out).tokenizer().fingerprint == trained.fingerprint
-    package.transplant(attention=base, output=out)
+    package.transplant(attention=base, output=out, force=True)
     assert open_model(out).tokenizer() is None
 
 

@@ -89,7 +89,7 @@ def test_a_corpus_of_bad_documents_alone_says_what_was_left_out(tmp_path, procto
     words = ("pretrain", "--skip-bad", *SMALL, "--corpus")
     said = proctool(*words, "all.jsonl").line
     assert "its train split is empty, and 2 bad documents skipped; run without --skip-bad to see the errors" in said
-    assert "1 documents with 10 tokens, too few for one row of 16" in proctool(*words, "one.jsonl").line
+    assert "1 document with 10 tokens, too few for one row of 16" in proctool(*words, "one.jsonl").line
 
 
 def test_a_sound_corpus_is_the_same_with_and_without(jsonl):

@@ -180,7 +180,7 @@ def test_too_little_text_is_said_on_opening(tmp_path):
     path = tmp_path / "short.txt"
     path.write_text("a few words\n")
     corpus = open_corpus(str(path))
-    with pytest.raises(CorpusError, match=r"short\.txt: its train split has 1 documents with 13 tokens, too few"):
+    with pytest.raises(CorpusError, match=r"short\.txt: its train split has 1 document with 13 tokens, too few"):
         open_store(corpus, BYTES, 512)
     with pytest.raises(CorpusError, match=r"validation split is empty \(its only document is in train\); give .*--val"):
         open_store(corpus, BYTES, 4).split("validation")

@@ -307,7 +307,7 @@ def test_the_embeddings_control_starts_them_as_the_arm_does_everywhere(root: Pat
 def test_a_control_that_would_be_none_is_left_out_or_refused(arm: dict[str, Any], which: str, said: str) -> None:
     """Left out of the standard ones, refused by name."""
     both = {"cold": {}, "x": WARM | arm}
-    for standard in ("standard", {"of": ["x"]}):
+    for standard in ("standard", {"of": ["x"]}, {"which": "standard", "of": ["x"]}):
         assert not any(
             each.control == which for each in arms(arms=both, controls=standard, diagnostics=HAYSTACK).values()
         )
@@ -414,6 +414,10 @@ def test_launch_sets_the_precision_of_every_stage(root: Path) -> None:
         ({"controls": {"which": []}}, "controls.which: is empty"),
         ({"controls": "mean"}, 'controls: unknown control "mean" (known: embeddings, '),
         ({"controls": {"of": ["cold"]}}, "controls.of: cold has no warm-up"),
+        (
+            {"controls": ["standard", "random"]},
+            "controls: standard cannot be in a list; write controls: standard, or name",
+        ),
         ({"controls": "standard", "arms": {"cold": {}}}, "controls: no arm has a warm-up"),
         (
             {"controls": "scale", "arms": {"cold": {}, "x": WARM, "x-scale": WARM}},

@@ -14,7 +14,7 @@ from proctool.transplantation.options import TransplantOptions
 
 INCIDENTAL = {
     "run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "cache_dir", "log_every", "spike", "track",
-    "track_heads", "extend", "keep_state", "cuda_graph", "producers", "on_divergence",
+    "track_heads", "extend", "keep_state", "cuda_graph", "producers", "on_divergence", "force",
 }  # fmt: skip
 
 

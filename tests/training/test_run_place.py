@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proctool.errors import RunError
+from proctool.errors import ArtifactError
 from proctool.events import EndEvent, Event, NoteEvent
 from proctool.reporting.measured import warmup_from_lineage
 from proctool.reporting.metrics import MetricsLog, read_metrics
@@ -77,6 +77,26 @@ def test_outputs_of_one_name_in_two_folders_train_and_resume(tmp_path: Path) -> 
     assert not Path("runs").exists()
 
 
+def test_a_model_of_another_run_is_replaced_only_with_force() -> None:
+    kept, elsewhere = contents(run(to("a/m.safetensors")) and Path("a/m.safetensors")), Path("elsewhere")
+    other = dataclasses.replace(to("a/m.safetensors", seed=9), run_dir=elsewhere)
+    job = warmup_job(other)
+    assert "a/m.safetensors: has a model that another command wrote" in (job.outlook().reason or "")
+    with pytest.raises(ArtifactError, match="choose another --output, or --force to replace it"):
+        job.run()
+    assert (contents(Path("a/m.safetensors")), elsewhere.exists()) == (kept, False)
+    # Its own run, and the same command with another run folder, need no --force.
+    assert "already complete in a/m.run" in notes(run(to("a/m.safetensors"))[1])
+    assert run(dataclasses.replace(to("a/m.safetensors"), run_dir=Path("again")))[0].content == kept
+    assert run(dataclasses.replace(other, force=True))[0].content == contents(Path("a/m.safetensors")) != kept
+    with pytest.raises(ArtifactError, match="has a model that another command wrote"):
+        run(to("a/m.safetensors"))  # it has ended, but its model was replaced
+    save = to("b/m.safetensors", save="both")
+    run(dataclasses.replace(save, output=best_of(save.output), save=None))
+    with pytest.raises(ArtifactError, match="b/m-best"):
+        run(save)
+
+
 def test_best_weights_share_the_folder_of_the_last() -> None:
     end, _ = run(to("a/m.safetensors", save="both"))
     assert end.best_content == contents(best_of(Path("a/m.safetensors")))
@@ -98,7 +118,7 @@ def test_an_interrupted_run_of_an_earlier_version_goes_on_in_its_folder(tmp_path
     again, said = run(asked)
     assert (again, "already complete in runs/m" in notes(said)) == (end, True)
     longer = dataclasses.replace(asked, steps=16, extend=True, schedule="constant")
-    with pytest.raises(RunError, match=r"a/m\.run: has no finished run"):
+    with pytest.raises(ArtifactError, match=r"a/m\.safetensors: has a model that another command wrote"):
         run(dataclasses.replace(longer, lr=0.5))
     assert run(longer)[0].step == 16
     assert not run_folder_of(asked.output).exists() or not list(run_folder_of(asked.output).glob("*.jsonl"))
@@ -110,7 +130,7 @@ def test_an_interrupted_run_of_an_earlier_version_goes_on_in_its_folder(tmp_path
 def test_a_folder_of_an_earlier_version_is_left_to_its_own_run(changes: dict[str, Any]) -> None:
     run(dataclasses.replace(to("a/m.safetensors"), run_dir=OLD))
     before = {path: path.read_bytes() for path in OLD.rglob("*") if path.is_file()}
-    asked = dataclasses.replace(to("a/m.safetensors"), **changes)
+    asked = dataclasses.replace(to("a/m.safetensors", force=True), **changes)
     assert Path(run(asked)[0].run_dir) == run_folder_of(asked.output)
     assert {path: path.read_bytes() for path in OLD.rglob("*") if path.is_file()} == before
 

@@ -304,7 +304,7 @@ def test_every_setting_that_matters_is_recorded(tmp_path: Path) -> None:
     warmup_job(options(tmp_path)).run()
     recorded = json.loads((tmp_path / "run" / "config.json").read_text())
     incidental = {"run_dir", "resume", "checkpoint_every", "keep_checkpoints", "output", "log_every", "spike", "track"}
-    incidental |= {"extend", "keep_state", "cuda_graph", "producers", "track_heads", "on_divergence"}
+    incidental |= {"extend", "keep_state", "cuda_graph", "producers", "track_heads", "on_divergence", "force"}
     fields = {field.name for field in dataclasses.fields(WarmupOptions)}
     assert fields - incidental <= recorded.keys()
 

@@ -63,6 +63,21 @@ def test_a_dry_run_lists_every_tensor_and_writes_nothing(proctool: Run, folder: 
             assert torch.equal(made[row["tensor"]], weights(Path(given["donor"]))[given["tensor"]])
 
 
+def test_a_model_of_another_command_is_replaced_only_with_force(proctool: Run, folder: Path) -> None:
+    command = ("transplant", "--attention", "a.safetensors", "-o", "m.safetensors")
+    assert proctool(*command).code == proctool(*command).code == 0
+    kept = artifact.read_header(Path("m.safetensors")).content
+    for dry in ((), ("--dry-run",)):
+        said = proctool(*command, "--seed", 1, *dry)
+        assert (said.code, said.line) == (1, (
+            f"proctool: m.safetensors: has a model that another command wrote (content {kept[:12]}); "
+            "choose another --output, or --force to replace it"
+        ))  # fmt: skip
+    assert artifact.read_header(Path("m.safetensors")).content == kept
+    assert proctool(*command, "--seed", 1, "--force").code == 0
+    assert artifact.read_header(Path("m.safetensors")).content != kept
+
+
 def test_lineage_goes_back_to_the_generating_tasks(proctool: Run) -> None:
     assert proctool("generate", "set", "--inputs", 5, "--symbols", 9, "--samples", 64, "-o", "d.safetensors").code == 0
     assert proctool("warmup", "--data", "d.safetensors", *SMALL, "-o", "set.safetensors").code == 0

@@ -29,7 +29,7 @@ def donors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Weights
 
 
 def build(**options: Any) -> Weights:
-    proctool.transplant(output="out.safetensors", **options)
+    proctool.transplant(output="out.safetensors", force=True, **options)
     return weights(Path("out.safetensors"))
 
 
@@ -232,7 +232,9 @@ def test_donors_with_files_named_alike_are_told_apart(tmp_path: Path) -> None:
 def test_the_tokenizer_comes_with_copied_embeddings_only(tmp_path: Path) -> None:
     save_donor(tmp_path / "d.safetensors", 1, metadata={"tokenizer": "bytes"})
     for way, expected in (("copy", "bytes"), ("mean", None)):
-        made = proctool.transplant(mlp=tmp_path / "d.safetensors", embeddings=way, output=tmp_path / "o.safetensors")
+        made = proctool.transplant(
+            mlp=tmp_path / "d.safetensors", embeddings=way, output=tmp_path / f"{way}.safetensors"
+        )
         assert made.metadata.get("tokenizer") == expected
 
 

@@ -13,6 +13,7 @@ from proctool.models.probes import Probe, random_probe
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.samples import Samples
 from proctool.procedural.streams import Stream
+from proctool.units import counted
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -70,4 +71,4 @@ def _corpus(saved: SavedModel, options: InterpretOptions) -> Probe:
     for row, found in enumerate(ids):
         tokens[row, : len(found)] = found
         targets[row, 1 : len(found)] = True
-    return Probe(Samples(tokens, targets), f"{len(ids)} documents of {corpus.name}, {split}")
+    return Probe(Samples(tokens, targets), f"{counted(len(ids), 'document', exact=True)} of {corpus.name}, {split}")
