@@ -187,7 +187,7 @@ MISTAKES = {
     "a flag over a file": (("warmup", "--config", "range.yaml", "--batch-size", -4), ": batch_size = -4: must be at"),
     "an output with a slash": (("warmup", "--task", "set", "-o", "x/"), "x/: is the name of a folder; --output takes"),
     "a slash in a file": (("warmup", "--task", "set", "--config", "slash.yaml"), "x/: is the name of a folder"),
-    "a mistake beside a file": (("warmup", "--config", "range.yaml", "--task", "set", "--data", "x"), ": give either"),
+    "a mistake beside a file": (("warmup", "--config", "fine.yaml", "--task", "set", "--data", "x"), "proctool: give either"),
     "an option of a task given twice": (("generate", "set:inputs=4,inputs=5"), "inputs is given twice; remove one"),
     "an empty model": (("warmup", "--task", "set", "--model", ""), "model: is empty; write a shape"),
     "an empty path": (("warmup", "--task", "set", "--output", ""), "output: is empty; give a path"),
@@ -212,6 +212,7 @@ def test_a_mistake_is_one_clear_line(proctool: Callable[..., Said], text: Path, 
     Path("bad.yaml").write_text("stepz: 3")
     Path("many.yaml").write_text("steps: many")
     Path("slash.yaml").write_text("output: x/")
+    Path("fine.yaml").write_text("steps: 5")
     Path("range.yaml").write_text("{task: set, batch_size: -3}")
     Path("recipe.yaml").write_text("{name: x, model: 1x1x16, corpus: python, arms: {cold: {}}, controls: standart}")
     before = {path: path.read_bytes() for path in Path().glob("*.safetensors")}
