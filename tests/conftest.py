@@ -44,6 +44,7 @@ def proctool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., S
     """Run the command line in this process, in an empty folder, with a token cache of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PROCTOOL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("COLUMNS", raising=False)  # it decides the width of tables
 
     def run(*arguments: object) -> Said:
         from proctool.cli import main
