@@ -187,7 +187,10 @@ MISTAKES = {
     "a flag over a file": (("warmup", "--config", "range.yaml", "--batch-size", -4), ": batch_size = -4: must be at"),
     "an output with a slash": (("warmup", "--task", "set", "-o", "x/"), "x/: is the name of a folder; --output takes"),
     "a slash in a file": (("warmup", "--task", "set", "--config", "slash.yaml"), "x/: is the name of a folder"),
-    "a mistake beside a file": (("warmup", "--config", "fine.yaml", "--task", "set", "--data", "x"), "proctool: give either"),
+    "a mistake beside a file": (
+        ("warmup", "--config", "fine.yaml", "--task", "set", "--data", "x"),
+        "proctool: give either",
+    ),
     "an option of a task given twice": (("generate", "set:inputs=4,inputs=5"), "inputs is given twice; remove one"),
     "an empty model": (("warmup", "--task", "set", "--model", ""), "model: is empty; write a shape"),
     "an empty path": (("warmup", "--task", "set", "--output", ""), "output: is empty; give a path"),

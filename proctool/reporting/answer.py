@@ -14,6 +14,10 @@ from proctool.reporting.verdict import Controlled, is_clear, percent, seeds_said
 ENOUGH = 3
 """With this many seeds, an unclear difference is a finding; with fewer, it is a reason to run more seeds."""
 
+_SAME, _PART = 0.8, 0.2
+"""Shares of an arm's rise in accuracy over the baseline. A control that reaches the first did the same as the arm; one
+that reaches the second explains a part of the rise."""
+
 _NO_CONTROL = "{} has no control, so the scale of the weights alone may explain it."
 
 
@@ -125,8 +129,13 @@ def _of_accuracies(group: Sequence[DiagnosticResult], control_arms: dict[str, st
         return f"{_start('Yes', asked)}{reaches} {seeds}. {_NO_CONTROL.format(best.arm)}"
     strongest = max(controls, key=lambda each: each.accuracy.value)
     reached = percent(strongest.accuracy.value, 1)
-    if base and strongest.accuracy.value >= 0.5 * (best.accuracy.value + base[0].accuracy.value):
-        return f"Not because of the warm-up data: {reaches}, but the control {strongest.arm} reaches {reached} {seeds}."
+    floor = base[0].accuracy.value if base else 0
+    share = (strongest.accuracy.value - floor) / (best.accuracy.value - floor)
+    if base and share >= _PART:
+        how = "Not" if share >= _SAME else "Only in part"
+        return (
+            f"{how} because of the warm-up data: {reaches}, but the control {strongest.arm} reaches {reached} {seeds}."
+        )
     return f"{_start('Yes', asked)}{reaches}; {strongest.arm}, the best control, reaches {reached} {seeds}."
 
 
