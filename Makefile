@@ -1,4 +1,4 @@
-# make demo   set up, then the main job: does procedural warm-up help a small model learn Python?
+# make demo   set up, then the main job: do balanced brackets teach a tiny model to look things up?
 # make test   set up, then every test
 # make check  set up, then what CI runs first: format, lint, types, the fast tests
 # make bench  set up, then measure speeds
@@ -36,7 +36,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	@echo "The demo takes about six minutes on two cores. Stopped, 'make demo' goes on where it was."
+	@echo "The demo takes about seven minutes on two cores. Stopped, 'make demo' goes on where it was."
 	@$(BIN)/proctool run recipes/demo.yaml
 
 results: $(READY)
