@@ -215,7 +215,7 @@ def _paragraphs(text: str, width: int) -> Iterator[str]:
 
 
 def _wrapped(text: str, width: int, indent: str = "", hanging: int = 0) -> list[str]:
-    """Lines of at most `width` characters, `hanging` more spaces before all but the first; no break before a default."""
+    """Lines of at most `width` characters; all but the first get `hanging` more spaces. A default stays whole."""
     one_line = " ".join(re.split(r"[ \t\n]+", text.strip()))
     whole = re.sub(r"Default: (?=\S+$)", f"Default:{_STUCK}", one_line)
     lines = textwrap.wrap(
