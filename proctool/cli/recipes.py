@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -96,7 +97,9 @@ def init(
     ).text()
     build_recipe(parse_yaml(text, str(output)))
     _write_new(output, text)
-    say(f"wrote {output}; see its stages with: proctool run {output} --dry-run")
+    command = f"proctool run {shlex.quote(str(output))}"
+    say(f"wrote {output}; see its stages and how long they take with: {command} --dry-run")
+    say(f"try it in a minute or two with: {command} --smoke")
 
 
 def _write_new(path: Path, text: str) -> None:
