@@ -61,7 +61,9 @@ def init(
         int | None,
         typer.Option(min=2, help="Tokens per row (default: 128, or more if a task needs it).", show_default=False),
     ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Task to warm up on (repeatable).")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Task to warm up on (repeatable; default: set:inputs=24).")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each pretraining run.")] = 800,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; use at least 3 for intervals.")] = 3,
     text_field: Annotated[
