@@ -1,6 +1,7 @@
 """Which bracket donors transfer to haystack: trains donors, looks at their heads, runs the diagnostic from each.
 
     python -m benchmarks.donors --setting k16 --donors 0-9 --diagnostics 0 --folder runs/donors
+    python -m benchmarks.donors --accept haystack:above=.25,tries=10   # donors that passed a probe
     python -m benchmarks.donors --heads donor.safetensors ...          # the measures of heads alone
 
 A pair of donor and diagnostic takes about ten minutes of one core. Each finished pair is one line in
@@ -49,6 +50,7 @@ def main() -> int:
     parser.add_argument("--setting", choices=SETTINGS, default="k16")
     parser.add_argument("--donors", default="0-9", help="seeds of donors: 0-9 or 0,3,5")
     parser.add_argument("--diagnostics", default="0", help="seeds of the diagnostic")
+    parser.add_argument("--accept", help="probe donors, as `proctool warmup --accept` does")
     parser.add_argument("--folder", type=Path, default=Path("runs/donors"))
     parser.add_argument("--heads", nargs="+", type=Path, help="measure these donors' heads and leave")
     asked = parser.parse_args()
@@ -59,13 +61,13 @@ def main() -> int:
     asked.folder.mkdir(parents=True, exist_ok=True)
     (asked.folder / "target.json").write_text(json.dumps(TARGET))
     record = asked.folder / "pairs.jsonl"
-    done = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    done = [{"accept": None} | json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     for donor_seed in seeds(asked.donors):
         for seed in seeds(asked.diagnostics):
-            key = {"setting": asked.setting, "donor_seed": donor_seed, "diagnostic_seed": seed}
+            key = {"setting": asked.setting, "accept": asked.accept, "donor_seed": donor_seed, "diagnostic_seed": seed}
             if any(key.items() <= each.items() for each in done):
                 continue
-            pair = key | run(asked.folder, asked.setting, donor_seed, seed)
+            pair = key | run(asked.folder, asked.setting, donor_seed, seed, asked.accept)
             with record.open("a") as file:
                 file.write(json.dumps(pair) + "\n")
             print(f"{asked.setting}: donor {donor_seed}, diagnostic {seed}: {pair['accuracy']:.1%}", flush=True)
@@ -78,14 +80,16 @@ def seeds(written: str) -> list[int]:
     return list(range(int(first), int(last) + 1)) if dash else [int(each) for each in written.split(",")]
 
 
-def run(folder: Path, setting: str, donor_seed: int, seed: int) -> dict[str, Any]:
+def run(folder: Path, setting: str, donor_seed: int, seed: int, accept: str | None = None) -> dict[str, Any]:
     """One donor and one diagnostic from it: how both ended, and the donor's heads before the diagnostic."""
     task, more = SETTINGS[setting]
-    donor = folder / f"{setting}-{donor_seed}.safetensors"
+    name = f"{setting}-{donor_seed}" + (f"-{accept.replace(':', '-')}" if accept else "")
+    donor = folder / f"{name}.safetensors"
     warmup = f"warmup --task {task} {WARMUP} {more} --seed {donor_seed}".split()
-    trained = events(proctool([*warmup, "-o", str(donor)], folder / f"{setting}-{donor_seed}"))
+    warmup += ["--accept", accept] if accept else []
+    trained = events(proctool([*warmup, "-o", str(donor)], folder / name))
     diagnostic = f"eval haystack --model {folder / 'target.json'} {DIAGNOSTIC} --seed {seed}".split()
-    measured = events(proctool([*diagnostic, "--init", str(donor)], folder / f"{setting}-{donor_seed}-d{seed}"))
+    measured = events(proctool([*diagnostic, "--init", str(donor)], folder / f"{name}-d{seed}"))
     evals = [event for event in measured if event["event"] == "eval"]
     end = next(event for event in reversed(trained) if event["event"] == "end")
     return {

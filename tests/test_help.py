@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from proctool.cli.examples import examples_of
-from proctool.cli.help import MANY, RARE, WIDEST, help_text
+from proctool.cli.help import MANY, RARE, help_text
 from proctool.cli.lazy import LazyGroup
 from proctool.cli.main import app
 from tests.conftest import Said
@@ -30,6 +30,10 @@ def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...
 
 ROOT = typer.main.get_command(app)
 ALL = list(commands(ROOT))
+
+
+def path(words: tuple[str, ...]) -> str:
+    return " ".join(["proctool", *words])
 
 
 def found(words: tuple[str, ...]) -> tuple[Any, Any]:
@@ -56,17 +60,24 @@ def test_help_names_every_option_whole_within_the_width(
     hidden = {flag for flag, name in flags.items() if name in RARE} if len(flags) > MANY else set()
     assert set(flags) - hidden <= shown
     assert set(flags) <= set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", everything))
-    body = everything.partition("\nExamples:")[0]
-    assert [line for line in body.splitlines() if len(line) > columns and " " in line.strip()] == []
-    assert [line for line in everything.splitlines() if len(line) > WIDEST] == []
+    assert [line for line in everything.splitlines() if len(line) > columns] == []
+    assert [line for line in everything.splitlines() if line.endswith("Default:")] == []
+
+
+def test_an_example_on_several_lines_is_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    for words in ALL:
+        examples = help_text(*found(words)).partition("\nExamples:\n")[2].replace("\\\n", "").splitlines()
+        written = [shlex.split(each) for each in examples if each]
+        assert written == [shlex.split(each) for each in examples_of(path(words))]
 
 
 @pytest.mark.parametrize("words", [each for each in ALL if each], ids=" ".join)
 def test_every_command_has_examples_that_parse(words: tuple[str, ...]) -> None:
-    examples = examples_of(" ".join(["proctool", *words]))
+    examples = examples_of(path(words))
     assert examples
     for example in examples:
-        program, *arguments = shlex.split(example.replace("\\\n", " "))
+        program, *arguments = shlex.split(example)
         assert program == "proctool"
         command: Any = ROOT
         context = typer.Context(command, info_name="proctool")

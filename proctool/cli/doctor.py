@@ -10,7 +10,7 @@ import typer
 
 from proctool.errors import OptionError
 from proctool.paths import AS_PATH
-from proctool.units import format_bytes, format_count
+from proctool.units import counted, format_bytes, format_count
 
 if TYPE_CHECKING:
     from proctool.doctor.facts import Checkup, Products
@@ -64,7 +64,7 @@ def _rows(found: Checkup) -> Iterator[tuple[str, str]]:
     yield "proctool", f"{found.proctool}; Python {software.python}"
     yield "torch", f"{software.torch}, {libraries}"
     if device.kind == "cpu":
-        count = f"{device.count} cores, {device.threads} threads"
+        count = f"{counted(device.count, 'core')}, {counted(device.threads, 'thread')}"
     else:
         count = f"{device.count} devices" if device.count > 1 else ""
         count += f"{'; ' if count else ''}driver {device.driver or 'unknown'}, built for {software.cuda}"

@@ -20,9 +20,7 @@ EXAMPLES: dict[str, Sequence[str]] = {
         "proctool warmup --task dyck:k=16,length=128 --model 2x4x16 --dry-run",
         "proctool warmup --task dyck --model 2x4x16 --accept haystack",
     ),
-    "transplant": (
-        "proctool transplant --attention set.safetensors --mlp eca.safetensors \\\n      -o mixed.safetensors",
-    ),
+    "transplant": ("proctool transplant --attention set.safetensors --mlp eca.safetensors -o mixed.safetensors",),
     "pretrain": (
         "proctool pretrain --corpus python --model 4x4x64 -o cold.safetensors",
         "proctool pretrain --corpus texts/ --init warm.safetensors",
@@ -41,7 +39,7 @@ EXAMPLES: dict[str, Sequence[str]] = {
     ),
     "eval interpret": (
         "proctool eval interpret model.safetensors --against fresh --figures heads/",
-        "proctool eval interpret model.safetensors --task haystack \\\n      --ablate zero",
+        "proctool eval interpret model.safetensors --task haystack --ablate zero",
     ),
     "eval finetune": ("proctool eval finetune sst2 --init model.safetensors --data glue/",),
     "sample": ('proctool sample model.safetensors --prompt "def main(" --tokens 50',),
@@ -53,7 +51,7 @@ EXAMPLES: dict[str, Sequence[str]] = {
     "init": ("proctool init --corpus articles.jsonl --model 4x4x128 --task set --task dyck",),
     "search": (
         "proctool search --corpus articles.jsonl --model gpt2 --hours 2",
-        "proctool search --corpus python --model 4x4x64 --task set --task dyck:k=16 \\\n      --dry-run",
+        "proctool search --corpus python --model 4x4x64 --task set --task dyck:k=16 --dry-run",
     ),
     "plan": (
         "proctool plan paper/c4 --gpu h100 --gpus 8",

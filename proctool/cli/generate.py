@@ -196,11 +196,13 @@ def _show(task: Task, options: GenerateOptions, count: int) -> None:
 
     console, stream = tables.console(), Stream(task, options.seed, options.split)
     for start in range(0, count, _AT_ONCE):
-        console.print(render(task, stream.read(start, min(start + _AT_ONCE, count))))
+        console.print(render(task, stream.read(start, min(start + _AT_ONCE, count)), most=_SHOWN))
 
 
 _AT_ONCE = 128
 """Samples drawn at a time, so that the first ones appear soon (`| head`)."""
+_SHOWN = 256
+"""Tokens shown of a sample: two samples of most tasks fit a screen."""
 
 
 def _check(task: Task, options: GenerateOptions, common: Common) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 import typing
@@ -32,6 +33,8 @@ _PLACEHOLDERS = {
     "int": "N", "integer": "N", "integer range": "N", "float": "NUMBER", "float range": "NUMBER",
     "bool": "", "boolean": "", "path": "PATH",
 }  # fmt: skip
+_STUCK = "\N{NO-BREAK SPACE}"
+"""A space at which textwrap breaks no line."""
 _COMMON_PANEL = "In every command"
 _COMMON = ("config", "set_", "json_", "as_json", "dry_run", "help")
 
@@ -124,8 +127,17 @@ def help_text(command: Any, ctx: Any, *, everything: bool = False) -> str:
             "",
         ]
     if examples := examples_of(ctx.command_path):
-        lines += ["Examples:", *(f"  {each}" for each in examples), ""]
+        lines += ["Examples:", *(line for each in examples for line in _example(each, width)), ""]
     return "\n".join(lines)
+
+
+def _example(text: str, width: int) -> Iterator[str]:
+    """A command over as many lines as it needs, ready for a shell; flags keep their values, quotes their spaces."""
+    whole = re.sub(r'"[^"]*"', lambda quoted: quoted[0].replace(" ", _STUCK), text)
+    whole = re.sub(r"( --?[\w-]+) (?!-)", rf"\1{_STUCK}", whole)
+    *lines, last = _wrapped(whole, width - 2, "  ", hanging=4)
+    yield from (f"{line} \\" for line in lines)
+    yield last
 
 
 def _usage(command: Any, parameters: Iterable[Any]) -> Iterator[str]:
@@ -202,8 +214,12 @@ def _paragraphs(text: str, width: int) -> Iterator[str]:
         yield from _wrapped(paragraph, width)
 
 
-def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        " ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent, break_long_words=False,
+def _wrapped(text: str, width: int, indent: str = "", hanging: int = 0) -> list[str]:
+    """Lines of at most `width` characters; all but the first get `hanging` more spaces. A default stays whole."""
+    one_line = " ".join(re.split(r"[ \t\n]+", text.strip()))
+    whole = re.sub(r"Default: (?=\S+$)", f"Default:{_STUCK}", one_line)
+    lines = textwrap.wrap(
+        whole, width, initial_indent=indent, subsequent_indent=indent + " " * hanging, break_long_words=False,
         break_on_hyphens=False,
     )  # fmt: skip
+    return [line.replace(_STUCK, " ") for line in lines]

@@ -21,7 +21,10 @@ from proctool.untrusted import parse_yaml
 
 Options = TypeVar("Options")
 
-_PANELS = {"TrainingOptions": "Training", "TaskTrainingOptions": "Training", "InitOptions": "Start from a warmed model"}
+_PANELS = {
+    "TrainingOptions": "Training", "TaskTrainingOptions": "Training", "InitOptions": "Start from a warmed model",
+    "MixOptions": "Procedural rows and noise",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -60,7 +61,9 @@ def init(
         int | None,
         typer.Option(min=2, help="Tokens per row (default: 128, or more if a task needs it).", show_default=False),
     ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Task to warm up on (repeatable).")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Task to warm up on (repeatable; default: set:inputs=24).")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each pretraining run.")] = 800,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; use at least 3 for intervals.")] = 3,
     text_field: Annotated[
@@ -96,7 +99,9 @@ def init(
     ).text()
     build_recipe(parse_yaml(text, str(output)))
     _write_new(output, text)
-    say(f"wrote {output}; see its stages with: proctool run {output} --dry-run")
+    command = f"proctool run {shlex.quote(str(output))}"
+    say(f"wrote {output}; see its stages and how long they take with: {command} --dry-run")
+    say(f"try it in a minute or two with: {command} --smoke")
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -99,6 +99,7 @@ def print_report(built: Report, form: Form, more: dict[str, Any] | None = None) 
         console.print(built.warning, style="bold", highlight=False, markup=False, soft_wrap=not console.is_terminal)
     for table in render.terminal_tables(built, console.width):
         console.print(table)
+    console.print()  # a caption would run into the first sentence
     for sentence in built.sentences or [_NOTHING]:
         console.print(sentence, highlight=False, markup=False, soft_wrap=not console.is_terminal)
     for remark in built.experiment.remarks:

@@ -51,7 +51,7 @@ def run(
         bool, typer.Option("--smoke", help="Try the whole recipe with tiny stages, in about a minute.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Run more than 200 runs, or more than 4 epochs of a ladder.")
+        bool, typer.Option("--yes", help="Allow more than 200 runs, or more than 4 epochs in a ladder.")
     ] = False,
     emit: Annotated[
         Scheduler | None,

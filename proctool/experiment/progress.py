@@ -159,7 +159,7 @@ def _readings(metrics: MetricsLog) -> tuple[str, str]:
 
 def _line(running: Running, progress: Progress) -> str:
     steps = running.metrics.steps or running.stage.steps
-    parts = [f"{running.metrics.step}/{steps}", *_readings(running.metrics)]
+    parts = [f"{running.metrics.step}/{steps} steps", *_readings(running.metrics)]
     parts.append(_time_left(progress.stage_left.get(running.stage.key)))
     return f"{_name(running)} {', '.join(part for part in parts if part)}"
 

@@ -34,7 +34,8 @@ function ticks(low, high, wanted) {
   const raw = (high - low) / wanted, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].find((each) => each * power >= raw) * power;
   const found = [];
-  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-6; value += step) found.push(+value.toPrecision(10));
+  // Multiples of the step, not a sum of steps: a sum misses zero by a rounding error.
+  for (let i = Math.ceil(low / step - 1e-6); i <= high / step + 1e-6; i++) found.push(+(i * step).toPrecision(10));
   return found;
 }
 function logTicks(low, high) {

@@ -41,6 +41,7 @@ _T = (
 
 
 _SMOKE = "smoke run: a few tiny steps; its numbers mean nothing"
+_NO_SMOKE = "For results, run the recipe without --smoke."
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ class Report:
 
     @property
     def sentences(self) -> list[str]:
-        """The answer, then the verdicts."""
+        """The answer, then the verdicts. A smoke run has neither, because its numbers mean nothing."""
+        if self.experiment.record.smoke:
+            return [_NO_SMOKE]
         return [*([self.answer] if self.answer else []), *self.verdicts]
 
     @property

@@ -31,7 +31,7 @@ class MixOptions:
     mix_schedule: str | None = None
     """constant, first:SHARE, decay or periodic:N (default: constant)."""
     mix_symbols: Symbols | None = None
-    """Ids of the symbols: added ids, or frequent ids (default: reserved)."""
+    """Token ids of symbols: added (reserved, the default), or frequent ones."""
     noise_tokens: float | None = None
     """Share of the corpus tokens to replace by random tokens in training."""
     noise_rows: float | None = None

@@ -97,7 +97,7 @@ class TrainingOptions:
     optimizer: Literal["adamw", "muon"] = "adamw"
     """Optimiser; muon: for matrices of attention and MLPs, AdamW for the rest."""
     lr_of: tuple[str, ...] | None = field(default=None, metadata={"comma": True})
-    """Factors on --lr of components: attention=0.5,embeddings=2."""
+    """Factors on --lr for components: attention=0.5,embeddings=2."""
     clip: float = 1.0
     """Maximum gradient norm; 0 turns clipping off."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
@@ -131,7 +131,7 @@ class TrainingOptions:
     spike: float | None = field(default=None, metadata=INCIDENTAL)
     """Stop at a gradient norm this many times the median of 100 steps."""
     on_divergence: Literal["error", "end"] = field(default="error", metadata=INCIDENTAL)
-    """At a gradient that is not finite or a spike: error, or end the run."""
+    """On a non-finite gradient or a spike: fail (error), or end early (end)."""
     log_every: int = field(default=10, metadata=INCIDENTAL)
     """Steps between lines in metrics.jsonl."""
     checkpoint_every: int = field(default=500, metadata=INCIDENTAL)

@@ -1,4 +1,4 @@
-"""Diagnostics: published settings, scorings, held-out samples that nobody trains on, and means over seeds."""
+"""Diagnostics: published settings, scorings, validation samples that nobody trains on, and means over seeds."""
 
 from __future__ import annotations
 
@@ -411,7 +411,7 @@ MISTAKES = {
     "one file for several": ((*SUM, "--seeds", "0,1", "-o", "m.safetensors"), "output: several runs"),
     "missing second init": ((*SUM, "--init", "none", "--init", "no.safetensors"), "no.safetensors: no such file"),
     "another width": ((*SUM, "--init", "none", "--init", "warm.safetensors", "--model", "1x2x32"), "16 width"),
-    "warmed on held-out samples": (("eval", "sorting", *SMALL, "--init", "seen.safetensors"), "validation split"),
+    "warmed on validation samples": (("eval", "sorting", *SMALL, "--init", "seen.safetensors"), "validation split"),
 }
 
 

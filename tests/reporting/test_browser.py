@@ -42,6 +42,7 @@ window.addEventListener("load", () => setTimeout(() => {
   button("seed 1").click();
   found.seedsLeft = loss.querySelectorAll("path.band").length;
   found.sections = [...document.querySelectorAll("section[id]")].filter((each) => !each.hidden).map((each) => each.id);
+  found.ticks = ticks(-.38, .1, 6);
   found.paper = getComputedStyle(document.body).backgroundColor;
   document.body.textContent = "FOUND" + JSON.stringify(found) + "END";
 }, 300));
@@ -78,6 +79,7 @@ def test_curves_are_drawn_and_answer(tmp_path: Path) -> None:
     assert found["sections"] == ["loss", "savings", "substitution"]
     assert (found["lines"], found["withoutArm"]) == (3, 2)
     assert (found["bands"], found["seedsLeft"]) == (4, 0)
+    assert found["ticks"] == [-0.3, -0.2, -0.1, 0, 0.1]  # zero is exact: it has a line of its own
     assert re.search(r"\d+k tokens", found["tip"])
     assert re.search(r"set-20k\s*\d\.\d{3}", found["tip"])
 

@@ -337,7 +337,7 @@ def test_diagnostics_at_the_floor_are_called_so() -> None:
 
 @pytest.mark.parametrize(("accuracy", "differs"), [(0.52, False), (0.58, True), (0.44, True)])
 def test_differences_within_the_noise_are_not_differences(accuracy: float, differs: bool) -> None:
-    # 1000 held-out samples each: noise of 1.96 sqrt(2 * 0.5 * 0.5 / 1000) = 0.044.
+    # 1000 validation samples each: noise of 1.96 sqrt(2 * 0.5 * 0.5 / 1000) = 0.044.
     results = diagnose("haystack", {"cold": {0: score(0.5, 1000)}, "set": {0: score(accuracy, 1000)}}, "cold", 0.1)
     assert results[1].differs is differs
     assert ("No warm-up has a clear effect" in diagnostic_verdict(results, "cold")) is not differs

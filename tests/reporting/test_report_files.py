@@ -63,7 +63,10 @@ def test_a_smoke_run_is_said_before_everything_else(
     report = build_report(load_experiment(folder))
     said = "smoke run: a few tiny steps; its numbers mean nothing"
     print_report(report, Form.TERMINAL)
-    assert (capsys.readouterr().out.splitlines()[0] == said) is bool(smoke)
+    shown = capsys.readouterr().out
+    assert (shown.splitlines()[0] == said) is bool(smoke)
+    for place in (shown, markdown(report), page(report)):  # and no claim is made of such numbers
+        assert ("run the recipe without --smoke" in place, "tokens to reach" in place) == (bool(smoke), not smoke)
     assert markdown(report).startswith(f"**{said}**") is bool(smoke)
     before, _, after = page(report).partition('<section class="verdict"')
     assert ((said in before) is bool(smoke), said in after) == (True, False)

@@ -94,7 +94,7 @@ def test_a_run_grows_its_samples_and_survives_kills(tmp_path: Path) -> None:
             assert (event["size"], event["length"]) == (size, length[size])
         elif event["event"] == "curriculum":
             before = next(each for each in events if each["event"] == "eval" and each["step"] == event["step"])
-            assert before["accuracy"] >= 0.2, "growth follows from the held-out set of the size before"
+            assert before["accuracy"] >= 0.2, "growth follows from the validation set of the size before"
             size = event["size"]
 
 
