@@ -179,6 +179,7 @@ MISTAKES = {
     "a model where data belong": (("warmup", "--data", "warm.safetensors", "-o", "w"), "holds model, expected data"),
     "too little text": (("pretrain", "--corpus", "short.txt", "--context", 64), "short.txt"),
     "missing corpus": (("pretrain", "--corpus", "no-such.txt"), "no-such.txt"),
+    "a device as a corpus": (("pretrain", "--corpus", "/dev/null"), "/dev/null: is a pipe or a device; give a file"),
     "unknown option in a file": (("warmup", "--config", "bad.yaml"), 'bad.yaml: unknown option "stepz"'),
     "the field's name of an option": (("warmup", "--set", "learning_rate=3"), '(did you mean "lr"?)'),
     "another command's option": (("warmup", "--set", "zzz=3"), '--set: unknown option "zzz" (the closest of '),

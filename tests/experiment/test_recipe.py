@@ -41,6 +41,7 @@ def test_arms_inherit_and_override() -> None:
         ({"baseline": "could"}, 'baseline: no arm is named "could" (did you mean "cold"?)'),
         ({"arms": {}}, "arms: give at least one"),
         ({"arms": {"a b": {}}}, 'arms: "a b" may have only letters'),
+        ({"name": "x" * 201}, 'name: "xxxxxxxxxxxxxxxxxxxx..." has 201 characters; use at most 200'),
         ({"seeds": [1, 1]}, "seeds = [1, 1]"),
         ({"seeds": [-1]}, "seeds = [-1]"),
         ({"model": "2x3x16"}, "model: model 2x3x16: width 16 is not a multiple"),
