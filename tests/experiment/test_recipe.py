@@ -59,6 +59,14 @@ def test_arms_inherit_and_override() -> None:
             {"arms": {"x": {"warmup": {"task": "set:inputs=8"}, "components": ["atention"]}}},
             'arms.x.components: "atention" is not a component (did you mean "attention"?)',
         ),
+        (
+            {"arms": {"x": {"warmup": {"task": "set:inputs=8"}, "layers": "0-5"}}},
+            "arms.x.layers: 0-5 exceeds the model, which has layers 0 to 1",
+        ),
+        (
+            {"arms": {"x": {"warmup": {"task": "set:inputs=8"}, "heads": ["1.9"]}}},
+            "arms.x.heads: the model has no head 1.9; it has heads 0 to",
+        ),
         ({"asks": "haystack"}, 'asks: "haystack" is not a measure'),
         ({"diagnostics": {"haystac": {}}}, 'diagnostics: unknown diagnostic "haystac" (did you mean "haystack"?)'),
         (
