@@ -214,7 +214,9 @@ class Job:
             return None
         run.say(f"already complete in {run.path}")
         # The folder and the files may have been moved since.
-        files = {f"{prefix}artifact": str(path) for _, path, prefix in outputs_of(self.options, self.output)}
+        files: dict[str, Any] = {
+            f"{prefix}artifact": str(path) for _, path, prefix in outputs_of(self.options, self.output)
+        }
         return dataclasses.replace(last, run_dir=str(run.path), **files)
 
     @contextlib.contextmanager

@@ -8,6 +8,7 @@ from tiny_experiment import values
 
 from proctool.errors import OptionError
 from proctool.recipe import arms_of, build_recipe, load_recipe
+from proctool.recipe.smoke import smoke
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
@@ -89,3 +90,8 @@ def test_a_file_is_named_in_its_errors(tmp_path: Path) -> None:
     path.write_text("name: r\nmodle: 2x2x16\narms: {cold: }\n")
     with pytest.raises(OptionError, match=r'r\.yaml: unknown option "modle" \(did you mean "model"\?\)'):
         load_recipe(path)
+
+
+def test_a_smoke_run_carries_a_head_that_its_narrow_model_has() -> None:
+    arms = {"cold": {}, "x": {"warmup": {"task": "set:inputs=8"}, "heads": ["1.3"]}}
+    assert smoke(build_recipe(values(model="2x4x16", arms=arms))).arms["x"].heads == ("random:1",)
