@@ -168,7 +168,9 @@ def _require_place(output: Output) -> None:
     if path.is_dir():
         raise ArtifactError(f"{path}: is a folder; {output.option} takes the name of a file")
     parent = path.absolute().parent
-    if not parent.is_dir() and not (output.makes_folder and not parent.exists()):
+    if parent.exists() and not parent.is_dir():
+        raise ArtifactError(f"{path}: {path.parent} is not a folder; choose another {output.option}")
+    if not parent.is_dir() and not output.makes_folder:
         raise ArtifactError(f"{path}: the folder {path.parent} does not exist; create it first")
 
 

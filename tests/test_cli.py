@@ -179,6 +179,7 @@ MISTAKES = {
     "a model where data belong": (("warmup", "--data", "warm.safetensors", "-o", "w"), "holds model, expected data"),
     "too little text": (("pretrain", "--corpus", "short.txt", "--context", 64), "short.txt"),
     "missing corpus": (("pretrain", "--corpus", "no-such.txt"), "no-such.txt"),
+    "a device as a corpus": (("pretrain", "--corpus", "/dev/null"), "/dev/null: is a pipe or a device; give a file"),
     "unknown option in a file": (("warmup", "--config", "bad.yaml"), 'bad.yaml: unknown option "stepz"'),
     "the field's name of an option": (("warmup", "--set", "learning_rate=3"), '(did you mean "lr"?)'),
     "another command's option": (("warmup", "--set", "zzz=3"), '--set: unknown option "zzz" (the closest of '),
@@ -199,6 +200,9 @@ MISTAKES = {
     "no tokenizer": (("eval", "perplexity", "warm.safetensors", "--corpus", "text"), "has no tokenizer"),
     "zero samples": (("generate", "set", "--samples", 0), "samples = 0"),
     "shard out of range": (("generate", "set", "--shard", "4/3"), "shard"),
+    "a run instead of its model": (("inspect", "warm.run"), "warm.run: is the folder of a run, not a model; give the"),
+    "a record instead of its folder": (("report", "recipe.yaml"), "recipe.yaml: is a file; give the experiment's fold"),
+    "a run without a name": (("compare", "=warm.run"), "=warm.run: the name before = is empty"),
     "no experiment to report": (("report", "runs/dmo"), "runs/dmo: no such experiment folder"),
     "export into a full folder": (("export", "warm.safetensors", "text"), "not an empty folder"),
     "context shorter than the samples": (("warmup", "--task", "set", "--context", 8), "context = 8"),
@@ -208,7 +212,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_clear_line(proctool: Callable[..., Said], text: Path, mistake: str) -> None:
     arguments, message = MISTAKES[mistake]
-    if "warm.safetensors" in arguments:
+    if {"warm.safetensors", "warm.run"} & {*arguments}:
         warmed(proctool)
     proctool("generate", "set", "--samples", 5, "-o", "set.safetensors")
     Path("short.txt").write_text("hello")

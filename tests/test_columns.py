@@ -95,7 +95,7 @@ def test_a_progress_line_on_a_terminal_shows_whole_parts(width: int, monkeypatch
     assert words.endswith({40: "12/300 steps", 60: "loss 4.621", 100: "12.3k tokens/s"}[width])
 
 
-@pytest.mark.parametrize(("columns", "width"), [(None, 160), ("", 160), ("70", 70)])
+@pytest.mark.parametrize(("columns", "width"), [(None, 160), ("", 160), ("0", 160), ("70", 70)])
 def test_every_table_in_a_pipe_has_one_width(
     columns: str | None, width: int, proctool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,7 @@ REFUSED = {
     "samples over a model": (("generate", "set", "-o", "warm.safetensors"), "holds model, but --output writes"),
     "a model over samples": ((*WARMUP, "-o", "set.safetensors"), "holds data, but --output writes"),
     "a model folder's weights": ((*WARMUP, "-o", "hf/model.safetensors"), "proctool did not write it"),
+    "a file as a folder": (("generate", "set", "-o", "note.txt/x.safetensors"), "note.txt is not a folder"),
     "a device": (("generate", "set", "-o", "/dev/null"), "a pipe or a device"),
     "a model's data": (
         ("warmup", "--data", "set.safetensors", *TINY, "-o", "set.safetensors"), "--data reads",

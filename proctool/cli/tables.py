@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,9 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     made = Console(stderr=stderr)
-    if not made.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
-        made.width = _FILE_WIDTH
+    columns = os.environ.get("COLUMNS", "")
+    if not (columns.isdecimal() and int(columns)):  # Rich takes a COLUMNS of 0 as the width
+        made.width = shutil.get_terminal_size().columns if made.is_terminal else _FILE_WIDTH
     return made
 
 

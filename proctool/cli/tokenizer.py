@@ -37,11 +37,12 @@ class TrainTokenizerOptions:
 
 
 def _train(options: TrainTokenizerOptions, common: Common) -> None:
-    from proctool.corpora.bpe import compression, train_bpe
+    from proctool.corpora.bpe import compression, require_size, train_bpe
     from proctool.corpora.catalog import open_corpus
 
     if options.sample < 1:
         raise OptionError(f"sample = {options.sample}: must be at least 1 byte")
+    require_size(options.vocab_size)
     folder = options.output or Path(f"{Path(options.corpus.partition(':')[0]).name}-tokenizer")
     require_new_folder(folder, "--output", reads_of(options))
     corpus = open_corpus(

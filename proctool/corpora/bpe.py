@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from proctool.corpora.documents import TRAIN, VALIDATION, Corpus
-from proctool.corpora.subwords import SubwordTokenizer
+from proctool.corpora.subwords import MOST_IDS, SubwordTokenizer
 from proctool.corpora.tokenizers import END_OF_TEXT
 from proctool.errors import CorpusError
 
@@ -18,6 +18,15 @@ SMALLEST_VOCABULARY = 257
 """The 256 bytes and end-of-text."""
 
 _PIECE = 1 << 20
+
+
+def require_size(vocab_size: int) -> None:
+    """Raise CorpusError if no tokenizer can have a vocabulary of this size."""
+    if not SMALLEST_VOCABULARY <= vocab_size <= MOST_IDS:
+        raise CorpusError(
+            f"vocab_size = {vocab_size}: must be at least {SMALLEST_VOCABULARY} (256 bytes and end-of-text) and at "
+            f"most {MOST_IDS}"
+        )
 
 
 def train_bpe(
@@ -32,14 +41,11 @@ def train_bpe(
 
     Writes a tokenizer for AutoTokenizer to `folder`: the 256 bytes, merges, and <|endoftext|> as the last id.
     `listen` is called with the number of bytes read so far. Raises CorpusError if the vocabulary is too small for the
-    bytes or too large for the text, the corpus has no text, or the folder has a tokenizer.
+    bytes or too large, the corpus has no text, or the folder has a tokenizer.
     """
     import tokenizers
 
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise CorpusError(
-            f"vocab_size = {vocab_size}: must be at least {SMALLEST_VOCABULARY} (256 bytes and end-of-text)"
-        )
+    require_size(vocab_size)
     if (folder / "tokenizer.json").exists():
         raise CorpusError(f"{folder}: already has a tokenizer; choose another folder, or delete it")
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())

@@ -26,7 +26,8 @@ from proctool.paths import is_path, user_path
 from proctool.untrusted import parse_json
 
 _END_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]", "[EOS]", "<end_of_text>")
-_MOST_IDS = 10**7
+MOST_IDS = 10**7
+"""Largest vocabulary: the libraries reserve memory for every id, and the largest published ones have 10**6."""
 _KEPT = {"chat_template": str, "padding_side": str, "model_max_length": int, "split_special_tokens": bool}
 """Settings of a tokenizer that do not change how it encodes, and their types."""
 _GPT2_PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
@@ -41,9 +42,9 @@ class SubwordTokenizer(Tokenizer):
         self._backend = backend
         self._eos = eos_token
         self._vocab_size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
-        if self._vocab_size > _MOST_IDS:
+        if self._vocab_size > MOST_IDS:
             raise CorpusError(
-                f"{spec}: ids up to {self._vocab_size} exceed the limit of {_MOST_IDS}; use another tokenizer"
+                f"{spec}: ids up to {self._vocab_size} exceed the limit of {MOST_IDS}; use another tokenizer"
             )
         backend.encode_special_tokens = True
         backend.no_padding()
@@ -218,7 +219,7 @@ def _by_the_model(folder: Path, backend: Any) -> str | None:
         except (OSError, ValueError, AttributeError):
             continue  # missing, or damaged: reading the model raises the error
         number = said[0] if isinstance(said, list) and said else said
-        if isinstance(number, int) and 0 <= number < _MOST_IDS and (token := backend.id_to_token(number)) is not None:
+        if isinstance(number, int) and 0 <= number < MOST_IDS and (token := backend.id_to_token(number)) is not None:
             return str(token)
     return None
 

@@ -52,6 +52,8 @@ def find(pattern: str) -> Found:
 def _missing(path: Path) -> str:
     if path.is_symlink():
         return f"a link to {os.readlink(path)}, which does not exist"
+    if path.exists():
+        return "is a pipe or a device; give a file or a folder"
     while not path.parent.is_dir():
         path = path.parent
     try:

@@ -64,6 +64,10 @@ class Chosen:
     """The options that it sets."""
 
 
+_LONGEST_NAME = 200
+"""Characters of a stage's name in its folder's name, which file systems limit to 255."""
+
+
 @dataclass(frozen=True)
 class Label:
     """The name of a stage for people; not part of its key."""
@@ -204,7 +208,7 @@ class Stage:
 
     def folder(self, root: Path) -> Path:
         """Its folder under `root`. The key identifies it, whatever the rest of the folder's name."""
-        return root / _folders(root, _changed(root)).get(self.short, f"{self.name}-{self.short}")
+        return root / _folders(root, _changed(root)).get(self.short, f"{self.name[:_LONGEST_NAME]}-{self.short}")
 
     def artifact(self, root: Path) -> Path | None:
         """The path of its artifact."""

@@ -12,10 +12,11 @@ from proctool import artifact
 from proctool.artifact import Artifact
 from proctool.corpora.tokenizer_files import NAMES
 from proctool.errors import ArtifactError, ModelError, notice, some_of
+from proctool.events import FILE
 from proctool.hub import CONFIGURATION, INDEX, HubModel, fetch, model_id
 from proctool.models.build import build_model, config_of, read_config, with_head
 from proctool.models.fit import Fit, fit, load_folder, own_head
-from proctool.models.folder import FolderWeights, read_folder, require_file
+from proctool.models.folder import WEIGHTS, FolderWeights, read_folder, require_file
 from proctool.untrusted.models import require_finite
 
 if TYPE_CHECKING:
@@ -224,7 +225,20 @@ def open_model(path: Path, strip_prefix: Sequence[str] = ()) -> SavedModel:
     return saved
 
 
+def _is_configured(path: Path) -> bool:
+    """Whether a folder has the configuration of a model, unlike the folder of a run."""
+    try:
+        read_config(path / "config.json")
+    except (ArtifactError, ModelError, OSError):
+        return False
+    return True
+
+
 def _open_folder(path: Path, strip_prefix: Sequence[str]) -> SavedModel:
+    if (path / FILE).is_file() and not _is_configured(path):
+        own = path / WEIGHTS
+        where = str(own) if own.is_file() else "the file that its command wrote (--output)"
+        raise ArtifactError(f"{path}: is the folder of a run, not a model; give {where}")
     if not (path / "config.json").is_file() and not (path / "config.json").is_symlink():
         raise ArtifactError(f"{path}: is neither a model artifact nor a Hugging Face folder (it has no config.json)")
     weights = read_folder(path, strip_prefix)

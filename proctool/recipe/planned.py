@@ -8,10 +8,13 @@ from proctool import config
 from proctool.errors import OptionError, ProctoolError
 from proctool.evaluation.options import diagnostic_task, probe_options
 from proctool.models.components import COMPONENTS
-from proctool.models.shapes import parse_model
+from proctool.models.heads import HeadMap
+from proctool.models.shapes import Shape, parse_model
 from proctool.recipe.arms import PlannedArm, warmup_task
 from proctool.recipe.form import TreatmentOptions
 from proctool.training.options import InitOptions, WarmupOptions
+from proctool.transplantation.head_choice import choose_heads
+from proctool.transplantation.layers import by_component, parse_layers
 
 
 def check_planned(arm: PlannedArm) -> None:
@@ -31,10 +34,11 @@ def check_planned(arm: PlannedArm) -> None:
         if diagnostic is not None:
             made = arm.diagnostic(diagnostic)
             check_model(f"diagnostics.{diagnostic}.model", made.model)
-            _check_carried(arm, made)
+            _check_carried(arm, made, made.model)
     if arm.recipe.corpus is not None:
         for share in arm.budgets:
-            _check_carried(arm, arm.pretrain(share))
+            pretraining = arm.pretrain(share)
+            _check_carried(arm, pretraining, pretraining.model)
         for name in arm.finetunes:
             arm.finetune(name)
         for name in arm.recipe.on_tasks:
@@ -53,7 +57,7 @@ def _check_probe(where: str, options: WarmupOptions) -> None:
     check_model(f"{where}.accept.model", asked.model)
 
 
-def _check_carried(arm: PlannedArm, options: InitOptions) -> None:
+def _check_carried(arm: PlannedArm, options: InitOptions, model: str) -> None:
     where = f"arms.{arm.made_from}"
     if options.components != ("none",):
         check_known(f"{where}.components", "component", options.components, COMPONENTS)
@@ -67,6 +71,15 @@ def _check_carried(arm: PlannedArm, options: InitOptions) -> None:
     for option, given in (("heads", options.heads), ("treatment.sharpen", treatment.sharpen)):
         if given is not None and "attention" not in options.components:
             raise OptionError(f"{where}.{option}: the arm does not carry attention; add it to components")
+    shape = parse_model(model)
+    if isinstance(shape, Shape):  # of a configuration, the command that builds the model says it
+        try:
+            for each in by_component("layers", options.layers or (), options.components).values():
+                parse_layers(each, shape.layers)
+            if options.heads is not None:
+                choose_heads(options.heads, HeadMap(shape.heads, 1, tuple(range(shape.layers)), {}, True), 0)
+        except OptionError as error:
+            raise OptionError(f"{where}.{error}") from None
 
 
 def check_known(where: str, what: str, names: Iterable[str], known: Iterable[str]) -> None:

@@ -54,7 +54,7 @@ def smoke(recipe: Recipe) -> Recipe:
         finetune={name: _finetune(values) for name, values in recipe.finetune.items()},
         evaluate={name: _evaluation(values) for name, values in recipe.evaluate.items()},
         published=(),
-        arms={name: _arm(arm) for name, arm in recipe.arms.items()},
+        arms={name: _arm(arm, recipe.model) for name, arm in recipe.arms.items()},
         procedural=tuple(2000 * (place + 1) for place in range(len(recipe.procedural))),
         controls=_controls(recipe.controls),
         sweep=_sweep(recipe.sweep),
@@ -75,7 +75,7 @@ def _widths(recipe: Recipe) -> tuple[int, ...]:
     return (shape.width, 2 * shape.width) if recipe.ladder and isinstance(shape, Shape) else ()
 
 
-def _arm(arm: Arm) -> Arm:
+def _arm(arm: Arm, model: str) -> Arm:
     amounts = arm.procedural
     return dataclasses.replace(
         arm,
@@ -84,8 +84,14 @@ def _arm(arm: Arm) -> Arm:
         pretrain=_short(arm.pretrain),
         diagnostics={name: _diagnostic(values) for name, values in arm.diagnostics.items()},
         procedural=None if amounts is None else tuple(2000 * (place + 1) for place in range(len(amounts))),
+        heads=_heads(arm.heads, model),
         sweep=_sweep(arm.sweep),
     )
+
+
+def _heads(heads: tuple[str, ...] | None, model: str) -> tuple[str, ...] | None:
+    """One head, because a narrow model may not have those named."""
+    return ("random:1",) if heads and isinstance(parse_model(model), Shape) else heads
 
 
 def _sweep(sweep: Sweep | None) -> Sweep | None:

@@ -109,12 +109,12 @@ class InPerplexity:
     gain: Estimate
 
     @property
-    def perplexity(self) -> Estimate:
+    def perplexity(self) -> Estimate | None:
         """exp of the final loss: over seeds, the geometric mean."""
         return self.final_loss.exponential
 
     @property
-    def perplexity_ratio(self) -> Estimate:
+    def perplexity_ratio(self) -> Estimate | None:
         """The arm's perplexity over the baseline's at equal tokens: below 1 if the arm is better."""
         return self.gain.negated.exponential
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from proctool.units import to_perplexity
+
 # 97.5 % quantiles of Student's t by degrees of freedom 1..30.
 _T = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -45,10 +47,17 @@ class Estimate:
         return Estimate(-self.value, low, high, self.n, self.method)
 
     @property
-    def exponential(self) -> Estimate:
-        """exp of the mean and of the interval's ends: the geometric mean if the values are logarithms."""
-        low, high = (None if end is None else math.exp(end) for end in (self.low, self.high))
-        return Estimate(math.exp(self.value), low, high, self.n, self.method)
+    def exponential(self) -> Estimate | None:
+        """exp of the mean and of the interval's ends: the geometric mean if the values are logarithms.
+
+        None if the mean's is not a finite number, and without an interval if those of its ends are not.
+        """
+        if (value := to_perplexity(self.value)) is None:
+            return None
+        low, high = (None if end is None else to_perplexity(end) for end in (self.low, self.high))
+        if low is None or high is None:
+            return Estimate(value, None, None, self.n, None)
+        return Estimate(value, low, high, self.n, self.method)
 
 
 def estimate(values: Sequence[float], *, shares: bool = False) -> Estimate:

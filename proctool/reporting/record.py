@@ -204,6 +204,8 @@ class ExperimentRecord:
 def read_record(folder: Path) -> ExperimentRecord:
     """The record in an experiment's folder. Raises RunError."""
     path = folder / RECORD
+    if folder.is_file():
+        raise RunError(f"{folder}: is a file; give the experiment's folder")
     if not folder.is_dir():
         raise RunError(f"{folder}: no such experiment folder")
     if not path.is_file():

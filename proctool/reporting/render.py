@@ -211,10 +211,12 @@ def _rows(report: Report) -> Iterator[dict[str, Any]]:
             yield _row("accuracy", each.arm, each.accuracy, diagnostic=each.diagnostic, unit="share")
     for tuned in (each for results in report.finetunes for each in results):
         yield _row("final loss", tuned.arm, tuned.final_loss, finetune=tuned.finetune, unit="nats per token")
-        yield _row("perplexity", tuned.arm, tuned.perplexity, finetune=tuned.finetune)
+        if tuned.perplexity is not None:
+            yield _row("perplexity", tuned.arm, tuned.perplexity, finetune=tuned.finetune)
         if not tuned.is_baseline:
             yield _row("gain", tuned.arm, tuned.gain, finetune=tuned.finetune, unit="nats per token")
-            yield _row("perplexity ratio", tuned.arm, tuned.perplexity_ratio, finetune=tuned.finetune)
+            if tuned.perplexity_ratio is not None:
+                yield _row("perplexity ratio", tuned.arm, tuned.perplexity_ratio, finetune=tuned.finetune)
     for score in (each for results in report.evaluations for each in results):
         place = f"{score.evaluation}/{score.task}"
         yield _row(score.metric, score.arm, score.value, diagnostic=place)

@@ -96,6 +96,8 @@ def _with_baseline(experiment: Experiment, baseline: str | None) -> Experiment:
 def _named_folder(written: str) -> tuple[str, Path]:
     name, equals, folder = written.partition("=")
     if equals and not user_path(written).exists():
+        if not name:
+            raise RunError(f"{written}: the name before = is empty; write NAME={folder}, or the folder alone")
         return name, user_path(folder)
     path = user_path(written)
     return arm_of(path) or (path.name or path.resolve().name).removesuffix(RUN_SUFFIX), path

@@ -137,7 +137,7 @@ def losses(report: Report) -> Sheet:
         (
             each.arm,
             *(_perplexity(runs[each.arm], mark) for mark in marks),
-            *([NONE] * 2 if each.is_baseline else [_nats(each.gain), with_interval(each.perplexity_ratio, 1, 3, "")]),
+            *([NONE] * 2 if each.is_baseline else [_nats(each.gain), _ratio(each.perplexity_ratio)]),
         )
         for each in report.results
     ]
@@ -155,7 +155,12 @@ def _marks(runs: Sequence[Run]) -> list[float]:
 
 
 def _perplexity(runs: Sequence[Run], tokens: float) -> str:
-    return shown("perplexity", estimate([run.compared.loss_at(tokens) for run in runs]).exponential)
+    found = estimate([run.compared.loss_at(tokens) for run in runs]).exponential
+    return NONE if found is None else shown("perplexity", found)
+
+
+def _ratio(found: Estimate | None) -> str:
+    return NONE if found is None else with_interval(found, 1, 3, "")
 
 
 def diagnostics(report: Report) -> Sheet:
@@ -200,11 +205,11 @@ def finetuned(report: Report, brief: bool = False) -> list[Sheet]:
 
 
 def _finetuned_row(result: FinetuneResult, before: ArmResult | None) -> tuple[str, ...]:
-    perplexity = shown("perplexity", result.perplexity)
+    perplexity = NONE if result.perplexity is None else shown("perplexity", result.perplexity)
     cells = (result.arm, str(len(result.seeds)), _nats(result.final_loss), perplexity)
     if result.is_baseline:
         return (*cells, NONE, NONE, NONE)
-    ratio = with_interval(result.perplexity_ratio, 1, 3, "")
+    ratio = _ratio(result.perplexity_ratio)
     return (*cells, _nats(result.gain), ratio, NONE if before is None else _nats(before.gain))
 
 

@@ -109,7 +109,7 @@ def read_record(options: SearchOptions) -> SearchRecord | None:
         values = parse_json(path.read_bytes())
         record = config.build(SearchRecord, values, str(path))
     except (ValueError, OptionError):
-        raise RunError(f"{path}: damaged; remove {options.output} to start again") from None
+        raise RunError(f"{path}: damaged, or not written by a search; choose another --output") from None
     if record.format != FORMAT:
         raise RunError(f"{path}: is of another version of proctool; choose another --output")
     settings = settings_of(options)

@@ -210,9 +210,14 @@ class Job:
             run.close()
 
     def _finished(self, run: RunFolder) -> EndEvent | None:
-        if (last := run.last_end(self.output)) is not None:
-            run.say(f"already complete in {run.path}")
-        return last
+        if (last := run.last_end(self.output)) is None:
+            return None
+        run.say(f"already complete in {run.path}")
+        # The folder and the files may have been moved since.
+        files: dict[str, Any] = {
+            f"{prefix}artifact": str(path) for _, path, prefix in outputs_of(self.options, self.output)
+        }
+        return dataclasses.replace(last, run_dir=str(run.path), **files)
 
     @contextlib.contextmanager
     def _outputs_held(self, writer: bool) -> Iterator[None]:

@@ -177,7 +177,10 @@ def test_names_without_network_say_what_else_there_is():
         load_tokenizer("no-such-name")
 
 
-@pytest.mark.parametrize(("size", "said"), [(100, "at least 257"), (50_000, "too little text for a vocabulary")])
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(100, "at least 257"), (50_000, "too little text for a vocabulary"), (10**9, "at most 10000000")],
+)
 def test_impossible_vocabularies(corpus, tmp_path, size, said):
     with pytest.raises(CorpusError, match=said):
         train_bpe(corpus, size, tmp_path / "made")

@@ -230,6 +230,14 @@ def test_command_lines(root: Path) -> None:
     assert cold.diagnostics["haystack"].argv(root)[:2] == ["eval", "haystack"]
 
 
+def test_names_of_folders_fit_a_file_system(root: Path) -> None:
+    mixed = {"warmup": {"task": " + ".join([f"set:inputs={n}" for n in range(3, 8)] * 14), "steps": 2}}
+    stages = planned(root, arms={"cold": {}, "x" * 200: mixed}, diagnostics=HAYSTACK).stages
+    folders = {stage.folder(root).name for stage in stages}
+    assert len(folders) == len(stages)
+    assert max(map(len, folders)) <= 255 < max(len(stage.name) for stage in stages)
+
+
 def test_a_renamed_arm_keeps_its_folder(root: Path) -> None:
     folder = planned(root).arms["cold"][0].pretrain.folder(root)  # type: ignore[union-attr]
     folder.mkdir(parents=True)

@@ -8,6 +8,7 @@ from tiny_experiment import values
 
 from proctool.errors import OptionError
 from proctool.recipe import arms_of, build_recipe, load_recipe
+from proctool.recipe.smoke import smoke
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
@@ -41,6 +42,7 @@ def test_arms_inherit_and_override() -> None:
         ({"baseline": "could"}, 'baseline: no arm is named "could" (did you mean "cold"?)'),
         ({"arms": {}}, "arms: give at least one"),
         ({"arms": {"a b": {}}}, 'arms: "a b" may have only letters'),
+        ({"name": "x" * 201}, 'name: "xxxxxxxxxxxxxxxxxxxx..." has 201 characters; use at most 200'),
         ({"seeds": [1, 1]}, "seeds = [1, 1]"),
         ({"seeds": [-1]}, "seeds = [-1]"),
         ({"model": "2x3x16"}, "model: model 2x3x16: width 16 is not a multiple"),
@@ -57,6 +59,14 @@ def test_arms_inherit_and_override() -> None:
         (
             {"arms": {"x": {"warmup": {"task": "set:inputs=8"}, "components": ["atention"]}}},
             'arms.x.components: "atention" is not a component (did you mean "attention"?)',
+        ),
+        (
+            {"arms": {"x": {"warmup": {"task": "set:inputs=8"}, "layers": "0-5"}}},
+            "arms.x.layers: 0-5 exceeds the model, which has layers 0 to 1",
+        ),
+        (
+            {"arms": {"x": {"warmup": {"task": "set:inputs=8"}, "heads": ["1.9"]}}},
+            "arms.x.heads: the model has no head 1.9; it has heads 0 to",
         ),
         ({"asks": "haystack"}, 'asks: "haystack" is not a measure'),
         ({"diagnostics": {"haystac": {}}}, 'diagnostics: unknown diagnostic "haystac" (did you mean "haystack"?)'),
@@ -80,3 +90,8 @@ def test_a_file_is_named_in_its_errors(tmp_path: Path) -> None:
     path.write_text("name: r\nmodle: 2x2x16\narms: {cold: }\n")
     with pytest.raises(OptionError, match=r'r\.yaml: unknown option "modle" \(did you mean "model"\?\)'):
         load_recipe(path)
+
+
+def test_a_smoke_run_carries_a_head_that_its_narrow_model_has() -> None:
+    arms = {"cold": {}, "x": {"warmup": {"task": "set:inputs=8"}, "heads": ["1.3"]}}
+    assert smoke(build_recipe(values(model="2x4x16", arms=arms))).arms["x"].heads == ("random:1",)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,6 +186,13 @@ def test_a_gain_is_a_ratio_of_perplexities() -> None:
     assert result.gain.high is not None
     assert result.perplexity_ratio.low == pytest.approx(np.exp(-result.gain.high))
     assert result.perplexity.value == pytest.approx(np.exp(result.final_loss.value))
+
+
+@pytest.mark.parametrize(("losses", "said"), [([800.0], None), ([5.0, 500.0], (None, None)), ([5.0, 6.0], "both")])
+def test_losses_of_diverged_runs_have_no_infinite_perplexity(losses: list[float], said: Any) -> None:
+    found = estimate(losses).exponential
+    ends = None if found is None else (found.low, found.high)
+    assert ends == said or (said == "both" and ends is not None and None not in ends)
 
 
 def test_a_loss_may_be_given() -> None:

@@ -146,11 +146,14 @@ ERRORS: list[tuple[tuple[str, ...], str]] = [
     (("--storage", "postgresql://me:secret@nowhere/x"), "storage postgresql://nowhere/x: cannot be used"),
     (("--storage", "nothing"), "storage nothing: cannot be used"),
     (("-o", "text"), "text: is not empty and is not a search's folder"),
+    (("-o", "theirs"), "theirs/search.json: damaged, or not written by a search; choose another --output"),
 ]
 
 
 @pytest.mark.parametrize(("words", "error"), ERRORS, ids=[" ".join(words) for words, _ in ERRORS])
 def test_errors_are_one_line(proctool: Run, text: Path, world: World, words: tuple[str, ...], error: str) -> None:
+    Path("theirs").mkdir()
+    Path("theirs/search.json").write_text("{}")
     said = proctool(*TINY, "--corpus", text, "-o", "new/search", *words)
     assert said.code == 1
     assert error in said.line

@@ -181,6 +181,15 @@ def test_a_run_that_is_complete_is_not_run_again(tmp_path: Path) -> None:
     job.listeners = [notes.append]
     assert job.run() == first
     assert [event.kind for event in notes] == ["note"]
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("run", "run.safetensors"):
+        (tmp_path / name).rename(moved / name)
+    again = warmup_job(options(moved)).run()
+    assert (again.run_dir, again.artifact) == (str(moved / "run"), str(moved / "run.safetensors"))
+    assert again.content == first.content
+    for name in ("run", "run.safetensors"):
+        (moved / name).rename(tmp_path / name)
     (tmp_path / "run.safetensors").unlink()
     assert warmup_job(options(tmp_path)).run().content == first.content
 
