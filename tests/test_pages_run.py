@@ -87,7 +87,7 @@ PAGES: dict[str, tuple[list[str], dict[str, str]]] = {
         {
             "transplant --attention set.safetensors --mlp eca.safetensors --norms set.safetensors --positions "
             "set.safetensors --embeddings mean --embeddings-from set.safetensors -o mixed.safetensors": "",
-            "transplant --attention set.safetensors --mlp eca.safetensors --dry-run": "",
+            "transplant --attention set.safetensors --mlp eca.safetensors -o new.safetensors --dry-run": "",
             "eval haystack --init mixed.safetensors": LOOKS,
             "inspect mixed.safetensors --lineage": "",
         },
