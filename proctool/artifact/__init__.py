@@ -17,6 +17,7 @@ Reading checks the structure before it allocates memory, and every hash before i
 """
 
 from proctool.artifact.files import replacing, sync_folder, umask
+from proctool.artifact.folders import require_free, staged
 from proctool.artifact.layout import Artifact, TensorInfo, bare_name, canonical, digest, name_given, versions
 from proctool.artifact.reading import open_artifact, read_header, read_layout, read_numpy, read_torch, verify
 from proctool.artifact.sidecar import Hashed, described, is_described, is_sidecar, read_sidecar, sidecar_of
@@ -42,7 +43,9 @@ __all__ = [
     "read_sidecar",
     "read_torch",
     "replacing",
+    "require_free",
     "sidecar_of",
+    "staged",
     "sync_folder",
     "umask",
     "verify",

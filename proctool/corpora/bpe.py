@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from proctool.artifact import require_free, staged
 from proctool.corpora.documents import TRAIN, VALIDATION, Corpus
 from proctool.corpora.subwords import MOST_IDS, SubwordTokenizer
 from proctool.corpora.tokenizers import END_OF_TEXT
@@ -39,15 +40,14 @@ def train_bpe(
 ) -> SubwordTokenizer:
     """Train GPT-2's kind of tokenizer (Radford et al. 2019) on the first `sample` bytes of the train split.
 
-    Writes a tokenizer for AutoTokenizer to `folder`: the 256 bytes, merges, and <|endoftext|> as the last id.
+    Writes a tokenizer for AutoTokenizer to the new `folder`: the 256 bytes, merges, and <|endoftext|> as the last id.
     `listen` is called with the number of bytes read so far. Raises CorpusError if the vocabulary is too small for the
-    bytes or too large, the corpus has no text, or the folder has a tokenizer.
+    bytes or too large or the corpus has no text, ArtifactError if the folder has files or its parent is missing.
     """
     import tokenizers
 
     require_size(vocab_size)
-    if (folder / "tokenizer.json").exists():
-        raise CorpusError(f"{folder}: already has a tokenizer; choose another folder, or delete it")
+    require_free(folder)
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
@@ -68,7 +68,8 @@ def train_bpe(
         )
     backend.add_special_tokens([tokenizers.AddedToken(END_OF_TEXT, special=True, normalized=False)])
     trained = SubwordTokenizer(str(folder), backend, END_OF_TEXT)
-    trained.to_hf().save_pretrained(str(folder))
+    with staged(folder) as unfinished:
+        trained.to_hf().save_pretrained(str(unfinished))
     return trained
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proctool.artifact import require_free, staged
 from proctool.corpora.subwords import SubwordTokenizer
 from proctool.corpora.tokenizer_files import SETTINGS, TokenizerFiles, added_by, beginning_of
 from proctool.errors import ArtifactError
 from proctool.export.card import write_card
+from proctool.export.dtypes import Dtype, cast, torch_dtype
 from proctool.export.front_matter import NOTHING, Stated
-from proctool.export.staging import Dtype, cast, require_free, staged, torch_dtype
 from proctool.models.build import context_of
 from proctool.untrusted import parse_json
 

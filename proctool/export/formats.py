@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proctool.artifact import require_free, staged
 from proctool.errors import ModelError, notice, some_of
 from proctool.export import settings
-from proctool.export.staging import cast, require_free, staged
+from proctool.export.dtypes import cast
 from proctool.foreign.apart import TakenApart
 from proctool.foreign.layouts import join
 from proctool.foreign.mapping import TensorRule

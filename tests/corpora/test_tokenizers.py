@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from proctool.corpora import load_tokenizer, open_corpus, tokenizers
 from proctool.corpora.bpe import train_bpe
-from proctool.errors import CorpusError
+from proctool.errors import ArtifactError, CorpusError
 from tests.corpora.conftest import prose
 
 AWKWARD = [
@@ -188,5 +189,16 @@ def test_impossible_vocabularies(corpus, tmp_path, size, said):
 
 
 def test_a_tokenizer_is_not_overwritten(corpus, folder):
-    with pytest.raises(CorpusError, match="already has a tokenizer"):
+    with pytest.raises(ArtifactError, match="not an empty folder"):
         train_bpe(corpus, 300, folder)
+
+
+def test_a_tokenizer_appears_complete_or_not_at_all(corpus, tmp_path, monkeypatch):
+    def interrupted(self, folder):
+        (Path(folder) / "tokenizer_config.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("transformers.PreTrainedTokenizerFast.save_pretrained", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_bpe(corpus, 300, tmp_path / "made")
+    assert list(tmp_path.glob("*made*")) == []
