@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from proctool.errors import OptionError, naming
 from proctool.outputs import FIGURE_METADATA
-from proctool.reporting.gain_figures import draw_gains, draw_ladder, has_gains
+from proctool.reporting.gain_figures import draw_arms, draw_gains, draw_ladder, has_gains, in_curves, ranked
 from proctool.reporting.interval import Estimate
 from proctool.reporting.looks import (
     COLOURS,
@@ -116,6 +116,8 @@ def _drawings(report: Report) -> dict[str, tuple[int, tuple[float, float], Draw]
     others = [each for each in report.results if not each.is_baseline]
     if report.results:
         drawings["loss"] = (1, curves, partial(_draw_loss, report))
+    if len(ranked(report)) > 1:
+        drawings["arms"] = (1, (5.6, 1.1 + 0.25 * len(ranked(report))), partial(draw_arms, report))
     if any(each.saved is not None for each in others):
         drawings["savings"] = (1, (5.6, 1.1 + 0.3 * len(others)), partial(_draw_savings, report))
     if _exchanges(report):
@@ -143,12 +145,12 @@ def _draw_loss(report: Report, panels: list[Axes]) -> None:
     (axes,) = panels
     arms = {
         each.arm: [(run.curve.tokens, run.curve.loss) for run in report.experiment.runs[each.arm].values()]
-        for each in report.results
+        for each in in_curves(report)
     }
     _draw_curves(axes, arms, report)
     target = report.results[0].target_loss
     axes.axhline(target, color=GREY, linestyle=":", linewidth=1)
-    for result in report.results:
+    for result in in_curves(report):
         look: dict[str, Any] = {"marker": marker_of(report, result.arm), "color": colour_of(report, result.arm)}
         budgets = [run.by_budget for run in report.experiment.runs[result.arm].values() if run.by_budget is not None]
         if budgets and not result.is_baseline:

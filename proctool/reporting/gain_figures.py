@@ -1,4 +1,4 @@
-"""Figures of gains: during training, and against the size of the model."""
+"""Figures of gains: at the end, during training, and against the size of the model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from proctool.reporting.compare import ArmResult
+from proctool.reporting.compare import ArmResult, gains_by_seed
 from proctool.reporting.interval import Estimate, estimate
-from proctool.reporting.looks import GREY, LINES, colour_of, legend, look_of, marker_of, whisker
+from proctool.reporting.looks import COLOURS, GREY, LINES, colour_of, legend, look_of, marker_of, whisker
 from proctool.reporting.report import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+MOST_CURVES = 8
+"""Curves in a figure; more cannot be told apart."""
 
 
 def gain_curve(report: Report, result: ArmResult) -> list[tuple[float, Estimate]]:
@@ -35,11 +38,44 @@ def has_gains(report: Report) -> bool:
     return any(len(gain_curve(report, each)) > 1 for each in report.results if not each.is_baseline)
 
 
+def ranked(report: Report) -> list[ArmResult]:
+    """The arms with a gain at the end, the highest gain first; arms with more corpus instead of a warm-up have none."""
+    found = [each for each in report.results if not each.is_baseline and _kind(report, each.arm) != "longer"]
+    return sorted(found, key=lambda each: -each.gain.value)
+
+
+def draw_arms(report: Report, panels: list[Axes]) -> None:
+    """A row per arm: its gain at the end with its interval, and a dot per seed; controls are white squares."""
+    (axes,) = panels
+    runs, shown = report.experiment.runs, ranked(report)
+    for place, result in enumerate(shown):
+        control = _kind(report, result.arm) is not None
+        colour = COLOURS[2] if control else COLOURS[1]
+        gains = list(gains_by_seed(runs[report.baseline], runs[result.arm]).values())
+        axes.plot(gains, [place] * len(gains), ".", color=GREY, markersize=3, alpha=0.7)
+        look: dict[str, Any] = {"color": colour, "markerfacecolor": "white" if control else colour, "markersize": 5.5}
+        whisker(axes, result.gain, place, across=True, scale=1.0, color=colour)
+        axes.plot(result.gain.value, place, "s" if control else "o", label="control" if control else "warm-up", **look)
+    axes.axvline(0, color=GREY, linestyle=":", linewidth=1)
+    axes.set_yticks(range(len(shown)), [each.arm for each in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlabel(f"gain over {report.baseline} at the end (nats per token; right: better)")
+    handles, labels = axes.get_legend_handles_labels()
+    entries = dict(zip(labels, handles, strict=True))
+    if len(entries) > 1:
+        axes.legend(entries.values(), entries.keys(), fontsize=8)
+
+
+def _kind(report: Report, arm: str) -> str | None:
+    start = report.experiment.starts.get(arm)
+    return start.control if start else None
+
+
 def draw_gains(report: Report, panels: list[Axes]) -> None:
     """A line per arm: its gain during training, with the band of 95 % intervals over seeds."""
     (axes,) = panels
     shown = 0
-    for result in report.results:
+    for result in in_curves(report):
         curve = [] if result.is_baseline else gain_curve(report, result)
         if len(curve) < 2:
             continue
@@ -55,6 +91,14 @@ def draw_gains(report: Report, panels: list[Axes]) -> None:
     axes.set_xlim(left=0)
     axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0), useMathText=True)
     legend(axes, shown)
+
+
+def in_curves(report: Report) -> list[ArmResult]:
+    """The arms that figures of curves show: all, or of many the baseline and those with the highest gains."""
+    if len(report.results) <= MOST_CURVES:
+        return report.results
+    best = {each.arm for each in ranked(report)[: MOST_CURVES - 1]}
+    return [each for each in report.results if each.is_baseline or each.arm in best]
 
 
 def draw_ladder(report: Report, panels: list[Axes]) -> None:
