@@ -18,12 +18,13 @@ from proctool.experiment.launch import written
 from proctool.experiment.stage import ChooseOptions, Stage
 from proctool.units import counted, format_count, format_seconds
 
+_MOST_COMMANDS = 24
 _LONG = 3600
 """Seconds from which a warning follows."""
 
 
 def show_plan(planned: Plan, as_json: bool) -> None:
-    """Print the stages, the totals and the commands of unfinished stages; or all of it as JSON."""
+    """Print the stages, the totals and, of few unfinished stages, the commands; or all of it as JSON."""
     quiet_libraries()
     left_out = decide(planned, finished(planned)).left_out
     stages = [
@@ -55,8 +56,11 @@ def show_plan(planned: Plan, as_json: bool) -> None:
         for stage, state in stages
     ]
     tables.show({**columns, "starts from": "left"}, rows, drop=("key", "FLOPs", "starts from", "tokens"))
-    for stage in todo:  # commands to copy, so never broken into lines
-        print(shlex.join(written(stage, planned.root, planned.recipe.launch)))
+    if len(todo) > _MOST_COMMANDS:
+        line(f"--json and --emit make print the {len(todo)} commands", hanging=0)
+    else:
+        for stage in todo:  # commands to copy, so never broken into lines
+            print(shlex.join(written(stage, planned.root, planned.recipe.launch)))
     tokens = format_count(sum(stage.tokens for stage in todo))
     total = f"about {_operations(sum(map(flops, todo)))} FLOPs"
     if planned.recipe.stop_hopeless:

@@ -24,6 +24,7 @@ from proctool.evaluation.options import diagnostic_task, probe_options
 from proctool.experiment.identity import identity
 from proctool.procedural.registry import Task
 from proctool.procedural.task_code import task_code
+from proctool.recipe.check import LONGEST_NAME
 from proctool.reporting.metrics import MetricsLog
 from proctool.training.mix import Placement
 from proctool.training.options import PretrainOptions, TrainingOptions, WarmupOptions, recorded
@@ -62,10 +63,6 @@ class Chosen:
     """The file in its folder, for `--config`."""
     names: frozenset[str]
     """The options that it sets."""
-
-
-_LONGEST_NAME = 200
-"""Characters of a stage's name in its folder's name, which file systems limit to 255."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +205,7 @@ class Stage:
 
     def folder(self, root: Path) -> Path:
         """Its folder under `root`. The key identifies it, whatever the rest of the folder's name."""
-        return root / _folders(root, _changed(root)).get(self.short, f"{self.name[:_LONGEST_NAME]}-{self.short}")
+        return root / _folders(root, _changed(root)).get(self.short, f"{self.name[:LONGEST_NAME]}-{self.short}")
 
     def artifact(self, root: Path) -> Path | None:
         """The path of its artifact."""

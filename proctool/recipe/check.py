@@ -29,7 +29,7 @@ from proctool.transplantation.treatments import Treatment
 
 # Names are used as folder names and in sentences.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-_LONGEST_NAME = 200
+LONGEST_NAME = 200
 """Characters; file systems limit the name of a folder to 255."""
 OF_THE_MODEL = ("init", "model", "family", "tokenizer", "end_of_text", "tie", "init_std", "init_attention")
 """Options of a fine-tuning that the pretrained model sets; a fine-tuning on a corpus may have the last three."""
@@ -342,7 +342,7 @@ def _check_diagnostic(name: str, values: Values, where: str) -> None:
 
 
 def _check_name(where: str, name: str) -> None:
-    if len(name) > _LONGEST_NAME:
-        raise OptionError(f'{where}: "{name[:20]}..." has {len(name)} characters; use at most {_LONGEST_NAME}')
+    if len(name) > LONGEST_NAME:
+        raise OptionError(f'{where}: "{name[:20]}..." has {len(name)} characters; use at most {LONGEST_NAME}')
     if not _NAME.fullmatch(name):
         raise OptionError(f'{where}: "{name}" may have only letters, digits, dots, dashes and underscores')

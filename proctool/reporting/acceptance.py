@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from proctool.events import TryEvent
+from proctool.units import counted
 
 
 def acceptance_notes(gates: Mapping[str, Mapping[str, Sequence[TryEvent]]]) -> list[str]:
@@ -29,7 +30,7 @@ def _note(names: Sequence[str], tries: Sequence[TryEvent]) -> str:
     rejected = [event for event in tries if not event.is_accepted]
     were = "was" if len(accepted) == 1 else "were"
     said = (
-        f"{', '.join(names)}: {len(accepted)} of {len(tries)} donors {were} accepted "
+        f"{', '.join(names)}: {len(accepted)} of {counted(len(tries), 'donor')} {were} accepted "
         f"by a probe on {tries[0].diagnostic} (accuracy of at least {tries[0].above:.1%}; {_seen('accepted', accepted)}"
     )
     said += f"; {_seen('rejected', rejected)})." if rejected else ")."

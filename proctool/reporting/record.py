@@ -231,6 +231,8 @@ def _contradictions(record: ExperimentRecord) -> Iterator[str]:
     """Where values have the right type but contradict each other: folders outside, stages that do not exist."""
     if record.format != 1:
         yield "format"
+    if record.arms and record.baseline not in record.arms:
+        yield f"baseline: there is no arm {record.baseline}"
     for width in record.rungs:
         if not (width.isdecimal() and width.isascii() and len(width) < 10) or record.rungs[width].parameters < 1:
             yield "rungs"

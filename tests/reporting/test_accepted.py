@@ -33,13 +33,13 @@ def test_every_donor_and_probe_counts(tmp_path: Path) -> None:
     assert result.saved_total is not None
     assert without.saved_total is not None
     assert result.saved_total.value > without.saved_total.value
-    notes = [note for note in report.notes if "donors" in note]
+    notes = [note for note in report.notes if "donor" in note]
     assert len(notes) == 1
     assert notes[0].startswith(
         f"{HOSTILE}: 2 of 4 donors were accepted by a probe on haystack (accuracy of at least 15.0%;"
     )
     assert "accepted: 50.0%, 31.0%; rejected: 6.0%, 7.0%)." in notes[0]
-    assert not [note for note in plain.notes if "donors" in note]
+    assert not [note for note in plain.notes if "donor" in note]
 
 
 def test_arms_with_the_same_donors_share_a_note() -> None:
@@ -47,5 +47,5 @@ def test_arms_with_the_same_donors_share_a_note() -> None:
     one, both = {"w": events["a"]}, {"w": events["a"], "v": events["b"]}
     notes = acceptance_notes({"cold": {}, "set": one, "set-scale": one, "two": both})
     assert [note.partition(" by")[0] for note in notes] == [
-        "set, set-scale, two: 1 of 1 donors was accepted", "two: 1 of 1 donors was accepted",
+        "set, set-scale, two: 1 of 1 donor was accepted", "two: 1 of 1 donor was accepted",
     ]  # fmt: skip

@@ -122,7 +122,7 @@ def test_run_folders_are_compared_by_name_and_seed(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_events(tmp_path / f"a{seed}", *training(seed=seed))
         experiment.measured("set", seed, experiment.stage(f"0123-s{seed}", None, training(0.7, seed=seed)), {})
-    experiment.write()
+    experiment.write(baseline="set")
     named = [f"cold={tmp_path}/a0", f"cold={tmp_path}/a1"]
     named += [str(tmp_path / f"0123-s{seed}") for seed in (1, 0)]  # known by their experiment's record
     report = build_report(load_runs(named, None))

@@ -137,6 +137,7 @@ def test_metrics_that_no_run_writes_are_refused(event: str, tmp_path: Path) -> N
     ("change", "where"),
     [
         ({"baseline": 3}, "baseline"),
+        ({"baseline": "z", "arms": {"x": {}}}, "baseline: there is no arm z"),
         ({"chance": {"haystack": 1e400}}, "chance"),
         ({"stages": {"a": {}}}, r"stages\.a\.name"),
         ({"stages": {"a": STAGE | {"folder": "../elsewhere"}}}, r"stages\.a\.folder"),
