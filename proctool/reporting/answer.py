@@ -55,12 +55,18 @@ class _Rival:
     subject: str
     margin: Estimate
     """Its final loss minus the arm's, in nats per token."""
+    kind: str | None = None
+    """The kind of control."""
 
 
 def _of_losses(best: ArmResult, baseline: str, controls: Sequence[Controlled], asked: bool) -> str:
     """The best arm against the strongest of the baseline and its controls: the one with the lowest loss."""
     rivals = [_Rival(baseline, baseline, best.gain)]
-    rivals += [_Rival(each.control.arm, each.control.subject, each.margin) for each in controls if each.margin]
+    rivals += [
+        _Rival(each.control.arm, each.control.subject, each.margin, each.control.kind)
+        for each in controls
+        if each.margin
+    ]
     strongest = min(rivals, key=lambda each: each.margin.value)
     margin, seeds = strongest.margin, f"({seeds_said(best.seeds)})"
     better = margin.value > 0
@@ -85,7 +91,20 @@ def _of_losses(best: ArmResult, baseline: str, controls: Sequence[Controlled], a
         return f"{_start('Yes', asked)}{said}, the best of them {seeds}."
     did = "did better than" if clear else "did as well as"
     said = f"{_capital(strongest.subject)} {did} {best.arm}: {ends} {seeds}."
+    others = [each for each in rivals[1:] if each.kind != "longer"]
+    if strongest.kind == "longer" and others:  # it says what the warm-up costs, the others what it is due to
+        said += f" {_of_others(min(others, key=lambda each: each.margin.value), best)}"
     return f"{said} {_against_baseline(best, baseline)}"
+
+
+def _of_others(strongest: _Rival, best: ArmResult) -> str:
+    """The best arm against the strongest of its other controls."""
+    clear, better = is_clear(strongest.margin, best.target_loss), strongest.margin.value > 0
+    amount = with_interval(strongest.margin if better else strongest.margin.negated, 1, 3, "")
+    by = f"{best.arm} ends {amount} nats per token {'better' if better else 'worse'} than {strongest.arm}"
+    if clear and better:
+        return f"No other control did as well: {by}."
+    return f"{_capital(strongest.subject)} did {'better too' if clear else 'as well'}: {by}."
 
 
 def _against_baseline(best: ArmResult, baseline: str) -> str:
