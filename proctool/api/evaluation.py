@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from proctool import config as strict
 from proctool.arguments import require_callable
-from proctool.errors import ModelError, OptionError
+from proctool.errors import ModelError, OptionError, ProctoolError
 from proctool.evaluation.options import DIAGNOSTICS, DiagnosticOptions, diagnostic_task, scale_values
 from proctool.events import Event
 
@@ -147,7 +147,10 @@ def _on_disk(model: Any) -> Iterator[Path | None]:
     with tempfile.TemporaryDirectory(prefix="proctool-") as folder:
         path = Path(folder) / "model.safetensors"
         save_model(path, model, {})
-        yield path
+        try:
+            yield path
+        except ProctoolError as error:  # the caller knows no such file
+            raise type(error)(str(error).replace(str(path), "the model in memory")) from error
 
 
 def _shape(path: Path | None, is_named: bool) -> dict[str, str]:

@@ -96,6 +96,11 @@ def test_what_cannot_be_evaluated_is_refused(saved: Path, evaluation: str, optio
         proctool.evaluate(saved, evaluation, **options)
 
 
+def test_errors_about_a_model_in_memory_name_no_file(model: Any) -> None:
+    with pytest.raises(ModelError, match=r"^the model in memory: the model has no tokenizer"):
+        proctool.evaluate(model, "perplexity", corpus="python")
+
+
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(ModelError, match="give a model"):
         proctool.evaluate(None, "perplexity")
