@@ -35,7 +35,7 @@ from proctool.training.run import RunFolder
 from proctool.training.run_place import earlier_run_path, outputs_of, run_path
 from proctool.training.runlog import run_log
 from proctool.training.sources import Source, held_out_samples
-from proctool.training.step_cut import cut_for, is_chosen, planned_memory
+from proctool.training.step_cut import cut_for, is_chosen, planned_memory, require_possible
 from proctool.training.trackers import check_trackers, tracked
 from proctool.transplantation import Origin, records, summary
 from proctool.units import counted, format_bytes
@@ -243,6 +243,7 @@ class Job:
         keeps = keeps_state(self.options.keep_state, size)
         options = dataclasses.replace(compile_chosen(self.options, flops), keep_state=keeps)
         cut = cut_for(options, model, self.source.length, device, run.events())
+        require_possible(cut, model, self.source.length, device)
         if is_chosen(options) and not cut.fits:
             run.say("the run may run out of memory: its estimate is more than the memory that is free now")
         compiles = bool(options.compile) or torch.cuda.is_available()  # the loss is compiled there

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from proctool.errors import OptionError
 from proctool.events import Event, StartEvent
 from proctool.launched import launch
 from proctool.models.memory import Layout, Memory, training_memory
 from proctool.training.environment import flag
 from proctool.training.options import AUTO, TrainingOptions
 from proctool.training.room import DeviceMemory, device_memory
+from proctool.units import format_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -129,6 +131,18 @@ def cut_for(
         cut = cut_step(options, memory_of, room, processes=processes, sharded=sharded)
     keeps = not on_cpu and peak(cut, lean=False) <= room
     return dataclasses.replace(cut, lean_mlp=not cut.gradient_checkpointing and not keeps)
+
+
+def require_possible(cut: StepCut, model: PreTrainedModel, length: int, device: torch.device) -> None:
+    """Raise OptionError if even one hidden state per layer and token does not fit; all training keeps those."""
+    config = model.config
+    layers, width = (getattr(config, name, 0) for name in ("num_hidden_layers", "hidden_size"))
+    needed, total = 4 * cut.micro_batch * length * layers * width, device_memory(device).total
+    if needed > total:
+        raise OptionError(
+            f"batch_size: {cut.micro_batch} samples of {length} tokens at once need more than {format_bytes(needed)}, "
+            f"and there are {format_bytes(total)} of memory; lower it, or give --micro-batch auto"
+        )
 
 
 def planned_memory(options: TrainingOptions, model: PreTrainedModel, length: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from proctool.models.memory import Layout, Memory, training_memory
 from proctool.training import room, step_cut
 from proctool.training.options import PretrainOptions, TrainingOptions
 from proctool.training.room import DeviceMemory, device_memory
-from proctool.training.step_cut import StepCut, cut_for, cut_step, recorded_cut
+from proctool.training.step_cut import StepCut, cut_for, cut_step, recorded_cut, require_possible
 from proctool.training.warmup import warmup_job
 from tests.conftest import Said
 from tests.event_lines import event_lines
@@ -99,6 +99,15 @@ def test_checkpointing_recomputes_the_gelu_once(monkeypatch: pytest.MonkeyPatch,
     for given in (wanted(), wanted(micro_batch=None, gradient_checkpointing=True)):
         cut = cut_for(given, MODEL, 64, torch.device(device))
         assert (cut.gradient_checkpointing, cut.lean_mlp) == (True, False)
+
+
+def test_a_batch_that_no_machine_of_this_size_could_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_cut, "device_memory", lambda *_: DeviceMemory(1 << 20, 1 << 20, 1 << 20))
+    plain = wanted(micro_batch=None, accumulate=1, gradient_checkpointing=False, batch_size=10**9)
+    cut = cut_for(plain, MODEL, 64, torch.device("cpu"))
+    with pytest.raises(OptionError, match=r"^batch_size: 1000000000 samples of 64 tokens at once need more than"):
+        require_possible(cut, MODEL, 64, torch.device("cpu"))
+    require_possible(dataclasses.replace(cut, micro_batch=1), MODEL, 64, torch.device("cpu"))
 
 
 @pytest.fixture
