@@ -214,3 +214,13 @@ def test_a_source_that_lies_is_refused_and_nothing_is_left(tmp_path: Path) -> No
         with pytest.raises(ArtifactError, match=r"source: (tensor c is damaged|was cut short)"):
             artifact.write(tmp_path / "out", {"c": artifact.TensorCopy(source, "c")}, kind="data", metadata={})
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_folder_behind_a_link_is_written(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with artifact.staged(tmp_path / "link") as unfinished:
+        (unfinished / "file").write_text("all of it")
+        assert not (tmp_path / "link" / "file").exists()
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "file").read_text() == "all of it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
     Raises ArtifactError if `folder` exists and is not empty, or its parent is missing.
     """
-    folder = Path(folder)
+    folder = Path(os.path.realpath(folder))  # a link stays a link
     require_free(folder)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
     try:
