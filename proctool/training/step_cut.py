@@ -134,10 +134,10 @@ def cut_for(
 
 
 def require_possible(cut: StepCut, model: PreTrainedModel, length: int, device: torch.device) -> None:
-    """Raise OptionError if even one hidden state per layer and token does not fit; all training keeps those."""
+    """Raise OptionError if even a 16-bit hidden state per layer and token does not fit; all training keeps those."""
     config = model.config
     layers, width = (getattr(config, name, 0) for name in ("num_hidden_layers", "hidden_size"))
-    needed, total = 4 * cut.micro_batch * length * layers * width, device_memory(device).total
+    needed, total = 2 * cut.micro_batch * length * layers * width, device_memory(device).total
     if needed > total:
         raise OptionError(
             f"batch_size: {cut.micro_batch} samples of {length} tokens at once need more than {format_bytes(needed)}, "

@@ -82,6 +82,15 @@ def test_dry_run_shows_and_does_nothing(proctool: Callable[..., Any], recipe: Pa
     assert (planned["seconds_at_least"], planned["corpora"]) == (0, [])
 
 
+def test_dry_runs_of_many_stages_leave_the_commands_to_json(
+    proctool: Callable[..., Any], recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proctool.cli.dry_run._MOST_COMMANDS", 4)
+    said = proctool("run", recipe, "--dry-run")
+    assert "--json and --emit make print the 5 commands" in said.out
+    assert not any(line.startswith("proctool ") for line in said.out.splitlines())
+
+
 @pytest.mark.parametrize(("flops", "warned"), [(1e30, False), (1e3, True)])
 def test_dry_run_says_the_least_time_and_reads_the_corpus(
     proctool: Callable[..., Any], recipe: Path, monkeypatch: pytest.MonkeyPatch, flops: float, warned: bool
