@@ -22,7 +22,7 @@ from typing import Any
 
 from proctool import config
 from proctool.cli.training import quiet_libraries
-from proctool.errors import RunError
+from proctool.errors import ProctoolError, RunError
 from proctool.reporting.interval import Estimate, estimate
 from proctool.search.answer import Answer
 from proctool.search.cells import COLD, Setting, Warmed, planned
@@ -153,7 +153,10 @@ def main() -> int:
         )  # fmt: skip
         width = target_of(options)[0].width
         options = dataclasses.replace(options, widths=(width // 4, width // 2))
-        answer = search(options, lambda progress: print(progress, flush=True))
+        try:
+            answer = search(options, lambda progress: print(progress, flush=True))
+        except ProctoolError as error:
+            raise SystemExit(f"{pair}: {error}") from None
         steps = answer.tokens // (options.batch_size * options.context)
         found.append(judge(answer, options, steps, root / "full"))
         with results.open("a") as file:

@@ -10,7 +10,7 @@ from proctool.procedural.controls import Control
 from proctool.procedural.mixture import Mixture, parse_tasks
 from proctool.procedural.registry import Task
 from proctool.training.carried_state import open_state
-from proctool.training.curriculum import task_course
+from proctool.training.curriculum import task_curriculum
 from proctool.training.init_from import open_init, transplant_from
 from proctool.training.job import Job
 from proctool.training.run_place import check_files
@@ -52,7 +52,7 @@ def diagnostic_job(name: str, options: DiagnosticOptions, held_out_seed: int = H
         config=config,
         source=TaskSource(task, options.seed),
         held_out=held_out(task, held_out_seed),
-        course=task_course(
+        curriculum=task_curriculum(
             task, options.curriculum, lambda part: (TaskSource(part, options.seed), held_out(part, held_out_seed))
         ),
         output=options.output,

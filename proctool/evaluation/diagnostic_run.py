@@ -83,7 +83,7 @@ def _scored(name: str, options: DiagnosticOptions, job: Job, end: EndEvent) -> D
         steps=end.step,
         tokens=end.tokens,
         scores=scores_of(job.output, task, options.eval_samples, min(options.batch_size, options.eval_samples)),
-        curve=_curve(job.run_path, job.course.lessons[-1].size if job.course else None),
+        curve=_curve(job.run_path, job.curriculum.stages[-1].size if job.curriculum else None),
         held_out=ValidationSet(
             split="validation",
             seed=HELD_OUT_SEED,

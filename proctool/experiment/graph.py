@@ -21,6 +21,7 @@ from proctool.recipe import PlannedArm, Recipe, arms_of
 from proctool.recipe.arms import carried_into, warmup_task
 from proctool.recipe.choosing import Search, search_of
 from proctool.recipe.ladder import rungs_of
+from proctool.recipe.repeats import seed_of_run
 from proctool.recipe.sweep import at, cells_of, selection_seeds
 from proctool.recipe.text import SEEDS
 from proctool.reporting.record import rung_name
@@ -42,6 +43,13 @@ class ArmStages:
     """Fine-tunings of the pretrained model on tasks, by name and task."""
     evaluations: dict[str, Stage] = field(default_factory=dict)
     """Benchmarks of the pretrained model, by name."""
+    repeats: dict[str, tuple[Stage, ...]] = field(default_factory=dict)
+    """Further runs of each diagnostic from the same start, by name."""
+
+    @property
+    def diagnosed(self) -> list[Stage]:
+        """Every run of every diagnostic."""
+        return [*self.diagnostics.values(), *(each for several in self.repeats.values() for each in several)]
 
     @property
     def pretrain(self) -> Stage | None:
@@ -181,11 +189,18 @@ class _Graph:
                 stages[share] = self._trained(
                     ("pretrain",), label, options, start, options.context, chosen=chosen.get(PRETRAIN)
                 )
-            measured = {}
+            measured, again = {}, {}
             for name, asked in diagnostics.items():
                 start = self._start(arm, asked, warmups[name], texts[name], seed, chosen, name)
-                label, task = Label(name, arm.name, seed), tasks[name]
-                measured[name] = self._trained(("eval", name), label, asked, start, task.length, task)
+                measured[name], *more = [
+                    self._trained(
+                        ("eval", name),
+                        Label(name, f"{arm.name}-run{number + 1}" if number else arm.name, seed),
+                        asked, start, tasks[name].length, tasks[name], seed=seed_of_run(seed, number),
+                    )
+                    for number in range(recipe.repeats)
+                ]  # fmt: skip
+                again[name] = tuple(more)
             pretrained = next(reversed(stages.values()), None)
             tuned = {
                 name: self._trained(
@@ -217,7 +232,7 @@ class _Graph:
                 for name, options in evaluations.items()
                 if pretrained is not None
             }
-            made[seed] = ArmStages(stages, measured, tuned, on_each, scored)
+            made[seed] = ArmStages(stages, measured, tuned, on_each, scored, again)
         return made
 
     def _shared(self, stage: Stage) -> Stage:
@@ -232,10 +247,11 @@ class _Graph:
         length: int,
         task: Task | None = None,
         chosen: Chosen | None = None,
+        seed: int | None = None,
     ) -> Stage:
         output = "model.safetensors" if words == ("pretrain",) else None
         assert label.seed is not None
-        seeded = dataclasses.replace(options, seed=label.seed)
+        seeded = dataclasses.replace(options, seed=label.seed if seed is None else seed)
         inputs = {} if start is None else {"init": start}
         return self._shared(Stage(label, words, seeded, inputs, output, length, task, chosen))
 

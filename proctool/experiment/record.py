@@ -135,6 +135,7 @@ def _measured(plan: Plan | Rung, width: int | None) -> dict[str, Any]:
                         for name, by_task in stages.tasks.items()
                     },
                     evaluations={name: stage.key for name, stage in stages.evaluations.items()},
+                    repeats={name: tuple(each.key for each in more) for name, more in stages.repeats.items() if more},
                 )
                 for seed, stages in by_seed.items()
             }

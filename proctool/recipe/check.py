@@ -20,6 +20,7 @@ from proctool.recipe.form import CONTROLS, STANDARD, Arm, Recipe, TreatmentOptio
 from proctool.recipe.forms import arms_of
 from proctool.recipe.ladder import check_ladder, rungs_of
 from proctool.recipe.planned import check_known, check_model, check_planned
+from proctool.recipe.repeats import check_seeds
 from proctool.recipe.sweep import cells_of, check_sweeps
 from proctool.recipe.text import CORPUS
 from proctool.training.options import PretrainOptions, WarmupOptions
@@ -122,8 +123,7 @@ def _check(recipe: Recipe) -> None:
     if recipe.baseline not in recipe.arms:
         near = config.suggestion(recipe.baseline, recipe.arms)
         raise OptionError(f'baseline: no arm is named "{recipe.baseline}"{near}')
-    if not recipe.seeds or len(set(recipe.seeds)) < len(recipe.seeds) or min(recipe.seeds) < 0:
-        raise OptionError(f"seeds = {list(recipe.seeds)}: write distinct whole numbers of at least 0")
+    check_seeds(recipe)
     if recipe.corpus is None and not recipe.diagnostics:
         raise OptionError("the recipe measures nothing; give a corpus, diagnostics, or both")
     check_model("model", recipe.model)

@@ -174,6 +174,8 @@ class Recipe:
     """Options of every arm's pretraining."""
     diagnostics: dict[str, Values] = field(default_factory=dict)
     """By task: options of the task and of the training; `warmup` overrides options of the warm-ups before it."""
+    repeats: int = 1
+    """Runs of every diagnostic from each seed's start. Accuracies are averaged by seed, so intervals count donors."""
     finetune: dict[str, Values] = field(default_factory=dict)
     """By name: fine-tuning of every arm's pretrained model. On a `corpus`, with options of pretraining that override
     the recipe's; or on GLUE's `tasks`, with options of `proctool eval finetune`: {tasks: [cola, sst2], steps: 800}."""

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, variance
 
 from proctool.reporting.interval import Estimate, estimate
 from proctool.reporting.measured import Score
 
 # A two-sided 95 % interval of a normal.
 _Z = 1.96
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Standard deviations of final accuracy: between seeds (donors), and between runs from the same start.
+
+    From a one-way analysis of variance with random effects. The spread between runs includes what differs by the
+    validation samples; the spread between seeds does not.
+    """
+
+    runs: int
+    """From each start; the fewest if they differ."""
+    between: float | None
+    """None with fewer than two seeds."""
+    within: float
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,8 @@ class DiagnosticResult:
     """Half-width of the difference's 95 % interval due to the finite validation sets; 0 if unknown."""
     chance: float | None
     is_baseline: bool
+    spread: Spread | None = None
+    """If several runs were made from one start: how much of the spread they explain."""
 
     @property
     def differs(self) -> bool:
@@ -65,9 +83,23 @@ def diagnose(
                 noise=_noise([*mine, *theirs], [scores[arm][seed].samples for seed in seeds]),
                 chance=chance,
                 is_baseline=arm == baseline,
+                spread=spread([scores[arm][seed].runs for seed in seeds]),
             )
         )
     return results
+
+
+def spread(runs: Sequence[Sequence[float]]) -> Spread | None:
+    """The spread of the accuracies of `runs`, a group for each seed; None if no group has two."""
+    several = [each for each in runs if len(each) > 1]
+    if not several:
+        return None
+    within = fmean(variance(each) for each in several)
+    between = None
+    if len(several) > 1:
+        of_means = variance([fmean(each) for each in several])
+        between = math.sqrt(max(0.0, of_means - within * fmean(1 / len(each) for each in several)))
+    return Spread(min(map(len, several)), between, math.sqrt(within))
 
 
 def _within(difference: Estimate) -> Estimate:

@@ -18,6 +18,7 @@ from proctool.reporting.measured import (
     Setting,
     Warmup,
     joined,
+    mean_score,
     run_of,
     score_of,
     setting_of,
@@ -122,7 +123,8 @@ def _load(folder: Path, record: ExperimentRecord) -> Experiment:
                 settings.setdefault(arm, setting_of(logs[keys[-1]]))
             for name, key in measured.diagnostics.items():
                 if key in done:
-                    score = score_of(logs[key], stages[key].eval_samples)
+                    each_run = (key, *(more for more in measured.repeats.get(name, ()) if more in done))
+                    score = mean_score([score_of(logs[each], stages[each].eval_samples) for each in each_run])
                     scores.setdefault(name, {}).setdefault(arm, {})[seed] = score
                     starts.setdefault(arm, start_of(logs[key], warmup(key)))
                     warmups.setdefault(arm, {}).setdefault(seed, warmup(key))

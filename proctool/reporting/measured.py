@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -37,6 +38,9 @@ class Score:
     """Steps taken."""
     task: str | None = None
     """The task's full specification, including its scoring; None if the run does not record it."""
+
+    runs: tuple[float, ...] = ()
+    """The final accuracy of each run, if this is the mean of several."""
 
     @property
     def scoring(self) -> str | None:
@@ -138,6 +142,28 @@ def score_of(log: MetricsLog, samples: int | None) -> Score:
     steps = log.step if log.end is not None else log.steps  # it may have stopped early
     task = log.start.metadata.get("task") if log.start is not None else None
     return Score(tuple(tokens), tuple(accuracy), samples, exact[-1] if exact else None, steps, task)
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """The mean of several runs from one start. A run that ended early keeps its last accuracy."""
+    scored = [each for each in scores if each.accuracy]
+    if len(scored) < 2:
+        return scored[0] if scored else scores[0]
+    tokens = np.unique(np.concatenate([each.tokens for each in scored]))
+    curves = [
+        np.asarray(each.accuracy)[np.maximum(np.searchsorted(each.tokens, tokens, side="right") - 1, 0)]
+        for each in scored
+    ]
+    samples = [each.samples for each in scored if each.samples is not None]
+    matches = [each.exact_match for each in scored if each.exact_match is not None]
+    return dataclasses.replace(
+        scored[0],
+        tokens=tuple(tokens.tolist()),
+        accuracy=tuple(np.mean(curves, axis=0).tolist()),
+        samples=sum(samples) if len(samples) == len(scored) else None,
+        exact_match=fmean(matches) if len(matches) == len(scored) else None,
+        runs=tuple(each.accuracy[-1] for each in scored),
+    )
 
 
 def setting_of(log: MetricsLog) -> Setting:

@@ -67,13 +67,15 @@ class SeedRecord:
     tasks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Fine-tuning on tasks, by name and task."""
     evaluations: Mapping[str, str] = field(default_factory=dict)
+    repeats: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further runs of the diagnostics from the same start, by name."""
 
     @property
     def keys(self) -> set[str]:
         """All of them."""
         pretrained = {self.pretrain} if self.pretrain is not None else set()
         others = (self.budgets, self.diagnostics, self.finetunes, *self.tasks.values(), self.evaluations)
-        return pretrained.union(*(each.values() for each in others))
+        return pretrained.union(*(each.values() for each in others), *self.repeats.values())
 
 
 @dataclass(frozen=True, kw_only=True)

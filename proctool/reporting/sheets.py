@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from statistics import fmean
 
 from proctool.reporting.compare import ArmResult, Run
 from proctool.reporting.controls import Start
 from proctool.reporting.costs import ArmCost
-from proctool.reporting.diagnose import DiagnosticResult
+from proctool.reporting.diagnostic_sheets import accuracy, diagnostics, spread
 from proctool.reporting.evaluated import SHARES
 from proctool.reporting.finetuned import FinetuneResult
 from proctool.reporting.interval import Estimate, estimate
@@ -52,7 +51,7 @@ def summary(report: Report, brief: bool = False) -> Sheet:
             cells += _loss_cells(by_arm.get(arm), brief)
         if sweeps:
             cells.append(str(len(sweeps[arm].cells)) if arm in sweeps else NONE)
-        rows.append((*cells, *(_accuracy(score.get(arm), 0 if brief else 1) for score in scores)))
+        rows.append((*cells, *(accuracy(score.get(arm), 0 if brief else 1) for score in scores)))
     drop = tuple(each for each in (*heads[5:6], *heads[3:4], *heads[1:2])) if report.results else ()
     return Sheet("summary", "Summary", tuple(heads), tuple(rows), drop=drop)
 
@@ -62,6 +61,7 @@ def sheets(report: Report) -> list[Sheet]:
     made = [summary(report), cost(report), saved(report), losses(report), loss_part_sheet(report)]
     made += [
         diagnostics(report),
+        spread(report),
         components(report),
         ladder(report),
         sweep(report),
@@ -163,29 +163,6 @@ def _ratio(found: Estimate | None) -> str:
     return NONE if found is None else with_interval(found, 1, 3, "")
 
 
-def diagnostics(report: Report) -> Sheet:
-    """Accuracy by diagnostic and arm, with the mean over diagnostics as the paper gives it."""
-    names = [each[0].diagnostic for each in report.diagnostics]
-    by_name = [{result.arm: result for result in each} for each in report.diagnostics]
-    heads = ["arm", *names] + (["mean"] if len(names) > 1 else [])
-    rows = []
-    for arm in report.experiment.arms:
-        found = [results.get(arm) for results in by_name]
-        if any(found):
-            cells = [arm, *(_accuracy(each, 1) for each in found)]
-            rows.append((*cells, _mean(found)) if len(names) > 1 else tuple(cells))
-    chances = [group[0].chance for group in report.diagnostics]
-    if rows and any(chances):
-        guessed = [NONE if each is None else f"{100 * each:.1f} %" for each in chances]
-        rows.append(("guessing", *guessed, *([NONE] if len(names) > 1 else [])))
-    return Sheet("diagnostics", "Accuracy on validation samples of each diagnostic", tuple(heads), tuple(rows))
-
-
-def _mean(found: Sequence[DiagnosticResult | None]) -> str:
-    known = [each.accuracy.value for each in found if each is not None]
-    return f"{100 * fmean(known):.1f} %" if len(known) == len(found) else NONE
-
-
 def finetuned(report: Report, brief: bool = False) -> list[Sheet]:
     """Loss and perplexity after each fine-tuning, with its gain and the gain at the end of pretraining.
 
@@ -248,7 +225,7 @@ def components(report: Report) -> Sheet:
         if report.results:
             result = gains.get(arm)
             cells.append(NONE if result is None or result.is_baseline else _nats(result.gain))
-        rows.append((*cells, *(_accuracy(results.get(arm), 1) for results in by_name)))
+        rows.append((*cells, *(accuracy(results.get(arm), 1) for results in by_name)))
     return Sheet("components", "Effect by carried components", (*heads, *names), tuple(rows), words=3)
 
 
@@ -326,10 +303,6 @@ def _percent(found: Estimate | None) -> str:
 
 def _nats(found: Estimate) -> str:
     return with_interval(found, 1, 3, "")
-
-
-def _accuracy(result: DiagnosticResult | None, digits: int) -> str:
-    return NONE if result is None else with_interval(result.accuracy, 100, digits)
 
 
 def _count(found: Estimate) -> str:

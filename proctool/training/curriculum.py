@@ -69,8 +69,8 @@ class CurriculumStage:
 class Curriculum:
     """The stages of a run's curriculum, in order; one stage if there is no curriculum. `at` is its state."""
 
-    def __init__(self, lessons: Sequence[CurriculumStage], rule: GrowthRule | None = None) -> None:
-        self.lessons = lessons
+    def __init__(self, stages: Sequence[CurriculumStage], rule: GrowthRule | None = None) -> None:
+        self.stages = stages
         self.rule = rule
         self.at = 0
 
@@ -80,14 +80,14 @@ class Curriculum:
         return cls([CurriculumStage(None, source, held_out)])
 
     @property
-    def lesson(self) -> CurriculumStage:
+    def stage(self) -> CurriculumStage:
         """The current stage."""
-        return self.lessons[self.at]
+        return self.stages[self.at]
 
     @property
     def is_last(self) -> bool:
         """Whether the samples have their full size."""
-        return self.at == len(self.lessons) - 1
+        return self.at == len(self.stages) - 1
 
     def goes_on(self, scores: Scores, waited: int) -> bool:
         """Move to the next stage if `scores`, `waited` evaluations after the best, allow it. Returns whether it did."""
@@ -108,7 +108,9 @@ class Curriculum:
         self.at = state["at"]
 
 
-def task_course(task: Task, written: str | None, sources: Callable[[Task], tuple[Source, Source]]) -> Curriculum | None:
+def task_curriculum(
+    task: Task, written: str | None, sources: Callable[[Task], tuple[Source, Source]]
+) -> Curriculum | None:
     """The curriculum that ends at `task`; None without a rule. `sources` gives training and validation samples.
 
     Raises OptionError if the task does not support the rule or one of its sizes.
@@ -119,7 +121,7 @@ def task_course(task: Task, written: str | None, sources: Callable[[Task], tuple
     full = _size(task)
     if rule.start > full:
         raise OptionError(f"curriculum: start = {rule.start}: {task.spec} has only {full}")
-    lessons = []
+    stages = []
     for size in (*range(rule.start, full, rule.step), full):
         try:
             smaller = _at_size(task, size)
@@ -131,8 +133,8 @@ def task_course(task: Task, written: str | None, sources: Callable[[Task], tuple
             raise OptionError(
                 f"curriculum: not supported for {task.spec}: its tokens change their meaning with the size"
             )
-        lessons.append(CurriculumStage(size, *sources(smaller)))
-    return Curriculum(lessons, rule)
+        stages.append(CurriculumStage(size, *sources(smaller)))
+    return Curriculum(stages, rule)
 
 
 def _size(task: Task) -> int:

@@ -70,7 +70,7 @@ class Job:
     """The loss (default: on target tokens, through the model's head)."""
     score: Callable[[Mapping[str, Tensor]], Mapping[str, float | None]] | None = None
     """Scores of the final weights, for the end event."""
-    course: Curriculum | None = None
+    curriculum: Curriculum | None = None
     """A length curriculum that ends with `source` (default: only `source`)."""
     others: Mapping[str, Source] = field(default_factory=dict)
     """Additional validation samples, keyed by the split under which their evaluations are recorded."""
@@ -277,7 +277,7 @@ class Job:
             gradient_checkpointing=cut.gradient_checkpointing if is_chosen(self.options) else None,
             metadata={key: value for key, value in metadata.items() if key != "seed"},
         )
-        course = self.course or Curriculum.fixed(self.source, self.held_out)
+        curriculum = self.curriculum or Curriculum.fixed(self.source, self.held_out)
         with contextlib.ExitStack() as signals_held:
             with (
                 self._outputs_held(run.is_writer),
@@ -287,7 +287,9 @@ class Job:
                 losing_peers_is_one_line(),
             ):
                 settled, others = cut.applied(options), self.others
-                result = train(model, course, settled, run, start, self.loss, others, signals_held, self.by_part, state)
+                result = train(
+                    model, curriculum, settled, run, start, self.loss, others, signals_held, self.by_part, state
+                )
             return self._completed(run, model, origins, result, options)
 
     def _completed(

@@ -75,7 +75,7 @@ class Result:
 
 def train(
     model: PreTrainedModel,
-    course: Curriculum,
+    curriculum: Curriculum,
     options: TrainingOptions,
     run: RunFolder,
     start: StartEvent,
@@ -107,7 +107,7 @@ def train(
     torch.manual_seed(options.seed * accelerator.num_processes + accelerator.process_index)  # dropout
     engine = make_engine(accelerator, module, optimiser_of(model, options), options)
     early, guard = EarlyStop(options.until, options.patience), Guard(options.spike, accelerator.device)
-    parts: dict[str, HasState] = {"early": early, "course": course, "guard": guard}
+    parts: dict[str, HasState] = {"early": early, "course": curriculum, "guard": guard}
     checkpoints = Checkpoints(run, engine, parts, options.keep_checkpoints)
     resumed = checkpoints.restore(state)
     here = resumed or Position()
@@ -118,14 +118,14 @@ def train(
     else:
         run.record(ResumeEvent(step=here.step) if resumed else start)
     if options.compile:
-        trial = Batch.of(course.lesson.source.read(0, micro), accelerator.device)
+        trial = Batch.of(curriculum.stage.source.read(0, micro), accelerator.device)
         run.record(NoteEvent(note=compile_model(engine, trial)))
 
     fixed = has_fixed_shapes(
         accelerator.device.type,
         accelerator.num_processes,
         start.flops / start.steps,
-        micro * course.lessons[-1].source.length * model.config.vocab_size,
+        micro * curriculum.stages[-1].source.length * model.config.vocab_size,
     )
     share_out = functools.partial(micro_batches, micro=micro, accelerator=accelerator, fixed=fixed)
     peak = device_peak(accelerator.device, options.precision)
@@ -140,7 +140,7 @@ def train(
     def measured(source: Source) -> Scores:
         return evaluate(accelerator, module, source, held_out_samples(source, options.eval_samples), micro)
 
-    def note_scores(lesson: CurriculumStage) -> Scores:
+    def note_scores(stage: CurriculumStage) -> Scores:
         began = time.monotonic()
         for split, source in (others or {}).items():
             other = measured(source)
@@ -154,7 +154,7 @@ def train(
                     exact_match=other.exact_match,
                 )
             )
-        found = measured(lesson.held_out)
+        found = measured(stage.held_out)
         run.record(
             EvalEvent(
                 step=here.step,
@@ -162,8 +162,8 @@ def train(
                 loss=found.loss,
                 accuracy=found.accuracy,
                 exact_match=found.exact_match,
-                procedural_tokens=procedural_tokens(lesson.source, here.step * options.batch_size),
-                **_size(lesson),
+                procedural_tokens=procedural_tokens(stage.source, here.step * options.batch_size),
+                **_size(stage),
                 seconds=clock.seconds(),
             )
         )
@@ -177,11 +177,11 @@ def train(
     def settle(found: Scores) -> str | None:
         """Apply early stopping and the curriculum to an evaluation. Returns the reason to stop, if any."""
         sees(found)
-        if course.goes_on(found, early.waited):
+        if curriculum.goes_on(found, early.waited):
             early.begin_again()
-            run.record(CurriculumEvent(step=here.step, tokens=here.tokens, **_size(course.lesson)))
+            run.record(CurriculumEvent(step=here.step, tokens=here.tokens, **_size(curriculum.stage)))
             return None
-        return early.reason(found, in_full=course.is_last)
+        return early.reason(found, in_full=curriculum.is_last)
 
     def note_stop(reason: str) -> None:
         note_that(f"stopping at step {here.step}: {reason}")
@@ -191,14 +191,14 @@ def train(
         checkpoints.write(dataclasses.replace(at, seconds=clock.seconds()), random)
         clock.stand_still(time.monotonic() - began)
 
-    def read_from(lesson: CurriculumStage) -> Generator[StepBatches, None, None]:
+    def read_from(stage: CurriculumStage) -> Generator[StepBatches, None, None]:
         depth = BATCHES_AHEAD if fixed else 1
         by_thread = functools.partial(
-            read_ahead, lesson.source, here.step, options.steps, options.batch_size, share_out, depth
+            read_ahead, stage.source, here.step, options.steps, options.batch_size, share_out, depth
         )
         processes = producers_for(options.producers, accelerator.device.type) if fixed else 0
         work = work_for(
-            lesson.source, here.step, options.steps, size=options.batch_size, micro=micro, processes=processes
+            stage.source, here.step, options.steps, size=options.batch_size, micro=micro, processes=processes
         )
         if work is None:
             return by_thread()
@@ -227,7 +227,7 @@ def train(
                     tokens=taken.after.tokens,
                     loss=judged.loss,
                     **_by_kind(taken, judged),
-                    procedural_tokens=procedural_tokens(course.lesson.source, taken.after.step * options.batch_size),
+                    procedural_tokens=procedural_tokens(curriculum.stage.source, taken.after.step * options.batch_size),
                     lr=taken.rate,
                     grad_norm=judged.norm,
                     tokens_per_second=round(speed),
@@ -238,11 +238,11 @@ def train(
             )
 
     if here.step == 0:
-        scores = note_scores(course.lesson)
+        scores = note_scores(curriculum.stage)
     parts_before = checkpoints.part_states()
     last = options.steps
     if checkpoints.extends and here.step % options.eval_every == 0:  # the last evaluation of the run is applied now
-        scores = measured(course.lesson.held_out)
+        scores = measured(curriculum.stage.held_out)
         if reason := settle(scores):
             note_stop(reason)
             last = here.step
@@ -251,7 +251,7 @@ def train(
     plain = fixed and options.cuda_graph and not (options.compile or options.gradient_checkpointing)
     if capture := capture_for(engine, lag, plain=plain):
         take_step = GraphStep(engine, guard, options.clip, lag, capture, note=note_that)
-    ahead = read_from(course.lesson)
+    ahead = read_from(curriculum.stage)
     with contextlib.ExitStack() as own:
         stop = (held or own).enter_context(stop_signals())
         own.enter_context(checkpoints)
@@ -263,7 +263,7 @@ def train(
                 ramp_steps=options.ramp_steps, final=options.final_lr,
             )  # fmt: skip
             before, random = here, random_state(accelerator.device)
-            here = Position(step + 1, here.tokens + options.batch_size * course.lesson.source.length)
+            here = Position(step + 1, here.tokens + options.batch_size * curriculum.stage.source.length)
             is_last = here.step == options.steps
             is_logged = here.step % options.log_every == 0 or is_last
             batches, targets, procedural = next(ahead)
@@ -273,16 +273,16 @@ def train(
 
             if here.step % options.eval_every == 0 or is_last:
                 late.flush()
-                parts_before, lesson = checkpoints.part_states(), course.lesson
-                scores = note_scores(lesson)
+                parts_before, stage = checkpoints.part_states(), curriculum.stage
+                scores = note_scores(stage)
                 if is_last:
                     sees(scores)
                 elif reason := settle(scores):
                     note_stop(reason)
                     break
-                elif course.lesson is not lesson:
+                elif curriculum.stage is not stage:
                     ahead.close()
-                    ahead = read_from(course.lesson)
+                    ahead = read_from(curriculum.stage)
             stopping = not is_last and agreed_to_stop(stop, accelerator, here.step % options.log_every == 0)
             if stopping or (not is_last and here.step % options.checkpoint_every == 0):
                 late.flush()
@@ -293,13 +293,11 @@ def train(
                     f"stopped at step {here.step} of {options.steps} with a checkpoint in {run.path}; "
                     f"to resume, run: {command_again()}"
                 )
-        if not course.is_last:
-            note = (
-                f"the curriculum ended at size {course.lesson.size} of {course.lessons[-1].size}; scoring the full size"
-            )
-            note_that(note)
+        if not curriculum.is_last:
+            ended, full = curriculum.stage.size, curriculum.stages[-1].size
+            note_that(f"the curriculum ended at size {ended} of {full}; scoring the full size")
             early.begin_again()
-            scores = note_scores(course.lessons[-1])
+            scores = note_scores(curriculum.stages[-1])
             sees(scores)
     if diverged is not None:
         note_that(f"ended at step {here.step}: {diverged.words()}")
@@ -308,12 +306,11 @@ def train(
     if options.keep_state:
         checkpoints.write_state(dataclasses.replace(here, seconds=clock.seconds()), parts_before)
     weights = engine.weights()
-    result = Result(
-        here.step, here.tokens, clock.seconds(), scores, weights, early.best, diverged is not None, course.lesson.size
-    )
+    size = curriculum.stage.size
+    result = Result(here.step, here.tokens, clock.seconds(), scores, weights, early.best, diverged is not None, size)
     if not by_part or diverged is not None:
         return result
-    held_out = course.lessons[-1].held_out
+    held_out = curriculum.stages[-1].held_out
     found = evaluate_parts(accelerator, module, held_out, held_out_samples(held_out, options.eval_samples), micro)
     return dataclasses.replace(result, loss_parts=found)
 
@@ -322,8 +319,8 @@ class _DivergedError(Exception):
     """Ends the run before a bad step, with on_divergence = "end"."""
 
 
-def _size(lesson: CurriculumStage) -> dict[str, Any]:
-    return {} if lesson.size is None else {"size": lesson.size, "length": lesson.source.length}
+def _size(stage: CurriculumStage) -> dict[str, Any]:
+    return {} if stage.size is None else {"size": stage.size, "length": stage.source.length}
 
 
 def _by_kind(taken: StepTaken, judged: Judged) -> dict[str, Any]:

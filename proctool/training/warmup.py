@@ -7,7 +7,7 @@ from proctool.errors import OptionError
 from proctool.models.build import model_config
 from proctool.procedural.mixture import parse_tasks
 from proctool.procedural.registry import Task
-from proctool.training.curriculum import task_course
+from proctool.training.curriculum import task_curriculum
 from proctool.training.job import Job
 from proctool.training.options import WarmupOptions
 from proctool.training.run_place import check_files
@@ -53,7 +53,7 @@ def warmup_job(options: WarmupOptions, kind: type[Job] = Job) -> Job:
         config=config,
         source=source,
         held_out=TaskSource(task, seed, _HELD_OUT),
-        course=task_course(
+        curriculum=task_curriculum(
             task, options.curriculum, lambda part: (TaskSource(part, seed), TaskSource(part, seed, _HELD_OUT))
         ),
         output=options.output,

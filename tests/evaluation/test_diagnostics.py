@@ -124,12 +124,12 @@ def test_no_seed_trains_on_a_held_out_sequence(name: str, scale: str) -> None:
 
 def test_a_curriculum_keeps_its_short_samples_apart_too() -> None:
     job = diagnostic_job("addition", options_of("addition", digits=3, curriculum="start=1,step=1"))
-    assert job.course is not None
-    sizes = [lesson.size for lesson in job.course.lessons]
+    assert job.curriculum is not None
+    sizes = [stage.size for stage in job.curriculum.stages]
     assert sizes == [1, 2, 3]
-    for lesson in job.course.lessons:
-        held = {row.tobytes() for row in lesson.held_out.read(0, 500).tokens}
-        assert not held & {row.tobytes() for row in lesson.source.read(0, 4000).tokens}
+    for stage in job.curriculum.stages:
+        held = {row.tobytes() for row in stage.held_out.read(0, 500).tokens}
+        assert not held & {row.tobytes() for row in stage.source.read(0, 4000).tokens}
 
 
 # -- scoring --

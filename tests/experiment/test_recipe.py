@@ -76,6 +76,9 @@ def test_arms_inherit_and_override() -> None:
         ),
         ({"diagnostics": {"haystack": {"pairs": 0}}}, "diagnostics.haystack: haystack: pairs = 0"),
         ({"corpus": None}, "measures nothing"),
+        ({"repeats": 2}, "repeats: the recipe has no diagnostics to repeat"),
+        ({"repeats": 0, "diagnostics": {"haystack": {}}}, "repeats = 0: must be from 1 to"),
+        ({"repeats": 2, "seeds": [10**7], "diagnostics": {"haystack": {}}}, "seeds: with repeats they must be below"),
     ],
 )
 def test_mistakes_are_named_with_their_place(changes: dict[str, Any], said: str) -> None:

@@ -18,7 +18,7 @@ from proctool.models.build import context_of
 from proctool.models.saved import open_model
 from proctool.procedural.mixture import parse_tasks
 from proctool.results import DiagnosticRun
-from proctool.training.curriculum import GrowthRule, parse_curriculum, task_course
+from proctool.training.curriculum import GrowthRule, parse_curriculum, task_curriculum
 from proctool.training.devices import make_accelerator
 from proctool.training.evaluate import evaluate
 from proctool.training.loss import TargetLoss
@@ -29,8 +29,10 @@ from tests.training.runs import options, same_after_kills
 
 
 def sizes(task: str, rule: str) -> list[int | None]:
-    course = task_course(parse_tasks(task), rule, lambda part: (TaskSource(part, 0), TaskSource(part, 0, "validation")))
-    return [lesson.size for lesson in course.lessons]
+    curriculum = task_curriculum(
+        parse_tasks(task), rule, lambda part: (TaskSource(part, 0), TaskSource(part, 0, "validation"))
+    )
+    return [stage.size for stage in curriculum.stages]
 
 
 def test_a_rule_is_written_with_any_of_its_parts() -> None:
@@ -57,11 +59,11 @@ def test_sizes_lead_to_the_whole_task(task: str, rule: str, expected: list[int])
     assert sizes(task, rule) == expected
 
 
-def test_every_lesson_has_the_vocabulary_of_the_whole() -> None:
+def test_every_stage_has_the_vocabulary_of_the_whole() -> None:
     task = parse_tasks("haystack:pairs=9")
-    course = task_course(task, "", lambda part: (TaskSource(part, 0), TaskSource(part, 0, "validation")))
-    assert {lesson.source.vocab_size for lesson in course.lessons} == {task.vocab_size}
-    assert [lesson.source.length for lesson in course.lessons] == [6, 10, 14, 18, task.length]
+    curriculum = task_curriculum(task, "", lambda part: (TaskSource(part, 0), TaskSource(part, 0, "validation")))
+    assert {stage.source.vocab_size for stage in curriculum.stages} == {task.vocab_size}
+    assert [stage.source.length for stage in curriculum.stages] == [6, 10, 14, 18, task.length]
 
 
 @pytest.mark.parametrize(("task", "rule"), [("set:inputs=4", "start=5"), ("dyck:length=12,k=2", "start=3,step=2")])
@@ -164,8 +166,8 @@ def test_a_diagnostic_has_room_for_full_size_from_the_start(tmp_path: Path) -> N
     asked = HaystackOptions(pairs=4, vocab=32, curriculum="start=2", run_dir=tmp_path, steps=1, ramp_steps=0)
     job = diagnostic_job("haystack", asked)
     assert context_of(job.config) == job.source.length == 10
-    assert job.course is not None
-    assert [lesson.source.length for lesson in job.course.lessons] == [6, 10]
+    assert job.curriculum is not None
+    assert [stage.source.length for stage in job.curriculum.stages] == [6, 10]
 
 
 def test_a_file_has_the_size_it_has(tmp_path: Path) -> None:
