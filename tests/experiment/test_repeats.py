@@ -66,12 +66,12 @@ def test_a_mean_score_keeps_the_last_accuracy_of_a_run_that_ended_early() -> Non
 def test_spread_tells_donors_from_runs() -> None:
     rng = np.random.default_rng(0)
     donors, runs = 4000, 3
-    drawn = 0.5 + 0.06 * rng.standard_normal((donors, 1)) + 0.02 * rng.standard_normal((donors, runs))
+    drawn = 0.5 + 0.03 * rng.standard_normal((donors, 1)) + 0.06 * rng.standard_normal((donors, runs))
     found = spread(drawn.tolist())
     assert found is not None
     assert found.runs == runs
-    assert found.between == pytest.approx(0.06, rel=0.05)
-    assert found.within == pytest.approx(0.02, rel=0.05)
+    assert found.between == pytest.approx(0.03, rel=0.05)
+    assert found.within == pytest.approx(0.06, rel=0.05)
     alike = spread([[0.1, 0.3], [0.3, 0.1]])
     assert alike is not None
     assert alike.between == 0, "no negative variance"
