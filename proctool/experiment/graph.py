@@ -47,11 +47,6 @@ class ArmStages:
     """Further runs of each diagnostic from the same start, by name."""
 
     @property
-    def diagnosed(self) -> list[Stage]:
-        """Every run of every diagnostic."""
-        return [*self.diagnostics.values(), *(each for several in self.repeats.values() for each in several)]
-
-    @property
     def pretrain(self) -> Stage | None:
         """The pretraining with the largest budget."""
         return next(reversed(self.budgets.values()), None)

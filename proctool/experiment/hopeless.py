@@ -59,7 +59,7 @@ def decide(plan: Plan, done: Mapping[str, MetricsLog]) -> Decisions:
     for rung in plan.rungs.values() or (plan,):
         for name, by_seed in rung.arms.items():
             for place, (seed, stages) in enumerate(by_seed.items()):
-                runs |= _with_parents(stages.diagnosed)
+                runs |= _with_parents(stages.diagnostics.values())
                 needed = _with_parents(_of_pretraining(stages))
                 match _verdict(rung, done, name, place):
                     case "runs":

@@ -115,3 +115,13 @@ def test_no_arm_is_left_out_before_the_baseline_has_finished(tmp_path: Path) -> 
 def test_what_it_cannot_decide_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(OptionError, match=f"^stop_hopeless: .*{said}"):
         build_recipe(values(**RECIPE | changes))
+
+
+def test_a_losing_arm_keeps_its_diagnostics_and_their_repeats(tmp_path: Path) -> None:
+    diagnosed = {"haystack": {"pairs": 4, "vocab": 32, "steps": 10, "batch_size": 4, "ramp_steps": 2}}
+    plan = planned(tmp_path / "diagnosed", **RECIPE, diagnostics=diagnosed, repeats=2)
+    write_record(plan, "", "proctool run tiny")
+    worked(plan)
+    ran = set(run(plan.root))
+    assert "pretrain-set-s5" not in ran
+    assert {f"haystack-set{part}-s{seed}" for part in ("", "-run2") for seed in RECIPE["seeds"]} <= ran

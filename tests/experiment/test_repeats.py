@@ -24,7 +24,7 @@ def test_runs_differ_in_the_seed_alone_and_share_their_donor(tmp_path: Path) -> 
     several = planned(tmp_path, diagnostics=HAYSTACK, seeds=[0, 1], repeats=3)
     for arm, by_seed in several.arms.items():
         for seed, stages in by_seed.items():
-            first, *others = stages.diagnosed
+            first, others = stages.diagnostics["haystack"], stages.repeats["haystack"]
             assert first.key == once.arms[arm][seed].diagnostics["haystack"].key, "a recipe can be repeated later"
             assert len(others) == 2
             for other in others:
