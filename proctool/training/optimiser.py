@@ -120,8 +120,6 @@ def require_optimiser(options: TrainingOptions, config: PretrainedConfig) -> Non
     if not (is_muon or factors):
         return
     option = "optimizer = muon" if is_muon else "lr_of"
-    if is_muon and not hasattr(torch.optim, "Muon"):
-        raise RunError(f"optimizer = muon: needs torch 2.9, but torch {torch.__version__} is installed; update torch")
     if flag("ACCELERATE_USE_DEEPSPEED"):
         raise RunError(f"{option}: not supported with DeepSpeed; use DDP{'' if is_muon else ' or FSDP2'}")
     if is_muon and flag("ACCELERATE_USE_FSDP"):

@@ -175,16 +175,12 @@ def test_what_cannot_be_is_refused_before_the_run(changes: dict[str, Any], said:
         ("ACCELERATE_USE_FSDP", {"optimizer": "muon"}, "use DDP"),
         ("ACCELERATE_USE_DEEPSPEED", {"optimizer": "muon"}, "use DDP"),
         ("ACCELERATE_USE_DEEPSPEED", {"lr_of": BY_COMPONENT}, "use DDP or FSDP2"),
-        (None, {"optimizer": "muon"}, "needs torch 2.9"),
     ],
 )
-def test_launches_and_versions_that_lack_it_are_refused(
-    variable: str | None, changes: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_launches_that_lack_it_are_refused(
+    variable: str, changes: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if variable is None:
-        monkeypatch.delattr(torch.optim, "Muon")
-    else:
-        monkeypatch.setenv(variable, "true")
+    monkeypatch.setenv(variable, "true")
     with pytest.raises(ProctoolError, match=said):
         warmup_job(options(tmp_path, **changes))
 
