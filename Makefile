@@ -36,7 +36,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	@echo "The demo takes eight to ten minutes on two cores. Stopped, 'make demo' goes on where it was."
+	@echo "The demo takes seven to eight minutes on two cores. Stopped, 'make demo' goes on where it was."
 	@$(BIN)/proctool run recipes/demo.yaml
 
 results: $(READY)
