@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -41,12 +42,13 @@ def step_kernels(layers: int, precision: str, parts: int = 1) -> int:
 def kernel_seconds(device_type: str) -> float:
     """Seconds that a step takes for each of its kernels, if they have nothing to compute.
 
-    On a CPU this is measured: a step of a tiny model, for each of its `step_kernels`.
+    On a CPU this is measured with one thread: a step of a tiny model, for each of its `step_kernels`.
     """
     if device_type != "cpu":
         return GPU_KERNEL_SECONDS
     samples = Samples(np.zeros((1, 16), np.uint32), np.ones((1, 16), bool))
-    seconds = step_seconds(_TINY, samples, 257, torch.device("cpu"), _STEP_SECONDS)
+    with _one_thread():
+        seconds = step_seconds(_TINY, samples, 257, torch.device("cpu"), _STEP_SECONDS)
     return seconds / step_kernels(_TINY_LAYERS, "fp32")
 
 
@@ -54,19 +56,26 @@ def kernel_seconds(device_type: str) -> float:
 def layer_flops(on: torch.device, precision: str, width: int) -> float:
     """FLOP/s of the largest product in a layer of this width: up to 4096 tokens by an MLP's first matrix.
 
-    On a CPU one thread is timed and counted for all, because several wait for each other on a busy machine. A wide
-    layer takes fewer tokens there, so that a product takes a fraction of a second.
+    On a CPU one thread is timed and counted for all. A wide layer takes fewer tokens there, so that a product takes a
+    fraction of a second.
     """
     rows = 4096 if on.type != "cpu" else min(4096, max(128, _PRODUCT_FLOPS // (8 * width**2)))
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     tokens, weight = (torch.randn(*shape, device=on).to(dtype) for shape in ((rows, width), (width, 4 * width)))
+    with _one_thread():
+        seconds = fastest(lambda: tokens @ weight, on, _LAYER_SECONDS)
+    return 8 * rows * width**2 / seconds * (torch.get_num_threads() if on.type == "cpu" else 1)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Several threads wait for each other on a busy machine: a tiny step then takes up to a second."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        seconds = fastest(lambda: tokens @ weight, on, _LAYER_SECONDS)
+        yield
     finally:
         torch.set_num_threads(threads)
-    return 8 * rows * width**2 / seconds * (threads if on.type == "cpu" else 1)
 
 
 def seconds_at_least(

@@ -227,3 +227,19 @@ def test_the_speed_of_a_layer_counts_every_thread(monkeypatch: pytest.MonkeyPatc
     before = torch.get_num_threads()
     assert speed.layer_flops.__wrapped__(torch.device("cpu"), "fp32", 8) == 4096 * 8 * 32 * before
     assert torch.get_num_threads() == before
+
+
+def test_the_kernels_of_a_step_are_timed_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = torch.get_num_threads(), []
+
+    def step(*_: object) -> float:
+        seen.append(torch.get_num_threads())
+        return 1.0
+
+    monkeypatch.setattr(speed, "step_seconds", step)
+    torch.set_num_threads(2)
+    try:
+        assert speed.kernel_seconds.__wrapped__("cpu") == 1 / speed.step_kernels(2, "fp32")
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
