@@ -91,10 +91,17 @@ class Job:
             )
         # Check these before a run folder is made.
         if self.options.train is not None:
-            train_only(outline(self.config), self.options.train)
-        require_optimiser(self.options, self.config)
+            train_only(self._outlined(), self.options.train)
+        require_optimiser(self.options, self._outlined)
         if self.options.init_attention is not None:
             head_map(outline(self.config))
+
+    def _outlined(self) -> PreTrainedModel:
+        """The run's model, with the head that it trains, on torch's meta device."""
+        import torch
+
+        with torch.device("meta"):
+            return self.build(self.config, self.options.seed)
 
     @property
     def run_path(self) -> Path:

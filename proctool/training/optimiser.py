@@ -7,21 +7,20 @@ suit both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from proctool.errors import OptionError, RunError
-from proctool.models.build import outline
 from proctool.models.components import components, hidden_matrices, train_only
 from proctool.training.environment import flag
 from proctool.training.options import TrainingOptions
 from proctool.training.schedule import lr_factors
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 _OF_MUON = "ns_steps"
 """Key that only the parameter groups of Muon have."""
@@ -114,8 +113,11 @@ class MuonAndAdamW(torch.optim.Optimizer):
             part.step()
 
 
-def require_optimiser(options: TrainingOptions, config: PretrainedConfig) -> None:
-    """Check, before anything is written, that the run supports its optimiser. Raises OptionError, RunError."""
+def require_optimiser(options: TrainingOptions, outlined: Callable[[], PreTrainedModel]) -> None:
+    """Check, before anything is written, that the run supports its optimiser. Raises OptionError, RunError.
+
+    `outlined` makes the run's model on the meta device.
+    """
     is_muon, factors = options.optimizer == "muon", lr_factors(options.lr_of or ())
     if not (is_muon or factors):
         return
@@ -124,7 +126,7 @@ def require_optimiser(options: TrainingOptions, config: PretrainedConfig) -> Non
         raise RunError(f"{option}: not supported with DeepSpeed; use DDP{'' if is_muon else ' or FSDP2'}")
     if is_muon and flag("ACCELERATE_USE_FSDP"):
         raise RunError("optimizer = muon: not supported with sharded models (FSDP2); use DDP")
-    model = outline(config)
+    model = outlined()
     if options.train is not None:
         train_only(model, options.train)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -73,6 +73,19 @@ def test_glue_from_official_files_learns_and_repeats(proctool: Callable[..., Sai
     assert json.loads(proctool(*command, "--dry-run").out)["steps"] == 3
 
 
+@pytest.mark.parametrize("option", ["--lr-of", "--train"])
+def test_the_class_head_is_a_component_though_the_model_is_tied(
+    proctool: Callable[..., Said], tmp_path: Path, option: str
+) -> None:
+    save_speaker(tmp_path / "m.safetensors")
+    data = write_cola(tmp_path / "CoLA")
+    command = ("eval", "finetune", "cola", "--init", "m.safetensors", "--data", data, "--json", *FAST, "--steps", 3)
+    usual = json.loads(proctool(*command).out)
+    said = proctool(*command, option, "head=9" if option == "--lr-of" else "head", "-o", "other.safetensors")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["content"] != usual["content"]
+
+
 def test_files_of_the_hub_are_the_official_files_in_another_form(tmp_path: Path) -> None:
     texts, labels = [("a\tb".replace("\t", " "), "c"), ("d", "e")], [1, 0]
     rows = [
