@@ -132,7 +132,8 @@ def _of_accuracies(group: Sequence[DiagnosticResult], control_arms: dict[str, st
     base = [each for each in group if each.is_baseline]
     arms = [each for each in group if not each.is_baseline and each.arm not in control_arms]
     best = max(arms, key=lambda each: each.difference.value)
-    where = f" where {base[0].arm} reaches {percent(base[0].accuracy.value, 1)}" if base else ""
+    floor = best.accuracy.value - best.difference.value  # the baseline's, over the seeds that both have
+    where = f" where {base[0].arm} reaches {percent(floor, 1)}" if base else ""
     reaches = f"{best.arm} reaches {percent(best.accuracy.value, 1)} on {best.diagnostic}{where}"
     seeds = f"({seeds_said(best.seeds)})"
     if not best.differs:
@@ -148,8 +149,7 @@ def _of_accuracies(group: Sequence[DiagnosticResult], control_arms: dict[str, st
         return f"{_start('Yes', asked)}{reaches} {seeds}. {_NO_CONTROL.format(best.arm)}"
     strongest = max(controls, key=lambda each: each.accuracy.value)
     reached = percent(strongest.accuracy.value, 1)
-    floor = base[0].accuracy.value if base else 0
-    share = (strongest.accuracy.value - floor) / (best.accuracy.value - floor)
+    share = strongest.difference.value / best.difference.value
     if base and share >= _PART:
         how = "Not" if share >= _SAME else "Only in part"
         return (

@@ -24,7 +24,7 @@ class Spread:
     """
 
     runs: int
-    """From each start; the fewest if they differ."""
+    """From each start; the fewest if they differ. A start with one run counts for neither deviation."""
     between: float | None
     """None with fewer than two seeds."""
     within: float
@@ -99,7 +99,7 @@ def spread(runs: Sequence[Sequence[float]]) -> Spread | None:
     if len(several) > 1:
         of_means = variance([fmean(each) for each in several])
         between = math.sqrt(max(0.0, of_means - within * fmean(1 / len(each) for each in several)))
-    return Spread(min(map(len, several)), between, math.sqrt(within))
+    return Spread(min(map(len, runs)), between, math.sqrt(within))
 
 
 def _within(difference: Estimate) -> Estimate:

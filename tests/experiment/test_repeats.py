@@ -79,6 +79,7 @@ def test_spread_tells_donors_from_runs() -> None:
     assert spread([[0.5], [0.6]]) is None
     lone = spread([[0.5, 0.7], [0.6]])
     assert lone is not None
+    assert lone.runs == 1, "the fewest"
     assert lone.between is None, "one group says nothing of the others"
 
 

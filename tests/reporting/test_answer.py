@@ -10,7 +10,7 @@ from proctool.reporting.controls import Start
 from proctool.reporting.experiment import Experiment
 from proctool.reporting.measured import Score
 from proctool.reporting.record import ExperimentRecord
-from proctool.reporting.report import build_report
+from proctool.reporting.report import Report, build_report
 from proctool.transplantation.origin import Provenance
 
 QUESTION = "Does a warm-up help?"
@@ -24,6 +24,18 @@ def told(
     asks: str | None = None,
 ) -> str:
     """The answer of an experiment with these final losses or accuracies, a list over seeds for each arm."""
+    found = built(losses, accuracies, title, asks)
+    assert found.sentences[0] == found.answer == found.as_json()["answer"]
+    assert found.answer is not None
+    return found.answer
+
+
+def built(
+    losses: dict[str, list[float]] | None,
+    accuracies: dict[str, list[float]] | None,
+    title: str = QUESTION,
+    asks: str | None = None,
+) -> Report:
     arms = list(losses or accuracies or {})
     runs = {
         arm: {seed: Run(Curve(TOKENS, np.array([4, 3.5, 3, loss])), 1e4) for seed, loss in enumerate(losses[arm])}
@@ -43,10 +55,7 @@ def told(
         if "-" in arm
     }
     record = ExperimentRecord(baseline="cold", stages={}, arms={}, title=title, asks=asks)
-    found = build_report(Experiment(None, record, "cold", runs, scores if accuracies else {}, starts=starts))
-    assert found.sentences[0] == found.answer == found.as_json()["answer"]
-    assert found.answer is not None
-    return found.answer
+    return build_report(Experiment(None, record, "cold", runs, scores if accuracies else {}, starts=starts))
 
 
 THREE = [2.0, 2.01, 2.02]
@@ -153,3 +162,10 @@ def test_the_answer_is_about_what_the_recipe_asks() -> None:
 def test_a_question_that_is_not_yes_or_no_is_answered_without() -> None:
     said = told(losses={"cold": THREE, "set": [1.8, 1.82, 1.81]}, title="Which warm-ups help?")
     assert said.startswith("set ends 0.200 [")
+
+
+def test_an_answer_on_accuracies_compares_the_seeds_that_both_have() -> None:
+    accuracies = {"cold": [0.1, 0.1, 0.9], "set": [0.75, 0.62]}
+    said = told(accuracies=accuracies)
+    assert said.startswith("Not settled: set reaches 68.5 % on haystack where cold reaches 10.0 % (2 seeds)")
+    assert "haystack: set: only over seeds 0, 1." in built(None, accuracies).notes
