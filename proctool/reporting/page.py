@@ -199,13 +199,17 @@ def _bar(name: str, short: str, found: Estimate | None, strong: bool = False) ->
 def _tables(report: Report) -> str:
     """The summary, then every other table behind a fold."""
     first, *others = sheets(report) or [summary(report)]
-    parts = [_scrolling(first)]
+    parts = [_noted(first)]
     parts += [
-        _fold(each.title, _scrolling(each))
+        _fold(each.title, _noted(each))
         for each in others
         if not each.name.startswith(("published", "finetuned", "evaluated"))
     ]
     return "\n".join(parts)
+
+
+def _noted(sheet: Sheet) -> str:
+    return _scrolling(sheet) + (f'<p class="note">{escape(sheet.note)}</p>' if sheet.note else "")
 
 
 def _section(sheet: Sheet, kind: str = "finetuned") -> str:

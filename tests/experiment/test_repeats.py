@@ -48,6 +48,8 @@ def test_a_repeated_recipe_is_reported_by_seed(
     said = proctool("run", path)
     assert said.code == 0, said.err
     assert "Spread of accuracy" in proctool("report", "runs/tiny", "--format", "markdown").out
+    page = Path("runs/tiny/report.html").read_text()
+    assert "Between runs: what differs by the diagnostic&#x27;s own seed" in page
     rows = json.loads(proctool("report", "runs/tiny", "--json").out)["diagnostics"]
     assert [each["seeds"] for each in rows] == [[0, 1, 2]] * 2, "intervals count donors"
     assert [each["spread"] for each in rows] == [{"runs": 2, "between": 0, "within": 0}] * 2, "the stand-in is exact"
