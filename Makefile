@@ -4,7 +4,7 @@
 # make bench  set up, then measure speeds
 # make bench-gpu  set up, then speed and exactness on a GPU: two parts of ten minutes (docs/benchmarks.md)
 # make counts  set up, then count kernels, bytes and host waits of a training step; needs no GPU
-# make results  set up, then every laptop recipe: the tables of docs/results/; about five hours on two cores
+# make results  set up, then every laptop recipe: the tables of docs/results/; about six hours on two cores
 # make docs   make docs/tasks.md from the task registry
 # make site   the documentation as a site: build/site, with strict links
 # make fuzz   damaged input for every way in: INPUTS=100000 for each, SEED=0 (docs/guarantees.md)
@@ -40,7 +40,7 @@ demo: $(READY)
 	@$(BIN)/proctool run recipes/demo.yaml
 
 results: $(READY)
-	@echo "Every laptop recipe with its seeds: about five hours on two cores. Stopped, 'make results' goes on where it was."
+	@echo "Every laptop recipe with its seeds: about six hours on two cores. Stopped, 'make results' goes on where it was."
 	@mkdir -p docs/results
 	@for name in $(basename $(notdir $(wildcard recipes/laptop/*.yaml))); do \
 	    $(BIN)/proctool run recipes/laptop/$$name.yaml || exit; \
