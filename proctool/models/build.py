@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,13 +228,18 @@ def build_grown(config: PretrainedConfig, seed: int, *, rows: int) -> PreTrained
     return model
 
 
-def outline(config: PretrainedConfig) -> PreTrainedModel:
-    """The model of `config` on torch's meta device, without memory for its weights. Raises ModelError."""
+def outline(
+    config: PretrainedConfig, build: Callable[[PretrainedConfig, int], PreTrainedModel] | None = None
+) -> PreTrainedModel:
+    """The causal model of `config`, or what `build` makes of it and a seed, on torch's meta device: without memory for
+    its weights. Raises ModelError."""
     import torch
     from transformers import AutoModelForCausalLM
 
     try:
         with torch.device("meta"):
+            if build is not None:
+                return build(config, 0)
             return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{config.model_type}: cannot build this configuration: {error}") from None

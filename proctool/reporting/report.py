@@ -215,7 +215,7 @@ def _notes(
     uneven = [each for each in results if set(each.seeds) != set(results[0].seeds)]
     notes += [f"{each.arm}: only over seeds {', '.join(map(str, each.seeds))}." for each in uneven]
     notes += [
-        f"{each.diagnostic}: {each.arm}: only over seeds {', '.join(map(str, each.seeds))}."
+        f"{each.diagnostic}, {each.arm}: only over seeds {', '.join(map(str, each.seeds))}."
         for group in diagnostics
         for each in group
         if set(each.seeds) != set(group[0].seeds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,19 +90,13 @@ class Job:
             raise ModelError(
                 f"the data's vocabulary of {self.source.vocab_size} does not fit the model's {self.config.vocab_size}"
             )
+        outlined = functools.partial(outline, self.config, self.build)
         # Check these before a run folder is made.
         if self.options.train is not None:
-            train_only(self._outlined(), self.options.train)
-        require_optimiser(self.options, self._outlined)
+            train_only(outlined(), self.options.train)
+        require_optimiser(self.options, outlined)
         if self.options.init_attention is not None:
             head_map(outline(self.config))
-
-    def _outlined(self) -> PreTrainedModel:
-        """The run's model, with the head that it trains, on torch's meta device."""
-        import torch
-
-        with torch.device("meta"):
-            return self.build(self.config, self.options.seed)
 
     @property
     def run_path(self) -> Path:

@@ -168,4 +168,4 @@ def test_an_answer_on_accuracies_compares_the_seeds_that_both_have() -> None:
     accuracies = {"cold": [0.1, 0.1, 0.9], "set": [0.75, 0.62]}
     said = told(accuracies=accuracies)
     assert said.startswith("Not settled: set reaches 68.5 % on haystack where cold reaches 10.0 % (2 seeds)")
-    assert "haystack: set: only over seeds 0, 1." in built(None, accuracies).notes
+    assert "haystack, set: only over seeds 0, 1." in built(None, accuracies).notes
