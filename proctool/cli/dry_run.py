@@ -10,6 +10,7 @@ from proctool.cli import tables
 from proctool.cli.display import emit, line, say
 from proctool.cli.plan import redrawn
 from proctool.cli.training import quiet_libraries
+from proctool.experiment.adopt import done_elsewhere
 from proctool.experiment.cost import flops, least_seconds
 from proctool.experiment.graph import Plan
 from proctool.experiment.hopeless import decide, finished
@@ -26,13 +27,13 @@ _LONG = 3600
 def show_plan(planned: Plan, as_json: bool) -> None:
     """Print the stages, the totals and, of few unfinished stages, the commands; or all of it as JSON."""
     quiet_libraries()
-    left_out = decide(planned, finished(planned)).left_out
+    left_out, elsewhere = decide(planned, finished(planned)).left_out, done_elsewhere(planned)
     stages = [
         (stage, state if state == "done" or stage.key not in left_out else "left out")
         for stage in planned.stages
-        for state in [stage.state(planned.root)]
+        for state in ["reused" if stage in elsewhere else stage.state(planned.root)]
     ]
-    todo = [stage for stage, state in stages if state not in ("done", "left out")]
+    todo = [stage for stage, state in stages if state not in ("done", "left out", "reused")]
     seconds = sum(least_seconds(stage, planned.recipe.launch.processes) for stage in todo)
     readings = corpora_read(todo)
     if as_json:
@@ -71,6 +72,11 @@ def show_plan(planned: Plan, as_json: bool) -> None:
         line(f"training takes at least {format_seconds(seconds)} on this machine", hanging=0)
     for reading in readings:
         line(reading.words(), hanging=0)
+    if elsewhere:
+        line(
+            f"{counted(len(elsewhere), 'stage')} of other experiments in {planned.root.parent} will be reused",
+            hanging=0,
+        )
     for name, tries in {stage.label.group: stage.tries for stage in todo if stage.tries > 1}.items():
         line(redrawn(name, tries), hanging=0)
     if seconds > _LONG:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 from proctool.experiment.graph import Plan
 from proctool.experiment.stage import Stage
 from proctool.reporting.record import RECORD
-from proctool.untrusted import parse_json
 
 
 def adopt(plan: Plan) -> list[Stage]:
@@ -22,31 +20,21 @@ def adopt(plan: Plan) -> list[Stage]:
     Their files appear in the plan's own folder. Artifacts are hard links where the file system supports them, so either
     folder can be deleted.
     """
-    wanted = {stage.key: stage for stage in plan.missing() if not stage.folder(plan.root).exists()}
+    found = done_elsewhere(plan)
+    for stage, root in found.items():
+        _take(stage.folder(root), stage.folder(plan.root))
+    return list(found)
+
+
+def done_elsewhere(plan: Plan) -> dict[Stage, Path]:
+    """The stages that `adopt` takes, each with the folder of the experiment that has finished it."""
+    wanted = [stage for stage in plan.missing() if not stage.folder(plan.root).exists()]
     if not wanted:
-        return []
-    adopted = []
-    for root, key in _done_elsewhere(plan.root, wanted):
-        stage = wanted.get(key)
-        if stage is not None and stage.is_done(root):  # the other experiment may not have run it yet
-            del wanted[key]
-            _take(stage.folder(root), stage.folder(plan.root))
-            adopted.append(stage)
-    return adopted
-
-
-def _done_elsewhere(own: Path, wanted: Iterable[str]) -> list[tuple[Path, str]]:
-    """Other experiments' folders with the keys that their records name."""
-    found = []
-    for record in sorted(own.parent.glob(f"*/{RECORD}")):
-        if record.parent == own:
-            continue
-        try:
-            stages = parse_json(record.read_bytes())["stages"]
-            found += [(record.parent, key) for key in wanted if key in stages]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # a damaged record of another experiment is not an error here
-    return found
+        return {}
+    # Not only the stages that their records name: a changed recipe leaves stages behind that are as good.
+    others = [record.parent for record in sorted(plan.root.parent.glob(f"*/{RECORD}")) if record.parent != plan.root]
+    roots = {stage: next((root for root in others if stage.is_done(root)), None) for stage in wanted}
+    return {stage: root for stage, root in roots.items() if root is not None}
 
 
 def _take(source: Path, target: Path) -> None:

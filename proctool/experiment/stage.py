@@ -24,7 +24,7 @@ from proctool.evaluation.options import diagnostic_task, probe_options
 from proctool.experiment.identity import identity
 from proctool.procedural.registry import Task
 from proctool.procedural.task_code import task_code
-from proctool.recipe.check import LONGEST_NAME
+from proctool.recipe.names import LONGEST_NAME
 from proctool.reporting.metrics import MetricsLog
 from proctool.training.mix import Placement
 from proctool.training.options import PretrainOptions, TrainingOptions, WarmupOptions, recorded

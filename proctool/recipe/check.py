@@ -19,6 +19,7 @@ from proctool.recipe.choosing import forms_of
 from proctool.recipe.form import CONTROLS, STANDARD, Arm, Recipe, TreatmentOptions, Values
 from proctool.recipe.forms import arms_of
 from proctool.recipe.ladder import check_ladder, rungs_of
+from proctool.recipe.names import check_name, check_place
 from proctool.recipe.planned import check_known, check_model, check_planned
 from proctool.recipe.repeats import check_seeds
 from proctool.recipe.sweep import cells_of, check_sweeps
@@ -28,10 +29,6 @@ from proctool.transplantation.head_choice import read_heads
 from proctool.transplantation.options import CARRIED
 from proctool.transplantation.treatments import Treatment
 
-# Names are used as folder names and in sentences.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-LONGEST_NAME = 200
-"""Characters; file systems limit the name of a folder to 255."""
 OF_THE_MODEL = ("init", "model", "family", "tokenizer", "end_of_text", "tie", "init_std", "init_attention")
 """Options of a fine-tuning that the pretrained model sets; a fine-tuning on a corpus may have the last three."""
 # Options that the recipe sets once for all stages, or that the graph sets.
@@ -83,6 +80,10 @@ def build_recipe(values: Mapping[str, Any]) -> Recipe:
             "controls: standard cannot be in a list; write controls: standard, or name every control, such as "
             f"[{', '.join(STANDARD)}]"
         )
+    for name, arm in values["arms"].items() if isinstance(values.get("arms"), Mapping) else ():
+        check_place(
+            arm if isinstance(arm, Mapping) else {}, {each.name for each in dataclasses.fields(Arm)}, f"arms.{name}"
+        )
     recipe = config.build(Recipe, values, "")
     if not recipe.baseline and recipe.arms:
         recipe = dataclasses.replace(recipe, baseline=next(iter(recipe.arms)))
@@ -117,7 +118,7 @@ def _underscore(recipe: Recipe) -> None:
 
 
 def _check(recipe: Recipe) -> None:
-    _check_name("name", recipe.name)
+    check_name("name", recipe.name)
     if not recipe.arms:
         raise OptionError("arms: give at least one arm")
     if recipe.baseline not in recipe.arms:
@@ -221,7 +222,7 @@ def _check_launch(recipe: Recipe) -> None:
 
 def _check_written(recipe: Recipe, name: str, arm: Arm) -> None:
     where = f"arms.{name}"
-    _check_name("arms", name)
+    check_name("arms", name)
     _check_given(WarmupOptions, arm.warmup, f"{where}.warmup")
     _check_given(PretrainOptions, arm.pretrain, f"{where}.pretrain")
     for key, values in arm.diagnostics.items():
@@ -260,7 +261,7 @@ def _check_written(recipe: Recipe, name: str, arm: Arm) -> None:
 
 def _check_finetune(recipe: Recipe, name: str, values: Values) -> None:
     where = f"finetune.{name}"
-    _check_name("finetune", name)
+    check_name("finetune", name)
     if recipe.corpus is None:
         raise OptionError(f"{where}: there is no pretrained model to fine-tune; give the recipe a corpus")
     if ("corpus" in values) == ("tasks" in values):
@@ -291,7 +292,7 @@ def _check_finetune(recipe: Recipe, name: str, values: Values) -> None:
 
 
 def _check_evaluate(recipe: Recipe, name: str, values: Values) -> None:
-    _check_name("evaluate", name)
+    check_name("evaluate", name)
     if recipe.corpus is None:
         raise OptionError(f"evaluate.{name}: there is no pretrained model to evaluate; give the recipe a corpus")
     _check_given(HarnessOptions, values, f"evaluate.{name}")
@@ -324,6 +325,7 @@ def _check_given(cls: type[Any], values: Values, where: str, also: Iterable[str]
     for key, value in values.items():
         if key in NOT_HERE:
             raise OptionError(f"{where}.{key}: remove it; {NOT_HERE[key]}")
+        check_place({key: None}, {*kinds, *also}, where)
         if key in also or (key == "task" and "task" in kinds):  # parse_tasks reads tasks
             continue
         if key not in kinds:
@@ -339,10 +341,3 @@ def _check_diagnostic(name: str, values: Values, where: str) -> None:
     if not isinstance(warmup, Mapping):
         raise OptionError(f"{where}.warmup: expected a mapping of options, got {warmup!r}")
     _check_given(WarmupOptions, dict(warmup), f"{where}.warmup")
-
-
-def _check_name(where: str, name: str) -> None:
-    if len(name) > LONGEST_NAME:
-        raise OptionError(f'{where}: "{name[:20]}..." has {len(name)} characters; use at most {LONGEST_NAME}')
-    if not _NAME.fullmatch(name):
-        raise OptionError(f'{where}: "{name}" may have only letters, digits, dots, dashes and underscores')

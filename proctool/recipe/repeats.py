@@ -17,7 +17,13 @@ def check_seeds(recipe: Recipe) -> None:
     if not 1 <= recipe.repeats <= MOST_REPEATS:
         raise OptionError(f"repeats = {recipe.repeats}: must be from 1 to {MOST_REPEATS}")
     if recipe.repeats > 1 and max(recipe.seeds) >= RUN_SEEDS:
-        raise OptionError(f"seeds: with repeats they must be below {RUN_SEEDS}")
+        raise OptionError(
+            f"seeds: with repeats they must be below {RUN_SEEDS}; run 2 of seed 0 has the seed {RUN_SEEDS}"
+        )
+    runs = {f"{arm}-run{number}": arm for arm in recipe.arms for number in range(2, recipe.repeats + 1)}
+    for name in recipe.arms:
+        if name in runs:
+            raise OptionError(f"arms.{name}: with repeats this is the name of a run of {runs[name]}; rename the arm")
     if recipe.repeats > 1 and not recipe.diagnostics:
         raise OptionError("repeats: the recipe has no diagnostics to repeat; for more runs, list more `seeds`")
 

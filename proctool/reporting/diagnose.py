@@ -17,7 +17,7 @@ _Z = 1.96
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard deviations of final accuracy: between seeds (donors), and between runs from the same start.
+    """Standard deviations of final accuracy: between seeds (donors), and between runs of one seed.
 
     From a one-way analysis of variance with random effects. The spread between runs includes what differs by the
     validation samples; the spread between seeds does not.
@@ -44,8 +44,10 @@ class DiagnosticResult:
     """Half-width of the difference's 95 % interval due to the finite validation sets; 0 if unknown."""
     chance: float | None
     is_baseline: bool
+    runs: tuple[tuple[float, ...], ...] = ()
+    """The final accuracy of each run, by seed in the order of `seeds`."""
     spread: Spread | None = None
-    """If several runs were made from one start: how much of the spread they explain."""
+    """If a seed has several runs: how much of the spread they explain."""
 
     @property
     def differs(self) -> bool:
@@ -83,6 +85,7 @@ def diagnose(
                 noise=_noise([*mine, *theirs], [scores[arm][seed].samples for seed in seeds]),
                 chance=chance,
                 is_baseline=arm == baseline,
+                runs=tuple(scores[arm][seed].runs or (scores[arm][seed].accuracy[-1],) for seed in seeds),
                 spread=spread([scores[arm][seed].runs for seed in seeds]),
             )
         )

@@ -35,7 +35,7 @@ def _mean(found: Sequence[DiagnosticResult | None]) -> str:
 
 
 def spread(report: Report) -> Sheet:
-    """Standard deviations of accuracy between seeds and between runs from one start; no rows without repeats."""
+    """Standard deviations of accuracy between seeds and between runs of one seed; no rows without repeats."""
     heads = ("arm", "diagnostic", "seeds", "runs of each", "between seeds", "between runs")
     rows = tuple(
         (
@@ -52,7 +52,8 @@ def spread(report: Report) -> Sheet:
     )
     note = (
         "Standard deviations. Between seeds: what differs by the donor and the seed. Between runs: what differs by the "
-        "diagnostic's own seed, from the same start. Intervals above count seeds, not runs."
+        "diagnostic's own seed: samples, their order, and the weights that start fresh. Intervals above count seeds, "
+        "not runs."
     )
     return Sheet("spread", "Spread of accuracy over seeds and over runs of each", heads, rows, note, words=2)
 

@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from proctool.columns import fitting, left_out
+from proctool.reporting.diagnose import DiagnosticResult
+from proctool.reporting.diagnostic_sheets import spread
 from proctool.reporting.gain_figures import gain_curve
 from proctool.reporting.interval import Estimate
 from proctool.reporting.loss_part_sheet import loss_part_sheet
@@ -29,12 +31,12 @@ _NAME = 20
 
 
 def terminal_tables(report: Report, room: int = 80) -> list[Table]:
-    """The summary, the costs, the substitutive curve where one has several lengths, fine-tuning; for a Rich console.
+    """The summary, the costs, the spread over runs, curves with several points, fine-tuning; for a Rich console.
 
     `room` is the width in characters; a table that needs more loses its least important columns and names them.
     """
     shown = [summary(report, brief=True), cost(report, brief=True), loss_part_sheet(report, brief=True)]
-    shown += [ladder(report), sweep(report)]
+    shown += [spread(report), ladder(report), sweep(report)]
     if any(each.has_lengths for each in report.substitutions):
         shown.append(substitution(report))
     shown += [*finetuned(report, brief=True), *evaluated(report, brief=True)]
@@ -209,6 +211,7 @@ def _rows(report: Report) -> Iterator[dict[str, Any]]:
     for group in report.diagnostics:
         for each in group:
             yield _row("accuracy", each.arm, each.accuracy, diagnostic=each.diagnostic, unit="share")
+            yield from _spread_rows(each)
     for tuned in (each for results in report.finetunes for each in results):
         yield _row("final loss", tuned.arm, tuned.final_loss, finetune=tuned.finetune, unit="nats per token")
         if tuned.perplexity is not None:
@@ -253,6 +256,19 @@ def _rows(report: Report) -> Iterator[dict[str, Any]]:
             "step": "" if quoted.step is None else quoted.step,
             "value": quoted.published,
         }
+
+
+def _spread_rows(result: DiagnosticResult) -> Iterator[dict[str, Any]]:
+    """The final accuracy of each run, and the standard deviations; nothing without repeats."""
+    if result.spread is None:
+        return
+    same = {"source": "here", "arm": result.arm, "diagnostic": result.diagnostic, "unit": "share"}
+    for seed, runs in zip(result.seeds, result.runs, strict=True):
+        for number, value in enumerate(runs, 1):
+            yield {**same, "quantity": f"final accuracy of run {number}", "seed": seed, "value": value}
+    for name, size in (("seeds", result.spread.between), ("runs", result.spread.within)):
+        if size is not None:
+            yield {**same, "quantity": f"standard deviation between {name}", "seeds": len(result.seeds), "value": size}
 
 
 def _row(quantity: str, arm: str, found: Estimate, **more: Any) -> dict[str, Any]:

@@ -242,7 +242,7 @@ def substitution(report: Report) -> Sheet:
             continue  # the other tables have their savings
         rows.append((report.baseline, "0", _count(each.corpus_alone), NONE, NONE))
         for point in each.points:
-            needed = "never" if point.corpus is None else _count(point.corpus)
+            needed = _reached(point.reached, len(each.seeds)) if point.corpus is None else _count(point.corpus)
             rates = [_rate(point.rate), _rate(point.marginal)]
             if point.at_least:
                 needed = f"\N{LESS-THAN OR EQUAL TO} {needed}"
@@ -290,7 +290,11 @@ def _loss_cells(result: ArmResult | None, brief: bool) -> list[str]:
 def _tokens(result: ArmResult) -> str:
     if result.tokens is not None:
         return format_count(result.tokens.value)
-    return f"in {result.reached} of {len(result.seeds)}" if result.reached else "never"
+    return _reached(result.reached, len(result.seeds))
+
+
+def _reached(reached: int, seeds: int) -> str:
+    return f"in {reached} of {seeds}" if reached else "never"
 
 
 def _share(result: ArmResult, found: Estimate | None) -> str:

@@ -31,6 +31,8 @@ class Point:
     """The same since the point before. None for the first point, and after a point that is `at_least`."""
     needed: tuple[float, ...] | None
     """Corpus tokens by seed."""
+    reached: int
+    """Seeds that reach the target loss."""
     at_least: bool = False
     """Whether a seed is at the target at its first measurement already: `corpus` is an upper bound, the rates are lower
     bounds."""
@@ -69,7 +71,8 @@ def _curve(arms: Arms, names: Sequence[str], task: str, baseline: str, loss: flo
     """The curve over the seeds that all its arms share with the baseline, so that slopes are paired."""
     base = arms[baseline]
     seeds = sorted(base.keys() & set.intersection(*(set(arms[name]) for name in names)))
-    needed = {name: _needed(arms[name], base, seeds, loss) for name in (baseline, *names)}
+    found = {name: _needed(arms[name], base, seeds, loss) for name in (baseline, *names)}
+    needed = {name: each if len(each) == len(seeds) else None for name, each in found.items()}
     alone = needed[baseline]
     if not seeds or alone is None:
         return None
@@ -77,7 +80,7 @@ def _curve(arms: Arms, names: Sequence[str], task: str, baseline: str, loss: flo
     points: list[Point] = []
     before, spent_before, known = alone, 0.0, True
     for name in sorted(names, key=lambda each: lengths[each]):
-        mine, spent = needed[name], lengths[name]
+        mine, spent, reached = needed[name], lengths[name], len(found[name])
         marginal = None
         at_least = mine is not None and any(
             arms[name][seed].starts_at(base[seed].compared.final if loss is None else loss) for seed in seeds
@@ -92,6 +95,7 @@ def _curve(arms: Arms, names: Sequence[str], task: str, baseline: str, loss: flo
                 rate=None if mine is None else _slope(alone, mine, spent),
                 marginal=marginal if points else None,
                 needed=None if mine is None else tuple(mine),
+                reached=reached,
                 at_least=at_least,
             )
         )
@@ -100,12 +104,10 @@ def _curve(arms: Arms, names: Sequence[str], task: str, baseline: str, loss: flo
     return Substitution(task, tuple(points), tuple(seeds), estimate(alone), tuple(alone))
 
 
-def _needed(
-    runs: Mapping[int, Run], base: Mapping[int, Run], seeds: Sequence[int], loss: float | None
-) -> list[float] | None:
+def _needed(runs: Mapping[int, Run], base: Mapping[int, Run], seeds: Sequence[int], loss: float | None) -> list[float]:
+    """Of the seeds that reach the target loss."""
     found = [runs[seed].compared.tokens_to(base[seed].compared.final if loss is None else loss) for seed in seeds]
-    reached = [tokens for tokens in found if tokens is not None]
-    return reached if len(reached) == len(found) else None
+    return [tokens for tokens in found if tokens is not None]
 
 
 def _slope(before: Sequence[float], after: Sequence[float], spent: float) -> Estimate:

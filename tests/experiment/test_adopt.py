@@ -31,6 +31,15 @@ def test_what_another_experiment_has_done_is_taken_over(root: Path) -> None:
     assert second.missing() == []
 
 
+def test_what_a_recipe_no_longer_has_is_taken_all_the_same(root: Path) -> None:
+    first, second = planned(root, seeds=[0, 1]), planned(root.with_name("second"), seeds=[0, 1])
+    work(first)
+    write_record(planned(root, seeds=[0]), "", "")
+    display = work(second)
+    assert display.last is not None
+    assert len(display.last.adopted) == len(second.stages)
+
+
 def test_a_plan_alone_does_not_hide_what_another_has_done(root: Path) -> None:
     planner, worker, last = (planned(root.with_name(name)) for name in ("a", "b", "c"))
     write_record(planner, "", "")

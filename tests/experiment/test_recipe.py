@@ -78,6 +78,15 @@ def test_arms_inherit_and_override() -> None:
         ({"corpus": None}, "measures nothing"),
         ({"repeats": 2}, "repeats: the recipe has no diagnostics to repeat"),
         ({"repeats": 0, "diagnostics": {"haystack": {}}}, "repeats = 0: must be from 1 to"),
+        (
+            {"diagnostics": {"haystack": {"repeats": 2}}},
+            "diagnostics.haystack.repeats: belongs at the top of the recipe",
+        ),
+        ({"arms": {"x": {"seeds": [1]}}}, "arms.x.seeds: belongs at the top of the recipe"),
+        (
+            {"repeats": 2, "diagnostics": {"haystack": {}}, "arms": {"cold": {}, "cold-run2": {}}},
+            "arms.cold-run2: with repeats this is the name of a run of cold",
+        ),
         ({"repeats": 2, "seeds": [10**7], "diagnostics": {"haystack": {}}}, "seeds: with repeats they must be below"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +52,18 @@ def test_a_repeated_recipe_is_reported_by_seed(
     assert "Spread of accuracy" in proctool("report", "runs/tiny", "--format", "markdown").out
     page = Path("runs/tiny/report.html").read_text()
     assert "Between runs: what differs by the diagnostic&#x27;s own seed" in page
+    assert "between seeds" in proctool("report", "runs/tiny").out
+    table = list(csv.DictReader(io.StringIO(proctool("report", "runs/tiny", "--format", "csv").out)))
+    of_runs = [(each["arm"], each["seed"], each["quantity"]) for each in table if "accuracy of run" in each["quantity"]]
+    assert sorted(of_runs) == sorted(
+        (arm, str(seed), f"final accuracy of run {number}")
+        for arm in ("cold", "set")
+        for seed in range(3)
+        for number in (1, 2)
+    )
+    assert sum(each["quantity"].startswith("standard deviation") for each in table) == 4
     rows = json.loads(proctool("report", "runs/tiny", "--json").out)["diagnostics"]
+    assert [[len(runs) for runs in each["runs"]] for each in rows] == [[2, 2, 2]] * 2
     assert [each["seeds"] for each in rows] == [[0, 1, 2]] * 2, "intervals count donors"
     assert [each["spread"] for each in rows] == [{"runs": 2, "between": 0, "within": 0}] * 2, "the stand-in is exact"
 

@@ -117,6 +117,10 @@ def test_what_is_handed_to_a_scheduler_leaves_out_what_another_has_done(
     proctool("run", recipe)
     done = {path.name for path in Path("runs/tiny").glob("warmup-*")}
     recipe.write_text(recipe.read_text().replace("name: tiny", "name: second"))
+    dry = proctool("run", recipe, "--dry-run")
+    assert "0 of 5 stages to run" in dry.out
+    assert "5 stages of other experiments in runs will be reused" in dry.out
+    assert not Path("runs/second").exists()
     said = proctool("run", recipe, "--emit", "make")
     assert said.code == 0, said.err
     assert done

@@ -51,6 +51,7 @@ def test_a_length_that_never_gets_there_is_a_gap() -> None:
     arms = {"cold": {0: run()}, "a": {0: run(0.8, 1e5)}, "b": {0: never}, "c": {0: run(0.5, 3e5)}}
     (curve,) = substitute(arms, dict.fromkeys(arms, Start(("set",))), "cold")
     assert [point.corpus is None for point in curve.points] == [False, True, False]
+    assert [point.reached for point in curve.points] == [1, 0, 1]
     # From a to c, over the gap.
     assert curve.points[2].marginal is not None
     assert curve.points[2].marginal.value == pytest.approx((3.2e6 - 2e6) / 2e5)
@@ -101,3 +102,10 @@ def test_an_arm_counts_once_all_its_budgets_are_done(tmp_path: Path) -> None:
     assert by_arm["set-20k"].seeds == (0, 2)
     assert report.experiment.missing == ("set-20k-0.75-1",)
     assert any("set-20k: only over seeds 0, 2" in note for note in report.notes)
+
+
+def test_a_length_that_only_some_seeds_get_to_says_how_many() -> None:
+    never = Run(Curve(TOKENS, np.full(41, 4.0)), 1e5)
+    arms = {"cold": {0: run(), 1: run()}, "a": {0: run(0.8, 1e5), 1: never}}
+    (curve,) = substitute(arms, dict.fromkeys(arms, Start(("set",))), "cold")
+    assert [(point.corpus, point.reached) for point in curve.points] == [(None, 1)]
