@@ -38,6 +38,14 @@ class Acceptance:
     """Learning rate of the probe after its ramp."""
     ramp_steps: int | None = None
     """Steps over which the probe's rate rises (default: 500, at most half of its steps)."""
+    final_lr: float | None = None
+    """Rate at the probe's last step, as a share of the peak (default: the diagnostic's own)."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Optimiser of the probe; muon: for matrices of attention and MLPs, AdamW for the rest."""
+    beta2: float | None = None
+    """AdamW's beta2 in the probe (default: the diagnostic's own)."""
+    lr_of: tuple[str, ...] | None = None
+    """Factors on the probe's rate for components: embeddings=2."""
     components: tuple[str, ...] = ("attention", "mlp", "norms", "positions")
     """What the probe carries over from the donor."""
     embeddings: Literal["fresh", "scale", "mean", "sample", "copy"] = "mean"
@@ -75,7 +83,7 @@ class Acceptance:
         """
         name, _, rest = written.partition(":")
         values: dict[str, Any] = {"diagnostic": name.strip()}
-        several = {each.name for each in fields(cls) if isinstance(each.default, tuple)}
+        several = ("components", "lr_of")
         for part in filter(None, map(str.strip, rest.split(","))):
             key, equals, value = part.partition("=")
             key = key.strip().replace("-", "_")

@@ -178,7 +178,15 @@ def test_what_would_not_fit_fails_before_a_donor_is_trained(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "accept", [PROBE, Acceptance(diagnostic="sorting"), Acceptance(diagnostic="addition", tie=True, digits=2, tries=3)]
+    "accept",
+    [
+        PROBE,
+        Acceptance(diagnostic="sorting"),
+        Acceptance(diagnostic="addition", tie=True, digits=2, tries=3),
+        Acceptance(
+            diagnostic="haystack", optimizer="muon", lr_of=("embeddings=2", "positions=0.3"), beta2=0.9, final_lr=0
+        ),
+    ],
 )
 def test_its_written_form_means_the_same(accept: Acceptance) -> None:
     assert Acceptance.parse(str(accept)) == accept
@@ -249,3 +257,11 @@ def trained(folder: Path) -> dict[Path, tuple[int, int]]:
     """The metrics of every try, by inode and time."""
     found = {path: path.stat() for path in folder.glob("try-*/**/metrics.jsonl")}
     return {path.relative_to(folder): (each.st_ino, each.st_mtime_ns) for path, each in found.items()}
+
+
+def test_a_probe_has_the_optimiser_and_the_rates_that_are_asked(tmp_path: Path) -> None:
+    accept = Acceptance(diagnostic="haystack", optimizer="muon", lr_of=("embeddings=2",), beta2=0.9, final_lr=0)
+    probe = probe_options(options(tmp_path, accept=accept))
+    assert (probe.optimizer, probe.lr_of, probe.beta2, probe.final_lr) == ("muon", ("embeddings=2.0",), 0.9, 0)
+    usual = probe_options(options(tmp_path, accept=Acceptance(diagnostic="haystack")))
+    assert (usual.optimizer, usual.lr_of, usual.beta2) == ("adamw", None, type(usual)(steps=1).beta2)
