@@ -61,7 +61,8 @@ _COMPILER = (
 _PLACES = ("*_DIR", "*_PATH", "*_FILE", "*_FILENAME", "*_LOGPATH", "*CACHE*", "*_LOG*", "*DEBUG*")
 """Those of them that name a folder or a log and change no result."""
 
-_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+"""The variable that torch reads, and its older names."""
 
 _FPMATH = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
@@ -123,12 +124,11 @@ def refuse(precision: str) -> None:
 def prepare_allocator() -> None:
     """Let torch use expandable memory segments on GPUs, unless the user has configured the allocator.
 
-    Batches of different lengths would otherwise fragment memory. torch reads the variable when CUDA starts, before
-    version 2.9 under its older name.
+    Batches of different lengths would otherwise fragment memory. torch reads the variable when CUDA starts.
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#optimizing-memory-usage-with-pytorch-alloc-conf
     """
-    if not any(os.environ.get(name) for name in (*_ALLOCATOR, "PYTORCH_HIP_ALLOC_CONF")):
-        os.environ.update(dict.fromkeys(_ALLOCATOR, "expandable_segments:True"))
+    if not any(os.environ.get(name) for name in _ALLOCATOR):
+        os.environ[_ALLOCATOR[0]] = "expandable_segments:True"
 
 
 def flag(name: str) -> bool:
