@@ -27,9 +27,10 @@ _LONG = 3600
 def show_plan(planned: Plan, as_json: bool) -> None:
     """Print the stages, the totals and, of few unfinished stages, the commands; or all of it as JSON."""
     quiet_libraries()
-    left_out, elsewhere = decide(planned, finished(planned)).left_out, done_elsewhere(planned)
+    elsewhere = done_elsewhere(planned)
+    left_out = decide(planned, finished(planned, elsewhere)).left_out
     stages = [
-        (stage, state if state == "done" or stage.key not in left_out else "left out")
+        (stage, state if state in ("done", "reused") or stage.key not in left_out else "left out")
         for stage in planned.stages
         for state in ["reused" if stage in elsewhere else stage.state(planned.root)]
     ]
@@ -74,7 +75,8 @@ def show_plan(planned: Plan, as_json: bool) -> None:
         line(reading.words(), hanging=0)
     if elsewhere:
         line(
-            f"{counted(len(elsewhere), 'stage')} of other experiments in {planned.root.parent} will be reused",
+            f"{counted(len(elsewhere), 'stage')} of other experiments in {planned.root.parent} will be reused: "
+            "`proctool run` copies them first, and the commands above may need them",
             hanging=0,
         )
     for name, tries in {stage.label.group: stage.tries for stage in todo if stage.tries > 1}.items():

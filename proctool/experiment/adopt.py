@@ -5,10 +5,12 @@ A warm-up does not depend on the corpus, so recipes for several corpora share th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
 
+from proctool.errors import RunError
 from proctool.experiment.graph import Plan
 from proctool.experiment.stage import Stage
 from proctool.reporting.record import RECORD
@@ -33,8 +35,16 @@ def done_elsewhere(plan: Plan) -> dict[Stage, Path]:
         return {}
     # Not only the stages that their records name: a changed recipe leaves stages behind that are as good.
     others = [record.parent for record in sorted(plan.root.parent.glob(f"*/{RECORD}")) if record.parent != plan.root]
-    roots = {stage: next((root for root in others if stage.is_done(root)), None) for stage in wanted}
-    return {stage: root for stage, root in roots.items() if root is not None}
+    found: dict[Stage, Path] = {}
+    for root in others:
+        found |= {stage: root for stage in wanted if stage not in found and _is_done(stage, root)}
+    return found
+
+
+def _is_done(stage: Stage, root: Path) -> bool:
+    with contextlib.suppress(RunError, OSError):  # what is damaged in another experiment is no error here
+        return stage.is_done(root)
+    return False
 
 
 def _take(source: Path, target: Path) -> None:

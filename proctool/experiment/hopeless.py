@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from proctool.experiment.graph import ArmStages, Plan, Rung
@@ -85,9 +86,10 @@ def decide(plan: Plan, done: Mapping[str, MetricsLog]) -> Decisions:
     return Decisions(frozenset(waits - runs), stopped)
 
 
-def finished(plan: Plan) -> dict[str, MetricsLog]:
-    """The metrics of the stages that are done, by key."""
-    logs = {stage.key: MetricsLog(stage.folder(plan.root)) for stage in plan.stages if stage.is_done(plan.root)}
+def finished(plan: Plan, elsewhere: Mapping[Stage, Path] | None = None) -> dict[str, MetricsLog]:
+    """The metrics of the stages that are done, by key; `elsewhere` are those done in other experiments' folders."""
+    roots = {stage: plan.root for stage in plan.stages if stage.is_done(plan.root)} | dict(elsewhere or {})
+    logs = {stage.key: MetricsLog(stage.folder(root)) for stage, root in roots.items()}
     for log in logs.values():
         log.update()
     return logs

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from proctool.errors import Interrupted, ProctoolError, describe_os_error, naming
+from proctool.experiment.adopt import adopt
 from proctool.experiment.execute import LOG_FILE, Display, Failure, Progress, alone_in, skip_after
 from proctool.experiment.graph import Plan
 from proctool.experiment.stage import Stage
@@ -22,6 +23,7 @@ def execute_here(plan: Plan, call: Callable[[list[str]], object], display: Displ
     """
     progress = Progress(plan, {stage.key: MetricsLog(stage.folder(plan.root)) for stage in plan.stages})
     with alone_in(plan.root):
+        progress.adopted = adopt(plan)
         for stage in plan.stages:
             (progress.done if stage.is_done(plan.root) else progress.waiting).append(stage)
         display.update(progress)  # what is done now was done before

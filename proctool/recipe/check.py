@@ -21,7 +21,7 @@ from proctool.recipe.forms import arms_of
 from proctool.recipe.ladder import check_ladder, rungs_of
 from proctool.recipe.names import check_name, check_place
 from proctool.recipe.planned import check_known, check_model, check_planned
-from proctool.recipe.repeats import check_seeds
+from proctool.recipe.repeats import check_run_names, check_seeds
 from proctool.recipe.sweep import cells_of, check_sweeps
 from proctool.recipe.text import CORPUS
 from proctool.training.options import PretrainOptions, WarmupOptions
@@ -154,6 +154,7 @@ def _check(recipe: Recipe) -> None:
 def _check_arms(recipe: Recipe) -> None:
     """Check the arms as they are run."""
     planned = arms_of(recipe)
+    check_run_names(recipe, planned)
     if recipe.is_swept and not any(map(cells_of, planned.values())):
         raise OptionError("sweep: no arm tries any of its values; init_std is for cold arms, dose for warmed ones")
     for form in (form for each in planned.values() for form in forms_of(each, planned)):

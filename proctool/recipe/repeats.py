@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from proctool.errors import OptionError
 from proctool.recipe.form import Recipe
 
@@ -20,12 +22,17 @@ def check_seeds(recipe: Recipe) -> None:
         raise OptionError(
             f"seeds: with repeats they must be below {RUN_SEEDS}; run 2 of seed 0 has the seed {RUN_SEEDS}"
         )
-    runs = {f"{arm}-run{number}": arm for arm in recipe.arms for number in range(2, recipe.repeats + 1)}
-    for name in recipe.arms:
-        if name in runs:
-            raise OptionError(f"arms.{name}: with repeats this is the name of a run of {runs[name]}; rename the arm")
     if recipe.repeats > 1 and not recipe.diagnostics:
         raise OptionError("repeats: the recipe has no diagnostics to repeat; for more runs, list more `seeds`")
+
+
+def check_run_names(recipe: Recipe, arms: Iterable[str]) -> None:
+    """Raise OptionError if one of `arms` is named like a run of another. `arms` are those of the plan."""
+    names = set(arms)
+    for arm in sorted(names):
+        for number in range(2, recipe.repeats + 1):
+            if (taken := f"{arm}-run{number}") in names:
+                raise OptionError(f"arms.{taken}: with repeats this is the name of a run of {arm}; rename the arm")
 
 
 def seed_of_run(seed: int, number: int) -> int:

@@ -75,6 +75,7 @@ def diagnose(
             continue
         mine = [scores[arm][seed].accuracy[-1] for seed in seeds]
         theirs = [base[seed].accuracy[-1] for seed in seeds]
+        runs = tuple(scores[arm][seed].runs or (scores[arm][seed].accuracy[-1],) for seed in seeds)
         results.append(
             DiagnosticResult(
                 diagnostic=name,
@@ -85,8 +86,8 @@ def diagnose(
                 noise=_noise([*mine, *theirs], [scores[arm][seed].samples for seed in seeds]),
                 chance=chance,
                 is_baseline=arm == baseline,
-                runs=tuple(scores[arm][seed].runs or (scores[arm][seed].accuracy[-1],) for seed in seeds),
-                spread=spread([scores[arm][seed].runs for seed in seeds]),
+                runs=runs,
+                spread=spread(runs),
             )
         )
     return results

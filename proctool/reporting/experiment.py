@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from proctool.events import TryEvent
@@ -123,7 +124,7 @@ def _load(folder: Path, record: ExperimentRecord) -> Experiment:
                 settings.setdefault(arm, setting_of(logs[keys[-1]]))
             for name, key in measured.diagnostics.items():
                 if key in done:
-                    each_run = (key, *(more for more in measured.repeats.get(name, ()) if more in done))
+                    each_run = (key, *takewhile(done.__contains__, measured.repeats.get(name, ())))
                     score = mean_score([score_of(logs[each], stages[each].eval_samples) for each in each_run])
                     scores.setdefault(name, {}).setdefault(arm, {})[seed] = score
                     starts.setdefault(arm, start_of(logs[key], warmup(key)))

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from proctool import config
 from proctool.errors import OptionError
+from proctool.training.schedule import lr_options
 
 REDRAWN_SEEDS = 10**9
 """Try t (from 0) of a warm-up with seed s uses the seed s + t * REDRAWN_SEEDS. With --accept, s must be below this, so
@@ -74,6 +75,10 @@ class Acceptance:
             raise OptionError(f"accept: above = {self.above:g}: a share of targets right, from 0 to 1")
         if not 1 <= self.tries <= MOST_TRIES:
             raise OptionError(f"accept: tries = {self.tries}: must be from 1 to {MOST_TRIES}")
+        try:
+            object.__setattr__(self, "lr_of", lr_options(self.lr_of))
+        except OptionError as error:
+            raise OptionError(f"accept: {error}") from None
 
     @classmethod
     def parse(cls, written: str, where: str = "accept") -> Self:

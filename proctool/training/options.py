@@ -19,7 +19,7 @@ from proctool.training.accept import REDRAWN_SEEDS, Acceptance
 from proctool.training.curriculum import parse_curriculum
 from proctool.training.early_stop import parse_until
 from proctool.training.mix import MixOptions, checked
-from proctool.training.schedule import lr_factors
+from proctool.training.schedule import lr_options
 
 AUTO = "auto"
 """The word for what follows from the device's memory."""
@@ -172,9 +172,7 @@ class TrainingOptions:
             raise OptionError(f"patience = {self.patience}: must be at least 1")
         if self.spike is not None and not 1 < self.spike < math.inf:
             raise OptionError(f"spike = {self.spike:g}: must be above 1; 10 is usual")
-        if self.lr_of is not None:
-            factors = lr_factors(self.lr_of)
-            object.__setattr__(self, "lr_of", tuple(f"{name}={factor!r}" for name, factor in factors.items()) or None)
+        object.__setattr__(self, "lr_of", lr_options(self.lr_of))
         if self.train is not None and not parse_components(self.train, "train"):
             raise OptionError("train: nothing would be trained; give at least one component")
         if not 0 < self.lr < math.inf:

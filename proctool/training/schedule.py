@@ -46,3 +46,8 @@ def lr_factors(written: Sequence[str]) -> dict[str, float]:
         if found[name] <= 0:
             raise OptionError(f"lr_of: {name} = {value}: must be above 0; --train freezes components")
     return {name: found[name] for name in COMPONENTS if found.get(name, 1.0) != 1.0}
+
+
+def lr_options(written: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Learning rate factors in their one written form; None if no factor differs from 1. Raises OptionError."""
+    return tuple(f"{name}={factor!r}" for name, factor in lr_factors(written or ()).items()) or None

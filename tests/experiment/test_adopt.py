@@ -40,6 +40,16 @@ def test_what_a_recipe_no_longer_has_is_taken_all_the_same(root: Path) -> None:
     assert len(display.last.adopted) == len(second.stages)
 
 
+def test_what_is_damaged_elsewhere_is_made_here(root: Path) -> None:
+    first, second = planned(root), planned(root.with_name("second"))
+    work(first)
+    (metrics,) = root.glob("pretrain-cold-s0-*/metrics.jsonl")
+    metrics.write_text('{"event": "eval", "step": "x", "loss": 1}\n' + metrics.read_text())
+    display = work(second)
+    assert display.last is not None
+    assert sorted(stage.name for stage in display.last.adopted) == ["pretrain-set-s0", "warmup-set-s0"]
+
+
 def test_a_plan_alone_does_not_hide_what_another_has_done(root: Path) -> None:
     planner, worker, last = (planned(root.with_name(name)) for name in ("a", "b", "c"))
     write_record(planner, "", "")

@@ -74,6 +74,8 @@ def test_a_losing_arm_and_its_controls_stop_after_two_seeds(tmp_path: Path, caps
     shown = capsys.readouterr().out
     assert shown.count("left out") == len(LEFT_OUT) + 1
     assert f"0 of {len(everything)} stages to run" in shown
+    show_plan(planned(tmp_path / "another", **RECIPE), as_json=False)
+    assert f"0 of {len(everything)} stages to run" in capsys.readouterr().out, "what is left out there is left out here"
 
     before = len(run(plan.root))
     worked(plan)

@@ -87,6 +87,15 @@ def test_arms_inherit_and_override() -> None:
             {"repeats": 2, "diagnostics": {"haystack": {}}, "arms": {"cold": {}, "cold-run2": {}}},
             "arms.cold-run2: with repeats this is the name of a run of cold",
         ),
+        (
+            {
+                "repeats": 2,
+                "diagnostics": {"haystack": {}},
+                "controls": {"which": ["shuffled"], "of": ["set"]},
+                "arms": {"cold": {}, "set": {"warmup": {"task": "set:inputs=8"}}, "set-shuffled-run2": {}},
+            },
+            "arms.set-shuffled-run2: with repeats this is the name of a run of set-shuffled",
+        ),
         ({"repeats": 2, "seeds": [10**7], "diagnostics": {"haystack": {}}}, "seeds: with repeats they must be below"),
     ],
 )

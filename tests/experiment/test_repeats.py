@@ -95,6 +95,11 @@ def test_spread_tells_donors_from_runs() -> None:
     lone = spread([[0.5, 0.7], [0.6]])
     assert lone is not None
     assert lone.runs == 1, "the fewest"
+    cold = {0: Score((0, 9), (0.0, 0.1), 100), 1: mean_score([Score((0, 9), (0.0, each), 100) for each in (0.2, 0.3)])}
+    (found,) = diagnose("haystack", {"cold": cold}, "cold", None)
+    assert found.runs == ((0.1,), (0.2, 0.3))
+    assert found.spread is not None
+    assert found.spread.runs == 1
     assert lone.between is None, "one group says nothing of the others"
 
 
