@@ -21,6 +21,7 @@ from proctool.experiment.execute import Failure, Progress, Running, _kill, execu
 from proctool.experiment.graph import Plan
 from proctool.experiment.in_process import execute_here
 from proctool.experiment.progress import LiveDisplay, PlainDisplay
+from proctool.experiment.record import write_record
 from proctool.reporting.metrics import MetricsLog
 
 WARM = {"warmup": {"task": "set:inputs=8"}}
@@ -67,6 +68,10 @@ def test_in_this_process_only_earlier_stages_are_called_done_already(root: Path)
     assert first.getvalue().count("done    ") == len(plan.stages)
     execute_here(plan, call, PlainDisplay(second))
     assert f"{len(plan.stages)} of {len(plan.stages)} stages are already done" in second.getvalue()
+    write_record(plan, "", "")
+    other = planned(root.with_name("other"))
+    execute_here(other, call, PlainDisplay(io.StringIO()))
+    assert calls(other.root) == [], "what another experiment has done is reused here too"
 
 
 def test_a_lost_artifact_is_made_again(root: Path) -> None:
