@@ -184,7 +184,7 @@ def test_what_would_not_fit_fails_before_a_donor_is_trained(tmp_path: Path) -> N
         Acceptance(diagnostic="sorting"),
         Acceptance(diagnostic="addition", tie=True, digits=2, tries=3),
         Acceptance(
-            diagnostic="haystack", optimizer="muon", lr_of=("embeddings=2", "positions=0.3"), beta2=0.9, final_lr=0
+            diagnostic="haystack", optimizer="muon", lr_of=("embeddings=1e+1", "positions=0.3"), beta2=0.9, final_lr=0
         ),
     ],
 )

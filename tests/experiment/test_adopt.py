@@ -18,12 +18,17 @@ def work(plan: Plan) -> Silent:
     return display
 
 
+def adopted(plan: Plan) -> list[str]:
+    """The names of the stages that running `plan` takes from other experiments."""
+    display = work(plan)
+    assert display.last is not None
+    return sorted(stage.name for stage in display.last.adopted)
+
+
 def test_what_another_experiment_has_done_is_taken_over(root: Path) -> None:
     first, second = planned(root), planned(root.with_name("second"), pretrain={"steps": 50, "batch_size": 4})
     work(first)
-    display = work(second)
-    assert display.last is not None
-    assert [stage.name for stage in display.last.adopted] == ["warmup-set-s0"]
+    assert adopted(second) == ["warmup-set-s0"]
     calls = [line.rpartition("-")[0] for line in (second.root / "calls").read_text().splitlines()]
     assert sorted(calls) == ["pretrain-cold-s0", "pretrain-set-s0"]
     # Either folder can go.
@@ -35,9 +40,7 @@ def test_what_a_recipe_no_longer_has_is_taken_all_the_same(root: Path) -> None:
     first, second = planned(root, seeds=[0, 1]), planned(root.with_name("second"), seeds=[0, 1])
     work(first)
     write_record(planned(root, seeds=[0]), "", "")
-    display = work(second)
-    assert display.last is not None
-    assert len(display.last.adopted) == len(second.stages)
+    assert len(adopted(second)) == len(second.stages)
 
 
 def test_what_is_damaged_elsewhere_is_made_here(root: Path) -> None:
@@ -45,9 +48,7 @@ def test_what_is_damaged_elsewhere_is_made_here(root: Path) -> None:
     work(first)
     (metrics,) = root.glob("pretrain-cold-s0-*/metrics.jsonl")
     metrics.write_text('{"event": "eval", "step": "x", "loss": 1}\n' + metrics.read_text())
-    display = work(second)
-    assert display.last is not None
-    assert sorted(stage.name for stage in display.last.adopted) == ["pretrain-set-s0", "warmup-set-s0"]
+    assert adopted(second) == ["pretrain-set-s0", "warmup-set-s0"]
 
 
 def test_a_plan_alone_does_not_hide_what_another_has_done(root: Path) -> None:
@@ -56,9 +57,7 @@ def test_a_plan_alone_does_not_hide_what_another_has_done(root: Path) -> None:
     work(worker)
     shutil.rmtree(planner.root)
     write_record(planner, "", "")  # earlier by name, and nothing of it done
-    display = work(last)
-    assert display.last is not None
-    assert len(display.last.adopted) == len(last.stages)
+    assert len(adopted(last)) == len(last.stages)
 
 
 def test_what_is_not_done_there_is_not_taken(root: Path) -> None:
@@ -70,6 +69,4 @@ def test_what_is_not_done_there_is_not_taken(root: Path) -> None:
     for name, text in (("broken", "{"), ("deep", "[" * 100_000), ("other", '{"stages": 3}')):
         root.with_name(name).mkdir()
         (root.with_name(name) / "experiment.json").write_text(text)
-    display = work(second)
-    assert display.last is not None
-    assert sorted(stage.name for stage in display.last.adopted) == ["pretrain-cold-s0", "pretrain-set-s0"]
+    assert adopted(second) == ["pretrain-cold-s0", "pretrain-set-s0"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from statistics import pstdev
@@ -45,7 +46,7 @@ def test_a_repeated_recipe_is_reported_by_seed(
 ) -> None:
     monkeypatch.setattr("proctool.experiment.launch.PROCTOOL", COMMAND)
     path = tmp_path / "tiny.yaml"
-    written = values(corpus=None, diagnostics=HAYSTACK, seeds=[0, 1, 2], repeats=2) | {"pretrain": {}}
+    written = values(corpus=None, diagnostics=HAYSTACK, seeds=[0, 1, 2], repeats=3) | {"pretrain": {}}
     path.write_text(yaml.safe_dump(written))
     said = proctool("run", path)
     assert said.code == 0, said.err
@@ -59,13 +60,21 @@ def test_a_repeated_recipe_is_reported_by_seed(
         (arm, str(seed), f"final accuracy of run {number}")
         for arm in ("cold", "set")
         for seed in range(3)
-        for number in (1, 2)
+        for number in (1, 2, 3)
     )
     assert sum(each["quantity"].startswith("standard deviation") for each in table) == 4
     rows = json.loads(proctool("report", "runs/tiny", "--json").out)["diagnostics"]
-    assert [[len(runs) for runs in each["runs"]] for each in rows] == [[2, 2, 2]] * 2
+    assert [[len(runs) for runs in each["runs"]] for each in rows] == [[3, 3, 3]] * 2
     assert [each["seeds"] for each in rows] == [[0, 1, 2]] * 2, "intervals count donors"
-    assert [each["spread"] for each in rows] == [{"runs": 2, "between": 0, "within": 0}] * 2, "the stand-in is exact"
+    assert [each["spread"] for each in rows] == [{"runs": 3, "between": 0, "within": 0}] * 2, "the stand-in is exact"
+    (second,) = Path("runs/tiny").glob("haystack-cold-run2-s0-*")
+    shutil.rmtree(second)
+    table = list(csv.DictReader(io.StringIO(proctool("report", "runs/tiny", "--format", "csv").out)))
+    assert [
+        each["quantity"]
+        for each in table
+        if "accuracy of run" in each["quantity"] and (each["arm"], each["seed"]) == ("cold", "0")
+    ] == ["final accuracy of run 1"], "the third is not called the second"
 
 
 def test_a_mean_score_keeps_the_last_accuracy_of_a_run_that_ended_early() -> None:
